@@ -1,0 +1,39 @@
+# make demo   the whole job on rendered scenes: generate, pack, train, evaluate, report
+# make test   every test            make check  what CI runs: lint, types, imports, tests
+# make bench  speed against the peers' ways            make clean  what these leave behind
+
+PYTHON ?= python3
+BIN := .venv/bin
+# On a machine without a GPU DeepSpeed would look for one; with one, leave it alone.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed
+	hnc-ds demo
+
+test: .venv/installed-dev
+	pytest -q
+
+check: .venv/installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	$(MAKE) test
+
+bench: .venv/installed-dev
+	python benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist *.egg-info data runs report.html .pytest_cache .mypy_cache .ruff_cache
+
+.venv/installed: setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[report]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Scene graphs -> true captions and captions made minimally false. Pure Python, no torch."""

@@ -1,0 +1,235 @@
+"""The run folder: settings, checkpoints that are complete or absent, and loading them again.
+
+    runs/NAME/config.json
+    runs/NAME/checkpoints/step-000500/{model.safetensors, open_clip_config.json,
+                                       optimizer.safetensors, state.json}
+
+A checkpoint is written under another name, flushed to disk and renamed, so no step ever sees half
+of one. Weights and moments are whole fp32 tensors by open_clip's names: no pickle, any number of
+ranks. A checkpoint folder opens in open_clip as ``local-dir:FOLDER``.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hnc_ds.errors import UserError
+from hnc_ds.model import CONFIG_NAME, WEIGHTS_NAME, Clip, load_folder
+
+MOMENTS_NAME = "optimizer.safetensors"
+STATE_NAME = "state.json"
+SETTINGS_NAME = "config.json"
+PREFIX = "towers."
+"""Of our parameter names before open_clip's."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint, read back."""
+
+    step: int
+    model: Clip
+    moments: dict[str, torch.Tensor]
+    scalars: dict[str, Any]
+
+
+def next_free_run(root: Path = Path("runs")) -> Path:
+    """runs/train-001, or the first number after it that is free."""
+    number = 1
+    while (folder := root / f"train-{number:03d}").exists():
+        number += 1
+    return folder
+
+
+def refuse_existing(run: Path, resume: bool) -> None:
+    """Keep an earlier run from being overwritten.
+
+    Raises:
+        UserError: The folder exists and is not to be resumed.
+    """
+    if run.exists() and not resume:
+        raise UserError(f"{run}: exists; choose another --run, or add --resume to continue it")
+
+
+def start_run(run: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder of a run, if need be, and write its settings.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_durably(run / SETTINGS_NAME, json.dumps(settings, indent=2, sort_keys=True).encode())
+    except OSError as error:
+        raise UserError(f"{run}: cannot be written ({error.strerror})") from error
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """A run's config.json.
+
+    Raises:
+        UserError: No such run, or not its settings.
+    """
+    path = run / SETTINGS_NAME
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{run}: not a run folder, it has no {SETTINGS_NAME}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not the settings of a run")
+    return settings
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoint folders, oldest first; unfinished and damaged ones are left out."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if _is_complete(path))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The last complete checkpoint of a run.
+
+    Raises:
+        UserError: No such run, or nothing saved yet.
+    """
+    read_settings(run)
+    found = complete_checkpoints(run)
+    if not found:
+        raise UserError(f"{run}: no complete checkpoint there yet; train it first")
+    return found[-1]
+
+
+def save(
+    run: Path,
+    step: int,
+    model: Clip,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, Any],
+    keep_last: int,
+) -> Path:
+    """Write a checkpoint and drop the oldest beyond ``keep_last``. On one rank.
+
+    Args:
+        run: Folder of the run.
+        step: Steps done.
+        model: For its configuration and buffers.
+        weights: Whole parameters by our names.
+        moments: Whole optimizer state by ``NAME/KEY``.
+        scalars: JSON values of the engine.
+        keep_last: Checkpoints to keep.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: The disk is full or cannot be written; earlier checkpoints are as they were.
+    """
+    final = run / "checkpoints" / f"step-{step:06d}"
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write_tensors(partial / WEIGHTS_NAME, _open_clip_state(model, weights))
+        _write_tensors(partial / MOMENTS_NAME, moments)
+        write_durably(partial / CONFIG_NAME, json.dumps(model.config, indent=2).encode())
+        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        state = {"step": step, "scalars": scalars, "files": sizes}
+        write_durably(partial / STATE_NAME, json.dumps(state, indent=2).encode())
+        _flush_folder(partial)
+        if final.exists():  # a damaged one; complete ones are never written twice
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush_folder(final.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = complete_checkpoints(run)
+        raise UserError(
+            f"{final}: cannot be written ({error}); make room and start again with --resume, "
+            f"{f'{kept[-1].name} is complete' if kept else 'no earlier checkpoint exists'}"
+        ) from error
+    for old in complete_checkpoints(run)[:-keep_last]:
+        shutil.rmtree(old)
+    return final
+
+
+def read(checkpoint: Path) -> Saved:
+    """Read a checkpoint to go on from.
+
+    Raises:
+        UserError: Not complete.
+    """
+    if not _is_complete(checkpoint):
+        raise UserError(f"{checkpoint}: not a complete checkpoint")
+    state = json.loads((checkpoint / STATE_NAME).read_text())
+    moments = load_file(checkpoint / MOMENTS_NAME)
+    return Saved(state["step"], load_folder(checkpoint).train(), moments, state["scalars"])
+
+
+def load_trained(path: Path, device: torch.device) -> Clip:
+    """The model of a run (its newest checkpoint) or of one checkpoint folder, for evaluation.
+
+    Raises:
+        UserError: Neither of them is there.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give a run or a checkpoint")
+    folder = newest_checkpoint(path) if (path / SETTINGS_NAME).is_file() else path
+    return load_folder(folder).to(device)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that it is either there whole or not at all.
+
+    Raises:
+        OSError: As ``open`` and ``write``.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Trained weights and the module's buffers, by open_clip's names."""
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    for name, tensor in model.towers.state_dict().items():
+        if name not in state:  # a buffer: running statistics of a ResNet
+            state[name] = tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
+    return state
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether the marker is there and every file has the size it names."""
+    try:
+        sizes = json.loads((checkpoint / STATE_NAME).read_text())["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

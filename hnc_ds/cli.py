@@ -1,0 +1,112 @@
+"""The command hnc-ds: parse, call one function, turn a UserError into one line and exit code 2.
+
+Every stage is imported only when it is asked for, so that `hnc-ds generate` needs no torch.
+"""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from hnc_ds.config import (
+    DemoConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    InspectConfig,
+    PackConfig,
+    ReportConfig,
+    ScenesConfig,
+    TrainConfig,
+)
+from hnc_ds.errors import UserError
+
+Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
+
+
+def scenes(config: Annotated[ScenesConfig, Flat]) -> None:
+    """Render scenes with exact scene graphs, to try everything on."""
+    from hnc_ds.scenes.write import write_scenes
+
+    write_scenes(config)
+
+
+def generate(config: Annotated[GenerateConfig, Flat]) -> None:
+    """Make captions and hard negatives from scene graphs."""
+    from hnc_ds.captions.generate import generate
+
+    generate(config)
+
+
+def pack(config: Annotated[PackConfig, Flat]) -> None:
+    """Pack images and captions into WebDataset tar shards."""
+    from hnc_ds.shards.pack import pack
+
+    pack(config)
+
+
+def inspect(config: Annotated[InspectConfig, Flat]) -> None:
+    """Show what shards hold: counts per negative type, and a picture of samples."""
+    from hnc_ds.shards.contents import inspect_shards
+
+    inspect_shards(config)
+
+
+def train(config: Annotated[TrainConfig, Flat]) -> None:
+    """Fine-tune in this process; for several GPUs use the `deepspeed` launcher."""
+    from hnc_ds.train import parse, train
+
+    # Once more with the settings of --config as defaults, where one is given.
+    train(parse(sys.argv[2:]) if config.config else config)
+
+
+def evaluate(config: Annotated[EvaluateConfig, Flat]) -> None:
+    """Measure a run on held-out shards."""
+    from hnc_ds.evaluation.evaluate import evaluate
+
+    evaluate(config)
+
+
+def report(config: Annotated[ReportConfig, Flat]) -> None:
+    """Compare runs in one HTML page."""
+    from hnc_ds.report.page import report
+
+    report(config)
+
+
+def demo(config: Annotated[DemoConfig, Flat]) -> None:
+    """Run every stage on rendered scenes: plain CLIP against hard negatives."""
+    from hnc_ds.demo import demo
+
+    demo(config)
+
+
+COMMANDS = {
+    "scenes": scenes,
+    "generate": generate,
+    "pack": pack,
+    "inspect": inspect,
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+    "demo": demo,
+}
+
+
+def main() -> int:
+    """Exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    # Flags are those of the command's settings, in the words of the deepspeed launcher too.
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="hnc-ds", description="Teach CLIP with hard negative captions."
+        )
+    except UserError as error:
+        print(f"hnc-ds: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hnc-ds: interrupted; the same command continues where it can", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

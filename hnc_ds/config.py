@@ -1,0 +1,397 @@
+"""The settings of every stage: frozen dataclasses, from which flags, help and checks come.
+
+No torch here. Batch size, optimizer, learning rate, precision and ZeRO are not here either:
+they live in ds_configs/*.json and nowhere else.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from hnc_ds.errors import UserError, did_you_mean
+
+
+def _at_least(minimum: float, **values: float) -> None:
+    for name, value in values.items():
+        if value < minimum:
+            raise UserError(f"{name} is {value}; it must be {minimum} or more")
+
+
+def _share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}; it must lie between 0 and 1")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """What the rendered scenes look like and how many there are (hnc_ds/scenes)."""
+
+    out: Path
+    """Folder for train_sceneGraphs.json, val_sceneGraphs.json and images/."""
+
+    train: int = 4000
+    """Training scenes."""
+
+    val: int = 500
+    """Held-out scenes."""
+
+    seed: int = 0
+    """Same seed, same bytes."""
+
+    size: int = 224
+    """Pixels on a side."""
+
+    objects: tuple[int, int] = (2, 5)
+    """Fewest and most objects in a picture."""
+
+    shapes: int = 8
+    """Kinds of shape, taken from the front of the list."""
+
+    colours: int = 8
+    """Colours, taken from the front of the list."""
+
+    patterned: float = 0.25
+    """Share of objects that are striped or dotted."""
+
+    namesakes: float = 0.3
+    """Share of pictures in which a shape may occur more than once."""
+
+    overlaps: float = 0.3
+    """Share of pictures with an object inside, on or in front of another."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes. The bytes do not depend on it."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, train=self.train, val=self.val, seed=self.seed)
+        _at_least(1, workers=self.workers)
+        _at_least(32, size=self.size)
+        _at_least(2, shapes=self.shapes, colours=self.colours)
+        _share(patterned=self.patterned, namesakes=self.namesakes, overlaps=self.overlaps)
+        fewest, most = self.objects
+        if not 1 <= fewest <= most <= 8:
+            raise UserError(
+                f"objects is {fewest} {most}; give a smaller and a larger number from 1 to 8"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How captions are made from scene graphs (hnc_ds/captions)."""
+
+    scene_graphs: Path
+    """GQA's train_sceneGraphs.json or val_sceneGraphs.json, or a file of that layout (.gz too)."""
+
+    out: Path
+    """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
+
+    types: tuple[str, ...] = ()
+    """Negative types to make; all of them when none is named."""
+
+    per_image: int = 48
+    """Most caption groups of an image. Left/right are 89 % of GQA's relations."""
+
+    seed: int = 0
+    """Same seed, same bytes."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace an existing file of captions."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, per_image=self.per_image, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """How images and captions become tar shards (hnc_ds/shards/pack.py)."""
+
+    captions: Path
+    """captions.jsonl(.gz) of 'hnc-ds generate', or a released HNC file (.json, .json.gz)."""
+
+    images: Path
+    """Folder of the images, ID.jpg."""
+
+    out: Path
+    """Folder for the shards and their index."""
+
+    samples_per_shard: int = 1000
+    """Images in a tar."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace shards that were packed from something else."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Look into a folder of shards."""
+
+    shards: tyro.conf.Positional[Path]
+    """Folder that 'hnc-ds pack' wrote."""
+
+    samples: int = 12
+    """Images on the sheet."""
+
+    sheet: Path | None = None
+    """PNG of samples with their captions; SHARDS/sheet.png when not given."""
+
+    seed: int = 0
+    """Which samples."""
+
+    verify: bool = False
+    """Read every shard and compare its sha256 with the index."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, samples=self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which CLIP is trained (hnc_ds/model.py)."""
+
+    model: str = "tiny"
+    """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' is a 32-pixel one for trying out."""
+
+    pretrained: str | None = None
+    """An open_clip tag or a local file of weights; none starts from random weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """How hard negatives enter the contrastive loss (hnc_ds/loss.py)."""
+
+    alpha: float = 1.0
+    """Copies of each hard negative in the softmax; 0 is plain CLIP."""
+
+    tau: float | None = None
+    """Fixed temperature; learned from the model's own start value when not given."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, alpha=self.alpha)
+        if self.tau is not None and not 0.01 <= self.tau <= 10:
+            raise UserError(f"tau is {self.tau}; it must lie between 0.01 and 10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is drawn from the shards, and in which order (hnc_ds/shards)."""
+
+    shards: Path | None = None
+    """Folder that 'hnc-ds pack' wrote; rendered scenes are prepared under data/ when not given."""
+
+    hard_negatives: int = 4
+    """Hard negatives drawn for each image (K)."""
+
+    unrelated_negatives: int = 0
+    """Captions of other images drawn for each image besides the batch's own (M)."""
+
+    negative_types: dict[str, float] = field(default_factory=dict)
+    """How often each negative type is drawn, relative to the others: swap 2 attribute 1. Types not
+    named are not drawn; without any, all types are drawn alike."""
+
+    crop: float = 0.9
+    """Smallest share of the picture's area that a random training crop keeps; 1 never crops."""
+
+    shuffle_shards: int = 16
+    """Shards that are mixed with each other at a time; 0 mixes the whole data set."""
+
+    workers: int = 1
+    """Processes per rank that read and decode; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            0,
+            hard_negatives=self.hard_negatives,
+            unrelated_negatives=self.unrelated_negatives,
+            shuffle_shards=self.shuffle_shards,
+            workers=self.workers,
+        )
+        if not 0 < self.crop <= 1:
+            raise UserError(f"crop is {self.crop}; it must be more than 0 and at most 1")
+        if any(weight < 0 for weight in self.negative_types.values()) or (
+            self.negative_types and not sum(self.negative_types.values())
+        ):
+            raise UserError(
+                "negative_types: weights must be 0 or more, and one of them more than 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Fine-tune a CLIP on hard negative captions."""
+
+    deepspeed_config: Path | None = None
+    """DeepSpeed's JSON, a path or a name in ds_configs: batch, optimizer, precision, ZeRO. Needed,
+    unless --config names one."""
+
+    run: Path | None = None
+    """Folder of the run; runs/train-001 or the next free number when not given."""
+
+    resume: bool = False
+    """Continue the run from its newest complete checkpoint, on any number of ranks."""
+
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(help="Take settings from this run's config.json; flags override them."),
+    ] = None
+
+    steps: int = 1000
+    """Optimizer steps of the whole run."""
+
+    seed: int = 0
+    """Of the start weights, the order and every draw."""
+
+    log_every: int = 10
+    """Steps between lines of the log."""
+
+    save_every: int = 500
+    """Steps between checkpoints; the last step is always saved."""
+
+    keep_last: int = 2
+    """Checkpoints that are kept."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1,
+            steps=self.steps,
+            log_every=self.log_every,
+            save_every=self.save_every,
+            keep_last=self.keep_last,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measure a run on held-out shards (hnc_ds/evaluation)."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder (its newest checkpoint) or one checkpoint folder."""
+
+    shards: Path
+    """Held-out shards of 'hnc-ds pack'."""
+
+    out: Path
+    """results.json; the score of every pair goes beside it as *.items.jsonl."""
+
+    name: str | None = None
+    """What to call the model in the results; the run's folder name when not given."""
+
+    batch: int = 256
+    """Images or captions encoded at once. Scores do not depend on it."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes that read and decode."""
+
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, batch=self.batch)
+        _at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Compare runs in one self-contained HTML page."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders; the first is what the others are compared with."""
+
+    out: Path = Path("report.html")
+    """The page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole job on rendered scenes: the same training with and without hard negatives."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the runs and the report."""
+
+    scenes: Path = Path("data/demo")
+    """Folder for the scenes, captions and shards."""
+
+    train: int = 8000
+    """Training scenes."""
+
+    val: int = 500
+    """Held-out scenes."""
+
+    steps: int = 400
+    """Of each of the two trainings."""
+
+    alpha: float = 2.0
+    """Weight of the hard negatives in the second training; the first has 0."""
+
+    ranks: int = 2
+    """Processes that train."""
+
+    seed: int = 0
+    """Of scenes, captions, start weights and order."""
+
+
+Settings = TypeVar("Settings")
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """The fields of a settings object as JSON values, by name, nested as they are."""
+    return {name: _json_value(value) for name, value in asdict(settings).items()}
+
+
+def updated(settings: Settings, values: dict[str, Any], where: str) -> Settings:
+    """A copy of the settings with values as ``to_json`` writes them.
+
+    Args:
+        settings: A dataclass of this file.
+        values: By field name; fields that are not named stay as they are.
+        where: File and place of the values, for errors.
+
+    Raises:
+        UserError: An unknown name, or a value that the settings refuse.
+    """
+    known = {entry.name for entry in fields(settings)}  # type: ignore[arg-type]
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown setting '{name}'{did_you_mean(name, known)}")
+        current = getattr(settings, name)
+        if is_dataclass(current):
+            changed[name] = updated(current, value, f"{where}.{name}")
+        elif name in PATHS and value is not None:
+            changed[name] = Path(value)
+        else:
+            changed[name] = value
+    try:
+        return replace(settings, **changed)  # type: ignore[type-var]
+    except (UserError, TypeError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+PATHS = frozenset({"deepspeed_config", "run", "config", "shards"})
+"""Settings of a training run that are paths."""
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json_value(part) for name, part in value.items()}
+    return str(value) if isinstance(value, Path) else value

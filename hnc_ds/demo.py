@@ -1,0 +1,124 @@
+"""The whole job on rendered scenes, as the commands a user would type.
+
+    hnc-ds demo
+
+Trains twice from the same start weights on the same pictures and captions in the same order: with
+alpha 0, which is plain CLIP, and with hard negatives. Then measures both on held-out scenes.
+Stages that are done already are not done again.
+"""
+
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.config import DemoConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import Result
+
+SCENES = "--size 64 --objects 2 2 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
+"""Two plain shapes a picture: enough to ask which is where, few enough to learn in minutes."""
+
+NEGATIVES = "--hard_negatives 2 --negative_types swap 1 relation_pred 1"
+"""The two kinds that a bag of words cannot tell from the truth."""
+
+TABLE = (
+    ("swap accuracy", "hnc-shards", "pair_accuracy", "swap"),
+    ("opposite-relation accuracy", "hnc-shards", "pair_accuracy", "relation_pred"),
+    ("attribute accuracy", "hnc-shards", "pair_accuracy", "attribute"),
+    ("image-to-text R@1", "retrieval", "image_to_text_R@1", "all"),
+    ("text-to-image R@1", "retrieval", "text_to_image_R@1", "all"),
+)
+"""(title, benchmark, metric, group) of the rows that the demo prints."""
+
+
+def demo(config: DemoConfig) -> None:
+    """Run every stage and print what came out.
+
+    Raises:
+        UserError: A stage failed; its own line stands above.
+    """
+    data, runs = config.scenes, {"plain-clip": 0.0, "hard-negatives": config.alpha}
+    _hnc_ds(
+        f"scenes --out {data} --train {config.train} --val {config.val} --seed {config.seed} {SCENES}"
+    )
+    for split in ("train", "val"):
+        captions = data / f"{split}.captions.jsonl.gz"
+        if not captions.is_file():
+            graphs = data / f"{split}_sceneGraphs.json"
+            _hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --seed {config.seed}")
+        shards = data / "shards" / split
+        _hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {shards}")
+    for name, alpha in runs.items():
+        _train(config, config.out / name, alpha)
+    for name in runs:
+        results = config.out / name / "results" / "val.json"
+        _hnc_ds(f"evaluate {config.out / name} --shards {data / 'shards' / 'val'} --out {results}")
+    page = config.out / "report.html"
+    _hnc_ds(f"report {' '.join(str(config.out / name) for name in runs)} --out {page}")
+    _print_table({name: config.out / name / "results" / "val.json" for name in runs})
+    print(f"\nreport       {page}\nTensorBoard  tensorboard --logdir {config.out}")
+
+
+def _train(config: DemoConfig, run: Path, alpha: float) -> None:
+    if complete_checkpoints(run)[-1:] == [run / "checkpoints" / f"step-{config.steps:06d}"]:
+        print(f"{run}: trained before")
+        return
+    _run(
+        [_beside_python("deepspeed"), "--num_gpus", str(config.ranks)],
+        f"--master_port {_free_port()} --module hnc_ds.train --deepspeed_config cpu "
+        f"--shards {config.scenes / 'shards' / 'train'} --run {run} --steps {config.steps} "
+        f"--seed {config.seed} --alpha {alpha:g} {NEGATIVES} --resume",
+    )
+
+
+def _hnc_ds(arguments: str) -> None:
+    _run([_beside_python("hnc-ds")], arguments)
+
+
+def _run(command: list[str], arguments: str) -> None:
+    """Show a command as one would type it, and run it."""
+    shown = [Path(command[0]).name, *command[1:], *shlex.split(arguments)]
+    print(f"\n$ {shlex.join(shown)}", flush=True)
+    status = subprocess.run([*command, *shlex.split(arguments)], check=False).returncode
+    if status:
+        raise UserError(f"'{shlex.join(shown[:2])}' stopped with status {status}; see above")
+
+
+def _beside_python(name: str) -> str:
+    """A command installed with this Python, whether or not its folder is on the PATH."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise UserError(f"no command '{name}' beside {sys.executable}; install hnc-ds again")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _print_table(results: dict[str, Path]) -> None:
+    columns = {
+        name: {
+            (row.benchmark, row.metric, row.group): row
+            for row in msgspec.json.decode(path.read_bytes(), type=list[Result])
+        }
+        for name, path in results.items()
+    }
+    print(f"\n{'on held-out scenes, percent':30}" + "".join(f"{name:>26}" for name in columns))
+    for title, *key in TABLE:
+        cells = [_cell(rows.get((key[0], key[1], key[2]))) for rows in columns.values()]
+        print(f"{title:30}" + "".join(f"{cell:>26}" for cell in cells))
+
+
+def _cell(row: Result | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row.value:.1%} ({row.low:.1%} to {row.high:.1%})"

@@ -1,0 +1,177 @@
+"""Process-group facts and the collectives the project needs.
+
+Everything here works unchanged in a single process: with no process group the world size is 1
+and a gather returns its input. Nothing else in hnc_ds may import torch.distributed, so this file
+is the only place to look when ranks disagree.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+from hnc_ds.errors import UserError
+
+T = TypeVar("T")
+
+
+def enter(backend: str, local_rank: int) -> None:
+    """Join the process group that a launcher described in the environment, or be one alone.
+
+    Args:
+        backend: 'nccl' or 'gloo'.
+        local_rank: This process's number on its machine; its accelerator.
+    """
+    if _in_group():
+        return
+    if backend == "gloo" and "OMP_NUM_THREADS" not in os.environ:  # ranks share the cores
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks_here))
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+    else:  # no launcher, no network: a store in this process
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def rank() -> int:
+    """This process's number, 0 without a process group."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def world_size() -> int:
+    """Processes in the group (W), 1 without one."""
+    return dist.get_world_size() if _in_group() else 1
+
+
+def gather_rows(rows_BD: torch.Tensor) -> torch.Tensor:
+    """All ranks' rows in rank order; gradients flow back to the rank a row came from.
+
+    Each rank's loss depends on every rank's rows, so a row's gradient is the sum over ranks.
+    An engine that averages parameter gradients over ranks then gets exactly the gradient of the
+    mean of the ranks' losses.
+
+    Args:
+        rows_BD: The same shape on every rank.
+
+    Returns:
+        [W * B, D].
+    """
+    return _GatherRows.apply(rows_BD) if world_size() > 1 else rows_BD
+
+
+def gather_constants(rows: torch.Tensor) -> torch.Tensor:
+    """All ranks' rows in rank order, without gradients."""
+    return _all_gather(rows.detach()) if world_size() > 1 else rows.detach()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The element-wise sum of every rank's values."""
+    total = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def all_finite(value: torch.Tensor) -> bool:
+    """Whether the value is finite on every rank; the same answer on all of them."""
+    broken = (~torch.isfinite(value.detach())).any().float()
+    return float(sum_over_ranks(broken)) == 0
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's value, on every rank. Small Python objects only."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_every_rank(value: Any) -> list[Any]:
+    """Every rank's value in rank order. Small Python objects only."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def together(do: Callable[[], T]) -> T:
+    """Run ``do`` on every rank; if any of them meets a UserError, all raise it.
+
+    One rank alone must never raise where the others wait in a collective.
+
+    Raises:
+        UserError: The first rank's that had one; the rank is named if it is not the first.
+    """
+    result: T | None = None
+    problem: str | None = None
+    try:
+        result = do()
+    except UserError as error:
+        problem = str(error)
+    raise_if_any(problem)
+    return cast(T, result)
+
+
+def on_rank_zero(do: Callable[[], T]) -> T:
+    """Run ``do`` on rank 0 while the others wait, and give all of them its result.
+
+    Raises:
+        UserError: Rank 0's, on every rank.
+    """
+    return cast(T, from_rank_zero(together(lambda: do() if rank() == 0 else None)))
+
+
+def raise_if_any(problem: str | None) -> None:
+    """Raise on all ranks if one of them has a problem.
+
+    Raises:
+        UserError: The first rank's problem.
+    """
+    for number, found in enumerate(from_every_rank(problem)):
+        if found is not None:
+            raise UserError(found if number == 0 else f"[rank {number}] {found}")
+
+
+def first_to_speak() -> bool:
+    """Whether this process is rank 0, also before and after there is a process group."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def leave() -> None:
+    """Close the process group, if there is one."""
+    if _in_group():
+        dist.destroy_process_group()
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _all_gather(rows: torch.Tensor) -> torch.Tensor:
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+class _GatherRows(torch.autograd.Function):
+    """all_gather whose backward sums every rank's gradient of a row where the row came from."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_BD: torch.Tensor) -> torch.Tensor:
+        ctx.rows = len(rows_BD)
+        return _all_gather(rows_BD)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        gradient_ND = gradients[0].contiguous()
+        if dist.get_backend() == "nccl":  # moves 1/W of the bytes; gloo has no such collective
+            own_BD = torch.empty_like(gradient_ND[: ctx.rows])
+            dist.reduce_scatter_tensor(own_BD, gradient_ND)
+            return own_BD
+        dist.all_reduce(gradient_ND)
+        first = dist.get_rank() * ctx.rows
+        return gradient_ND[first : first + ctx.rows]

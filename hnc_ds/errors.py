@@ -1,0 +1,18 @@
+"""The one exception that reaches the user as a plain line.
+
+Everything a user can mend (a path, a setting, a broken file) is raised as UserError and
+printed without a traceback; any other exception is a defect of this project.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can fix: says what is wrong, where, and what to do. Exit code 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known name, or ``""`` when none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{nearest[0]}'?" if nearest else ""

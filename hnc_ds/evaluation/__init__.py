@@ -1,0 +1,1 @@
+"""A checkpoint -> rows of results.json."""

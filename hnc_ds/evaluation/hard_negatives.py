@@ -1,0 +1,118 @@
+"""Pair accuracy: does the image prefer its true caption to the hard negative made from it?
+
+Strictly more similar is right; a tie is wrong and is counted. Scores are float32 cosines: in
+half precision different captions tie.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
+from hnc_ds.evaluation.statistics import bootstrap_means
+from hnc_ds.records import Result, TrainingSample
+
+_PAIRS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Every (image, positive, hard negative) of a set, as indices; P pairs."""
+
+    image_P: np.ndarray
+    """Row of the image's embedding."""
+    positive_P: np.ndarray
+    """Row of the true caption's embedding."""
+    negative_P: np.ndarray
+    type_P: np.ndarray
+    """Index into `types`."""
+    types: tuple[str, ...]
+    """In alphabetical order."""
+    statements: tuple[str, ...]
+    """What kind of statement each positive makes; P entries."""
+
+    def __len__(self) -> int:
+        return len(self.image_P)
+
+
+def list_pairs(samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -> Pairs:
+    """All pairs of the samples in their order; captions not yet known get the next free id."""
+    rows: list[tuple[int, int, int]] = []
+    types: list[str] = []
+    statements: list[str] = []
+    for image, sample in enumerate(samples):
+        for group in sample.groups:
+            positive = caption_ids.setdefault(group.positive, len(caption_ids))
+            for negative in group.negatives:
+                caption = caption_ids.setdefault(negative.caption, len(caption_ids))
+                rows.append((image, positive, caption))
+                types.append(negative.type)
+                statements.append(group.type)
+    names, type_P = np.unique(np.array(types, dtype=object), return_inverse=True)
+    image_P, positive_P, negative_P = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return Pairs(
+        image_P, positive_P, negative_P, type_P.reshape(-1), tuple(names), tuple(statements)
+    )
+
+
+def score_pairs(
+    image_ND: torch.Tensor, text_TD: torch.Tensor, pairs: Pairs
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each pair's image with its positive and with its negative, float32 [P] each.
+
+    Both are summed in the same way, so that equal embeddings give exactly equal scores.
+    """
+    return (
+        _cosines(image_ND, text_TD, pairs.image_P, pairs.positive_P),
+        _cosines(image_ND, text_TD, pairs.image_P, pairs.negative_P),
+    )
+
+
+def _cosines(
+    image_ND: torch.Tensor, text_TD: torch.Tensor, image_P: np.ndarray, text_P: np.ndarray
+) -> np.ndarray:
+    scores = np.empty(len(image_P), dtype=np.float32)
+    for start in range(0, len(image_P), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        image_PD = image_ND[torch.from_numpy(image_P[rows]).to(image_ND.device)]
+        text_PD = text_TD[torch.from_numpy(text_P[rows]).to(text_TD.device)]
+        scores[rows] = (image_PD * text_PD).sum(dim=1).cpu().numpy()
+    return scores
+
+
+def summarise_pairs(
+    model: str, pairs: Pairs, positive_P: np.ndarray, negative_P: np.ndarray, seed: int
+) -> list[Result]:
+    """Rows of accuracy, margin and share of ties for all pairs together and per negative type.
+
+    'all' is the mean over pairs, so common types weigh more. Intervals: bootstrap over images.
+    """
+    results = _rows(model, "all", pairs, np.arange(len(pairs)), positive_P, negative_P, seed)
+    for index, name in enumerate(pairs.types):
+        chosen = np.flatnonzero(pairs.type_P == index)
+        results += _rows(model, name, pairs, chosen, positive_P, negative_P, seed)
+    return results
+
+
+def _rows(
+    model: str,
+    group: str,
+    pairs: Pairs,
+    chosen: np.ndarray,
+    positive_P: np.ndarray,
+    negative_P: np.ndarray,
+    seed: int,
+) -> list[Result]:
+    positive, negative = positive_P[chosen], negative_P[chosen]
+    columns = {
+        "pair_accuracy": positive > negative,
+        "margin": positive.astype(float) - negative,
+        "ties": positive == negative,
+    }
+    version = BENCHMARKS[HARD_NEGATIVES].version
+    return [
+        Result(model, HARD_NEGATIVES, version, metric, group, i.value, i.low, i.high, i.count)
+        for metric, i in bootstrap_means(columns, pairs.image_P[chosen], seed=seed).items()
+    ]

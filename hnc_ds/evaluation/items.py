@@ -1,0 +1,173 @@
+"""What stands behind every score: results.json and, beside it, the scores of single items.
+
+    val.json           a JSON list of Result rows
+    val.items.jsonl    a header, then one line per pair and one per image with its ranks
+
+The items let two models be compared pair by pair and their pictures be shown. No torch here:
+reports read these files without it.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hnc_ds.errors import UserError
+from hnc_ds.records import Result
+from hnc_ds.shards.format import DatasetIndex
+
+FORMAT_VERSION = 1
+
+
+class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
+    """First line: which model was measured on what."""
+
+    model: str
+    shards: str
+    """Folder of the shards, relative to the folder of this file."""
+    fingerprint: str
+    """sha256 over the shards' own sha256s: equal where two models saw the same data."""
+    images: int
+    captions: int
+    """Distinct captions that were encoded."""
+    too_long: int = 0
+    """Captions that did not fit into the model's context and were cut."""
+    unreadable: tuple[str, ...] = ()
+    """Keys of the images that could not be decoded and are in no score."""
+    format: int = FORMAT_VERSION
+
+
+class PairItem(msgspec.Struct, frozen=True, tag_field="item", tag="pair"):
+    """One hard negative beside its positive; scores are cosines."""
+
+    image: int
+    """Index of the image in the shards."""
+    key: str
+    statement: str
+    """What the positive says: its group's type."""
+    type: str
+    """How the negative was made false."""
+    positive: str
+    negative: str
+    positive_score: float
+    negative_score: float
+
+    @property
+    def margin(self) -> float:
+        """How much more similar the positive is; 0 is a tie, which counts as wrong."""
+        return self.positive_score - self.negative_score
+
+
+class RankItem(msgspec.Struct, frozen=True, tag_field="item", tag="ranks"):
+    """One image's retrieval: how many wrong answers came before the first right one."""
+
+    image: int
+    key: str
+    caption: str
+    image_to_text: int
+    text_to_image: int
+
+
+Item = PairItem | RankItem
+
+
+def items_path(results: Path) -> Path:
+    """The file of items that belongs to a results.json."""
+    return results.with_suffix(".items.jsonl")
+
+
+def fingerprint(index: DatasetIndex) -> str:
+    """sha256 over the sha256s of the shards, in order: names the data a score is of."""
+    return hashlib.sha256("\n".join(shard.sha256 for shard in index.shards).encode()).hexdigest()
+
+
+def write_results(
+    out: Path, results: Sequence[Result], header: ItemsHeader, items: Iterable[Item]
+) -> None:
+    """Write the items and, last, the results: a results.json that exists is whole.
+
+    Raises:
+        UserError: The files cannot be written.
+    """
+    encode = msgspec.json.encode
+    lines = (encode(line) + b"\n" for group in ((header,), items) for line in group)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(items_path(out), lines)
+        write_atomically(out, [msgspec.json.format(encode(list(results)), indent=1), b"\n"])
+    except OSError as error:
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file under another name beside it and move it into place when it is on the disk."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_results(path: Path) -> list[Result]:
+    """The rows of a results.json.
+
+    Raises:
+        UserError: Missing, or not a list of result rows.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Result])
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; make it with 'hnc-ds evaluate --out'") from error
+    except (msgspec.DecodeError, OSError) as error:
+        raise UserError(
+            f"{path}: not a list of result rows ({error}); make it with 'hnc-ds evaluate --out'"
+        ) from error
+
+
+def read_items(path: Path) -> tuple[ItemsHeader, list[Item]]:
+    """Header and items of an items.jsonl.
+
+    Raises:
+        UserError: Missing, torn, or of another format.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read_header(file.readline(), path), list(_read_lines(file, path))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run 'hnc-ds evaluate' again"
+        ) from error
+
+
+def _read_header(line: bytes, path: Path) -> ItemsHeader:
+    try:
+        header = msgspec.json.decode(line, type=ItemsHeader)
+    except msgspec.DecodeError as error:
+        raise UserError(
+            f"{path}:1: not a header of scores ({error}); run 'hnc-ds evaluate' again"
+        ) from error
+    if header.format != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: written in format {header.format}, this version reads {FORMAT_VERSION}; "
+            "run 'hnc-ds evaluate' again"
+        )
+    return header
+
+
+def _read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Item]:
+    decoder = msgspec.json.Decoder(PairItem | RankItem)
+    for number, line in enumerate(lines, start=2):
+        try:
+            yield decoder.decode(line)
+        except msgspec.DecodeError as error:
+            raise UserError(
+                f"{path}:{number}: not an item ({error}); run 'hnc-ds evaluate' again"
+            ) from error

@@ -1,0 +1,270 @@
+"""What a training run is watched by: console line, log.jsonl, TensorBoard.
+
+    tensorboard --logdir runs
+
+Every number is a mean over the rows, or a sum over the ranks, since the last line: sums are kept
+on the device and put together over ranks only when a line is due. TAGS is the whole list.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from hnc_ds.checkpoint import write_durably
+from hnc_ds.distributed import rank, sum_over_ranks, world_size
+from hnc_ds.loss import Columns, Features, LossTerms
+
+TAGS = {
+    "loss": "L_i2t + L_t2i, nats",
+    "loss/image_to_text": "nats",
+    "loss/text_to_image": "nats",
+    "hard_negative_accuracy": "share of hard negatives less similar to the image than its positive",
+    "hard_negative_accuracy/TYPE": "the same for one negative type",
+    "margin": "mean similarity of the positive minus that of the hard negative",
+    "similarity/positive": "mean cosine of an image and its caption",
+    "similarity/hard_negative": "mean cosine of an image and its hard negatives",
+    "similarity/in_batch": "mean cosine of an image and other images' captions",
+    "retrieval_r1": "share of images whose caption is the most similar of the batch's positives",
+    "temperature": "tau",
+    "alpha": "weight of the hard negatives",
+    "learning_rate": "of the step just done",
+    "gradient_norm": "before clipping",
+    "loss_scale": "fp16 only",
+    "skipped_steps": "fp16 only: steps dropped for overflow since the start",
+    "samples_per_second": "images of all ranks",
+    "samples_per_second_per_rank": "",
+    "data_wait_share": "share of the time spent waiting for data",
+    "padding_share": "share of text tokens that are padding",
+    "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
+    "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
+    "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
+    "corrupt_images": "pictures replaced by a neighbour, since the start",
+}
+
+CONSOLE = ("loss", "hard_negative_accuracy", "retrieval_r1", "margin", "temperature")
+"""What the console line names, in this order, between the step and the speed."""
+
+PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "V100": 125}
+"""Dense 16-bit matrix peak by a word of the accelerator's name (vendor data sheets)."""
+
+HISTOGRAM_EVERY = 10
+"""Lines between histograms of similarities."""
+
+
+class Cost(NamedTuple):
+    """Multiply-adds count as two operations; forward only."""
+
+    per_image: float
+    per_token: float
+
+
+class Similarities(NamedTuple):
+    """Cosines of this rank's images with their texts, float32."""
+
+    positive_B: torch.Tensor
+    hard_BK: torch.Tensor
+    in_batch_BN: torch.Tensor
+
+
+class Monitor:
+    """Collects on every rank, writes on rank 0.
+
+    Args:
+        run: Folder of the run.
+        start_step: Steps done before; later lines of an earlier attempt are dropped.
+        steps: Of the whole run.
+        negative_types: Names of the numbers in ``negative_type_BK``.
+        batch: Images of all ranks at a step.
+        cost: Of the model.
+        device: Where the sums are kept.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        start_step: int,
+        steps: int,
+        negative_types: tuple[str, ...],
+        batch: int,
+        cost: Cost,
+        device: torch.device,
+    ) -> None:
+        self._types, self._batch, self._cost, self._steps = negative_types, batch, cost, steps
+        self._device = device
+        self._lines = 0
+        self._log = run / "log.jsonl"
+        self._writer: SummaryWriter | None = None
+        if rank() == 0:
+            _drop_lines_after(self._log, start_step)
+            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, torch.Tensor] = {}
+        self._waited = 0.0
+        self._since = time.perf_counter()
+        self._steps_in_window = 0
+
+    def waited(self, seconds: float) -> None:
+        """Add time spent waiting for a batch."""
+        self._waited += seconds
+
+    def add(
+        self,
+        terms: LossTerms,
+        features: Features,
+        columns: Columns,
+        negative_type_BK: torch.Tensor,
+        token_TL: torch.Tensor,
+    ) -> None:
+        """Take in one step of this rank. No collective, and no wait for the device."""
+        self._steps_in_window += 1
+        for name, value in zip(
+            ("loss", "loss/image_to_text", "loss/text_to_image"), terms, strict=True
+        ):
+            self._add(name, value.detach())
+        used_T = token_TL.argmax(dim=1) + 1  # the end token has the largest number
+        self._add("tokens", used_T.float() * 0 + token_TL.shape[1])
+        self._add("padding_share", 1 - used_T / token_TL.shape[1])
+        similarities = measure_similarities(features, columns)
+        self._similarities = similarities
+        self._add_similarities(similarities, features, columns, negative_type_BK)
+
+    def _add_similarities(
+        self, found: Similarities, features: Features, columns: Columns, type_BK: torch.Tensor
+    ) -> None:
+        rows_B = torch.arange(len(found.positive_B), device=found.positive_B.device)
+        others_BN = ~columns.excluded_BN
+        others_BN[rows_B, rows_B + columns.first_row] = False
+        self._add("similarity/positive", found.positive_B)
+        self._add("similarity/in_batch", found.in_batch_BN, others_BN)
+        best_B = found.in_batch_BN.masked_fill(~others_BN, -torch.inf).amax(dim=1)
+        self._add("retrieval_r1", found.positive_B > best_B)
+        used_BK = features.negative_used_BK
+        difference_BK = found.positive_B[:, None] - found.hard_BK
+        self._add("similarity/hard_negative", found.hard_BK, used_BK)
+        self._add("margin", difference_BK, used_BK)
+        self._add("hard_negative_accuracy", difference_BK > 0, used_BK)
+        for number, name in enumerate(self._types):
+            of_type_BK = used_BK & (type_BK == number)
+            self._add(f"hard_negative_accuracy/{name}", difference_BK > 0, of_type_BK)
+
+    def _add(self, name: str, values: torch.Tensor, used: torch.Tensor | None = None) -> None:
+        values = values.detach().double()
+        total = values.sum() if used is None else values.masked_fill(~used, 0).sum()
+        count = torch.tensor(values.numel()) if used is None else used.sum()
+        self._sums[name] = self._sums.get(name, 0) + total
+        self._counts[name] = self._counts.get(name, 0) + count.to(self._device)
+
+    def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
+        """Put the ranks together, write a line, start anew. A collective.
+
+        Args:
+            step: Steps done.
+            measures: What others know: learning rate, temperature, ...
+
+        Returns:
+            The line, on every rank.
+        """
+        names = list(self._sums)  # the same on every rank: each adds the same names
+        totals = sum_over_ranks(torch.stack([*self._sums.values(), *self._counts.values()]))
+        sums, counts = totals.cpu().split(len(names))
+        means = {
+            name: float(total / count)
+            for name, total, count in zip(names, sums, counts, strict=True)
+            if count
+        }
+        tokens = float(sums[names.index("tokens")]) / world_size()
+        del means["tokens"]
+        line = {"step": step, **means, **measures, **self._speed(tokens)}
+        if rank() == 0:
+            self._write_line(step, line)
+        self._lines += 1
+        self._start_window()
+        return line
+
+    def _speed(self, tokens: float) -> dict[str, float]:
+        """Of the window just ended; ``tokens`` are those of one rank."""
+        seconds = time.perf_counter() - self._since
+        images = self._batch * self._steps_in_window
+        forward = images / world_size() * self._cost.per_image + tokens * self._cost.per_token
+        tflops = 3 * forward / seconds / 1e12  # backward is twice the forward
+        found = {
+            "samples_per_second": images / seconds,
+            "samples_per_second_per_rank": images / seconds / world_size(),
+            "data_wait_share": self._waited / seconds,
+            "tflops_per_rank": tflops,
+            "memory_gib": _memory_gib(self._device),
+        }
+        if peak := _peak_tflops(self._device):
+            found["peak_share"] = tflops / peak
+        return found
+
+    def _write_line(self, step: int, line: dict[str, float]) -> None:
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        writer = self._writer
+        if writer is not None:
+            for name, value in line.items():
+                if name != "step":
+                    writer.add_scalar(name, value, step)
+            if self._lines % HISTOGRAM_EVERY == 0:
+                for part, values in zip(Similarities._fields, self._similarities, strict=True):
+                    if values.numel():
+                        writer.add_histogram(f"similarities/{part.rpartition('_')[0]}", values, step)
+            writer.flush()
+        known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
+        speed = f"{line['samples_per_second']:.0f} images/s"
+        print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
+
+    def close(self) -> None:
+        """Flush and close what is open."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+@torch.no_grad()
+def measure_similarities(features: Features, columns: Columns) -> Similarities:
+    """Cosines of this rank's images with their captions, hard negatives and all positives."""
+    image_BD = features.image_BD.float()
+    return Similarities(
+        (image_BD * features.text_BD.float()).sum(dim=1),
+        torch.einsum("bd,bkd->bk", image_BD, features.negative_BKD.float()),
+        image_BD @ columns.text_ND.float().T,
+    )
+
+
+def _memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _peak_tflops(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for word, peak in PEAK_TFLOPS.items() if word in name), None)
+
+
+def _drop_lines_after(log: Path, step: int) -> None:
+    """Forget what an earlier attempt logged beyond the step that is resumed from."""
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text().splitlines():
+        try:
+            entry: Any = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    write_durably(log, "".join(kept).encode())

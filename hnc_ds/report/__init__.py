@@ -1,0 +1,1 @@
+"""Results and logs of several runs -> one HTML file."""

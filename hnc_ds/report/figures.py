@@ -1,0 +1,158 @@
+"""Curves and bars as inline SVG that takes its colours from the page, light or dark.
+
+Matplotlib writes colours into the SVG; the ones used here are marks that are replaced by the
+page's CSS variables afterwards. Text stays text.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from hnc_ds.records import Result
+
+RUN_COLOURS = 6
+"""Further runs start again with the first colour."""
+
+_MUTED, _RULE, _CHANCE, _INK = "#000001", "#000002", "#000003", "#000004"
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _RULE: "--rule", _CHANCE: "--chance"} | {
+    f"#0000{16 + run:02x}": f"--run-{run}" for run in range(RUN_COLOURS)
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hnc-ds",
+    "text.parse_math": False,  # a type may be called $x
+    "text.color": _MUTED,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "font.size": 10,
+    "axes.linewidth": 0.8,
+}
+_POINTS = 400
+"""Most points of a drawn curve; longer logs are averaged in stretches."""
+
+Curve = Sequence[tuple[float, float]]
+"""(step, value) of one run."""
+
+
+def curves(curves_by_run: Mapping[int, Curve], *, share: bool, chance: float | None) -> str:
+    """One panel: a line per run over the steps.
+
+    Args:
+        curves_by_run: Place of the run (its colour) to its points.
+        share: Values are fractions, shown as percent from 0 to 100.
+        chance: Where to draw the line of guessing.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.5, 2.5), layout="constrained")
+        axes = figure.add_subplot()
+        _quiet(axes, "y")
+        for run, curve in curves_by_run.items():
+            _draw_curve(axes, np.array(curve, dtype=float), _colour(run))
+        if share:
+            axes.set_ylim(0, 1.03)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+        if chance is not None:
+            axes.axhline(chance, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure)
+
+
+def bars(labels: Sequence[str], results: Sequence[Sequence[Result | None]], chance: float) -> str:
+    """Horizontal bars of a fraction with its interval: a block per label, a bar per run.
+
+    Args:
+        labels: One per block, drawn from the top.
+        results: For each label, one per run; None leaves the place empty.
+        chance: Where to draw the line of guessing.
+    """
+    runs = len(results[0])
+    thickness = 0.72 / runs
+    with matplotlib.rc_context(_STYLE):
+        height = 0.55 + len(labels) * (0.2 + 0.15 * runs)
+        figure = Figure(figsize=(5.0, height), layout="constrained")
+        axes = figure.add_subplot()
+        _quiet(axes, "x")
+        for block, row in enumerate(results):
+            for run, result in enumerate(row):
+                if result:
+                    y = block + (run - (runs - 1) / 2) * thickness
+                    _draw_bar(axes, y, 0.86 * thickness, result, _colour(run))
+        axes.axvline(chance, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=4)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.45, -0.55)
+        axes.set_xlim(0, 1.005)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+        axes.tick_params(length=0, labelsize=9)
+        return _svg(figure)
+
+
+def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:
+    stretches = np.array_split(points, min(len(points), _POINTS))
+    raw = np.array([stretch.mean(axis=0) for stretch in stretches])
+    if len(raw) < 8:
+        axes.plot(*raw.T, color=colour, linewidth=1.8, marker="o", markersize=3)
+        return
+    axes.plot(*raw.T, color=colour, linewidth=0.8, alpha=0.35)
+    axes.plot(raw[:, 0], _smoothed(raw[:, 1]), color=colour, linewidth=1.8)
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over about a 15th of the curve around each point, less at the ends."""
+    width = max(3, len(values) // 15) | 1
+    kernel = np.ones(width)
+    weight = np.convolve(np.ones(len(values)), kernel, mode="same")
+    smooth: np.ndarray = np.convolve(values, kernel, mode="same") / weight
+    return smooth
+
+
+def _draw_bar(axes: Axes, y: float, height: float, result: Result, colour: str) -> None:
+    axes.barh(y, result.value, height=height, color=colour, alpha=0.85, linewidth=0, zorder=3)
+    ends = [[max(0.0, result.value - result.low)], [max(0.0, result.high - result.value)]]
+    axes.errorbar(
+        result.value, y, xerr=ends, color=_INK, linewidth=1.2, capsize=2, capthick=1.2, zorder=5
+    )
+
+
+def _quiet(axes: Axes, lines: str) -> None:
+    """Without frame or ticks; faint lines across."""
+    axes.spines[["top", "right", "left" if lines == "y" else "bottom"]].set_visible(False)
+    axes.grid(axis="y" if lines == "y" else "x", color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _colour(run: int) -> str:
+    return f"#0000{16 + run % RUN_COLOURS:02x}"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element that fills its column: no size, background or ids of axes."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<[^>]+>", lambda tag: _restyled(tag[0]), svg)  # tags only, never text
+    return svg.replace("<svg", '<svg aria-hidden="true"', 1)
+
+
+def _restyled(tag: str) -> str:
+    tag = re.sub(r' (?:id="[\w.]+_\d+"|xmlns(?::xlink)?="[^"]*"|version="1.1")', "", tag)
+    tag = re.sub(r"font-family: [^;\"]*; ", "", tag)
+    if tag.startswith("<svg"):
+        tag = re.sub(r' (?:width|height)="[^"]*"', "", tag)
+    for mark, variable in _VARIABLES.items():
+        tag = tag.replace(mark, f"var({variable})")
+    return tag

@@ -1,0 +1,234 @@
+"""Sample pictures: which pairs are shown, with which words marked, and their thumbnails.
+
+Pictures come from the shards that the items name; a report whose shards are gone or changed
+shows the captions alone and says so.
+"""
+
+import base64
+import difflib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.items import PairItem, fingerprint
+from hnc_ds.report.paired import SharedItems, identity
+from hnc_ds.report.runs import Measurement, Run
+from hnc_ds.shards.reader import ShardReader
+
+CARDS = 4
+"""Pairs in a gallery."""
+THUMBNAIL_PIXELS = 320
+THUMBNAIL_QUALITY = 82
+
+Words = list[tuple[str, bool]]
+"""A caption in pieces, each with whether it differs from the other caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one run saw the pair of a card; cosines."""
+
+    run: int
+    positive: str
+    negative: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One pair with its picture."""
+
+    picture: str
+    """A data: URI; empty where there is none."""
+    key: str
+    type: str
+    positive: Words
+    negative: Words
+    scores: list[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """A few pairs chosen by one rule."""
+
+    title: str
+    about: str
+    cards: list[Card]
+
+
+class Pictures:
+    """Thumbnails from the shards of a measurement. ``remark`` says why there are none."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        self._reader: ShardReader | None = None
+        self.remark = ""
+        header = measurement.header
+        if header is None:
+            return
+        try:
+            reader = ShardReader(measurement.folder / header.shards)
+        except UserError as error:
+            self.remark = f"Pictures are missing: {error}."
+            return
+        if fingerprint(reader.index) != header.fingerprint:
+            self.remark = f"Pictures are missing: {reader.folder} has changed since."
+            return
+        self._reader = reader
+
+    def of(self, pair: PairItem) -> str:
+        """The pair's picture as a small JPEG in a data: URI; empty where there is none."""
+        if self._reader is None:
+            return ""
+        try:
+            return thumbnail(self._reader.image_bytes(pair.image))
+        except (UserError, IndexError) as error:
+            self.remark = f"A picture is missing: {error}."
+            return ""
+
+
+def thumbnail(data: bytes) -> str:
+    """Shrink and encode a picture anew, so that only pixels reach the page; "" if it is damaged."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+            small = picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return ""
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=THUMBNAIL_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def mark_differences(caption: str, other: str) -> Words:
+    """Cut a caption into the words that it shares with the other and those that it does not."""
+    own, others = _tokens(caption), _tokens(other)
+    pieces: Words = []
+    matcher = difflib.SequenceMatcher(None, own, others, autojunk=False)
+    for operation, first, last, _, _ in matcher.get_opcodes():
+        if first < last:
+            pieces.append(("".join(own[first:last]), operation != "equal"))
+    return _without_gaps(pieces)
+
+
+def _tokens(caption: str) -> list[str]:
+    return re.findall(r"\s+|\w+|[^\w\s]", caption)
+
+
+def _without_gaps(pieces: Words) -> Words:
+    """Mark a bare space between two marked pieces too, and join neighbours of one kind."""
+    joined: Words = []
+    for index, (text, marked) in enumerate(pieces):
+        between = 0 < index < len(pieces) - 1 and text.isspace() and pieces[index + 1][1]
+        if joined and joined[-1][1] == (marked or between):
+            joined[-1] = (joined[-1][0] + text, joined[-1][1])
+        else:
+            joined.append((text, marked))
+    return joined
+
+
+class Curator:
+    """Chooses pairs of one results file and makes cards of them, with every run's scores."""
+
+    def __init__(self, runs: Sequence[Run], name: str) -> None:
+        self._runs = runs
+        self._measurements = [run.measurements.get(name) for run in runs]
+        self._pictures = [Pictures(m) if m else None for m in self._measurements]
+        self._scored = [{identity(p): p for p in m.pairs} if m else {} for m in self._measurements]
+
+    def remarks(self) -> list[str]:
+        """Why pictures are missing, each reason once."""
+        return list(dict.fromkeys(p.remark for p in self._pictures if p and p.remark))
+
+    def extremes(self, run: int) -> list[Gallery]:
+        """The pairs that a run gets most wrong and most right."""
+        measurement = self._measurements[run]
+        if measurement is None or not measurement.pairs:
+            return []
+        name = self._runs[run].name
+        ordered = sorted(measurement.pairs, key=lambda pair: (pair.margin, identity(pair)))
+        return [
+            Gallery(
+                f"{name}: lowest margins",
+                "Where the hard negative beats the true caption by most, one pair per image.",
+                self._cards(run, _one_per_image(ordered)),
+            ),
+            Gallery(
+                f"{name}: highest margins",
+                "Where the true caption wins by most, one pair per image.",
+                self._cards(run, _one_per_image(reversed(ordered))),
+            ),
+        ]
+
+    def changes(self, run: int, shared: SharedItems) -> list[Gallery]:
+        """The pairs that this run gets right and the first did not, and the reverse."""
+        both = list(zip(shared.first_pairs, shared.second_pairs, strict=True))
+        first, name = self._runs[0].name, self._runs[run].name
+        fixed = [(a, b) for a, b in both if a.margin <= 0 < b.margin]
+        broken = [(a, b) for a, b in both if b.margin <= 0 < a.margin]
+        return [
+            Gallery(
+                title,
+                f"{about} {len(found):,} of {len(both):,} pairs; these changed most.",
+                self._cards(run, _spread_over_types(_by_change(found))),
+            )
+            for title, about, found in (
+                (f"Fixed by {name}", f"Wrong in {first}, right in {name}:", fixed),
+                (f"Broken by {name}", f"Right in {first}, wrong in {name}:", broken),
+            )
+            if both
+        ]
+
+    def _cards(self, run: int, pairs: Iterable[PairItem]) -> list[Card]:
+        pictures = self._pictures[run]
+        return [
+            Card(
+                picture=pictures.of(pair) if pictures else "",
+                key=pair.key,
+                type=pair.type.replace("_", " "),
+                positive=mark_differences(pair.positive, pair.negative),
+                negative=mark_differences(pair.negative, pair.positive),
+                scores=self._scores(pair),
+            )
+            for pair in pairs
+        ]
+
+    def _scores(self, pair: PairItem) -> list[Score]:
+        return [
+            Score(run, f"{p.positive_score:.3f}", f"{p.negative_score:.3f}", p.margin > 0)
+            for run, scored in enumerate(self._scored)
+            if (p := scored.get(identity(pair))) is not None
+        ]
+
+
+def _by_change(pairs: list[tuple[PairItem, PairItem]]) -> list[PairItem]:
+    """The second run's pairs, those first whose margins moved most."""
+
+    def largest_first(pair: tuple[PairItem, PairItem]) -> tuple[float, tuple[str, ...]]:
+        first, second = pair
+        return -abs(second.margin - first.margin), identity(second)
+
+    return [second for _, second in sorted(pairs, key=largest_first)]
+
+
+def _one_per_image(pairs: Iterable[PairItem]) -> list[PairItem]:
+    chosen: dict[str, PairItem] = {}
+    for pair in pairs:
+        chosen.setdefault(pair.key, pair)
+        if len(chosen) == CARDS:
+            break
+    return list(chosen.values())
+
+
+def _spread_over_types(pairs: list[PairItem]) -> list[PairItem]:
+    """The first of every type, then the second of every type ..., one per image."""
+    turn: dict[str, int] = {}
+    ranked = []
+    for place, pair in enumerate(pairs):
+        turn[pair.type] = turn.get(pair.type, -1) + 1
+        ranked.append((turn[pair.type], place, pair))
+    return _one_per_image(pair for _, _, pair in sorted(ranked, key=lambda entry: entry[:2]))

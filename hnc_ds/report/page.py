@@ -1,0 +1,169 @@
+"""Compare runs in one self-contained HTML page.
+
+    hnc-ds report runs/first runs/plain-clip --out report.html
+
+The page loads nothing: pictures are data: URIs, figures inline SVG, no script at all. Whatever
+comes from files is escaped by the template, and a content policy in the page forbids the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+from markupsafe import Markup
+
+from hnc_ds.config import ReportConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, RETRIEVAL
+from hnc_ds.evaluation.items import write_atomically
+from hnc_ds.report.compare import Table, compare, label_of, percent
+from hnc_ds.report.figures import RUN_COLOURS, bars
+from hnc_ds.report.gallery import Curator, Gallery
+from hnc_ds.report.paired import SharedItems, remarks_on_sharing, shared_items
+from hnc_ds.report.runs import Measurement, Run, read_runs
+from hnc_ds.report.training import panels
+
+HEADLINES = (
+    ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
+    ("image to text, R@1", (RETRIEVAL, "image_to_text_R@1", "all")),
+    ("text to image, R@1", (RETRIEVAL, "text_to_image_R@1", "all")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Everything the page shows of one results file."""
+
+    name: str
+    headlines: list[list[tuple[str, str]]]
+    """For each run (what, percent)."""
+    tables: list[Table]
+    remarks: list[str]
+    chart: str
+    galleries: list[Gallery]
+    picture_remarks: list[str]
+
+
+def report(config: ReportConfig) -> None:
+    """Read the runs and write the page.
+
+    Raises:
+        UserError: No such run, a run without results, files that are not what their names say,
+            a page that cannot be written.
+    """
+    if config.out.is_dir():
+        raise UserError(f"--out is {config.out}, a folder; name a file such as report.html")
+    runs = read_runs(config.runs)
+    page = render(runs)
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.out, [page.encode()])
+    except OSError as error:
+        raise UserError(
+            f"{config.out}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
+    print(f"wrote {config.out}: {len(runs)} runs, {len(page) / 2**20:.1f} MiB, opens offline")
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The whole page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hnc_ds.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # figures.py made it: matplotlib escapes its text
+    names = dict.fromkeys(name for run in runs for name in run.measurements)
+    return environment.get_template("page.html.jinja").render(
+        runs=runs,
+        colours=RUN_COLOURS,
+        settings=differing_settings(runs),
+        sections=[_section(runs, name) for name in names],
+        panels=panels(runs),
+        log_remarks=_remarks_on_logs(runs),
+    )
+
+
+def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """(key, value of each run) of the settings that are not the same in all runs."""
+    if any(not run.settings for run in runs):
+        return []
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    rows = [(key, [run.settings.get(key, "not set") for run in runs]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _section(runs: Sequence[Run], name: str) -> Section:
+    measurements = [run.measurements.get(name) for run in runs]
+    shared = [None, *(_shared(measurements[0], m) for m in measurements[1:])]
+    curator = Curator(runs, name)
+    galleries = [
+        gallery
+        for run, items in enumerate(shared)
+        if items is not None
+        for gallery in curator.changes(run, items)
+    ]
+    galleries += [gallery for run in range(len(runs)) for gallery in curator.extremes(run)]
+    return Section(
+        name,
+        [_headlines(m) for m in measurements],
+        compare(measurements, shared),
+        _remarks(runs, measurements, shared),
+        _chart(measurements),
+        galleries,
+        curator.remarks(),
+    )
+
+
+def _shared(first: Measurement | None, other: Measurement | None) -> SharedItems | None:
+    return shared_items(first, other) if first and other else None
+
+
+def _headlines(measurement: Measurement | None) -> list[tuple[str, str]]:
+    rows = measurement.rows if measurement else {}
+    return [(what, percent(rows[key].value)) for what, key in HEADLINES if key in rows]
+
+
+def _chart(measurements: Sequence[Measurement | None]) -> str:
+    """Bars of pair accuracy per negative type; "" without such results."""
+    keys = [
+        key
+        for key in dict.fromkeys(key for m in measurements if m for key in m.rows)
+        if key[:2] == (HARD_NEGATIVES, "pair_accuracy")
+    ]
+    if not keys:
+        return ""
+    results = [[m.rows.get(key) if m else None for m in measurements] for key in keys]
+    return bars([label_of(key) for key in keys], results, BENCHMARKS[HARD_NEGATIVES].chance or 0.0)
+
+
+def _remarks(
+    runs: Sequence[Run],
+    measurements: Sequence[Measurement | None],
+    shared: Sequence[SharedItems | None],
+) -> list[str]:
+    remarks = []
+    for run, measurement, items in zip(runs, measurements, shared, strict=True):
+        found = [] if measurement else ["not measured on this set"]
+        if measurement and measurements[0] and items:
+            found += remarks_on_sharing(measurements[0], measurement, items)
+        if measurement and (header := measurement.header):
+            if header.too_long:
+                found.append(f"{header.too_long:,} captions exceed the model's context")
+            if header.unreadable:
+                found.append(f"{len(header.unreadable):,} images could not be decoded")
+        remarks += [f"{run.name}: {remark}." for remark in found]
+    return remarks
+
+
+def _remarks_on_logs(runs: Sequence[Run]) -> list[str]:
+    remarks = [f"{run.name} has no training log." for run in runs if not run.log]
+    remarks += [
+        f"{run.name}: left out of the log, as unreadable: {run.broken_lines} "
+        f"{'line' if run.broken_lines == 1 else 'lines'}."
+        for run in runs
+        if run.broken_lines
+    ]
+    return remarks

@@ -1,0 +1,166 @@
+"""What lies in a folder of shards: ``hnc-ds inspect``.
+
+Prints counts per negative type, draws a sheet of samples (sheet.py), and with ``--verify`` reads
+every byte and compares it with the index. Changes nothing but the sheet.
+"""
+
+import hashlib
+import random
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hnc_ds.config import InspectConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import TrainingSample
+from hnc_ds.shards.format import (
+    DatasetIndex,
+    SampleOffsets,
+    ShardSummary,
+    decode_sample,
+    read_index,
+    read_shard_index,
+    sample_key,
+)
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.sheet import draw_sheet
+
+SHEET_NAME = "sheet.png"
+MOST_READ = 2000
+"""Samples whose captions are read for the mean lengths; they are spread evenly."""
+
+
+def inspect_shards(config: InspectConfig) -> None:
+    """Print what a folder holds and draw a sheet of its samples.
+
+    Raises:
+        UserError: Not a finished folder, damaged shards, or a sheet that cannot be written.
+    """
+    if config.verify:
+        shards, samples = verify(config.shards)
+        print(f"verified: every byte of {samples} samples in {_shards(shards)} is as recorded")
+    reader = ShardReader(config.shards)
+    print("\n".join(_table(config.shards, reader.index, _words(reader))))
+    sheet = config.sheet or config.shards / SHEET_NAME
+    drawn = random.Random(config.seed).sample(range(len(reader)), min(config.samples, len(reader)))
+    pictures = [(reader.image_bytes(i), reader.sample(i)) for i in sorted(drawn)]
+    try:
+        draw_sheet(pictures, sheet, config.seed)
+    except OSError as error:
+        raise UserError(
+            f"{sheet}: cannot be written ({error.strerror or error}); name another --sheet"
+        ) from error
+    finally:
+        reader.close()
+    print(f"{len(pictures)} samples drawn on {sheet}")
+
+
+def verify(folder: Path) -> tuple[int, int]:
+    """Read every shard and compare it with its index, byte by byte.
+
+    Returns:
+        (shards, samples) that were read.
+
+    Raises:
+        UserError: The first difference, with shard and member.
+    """
+    index = read_index(folder)
+    with tqdm(desc="verify", total=index.samples, unit=" images", disable=None) as bar:
+        for shard in index.shards:
+            _verify_shard(folder, shard)
+            bar.update(shard.samples)
+    return len(index.shards), index.samples
+
+
+def _verify_shard(folder: Path, shard: ShardSummary) -> None:
+    path = folder / shard.file
+    recorded = read_shard_index(folder, shard.file)
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    if sha256.hexdigest() != shard.sha256 or recorded.summary != shard:
+        raise UserError(f"{path}: its bytes are not those recorded; delete it and pack again")
+    try:
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            if len(members) != 2 * len(recorded.samples):
+                raise UserError(
+                    f"{path}: {len(members)} members for {len(recorded.samples)} samples; "
+                    "delete it and pack again"
+                )
+            for at, image, captions in zip(
+                recorded.samples, members[::2], members[1::2], strict=True
+            ):
+                _verify_sample(path, at, image, captions)
+                _verify_captions(path, tar, captions)
+    except tarfile.TarError as error:
+        raise UserError(f"{path}: not a whole tar ({error}); delete it and pack again") from error
+
+
+def _verify_sample(
+    path: Path, at: SampleOffsets, image: tarfile.TarInfo, captions: tarfile.TarInfo
+) -> None:
+    found = [(member.name, member.offset_data, member.size) for member in (image, captions)]
+    if found != [
+        (f"{at.key}.jpg", at.image_offset, at.image_bytes),
+        (f"{at.key}.json", at.json_offset, at.json_bytes),
+    ]:
+        raise UserError(
+            f"{path}: {image.name} is not where the index says; delete it and pack again"
+        )
+
+
+def _verify_captions(path: Path, tar: tarfile.TarFile, captions: tarfile.TarInfo) -> None:
+    file = tar.extractfile(captions)
+    where = f"{path}:{captions.name}"
+    sample = decode_sample(file.read() if file else b"", where)
+    if f"{sample_key(sample.image_id)}.json" != captions.name:
+        raise UserError(f"{where}: is of image {sample.image_id}; delete the shard and pack again")
+
+
+_Words = dict[str, tuple[int, int]]
+"""Negative type, or '' for true captions -> (words, captions)."""
+
+
+def _words(reader: ShardReader) -> _Words:
+    words: Counter[str] = Counter()
+    captions: Counter[str] = Counter()
+    step = -(-len(reader) // MOST_READ)
+    for i in tqdm(range(0, len(reader), step), desc="read", unit=" images", disable=None):
+        for kind, text in _texts(reader.sample(i)):
+            words[kind] += len(text.split())
+            captions[kind] += 1
+    return {kind: (words[kind], captions[kind]) for kind in captions}
+
+
+def _texts(sample: TrainingSample) -> list[tuple[str, str]]:
+    true = [("", group.positive) for group in sample.groups]
+    return true + [(each.type, each.caption) for group in sample.groups for each in group.negatives]
+
+
+def _table(folder: Path, index: DatasetIndex, words: _Words) -> list[str]:
+    total = sum(index.negatives.values())
+    wide = max(map(len, ("true captions", *index.negatives)))
+    rows = [
+        f"{folder}: {index.samples} images, {index.groups} groups, {total} negatives in "
+        f"{_shards(len(index.shards))} ({sum(shard.bytes for shard in index.shards) / 1e6:.1f} MB)",
+        f"  {'':{wide}} {'captions':>12} {'per image':>10} {'share':>8} {'mean words':>11}",
+    ]
+    counts = {"true captions": index.groups} | index.negatives
+    for name, count in counts.items():
+        share = f"{count / total:.1%}" if total and name in index.negatives else ""
+        told, captions = words.get("" if name == "true captions" else name, (0, 0))
+        mean = f"{told / captions:.1f}" if captions else "-"
+        rows.append(
+            f"  {name:{wide}} {count:>12,} {count / index.samples:>10.2f} {share:>8} {mean:>11}"
+        )
+    skipped = ", ".join(f"{count} {reason}" for reason, count in index.skipped.items())
+    rows.append(f"  images left out when packing: {skipped or 'none'}")
+    return rows
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'s' * (count != 1)}"

@@ -1,0 +1,175 @@
+"""The layout of a shard folder, versioned: how a sample and its index are written and read.
+
+    FOLDER/shard-000000.tar    WebDataset tar: KEY.jpg (original bytes), KEY.json (TrainingSample)
+    FOLDER/shard-000000.json   ShardIndex: byte offsets of every member, sha256 of the tar
+    FOLDER/index.json          DatasetIndex: what lies in the folder; written last, so that a
+                               folder without it is an unfinished one
+
+Offsets point at member data, so that any sample is one positioned read away and a resumed run
+replays nothing. This file knows no tar writing (pack.py) and no order (order.py).
+"""
+
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from hnc_ds.errors import UserError
+from hnc_ds.records import TrainingSample
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+
+
+class SampleOffsets(msgspec.Struct, frozen=True, array_like=True):
+    """Where one sample lies in its tar, in bytes from the start of the file."""
+
+    key: str
+    image_offset: int
+    image_bytes: int
+    json_offset: int
+    json_bytes: int
+
+
+class ShardSummary(msgspec.Struct, frozen=True):
+    """One shard, as the dataset's index lists it."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class ShardIndex(msgspec.Struct, frozen=True):
+    """Everything known of one shard. A shard whose index exists is complete."""
+
+    format: int
+    summary: ShardSummary
+    samples: tuple[SampleOffsets, ...]
+    groups: int
+    negatives: dict[str, int]
+    """Hard negatives in the shard, per negative type."""
+    skipped: dict[str, tuple[str, ...]]
+    """Ids of the images left out, per reason."""
+
+
+class DatasetIndex(msgspec.Struct, frozen=True):
+    """index.json: the whole folder at a glance. Sums of its shards."""
+
+    format: int
+    shards: tuple[ShardSummary, ...]
+    samples: int
+    groups: int
+    negatives: dict[str, int]
+    skipped: dict[str, int]
+    """Images left out, per reason."""
+    source: dict[str, str]
+    """What the shards were made from: settings and a fingerprint, for resuming."""
+
+
+_Index = TypeVar("_Index", ShardIndex, DatasetIndex)
+
+
+def sample_key(image_id: str) -> str:
+    """The tar key of an image id. WebDataset cuts keys at the first dot and tar at slashes.
+
+    Characters other than letters, digits, '-' and '_' are percent-encoded, so that keys are
+    unique, and no id can name a path outside the folder a tar is unpacked to.
+    """
+    return quote(image_id, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def encode_sample(sample: TrainingSample) -> bytes:
+    """The bytes of KEY.json."""
+    return msgspec.json.encode(sample)
+
+
+_sample_decoder = msgspec.json.Decoder(TrainingSample)
+
+
+def decode_sample(data: bytes, where: str) -> TrainingSample:
+    """Read KEY.json.
+
+    Args:
+        data: Its bytes.
+        where: shard and key, for the error.
+
+    Raises:
+        UserError: Not a sample, or written by a newer version of the format.
+    """
+    try:
+        sample = _sample_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{where}: not a training sample ({error}); pack the shards again"
+        ) from error
+    if sample.format != FORMAT_VERSION:
+        raise UserError(
+            f"{where}: written in format {sample.format}, this version reads {FORMAT_VERSION}; "
+            "pack the shards again"
+        )
+    return sample
+
+
+def read_index(folder: Path) -> DatasetIndex:
+    """Read and check a shard folder's index.json against the files beside it.
+
+    Raises:
+        UserError: No folder, no index, no samples, a shard that is missing or whose size is not
+            the one recorded.
+    """
+    path = folder / INDEX_NAME
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; make shards with 'hnc-ds pack --out {folder}'")
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: holds no {INDEX_NAME}, so packing did not finish; "
+            f"run 'hnc-ds pack --out {folder}' (again)"
+        )
+    index = _decode_index(path, DatasetIndex)
+    if index.samples == 0:
+        raise UserError(
+            f"{folder}: holds no samples; check the captions and images it was packed from"
+        )
+    for shard in index.shards:
+        tar = folder / shard.file
+        if tar.parent != folder:
+            raise UserError(f"{path}: names '{shard.file}', which is outside the folder")
+        if not tar.is_file():
+            raise UserError(f"{tar}: missing, but {INDEX_NAME} lists it; pack the shards again")
+        if (size := tar.stat().st_size) != shard.bytes:
+            raise UserError(
+                f"{tar}: {size} bytes, but {INDEX_NAME} says {shard.bytes}; "
+                "it is truncated or was changed, copy or pack it again"
+            )
+    return index
+
+
+def read_shard_index(folder: Path, shard_file: str) -> ShardIndex:
+    """Read the offsets of one shard of the folder.
+
+    Raises:
+        UserError: Missing or not a shard index.
+    """
+    return _decode_index(shard_index_path(folder / shard_file), ShardIndex)
+
+
+def shard_index_path(shard: Path) -> Path:
+    """The file of offsets that belongs to a tar."""
+    return shard.with_suffix(".json")
+
+
+def _decode_index(path: Path, kind: type[_Index]) -> _Index:
+    try:
+        index = msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; pack the shards again") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a shard index ({error}); pack the shards again") from error
+    if index.format != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: written in format {index.format}, this version reads {FORMAT_VERSION}; "
+            "pack the shards again"
+        )
+    return index

@@ -1,0 +1,300 @@
+"""Shards -> batches: what is drawn at a step, decoded and tokenised, on any number of ranks.
+
+A step's batch is a pure function of (seed, step, rank): workers only compute it sooner. So a
+resumed run asks for the next step and gets what the uninterrupted one would have got.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hnc_ds.config import DataConfig
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.records import CaptionGroup, Negative, TrainingSample
+from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, training_view
+from hnc_ds.shards.order import SampleOrder, Visit
+from hnc_ds.shards.reader import ShardReader
+
+EMPTY = -1
+"""In place of a caption's row or a type's number: the slot is not used."""
+
+MOST_CORRUPT = 100
+"""Neighbours tried in place of a corrupt picture before the data is given up."""
+
+PREFETCHED_BATCHES = 4
+"""Per worker."""
+
+Tokenize = Callable[[Sequence[str]], torch.Tensor]
+
+
+class Batch(NamedTuple):
+    """One rank's rows of a step. Every distinct caption is there once, and referred to by row."""
+
+    images_B3RR: torch.Tensor
+    """uint8."""
+    token_TL: torch.Tensor
+    """int64: the distinct captions, L tokens each."""
+    positive_B: torch.Tensor
+    """int64: rows of token_TL."""
+    negative_BK: torch.Tensor
+    """int64: rows of token_TL, or EMPTY."""
+    negative_type_BK: torch.Tensor
+    """int64: positions in TrainingData.negative_types, or EMPTY."""
+    unrelated_BM: torch.Tensor
+    """int64: rows of token_TL, or EMPTY."""
+    image_index_B: torch.Tensor
+    """int64: numbers of the samples."""
+    text_index_B: torch.Tensor
+    """int64: equal for equal positive captions."""
+    corrupt: tuple[str, ...]
+    """Pictures that could not be decoded, as FOLDER/SHARD:KEY; a neighbour stands in."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on a device."""
+        return Batch(
+            *(
+                part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part
+                for part in self
+            )
+        )
+
+    def without_negatives(self) -> "Batch":
+        """The batch with empty hard-negative slots, and without captions only they use."""
+        used, rows = torch.unique(
+            torch.cat([self.positive_B, self.unrelated_BM.flatten()]), return_inverse=True
+        )
+        empty = int(used[0] == EMPTY)  # sorted, so that it comes first
+        rows = rows - empty
+        return self._replace(
+            token_TL=self.token_TL[used[empty:]],
+            positive_B=rows[: len(self.positive_B)],
+            unrelated_BM=rows[len(self.positive_B) :].view_as(self.unrelated_BM),
+            negative_BK=torch.full_like(self.negative_BK, EMPTY),
+            negative_type_BK=torch.full_like(self.negative_type_BK, EMPTY),
+        )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one visit of an image is trained on."""
+
+    sample: int
+    positive: str
+    negatives: tuple[Negative, ...]
+    unrelated: tuple[str, ...]
+    image_3RR: torch.Tensor
+
+
+class TrainingData(Dataset["Batch | UserError"]):
+    """The batches of one rank, by step.
+
+    A UserError met while reading is returned, not raised: ranks must agree to stop.
+
+    Args:
+        folder: Shards of ``hnc-ds pack``.
+        data: What is drawn.
+        seed: Of the order and every draw.
+        batch: Rows of all ranks (N).
+        rows: The rows of a step that this rank has.
+        image_settings: Of the model.
+        tokenize: Of the model.
+
+    Raises:
+        UserError: As ``read_index``; a negative type that the shards do not hold.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        data: DataConfig,
+        seed: int,
+        batch: int,
+        rows: range,
+        image_settings: ImageSettings,
+        tokenize: Tokenize,
+    ) -> None:
+        self.reader = ShardReader(folder)
+        self.negative_types = tuple(sorted(self.reader.index.negatives))
+        self._type_numbers = {name: number for number, name in enumerate(self.negative_types)}
+        self._type_weights = _type_weights(data, self.negative_types, folder)
+        self._order = SampleOrder(self.reader.shard_sizes, seed, data.shuffle_shards)
+        self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
+        self._image_settings, self._tokenize = image_settings, tokenize
+
+    def __getitem__(self, step: int) -> "Batch | UserError":
+        try:
+            return self.batch(step)
+        except UserError as error:
+            return error
+
+    def batch(self, step: int) -> Batch:
+        """This rank's rows of a step.
+
+        Raises:
+            UserError: Damaged shards, or too many corrupt pictures in a row.
+        """
+        first = step * self._batch + self._rows.start
+        corrupt: list[str] = []
+        draws = [
+            self._draw(first + row, visit, corrupt)
+            for row, visit in enumerate(self._order.visits(first, len(self._rows)))
+        ]
+        return self._collate(draws, tuple(corrupt))
+
+    def _draw(self, position: int, visit: Visit, corrupt: list[str]) -> Draw:
+        """What is trained on at a position of the stream."""
+        for _ in range(MOST_CORRUPT):
+            rng = random.Random(f"{self._seed}/{visit.epoch}/{visit.sample}")
+            try:
+                image_3HW = decode_jpeg(self.reader.image_bytes(visit.sample))
+            except CorruptImage:
+                corrupt.append(self.reader.where(visit.sample))
+                around = self._order.neighbours(position)
+                visit = Visit(visit.epoch, int(around[(position + len(corrupt)) % len(around)]))
+                continue
+            sample = self.reader.sample(visit.sample)
+            group, negatives = draw_negatives(
+                sample.groups, self._type_weights, self._data.hard_negatives, rng
+            )
+            return Draw(
+                visit.sample,
+                group.positive,
+                negatives,
+                self._draw_unrelated(position, sample, rng),
+                training_view(image_3HW, self._image_settings, self._data.crop, rng),
+            )
+        raise UserError(
+            f"{corrupt[0]}: cannot be decoded, nor can {MOST_CORRUPT} others; "
+            "the shards are damaged, pack them again"
+        )
+
+    def _draw_unrelated(
+        self, position: int, sample: TrainingSample, rng: random.Random
+    ) -> tuple[str, ...]:
+        """Captions of other images that are not known to be true of this one."""
+        if not self._data.unrelated_negatives:
+            return ()
+        true = {group.positive for group in sample.groups}
+        around = self._order.neighbours(position)
+        found: list[str] = []
+        for _ in range(4 * self._data.unrelated_negatives):  # some draws are the image itself
+            other = self.reader.sample(int(around[rng.randrange(len(around))]))
+            caption = rng.choice(other.groups).positive
+            if other.image_id != sample.image_id and caption not in true:
+                found.append(caption)
+            if len(found) == self._data.unrelated_negatives:
+                break
+        return tuple(found)
+
+    def _collate(self, draws: list[Draw], corrupt: tuple[str, ...]) -> Batch:
+        rows: dict[str, int] = {}
+
+        def row(caption: str) -> int:
+            return rows.setdefault(caption, len(rows))
+
+        positive_B = [row(draw.positive) for draw in draws]
+        negative_BK = [[row(negative.caption) for negative in draw.negatives] for draw in draws]
+        type_BK = [[self._type_numbers[negative.type] for negative in d.negatives] for d in draws]
+        unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
+        return Batch(
+            torch.stack([draw.image_3RR for draw in draws]),
+            self._tokenize(list(rows)),
+            torch.tensor(positive_B),
+            _slots(negative_BK, self._data.hard_negatives),
+            _slots(type_BK, self._data.hard_negatives),
+            _slots(unrelated_BM, self._data.unrelated_negatives),
+            torch.tensor([draw.sample for draw in draws]),
+            torch.tensor([text_number(draw.positive) for draw in draws]),
+            corrupt,
+        )
+
+
+def batches(
+    data: TrainingData, steps: range, workers: int, pin: bool
+) -> Iterator[Batch | UserError]:
+    """The batches of the steps, in order, read ahead by worker processes.
+
+    Args:
+        data: Of this rank.
+        steps: Which.
+        workers: Processes; 0 reads in this one.
+        pin: Page-locked memory, for copies to an accelerator.
+    """
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        prefetch_factor=PREFETCHED_BATCHES if workers else None,
+    )
+    return cast(Iterator[Batch | UserError], iter(loader))
+
+
+def draw_negatives(
+    groups: Sequence[CaptionGroup], weights: dict[str, float], count: int, rng: random.Random
+) -> tuple[CaptionGroup, tuple[Negative, ...]]:
+    """Draw a caption of an image and hard negatives of it, negative types by their weights.
+
+    A type is drawn first, then a group that has negatives of it, so that the shares of types
+    follow the weights whatever an image has most of. The remaining slots are filled from the
+    same group, again by type, without repetition.
+
+    Args:
+        groups: Of the image; at least one.
+        weights: Positive weight of each type that may be drawn.
+        count: Most negatives.
+        rng: Of this visit.
+
+    Returns:
+        The group, and at most ``count`` of its negatives.
+    """
+    present = sorted({n.type for group in groups for n in group.negatives} & weights.keys())
+    if not present:
+        return rng.choice(groups), ()
+    kind = _draw_type(present, weights, rng)
+    group = rng.choice([g for g in groups if any(n.type == kind for n in g.negatives)])
+    left = [negative for negative in group.negatives if negative.type in weights]
+    drawn: list[Negative] = []
+    while left and len(drawn) < count:
+        chosen = rng.choice([negative for negative in left if negative.type == kind])
+        drawn.append(chosen)
+        left = [negative for negative in left if negative.caption != chosen.caption]
+        if left:
+            kind = _draw_type(sorted({negative.type for negative in left}), weights, rng)
+    return group, tuple(drawn)
+
+
+def text_number(caption: str) -> int:
+    """A 63-bit number of a caption, by which ranks see that two are the same."""
+    return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _draw_type(types: list[str], weights: dict[str, float], rng: random.Random) -> str:
+    return rng.choices(types, [weights[name] for name in types])[0]
+
+
+def _type_weights(data: DataConfig, present: Sequence[str], folder: Path) -> dict[str, float]:
+    if unknown := sorted(data.negative_types.keys() - set(present)):
+        raise UserError(
+            f"negative_types: {folder} holds no negatives of type '{unknown[0]}'"
+            f"{did_you_mean(unknown[0], present)}; it has {', '.join(present) or 'none'}"
+        )
+    chosen = data.negative_types or dict.fromkeys(present, 1.0)
+    return {name: weight for name, weight in chosen.items() if weight}
+
+
+def _slots(rows: list[list[int]], width: int) -> torch.Tensor:
+    filled = [row + [EMPTY] * (width - len(row)) for row in rows]
+    return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
+
+
+def _as_it_is(batch: Batch | UserError) -> Batch | UserError:
+    return batch

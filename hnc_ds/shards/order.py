@@ -1,0 +1,105 @@
+"""Which sample comes when: a pure function of (seed, epoch, shard sizes).
+
+Nothing here knows ranks, workers or restarts: position p of an endless stream holds the same
+sample for all of them, and step t of a run with N samples a step takes positions t*N to t*N+N-1.
+Every epoch visits every sample once; a step may straddle two epochs, so none has fewer samples.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARDS, SAMPLES = 0, 1
+"""What a generator is for, so that no two draws share one."""
+
+
+class Visit(NamedTuple):
+    """One place in the stream."""
+
+    epoch: int
+    sample: int
+    """Number of the sample in the shard folder."""
+
+
+class SampleOrder:
+    """The endless stream of visits.
+
+    Shards are shuffled over the whole data set, samples within a moving block of
+    ``shuffle_shards`` shards: few files are read at a time, by any number of workers.
+
+    Args:
+        shard_sizes: Samples in each shard.
+        seed: Of the order.
+        shuffle_shards: Shards in a block; 0 for one block of all.
+    """
+
+    def __init__(self, shard_sizes: Sequence[int], seed: int, shuffle_shards: int) -> None:
+        self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self.samples = int(self.shard_sizes.sum())
+        self._firsts = np.cumsum(self.shard_sizes) - self.shard_sizes
+        self._seed = seed
+        self._block = shuffle_shards or len(shard_sizes)
+        # A step touches one or two epochs and blocks; no more are kept.
+        self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._blocks: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        """What lies at positions ``start`` to ``start + count - 1`` of the stream."""
+        found: list[Visit] = []
+        while len(found) < count:
+            epoch, place = divmod(start + len(found), self.samples)
+            block, offset = self._find_block(epoch, place)
+            samples = self._block_samples(epoch, block)[offset : offset + count - len(found)]
+            found.extend(Visit(epoch, int(sample)) for sample in samples)
+        return found
+
+    def neighbours(self, position: int) -> NDArray[np.int64]:
+        """The samples mixed with the one at a position: those whose shards are open anyway."""
+        epoch, place = divmod(position, self.samples)
+        return self._block_samples(epoch, self._find_block(epoch, place)[0])
+
+    def _find_block(self, epoch: int, place: int) -> tuple[int, int]:
+        """(block, offset in it) of a place in an epoch."""
+        _, ends = self._epoch_shards(epoch)
+        block = int(np.searchsorted(ends, place, side="right"))
+        return block, place - (int(ends[block - 1]) if block else 0)
+
+    def _epoch_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The epoch's shards in order, and where each block of them ends."""
+        if epoch not in self._epochs:
+            _forget_oldest(self._epochs)
+            self._epochs[epoch] = self._shuffle_shards(epoch)
+        return self._epochs[epoch]
+
+    def _block_samples(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """The samples of a block in order."""
+        if (epoch, block) not in self._blocks:
+            _forget_oldest(self._blocks)
+            self._blocks[epoch, block] = self._shuffle_samples(epoch, block)
+        return self._blocks[epoch, block]
+
+    def _shuffle_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        shards = self._generator(epoch, SHARDS, 0).permutation(len(self.shard_sizes))
+        starts = np.arange(0, len(shards), self._block)
+        return shards, np.cumsum(np.add.reduceat(self.shard_sizes[shards], starts))
+
+    def _shuffle_samples(self, epoch: int, block: int) -> NDArray[np.int64]:
+        shards = self._epoch_shards(epoch)[0][block * self._block : (block + 1) * self._block]
+        samples = np.concatenate(
+            [self._firsts[shard] + np.arange(self.shard_sizes[shard]) for shard in shards]
+        )
+        return self._generator(epoch, SAMPLES, block).permutation(samples)
+
+    def _generator(self, epoch: int, what: int, block: int) -> np.random.Generator:
+        # Counter-based: any epoch and block is reached without drawing those before it.
+        return np.random.Generator(
+            np.random.Philox(key=self._seed, counter=[0, what, block, epoch])
+        )
+
+
+def _forget_oldest(cache: dict[Any, Any]) -> None:
+    """Make room for one more of two entries."""
+    while len(cache) > 1:
+        del cache[next(iter(cache))]

@@ -1,0 +1,59 @@
+"""Packaging: name, dependencies, extras, the command hnc-ds, and the files that go with it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+README = Path(__file__).parent / "README.md"
+
+setup(
+    name="hnc-ds",
+    version="0.1.0",
+    description="Teach CLIP with hard negative captions, and measure whether it helped",
+    long_description=README.read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["hnc_ds", "hnc_ds.*"]), "hnc_ds.ds_configs"],
+    # The DeepSpeed configurations lie where users of DeepSpeed look for them, at the top.
+    package_dir={"hnc_ds.ds_configs": "ds_configs"},
+    package_data={
+        "hnc_ds": ["model_configs/*.json", "py.typed"],
+        "hnc_ds.captions": ["vocabulary/*"],
+        "hnc_ds.ds_configs": ["*.json"],
+        "hnc_ds.report": ["*.css", "*.jinja"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "deepspeed>=0.19.7,<0.20",  # engine.py reads its optimizers' layout
+        "open_clip_torch>=3.2,<4",  # without its training extra, which pins an old webdataset
+        "webdataset>=0.2.100",
+        "tensorboard>=2.16",
+        "safetensors>=0.4.3",
+        "numpy>=1.26",
+        "pillow>=10.1",
+        "tyro>=0.9.2",
+        "msgspec>=0.19",
+        "ijson>=3.3",
+        "inflect>=7.0",
+        "tqdm>=4.66",
+        "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
+    ],
+    extras_require={
+        "llava": ["transformers>=4.50"],
+        "report": ["matplotlib>=3.8", "jinja2>=3.1"],
+        "dev": [
+            "matplotlib>=3.8",
+            "jinja2>=3.1",
+            "build>=1.2",
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "mypy>=1.13",
+            "pytest>=8.2",
+            "ruff>=0.9",
+            "scikit-learn>=1.5",  # its package holds photographs
+        ],
+    },
+    entry_points={"console_scripts": ["hnc-ds=hnc_ds.cli:main"]},
+)

@@ -1,0 +1,231 @@
+"""The stage as a whole: bytes, resuming, refusals."""
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hnc_ds.captions import generate as stage
+from hnc_ds.captions.generate import generate
+from hnc_ds.config import GenerateConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import ImageCaptions
+
+IMAGES = 40
+
+# Small chunks and parts, so that few images make several; the same in every run that is compared.
+RUN = """
+import os, resource, signal, sys
+from pathlib import Path
+from hnc_ds.captions import generate as stage
+from hnc_ds.captions.parts import Parts
+from hnc_ds.config import GenerateConfig
+from hnc_ds.errors import UserError
+stage.CHUNK_IMAGES, stage.PART_CHUNKS = 4, 2
+source, out, workers, accident = sys.argv[1:]
+if accident.startswith("kill"):
+    add = Parts.add
+    def dying_add(self, number, content, stats):
+        if number == int(accident[4:]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, number, content, stats)
+    Parts.add = dying_add
+if accident == "kill while joining":
+    Parts.add, Parts.join = add, lambda self, count: os.kill(os.getpid(), signal.SIGKILL)
+if accident == "full disk":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+if __name__ == "__main__":
+    try:
+        stage.generate(
+            stage.GenerateConfig(scene_graphs=Path(source), out=Path(out), workers=int(workers))
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2)
+""".replace(
+    'accident.startswith("kill")', 'accident[:4] == "kill" and accident[4:].isdigit()'
+).replace("Parts.add, Parts.join = add, lambda", "Parts.join = lambda")
+
+
+def scene_graphs(path, images=IMAGES):
+    rng = random.Random(5)
+    content = {}
+    for image in range(images):
+        objects = {
+            str(i): {
+                "name": name,
+                "x": rng.randint(0, 400),
+                "y": rng.randint(0, 400),
+                "w": 30,
+                "h": 30,
+                "attributes": [rng.choice(["red", "blue", "green"])],
+                "relations": [],
+            }
+            for i, name in enumerate(["star", "ring", "cross", "star", "moon"])
+        }
+        for a, b in [("0", "1"), ("1", "2"), ("2", "4"), ("4", "0"), ("3", "1")]:
+            word = "left" if objects[a]["x"] < objects[b]["x"] else "right"
+            objects[a]["relations"].append({"name": f"to the {word} of", "object": b})
+        content[f"n{image}"] = {"width": 450, "height": 450, "objects": objects}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0"):
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    root = str(Path(stage.__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, str(script), str(source), str(out), str(workers), accident],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    return scene_graphs(tmp_path / "g.json")
+
+
+def test_one_line_per_image_in_the_order_of_the_input(source, tmp_path, capsys):
+    out = tmp_path / "deep" / "g.captions.jsonl.gz"
+    generate(GenerateConfig(scene_graphs=source, out=out, workers=1))
+    lines = gzip.decompress(out.read_bytes()).splitlines()
+    captions = [msgspec.json.decode(line, type=ImageCaptions) for line in lines]
+    assert [c.image_id for c in captions] == [f"n{i}" for i in range(IMAGES)]
+    assert sum(len(c.groups) for c in captions) > IMAGES
+    assert sorted(p.name for p in out.parent.iterdir()) == [out.name, "g.captions.stats.json"]
+    told = capsys.readouterr().out
+    assert f"{IMAGES} images" in told
+    assert told.count("\n") == 1
+
+    stats = json.loads((tmp_path / "deep" / "g.captions.stats.json").read_text())
+    assert stats["images"] == IMAGES
+    assert stats["groups"]["all"] == sum(len(c.groups) for c in captions)
+    for name, count in stats["negatives"].items():
+        assert count == sum(n.type == name for c in captions for g in c.groups for n in g.negatives)
+    assert stats["settings"]["seed"] == 0
+
+
+def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(source, tmp_path):
+    outs = [tmp_path / f"{i}" / "c.jsonl.gz" for i in range(3)]
+    for out, workers, hash_seed in zip(outs, (1, 2, 2), ("0", "1", "77"), strict=True):
+        done = run(tmp_path, source, out, workers, hash_seed=hash_seed)
+        assert done.returncode == 0, done.stderr
+    assert len({out.read_bytes() for out in outs}) == 1
+    assert len({stage.stats_path_of(out).read_bytes() for out in outs}) == 1
+
+
+@pytest.mark.parametrize("accident", ["kill0", "kill3", "kill while joining"])
+def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
+    whole, broken = tmp_path / "whole.jsonl.gz", tmp_path / "broken.jsonl.gz"
+    assert run(tmp_path, source, whole).returncode == 0
+    assert run(tmp_path, source, broken, accident=accident).returncode == -9
+    assert not broken.exists()
+    resumed = run(tmp_path, source, broken, workers=2)
+    assert resumed.returncode == 0, resumed.stderr
+    assert ("done already" in resumed.stdout) == (accident != "kill0")
+    assert broken.read_bytes() == whole.read_bytes()
+    assert stage.stats_path_of(broken).read_bytes() == stage.stats_path_of(whole).read_bytes()
+    assert not broken.with_name(broken.name + ".parts").exists()
+
+
+def test_parts_of_other_settings_are_not_used(source, tmp_path):
+    out, fresh = tmp_path / "c.jsonl", tmp_path / "fresh.jsonl"
+    assert run(tmp_path, source, out, accident="kill3").returncode == -9
+    other = scene_graphs(tmp_path / "g.json", images=IMAGES - 1)
+    resumed = run(tmp_path, other, out)
+    assert "done already" not in resumed.stdout
+    assert run(tmp_path, other, fresh).returncode == 0
+    assert out.read_bytes() == fresh.read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_output(source, tmp_path):
+    out = tmp_path / "c.jsonl"
+    done = run(tmp_path, source, out, accident="full disk")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert run(tmp_path, source, out).returncode == 0
+
+
+def test_types_can_be_chosen_and_keep_the_order_of_the_table(source, tmp_path):
+    out = tmp_path / "c.jsonl"
+    generate(
+        GenerateConfig(scene_graphs=source, out=out, types=("swap", "relation_pred"), workers=1)
+    )
+    stats = json.loads((tmp_path / "c.stats.json").read_text())
+    assert list(stats["negatives"]) == ["relation_pred", "swap"]
+
+
+def refusal(**fields):
+    with pytest.raises(UserError) as raised:
+        generate(GenerateConfig(workers=1, **fields))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_bad_requests_are_refused_before_anything_is_written(source, tmp_path):
+    out = tmp_path / "c.jsonl"
+    assert "did you mean 'swap'" in refusal(scene_graphs=source, out=out, types=("swaps",))
+    assert "must end in .jsonl" in refusal(scene_graphs=source, out=tmp_path / "c.json")
+    assert "no such file" in refusal(scene_graphs=tmp_path / "none.json", out=out)
+    out.write_text("mine")
+    assert "--overwrite" in refusal(scene_graphs=source, out=out)
+    assert out.read_text() == "mine"
+    generate(GenerateConfig(scene_graphs=source, out=out, workers=1, overwrite=True))
+    assert len(out.read_text().splitlines()) == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[]", "broken JSON at byte 0"),
+        ("{}", "holds no images"),
+        ('{"1": {"width": 1, "height": 1}}', "image '1': not a GQA scene graph"),
+        ('{"1": {"width": 1, "height": 1, "objects": {}}', "broken JSON at byte 46"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_input_that_is_not_gqa_is_one_line_and_leaves_no_output(
+    tmp_path, content, expected, workers
+):
+    (tmp_path / "g.json").write_text(content)
+    done = run(tmp_path, tmp_path / "g.json", tmp_path / "c.jsonl", workers)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_irregular_graphs_are_counted_and_do_not_stop_the_run(tmp_path):
+    star = {
+        "name": "star",
+        "x": 1.5,
+        "y": 0,
+        "w": 0,
+        "h": 0,
+        "attributes": ["red"],
+        "relations": [],
+    }
+    star["relations"] = [{"name": "near", "object": "gone"}]
+    graphs = {"1": {"width": 9, "height": 9, "objects": {"a": star}}}
+    graphs["2"] = {"width": 9, "height": 9, "objects": {}}
+    (tmp_path / "g.json").write_text(json.dumps(graphs))
+    out = tmp_path / "c.jsonl"
+    generate(GenerateConfig(scene_graphs=tmp_path / "g.json", out=out, workers=1))
+    stats = json.loads((tmp_path / "c.stats.json").read_text())
+    assert stats["irregular"] == {"boxes without area": 1, "relations to a missing object": 1}
+    assert stats["images_without_captions"] == 1

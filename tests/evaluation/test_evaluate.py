@@ -1,0 +1,96 @@
+"""The whole evaluation of a model that knows colours but not word order."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hnc_ds.config import EvaluateConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation import evaluate as module
+from hnc_ds.evaluation.evaluate import evaluate, model_name
+from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
+
+SIX = {"a": "red", "b": "red", "c": "lime", "d": "blue", "e": "lime", "f": "blue"}
+
+
+@pytest.fixture
+def run(monkeypatch, model, tmp_path) -> Path:
+    monkeypatch.setattr(module, "load_trained", lambda path, device: model)
+    return tmp_path / "runs" / "first"
+
+
+def settings(run: Path, shards: Path, **other) -> EvaluateConfig:
+    defaults = {"out": run / "results" / "val.json", "workers": 0}
+    return EvaluateConfig(run=run, shards=shards, **(defaults | other))
+
+
+def test_a_bag_of_words_tells_attributes_and_ties_on_swaps(run, make_shards, capsys):
+    evaluate(settings(run, make_shards(SIX)))
+    rows = {(r.group, r.metric): r for r in read_results(run / "results/val.json")}
+    assert rows["attribute", "pair_accuracy"].value == 1
+    assert rows["swap", "pair_accuracy"].value == 0
+    assert rows["swap", "ties"].value == 1
+    assert (rows["all", "pair_accuracy"].value, rows["all", "pair_accuracy"].count) == (0.5, 12)
+    assert {row.model for row in rows.values()} == {"first"}
+    printed = capsys.readouterr().out
+    assert "6 images, 9 captions" in printed
+    assert "6 pairs are ties, counted as wrong" in printed
+
+
+def test_images_with_the_same_caption_find_it_and_each_other(run, make_shards):
+    evaluate(settings(run, make_shards(SIX)))
+    rows = {r.metric: r.value for r in read_results(run / "results/val.json")}
+    assert rows["image_to_text_R@1"] == rows["text_to_image_R@1"] == 1
+
+
+def test_the_items_say_what_lies_behind_the_scores(run, make_shards):
+    evaluate(settings(run, make_shards(SIX), name="other name"))
+    path = run / "results/val.items.jsonl"
+    header, items = read_items(path)
+    assert header.model == "other name"
+    assert (path.parent / header.shards / "index.json").is_file()
+    assert not Path(header.shards).is_absolute()
+    pairs = [item for item in items if isinstance(item, PairItem)]
+    first = next(p for p in pairs if (p.key, p.type) == ("c", "attribute"))
+    assert (first.positive, first.negative) == ("it is lime", "it is blue")
+    assert first.positive_score == pytest.approx(1, abs=0.02)  # JPEG changes the colour a little
+    assert first.margin > 0.9
+    ranks = [item for item in items if isinstance(item, RankItem)]
+    assert [item.key for item in ranks] == list(SIX)
+    assert ranks[2].caption == "a lime field on a dot"
+
+
+def test_every_distinct_caption_is_encoded_exactly_once(run, make_shards, model):
+    evaluate(settings(run, make_shards(SIX)))
+    assert len(model.encoded) == len(set(model.encoded)) == 9
+
+
+def test_results_are_the_same_bytes_for_any_batch_and_workers(run, make_shards):
+    shards = make_shards(SIX)
+    one, other = run / "one.json", run / "two.json"
+    evaluate(settings(run, shards, out=one, batch=1, workers=0))
+    evaluate(settings(run, shards, out=other, batch=5, workers=2))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_results_are_a_plain_json_list_of_rows(run, make_shards):
+    evaluate(settings(run, make_shards(SIX)))
+    rows = json.loads((run / "results/val.json").read_text())
+    assert set(rows[0]) == {
+        "model", "benchmark", "version", "metric", "group", "value", "low", "high", "count"
+    }  # fmt: skip
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_an_output_that_a_report_would_not_find_is_refused_before_any_work(run, tmp_path):
+    with pytest.raises(UserError, match=r"--out is .*val\.txt; name a file that ends in \.json"):
+        evaluate(settings(run, tmp_path / "none", out=run / "val.txt"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("runs/first", "first"), ("runs/first/checkpoints/step-000500", "first/step-000500")],
+)
+def test_a_model_is_called_like_its_run(tmp_path, folder, name):
+    assert model_name(tmp_path / folder) == name

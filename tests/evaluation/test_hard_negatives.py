@@ -1,0 +1,88 @@
+"""Pair accuracy, margins and ties by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from hnc_ds.evaluation import hard_negatives
+from hnc_ds.evaluation.hard_negatives import list_pairs, score_pairs, summarise_pairs
+from hnc_ds.records import CaptionGroup, Negative, TrainingSample
+
+
+def sample(*groups: CaptionGroup) -> TrainingSample:
+    return TrainingSample("id", 8, 8, groups)
+
+
+SAMPLES = [
+    sample(
+        CaptionGroup(
+            "east", "attribute", (Negative("north", "swap"), Negative("east", "attribute"))
+        )
+    ),
+    sample(
+        CaptionGroup("east", "relation", (Negative("north", "swap"),)),
+        CaptionGroup("far", "relation", ()),
+    ),
+]
+TEXTS = {"east": [1.0, 0.0], "north": [0.0, 1.0], "far": [0.6, 0.8]}
+IMAGES = torch.tensor([[0.8, 0.6], [0.6, 0.8]])
+
+
+def measured() -> dict[tuple[str, str], tuple[float, int]]:
+    ids: dict[str, int] = {}
+    pairs = list_pairs(SAMPLES, ids)
+    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    return {
+        (r.group, r.metric): (r.value, r.count) for r in summarise_pairs("m", pairs, *scores, 0)
+    }
+
+
+def test_every_caption_gets_one_id_even_one_without_negatives():
+    ids: dict[str, int] = {}
+    pairs = list_pairs(SAMPLES, ids)
+    assert ids == {"east": 0, "north": 1, "far": 2}
+    assert pairs.types == ("attribute", "swap")
+    assert pairs.image_P.tolist() == [0, 0, 1]
+    assert pairs.positive_P.tolist() == [0, 0, 0]
+    assert pairs.negative_P.tolist() == [1, 0, 1]
+    assert pairs.statements == ("attribute", "attribute", "relation")
+
+
+def test_accuracy_is_per_type_and_over_all_pairs():
+    rows = measured()
+    assert rows["swap", "pair_accuracy"] == (0.5, 2)  # image 0 right, image 1 wrong
+    assert rows["all", "pair_accuracy"] == (pytest.approx(1 / 3), 3)
+
+
+def test_a_tie_is_wrong_and_counted():
+    rows = measured()
+    assert rows["attribute", "pair_accuracy"] == (0.0, 1)
+    assert rows["attribute", "ties"] == (1.0, 1)
+    assert rows["swap", "ties"] == (0.0, 2)
+
+
+def test_the_margin_is_a_difference_of_cosines():
+    rows = measured()
+    assert rows["swap", "margin"][0] == pytest.approx(0, abs=1e-7)  # 0.8 - 0.6 and 0.6 - 0.8
+    ids: dict[str, int] = {}
+    pairs = list_pairs(SAMPLES[:1], ids)
+    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    (swap,) = [
+        r
+        for r in summarise_pairs("m", pairs, *scores, 0)
+        if (r.group, r.metric) == ("swap", "margin")
+    ]
+    assert swap.value == pytest.approx(0.2, abs=1e-6)
+
+
+def test_scores_do_not_depend_on_how_many_pairs_are_scored_at_once(monkeypatch):
+    ids: dict[str, int] = {}
+    pairs = list_pairs(SAMPLES, ids)
+    random = torch.nn.functional.normalize(
+        torch.randn(3, 40, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    images = random[:2].flip(1)
+    expected = score_pairs(images, random, pairs)
+    monkeypatch.setattr(hard_negatives, "_PAIRS_AT_ONCE", 1)
+    for found, whole in zip(score_pairs(images, random, pairs), expected, strict=True):
+        assert np.array_equal(found, whole)

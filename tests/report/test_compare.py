@@ -1,0 +1,96 @@
+"""Tables and paired differences by hand."""
+
+import pytest
+
+from hnc_ds.records import Result
+from hnc_ds.report.compare import compare
+from hnc_ds.report.paired import difference, remarks_on_sharing, shared_items
+from hnc_ds.report.runs import read_run
+
+from .conftest import pair
+
+ACCURACY = ("hnc-shards", "pair_accuracy")
+
+
+def both(make_run, first, second, **ranks):
+    one = read_run(make_run("one", first, ranks.get("one", (0, 0))), "one").measurements["val"]
+    two = read_run(make_run("two", second, ranks.get("two", (0, 0))), "two").measurements["val"]
+    return one, two, shared_items(one, two)
+
+
+def test_the_difference_is_over_the_shared_pairs_whatever_their_order(make_run):
+    first = [pair("a", -1), pair("a", 1, "attribute"), pair("b", -1), pair("b", 1, "only in one")]
+    second = [pair("b", 1), pair("a", 1), pair("a", -1, "attribute")]
+    _, _, shared = both(make_run, first, second)
+    assert difference(shared, (*ACCURACY, "swap")).value == 1
+    assert difference(shared, (*ACCURACY, "attribute")).value == -1
+    assert difference(shared, (*ACCURACY, "all")).value == pytest.approx(1 / 3)
+    assert difference(shared, (*ACCURACY, "all")).count == 3
+    assert difference(shared, (*ACCURACY, "only in one")) is None
+
+
+def test_a_tie_counts_as_wrong_in_differences_too(make_run):
+    _, _, shared = both(make_run, [pair("a", 0.0)], [pair("a", 0.1)])
+    assert difference(shared, (*ACCURACY, "all")).value == 1
+
+
+def test_the_difference_of_margins_is_in_cosines(make_run):
+    _, _, shared = both(make_run, [pair("a", 0.25)], [pair("a", 0.5)])
+    assert difference(shared, ("hnc-shards", "margin", "all")).value == 0.25
+
+
+def test_recall_is_compared_over_the_same_gallery_only(make_run):
+    row = ("retrieval", "text_to_image_R@1", "all")
+    one, two, shared = both(make_run, [], [], one=(0, 3), two=(0, 0))
+    assert difference(shared, row).value == 0.5
+    one, two, shared = both(make_run, [], [], one=(0, 3), two=(0, 0, 0))
+    assert difference(shared, row) is None
+    assert "another gallery" in " ".join(remarks_on_sharing(one, two, shared))
+
+
+def test_pairs_that_are_not_shared_are_told(make_run):
+    one, two, shared = both(make_run, [pair("a", 1)], [pair("a", 1), pair("b", 1)])
+    (remark,) = remarks_on_sharing(one, two, shared)
+    assert remark.startswith("1 of 2 pairs are shared with the first run")
+
+
+def test_the_best_is_marked_and_nothing_where_all_are_alike(make_run):
+    first = [pair("a", -1), pair("b", 1), pair("a", 1, "attribute")]
+    second = [pair("a", 1), pair("b", 1), pair("a", 1, "attribute")]
+    one, two, shared = both(make_run, first, second)
+    table = compare([one, two], [None, shared])[0]
+    marks = {row.label: [cell.best for cell in row.cells if cell] for row in table.rows}
+    assert marks == {"all": [False, True], "attribute": [False, False], "swap": [False, True]}
+
+
+def test_values_are_percent_and_differences_have_signs(make_run):
+    one, two, shared = both(make_run, [pair("a", 1), pair("b", 1)], [pair("a", -1), pair("b", -1)])
+    row = compare([one, two], [None, shared])[0].rows[0]
+    first, second = row.cells
+    assert (first.value, first.difference) == ("100.0", "")
+    assert (second.value, second.difference) == ("0.0", "\N{MINUS SIGN}100.0")
+    assert second.verdict == "worse"
+    assert row.count == "2"
+
+
+def test_a_run_without_a_row_has_an_empty_cell(make_run):
+    one, two, shared = both(make_run, [pair("a", 1, "attribute")], [pair("a", 1, "swap")])
+    cells = {row.label: row.cells for row in compare([one, two], [None, shared])[0].rows}
+    assert cells["swap"][0] is None
+    assert cells["attribute"][1] is None
+    assert [cell is None for cell in compare([one, None], [None, None])[0].rows[0].cells] == [
+        False,
+        True,
+    ]
+
+
+def test_an_unknown_benchmark_is_shown_under_its_own_name(make_run):
+    one = read_run(make_run("one"), "one").measurements["val"]
+    key = ("sugarcrepe", "accuracy", "swap_obj")
+    one.rows[key] = Result("m", *key[:1], 1, *key[1:], 0.625, 0.5, 0.75, 8)
+    table = compare([one], [None])[-1]
+    assert (table.title, table.rows[0].label, table.rows[0].cells[0].value) == (
+        "sugarcrepe",
+        "swap obj",
+        "62.5",
+    )

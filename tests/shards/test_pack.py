@@ -1,0 +1,265 @@
+"""What pack writes, and which images it leaves out or refuses."""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webdataset
+from PIL import Image
+
+from hnc_ds.errors import UserError
+from hnc_ds.shards.pack import pack
+
+GROUP = {
+    "positive": "A red star.",
+    "type": "attribute",
+    "negatives": [{"caption": "A blue star.", "type": "attribute"}],
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "index.json").read_bytes())
+
+
+def numbered(count: int) -> list[str]:
+    return [f"{number:04}" for number in range(count)]
+
+
+def test_plain_webdataset_reads_the_original_images_and_all_captions(packing, tmp_path):
+    ids = numbered(6)
+    packing.write(ids)
+    pack(packing.config())
+
+    lines = {line["image_id"]: line for line in map(json.loads, packing.captions.open())}
+    tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert [Path(tar).name for tar in tars] == ["shard-000000.tar", "shard-000001.tar"]
+    assert [sample["__key__"] for sample in samples] == ids
+    for image_id, sample in zip(ids, samples, strict=True):
+        assert sample["jpg"] == (packing.images / f"{image_id}.jpg").read_bytes()
+        assert json.loads(sample["json"]) == {
+            **lines[image_id],
+            "width": 24,
+            "height": 16,
+            "format": 1,
+        }
+
+
+def test_odd_and_long_ids_become_keys_that_tar_and_webdataset_agree_on(packing, tmp_path):
+    ids = ["n1.2~x", "ein Bild", "ü" * 60, "z" * 180]
+    packing.write(ids)
+    pack(packing.config())
+
+    samples = list(
+        webdataset.WebDataset(str(tmp_path / "out" / "shard-000000.tar"), shardshuffle=False)
+    )
+    assert [json.loads(sample["json"])["image_id"] for sample in samples] == ids
+    assert samples[0]["__key__"] == "n1%2E2%7Ex"
+    assert all("jpg" in sample for sample in samples)
+
+
+def test_recorded_offsets_point_at_the_members_and_sums_agree(packing, tmp_path):
+    packing.write([*numbered(5), "y" * 150])
+    pack(packing.config())
+
+    index = index_of(tmp_path / "out")
+    for shard in index["shards"]:
+        tar = tmp_path / "out" / shard["file"]
+        offsets = json.loads(tar.with_suffix(".json").read_bytes())["samples"]
+        data = tar.read_bytes()
+        with tarfile.open(tar) as archive:
+            members = {member.name: member for member in archive.getmembers()}
+        assert len(members) == 2 * len(offsets) == 2 * shard["samples"]
+        for key, image_offset, image_bytes, json_offset, json_bytes in offsets:
+            image, sample = members[f"{key}.jpg"], members[f"{key}.json"]
+            assert (image.offset_data, image.size) == (image_offset, image_bytes)
+            assert (sample.offset_data, sample.size) == (json_offset, json_bytes)
+            assert data[image_offset : image_offset + 2] == b"\xff\xd8"
+        assert shard["bytes"] == len(data)
+        assert shard["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (index["samples"], index["groups"]) == (6, 6)
+    assert index["negatives"] == {"attribute": 6, "swap": 6}
+
+
+def test_headers_say_nothing_of_when_and_where(packing, tmp_path):
+    packing.write(numbered(1))
+    pack(packing.config())
+
+    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as archive:
+        for member in archive:
+            assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
+            assert (member.uname, member.gname) == ("", "")
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(packing, tmp_path):
+    packing.write(numbered(30))
+    pack(packing.config("one", workers=1))
+    pack(packing.config("three", workers=3))
+
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+def test_the_last_line_says_what_was_done(packing, tmp_path, capsys):
+    packing.write(numbered(6))
+    pack(packing.config())
+
+    out = tmp_path / "out"
+    size = sum(path.stat().st_size for path in out.glob("*.tar")) / 1e6
+    assert capsys.readouterr().out == (
+        f"pack: 6 images, 6 groups, 12 negatives in 2 shards ({size:.1f} MB) in {out}; 0 skipped\n"
+    )
+
+
+# ------------------------------------------------------------------ images left out
+
+
+def damage(folder: Path, ids: Iterable[str]) -> None:
+    for image_id in ids:
+        path = folder / "images" / f"{image_id}.jpg"
+        path.write_bytes(path.read_bytes()[:-200])
+
+
+def test_half_a_percent_of_corrupt_images_is_skipped_and_told(packing, tmp_path, capsys):
+    packing.write(numbered(200))
+    damage(tmp_path, ["0007"])
+    pack(packing.config(samples_per_shard=50))
+
+    index = index_of(tmp_path / "out")
+    assert index["samples"] == 199
+    assert index["skipped"] == {"corrupt JPEG": 1}
+    assert "1 skipped (1 corrupt JPEG, e.g. 0007)" in capsys.readouterr().out
+
+
+def test_two_percent_of_corrupt_images_are_refused_and_no_index_is_written(packing, tmp_path):
+    packing.write(numbered(200))
+    damage(tmp_path, ["0007", "0077", "0107", "0190"])
+    with pytest.raises(UserError, match=r"4 of 200 images .*'corrupt JPEG' \(e.g. 0007\).* 1%"):
+        pack(packing.config(samples_per_shard=50))
+
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert not list(tmp_path.glob("out/*.tmp"))
+
+
+def test_mended_images_are_packed_after_a_refusal(packing, tmp_path):
+    packing.write(numbered(8))
+    whole = (packing.images / "0003.jpg").read_bytes()
+    damage(tmp_path, ["0003"])
+    with pytest.raises(UserError, match="corrupt JPEG"):
+        pack(packing.config())
+    (packing.images / "0003.jpg").write_bytes(whole)
+
+    pack(packing.config())
+    assert index_of(tmp_path / "out")["samples"] == 8
+
+
+def test_a_png_named_jpg_is_no_jpeg(packing, tmp_path):
+    packing.write(numbered(200))
+    Image.new("RGB", (24, 16)).save(packing.images / "0100.jpg", "PNG")
+    pack(packing.config(samples_per_shard=50))
+
+    assert index_of(tmp_path / "out")["skipped"] == {"corrupt JPEG": 1}
+
+
+def test_a_few_missing_images_are_skipped_and_more_than_one_percent_refused(packing, tmp_path):
+    packing.write(numbered(200))
+    for image_id in ("0001", "0002"):
+        (packing.images / f"{image_id}.jpg").unlink()
+    pack(packing.config(samples_per_shard=50))
+    assert index_of(tmp_path / "out")["skipped"] == {"no image": 2}
+
+    (packing.images / "0003.jpg").unlink()
+    with pytest.raises(UserError, match=r"3 of 200 images .*'no image' \(e.g. 0001\)"):
+        pack(packing.config(samples_per_shard=50, overwrite=True))
+
+
+def test_a_wrong_image_folder_is_noticed_at_the_first_shard(packing, tmp_path):
+    packing.write(numbered(300))
+    (packing.images).rename(tmp_path / "elsewhere")
+    (packing.images).mkdir()
+    with pytest.raises(UserError, match=r"none of the 100 images of shard-000000.tar is there"):
+        pack(packing.config(samples_per_shard=100))
+
+
+def test_a_shard_of_which_nothing_is_left_is_not_in_the_index(packing, tmp_path):
+    packing.write(numbered(200))
+    damage(tmp_path, ["0005"])
+    pack(packing.config(samples_per_shard=1))
+
+    index = index_of(tmp_path / "out")
+    assert len(index["shards"]) == 199
+    assert not (tmp_path / "out" / "shard-000005.tar").exists()
+    assert all(shard["samples"] == 1 for shard in index["shards"])
+
+
+def test_images_are_found_by_jpeg_suffix_and_by_ids_that_carry_one(packing, tmp_path):
+    packing.write(["a", "b"])
+    (packing.images / "a.jpg").rename(packing.images / "a.jpeg")
+    packing.captions.write_text(
+        packing.captions.read_text().replace('"image_id": "b"', '"image_id": "b.jpg"')
+    )
+    pack(packing.config())
+
+    assert index_of(tmp_path / "out")["samples"] == 2
+
+
+@pytest.mark.parametrize("escape", ["../secret", "/etc/secret", "..", "", "a/b", "a\\b", "x" * 300])
+def test_an_id_that_leaves_the_image_folder_is_refused(packing, tmp_path, escape):
+    packing.write(["a"])
+    (tmp_path / "secret.jpg").write_bytes((packing.images / "a.jpg").read_bytes())
+    with packing.captions.open("a") as file:
+        file.write(json.dumps({"image_id": escape, "groups": [GROUP]}) + "\n")
+    with pytest.raises(UserError, match=r"image id .* names no file of"):
+        pack(packing.config())
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_id_that_occurs_twice_is_refused(packing):
+    packing.write(["a", "b"])
+    packing.captions.write_text(packing.captions.read_text() * 2)
+    with pytest.raises(UserError, match=r"captions.jsonl: image a occurs twice"):
+        pack(packing.config())
+
+
+def test_images_without_captions_are_skipped_and_counted(packing, tmp_path):
+    packing.write(["a", "b"])
+    with packing.captions.open("a") as file:
+        file.write('{"image_id": "c", "groups": []}\n')
+    pack(packing.config())
+
+    index = index_of(tmp_path / "out")
+    assert (index["samples"], index["skipped"]) == (2, {"no captions": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "captions.jsonl: empty"),
+        ('{"image_id": "c", "groups": []}\n', "captions.jsonl: holds no captions"),
+        ('{"image_id": "c"}\n', "captions.jsonl: line 1 is not an image's captions"),
+        ("[1, 2]", "captions.jsonl: neither captions.jsonl nor"),
+    ],
+)
+def test_a_file_without_captions_is_refused_and_leaves_nothing(packing, tmp_path, text, message):
+    packing.write(["a"])
+    packing.captions.write_text(text)
+    with pytest.raises(UserError, match=message):
+        pack(packing.config())
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["captions.jsonl", "images"])
+def test_missing_input_is_named(packing, tmp_path, missing):
+    packing.write(["a"])
+    (tmp_path / missing).rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"{missing}: no such"):
+        pack(packing.config())

@@ -1,0 +1,181 @@
+"""The model around open_clip: exact trimming, the bounded temperature, names and files."""
+
+import json
+import math
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.model import CLIP_VOCABULARY, Clip, load_folder, load_model
+
+CAPTIONS = ["a", "The red star is above the blue ring.", "There are two dogs and a cat."]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Clip:
+    return load_model(ModelConfig(), seed=0)
+
+
+def make_folder(folder: Path, text: dict[str, object], **model: object) -> Path:
+    """A small model in open_clip's local-dir layout, with random weights."""
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 20, "vocab_size": CLIP_VOCABULARY, "width": 32, "heads": 2}
+        | {"layers": 2}
+        | text,
+    } | model
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {}})
+    )
+    torch.manual_seed(1)
+    towers = open_clip.create_model(f"local-dir:{folder}")
+    save_file(towers.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_the_tiny_model_is_small_and_takes_32_pixels(tiny: Clip) -> None:
+    assert 1e6 < sum(p.numel() for p in tiny.parameters()) < 2e6
+    assert tiny.image_settings.size == 32
+
+
+def test_trimmed_text_has_the_embeddings_and_gradients_of_padded_text(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "plain", {})
+    clip = load_folder(folder)
+    reference = open_clip.create_model(f"local-dir:{folder}")
+    padded_TL = open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS)
+    token_TL = clip.tokenize(CAPTIONS)
+    assert token_TL.shape[1] < padded_TL.shape[1]
+    found, expected = clip.encode_texts(token_TL), reference.encode_text(padded_TL, normalize=True)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    found[:, 0].sum().backward()
+    expected[:, 0].sum().backward()
+    ours = dict(clip.towers.named_parameters())
+    for name, parameter in reference.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(ours[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "trims"),
+    [
+        ({}, {"custom_text": True}, True),
+        ({"pool_type": "last", "no_causal_mask": True}, {"custom_text": True}, False),
+    ],
+)
+def test_a_text_tower_is_trimmed_only_if_that_changes_nothing(
+    text: dict[str, object], model: dict[str, object], trims: bool, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "other", text, **model)
+    clip = load_folder(folder)
+    context = 20
+    assert (clip.tokenize(CAPTIONS).shape[1] < context) == trims
+    reference = open_clip.create_model(f"local-dir:{folder}").eval()
+    padded_TL = open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS)
+    with torch.no_grad():
+        expected = reference.encode_text(padded_TL, normalize=True)
+        found = clip.encode_texts(clip.tokenize(CAPTIONS))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_images_are_normalised_as_open_clip_does(tiny: Clip) -> None:
+    picture = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    transform = open_clip.image_transform(32, is_train=False)
+    from torchvision.transforms.functional import to_pil_image
+
+    expected = tiny.towers.encode_image(transform(to_pil_image(picture[0]))[None], normalize=True)
+    torch.testing.assert_close(tiny.encode_images(picture), expected, atol=1e-5, rtol=0)
+
+
+def test_the_temperature_is_bounded_but_its_gradient_leads_back(tiny: Clip) -> None:
+    parameter = tiny.towers.logit_scale
+    with torch.no_grad():
+        before = parameter.clone()
+        parameter.fill_(math.log(150))
+    scale = tiny.logit_scale()
+    assert float(scale.detach()) == pytest.approx(100)
+    (gradient,) = torch.autograd.grad(scale.sum() * 0.5, parameter)
+    assert float(gradient) == pytest.approx(0.5 * 100 + math.log(1.5), rel=1e-5)
+    with torch.no_grad():
+        parameter.copy_(before)
+
+
+def test_a_fixed_temperature_is_not_learned() -> None:
+    clip = load_model(ModelConfig(), seed=0)
+    clip.fix_temperature(0.05)
+    assert clip.logit_scale().tolist() == pytest.approx([20.0])
+    trained = {id(p) for group in clip.parameter_groups() for p in group["params"]}
+    assert id(clip.towers.logit_scale) not in trained
+
+
+def test_gains_biases_and_temperature_are_not_decayed(tiny: Clip) -> None:
+    decayed, plain = tiny.parameter_groups()
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    assert plain["weight_decay"] == 0
+    assert any(p is tiny.towers.logit_scale for p in plain["params"])
+    count = len(decayed["params"]) + len(plain["params"])
+    assert count == len([p for p in tiny.parameters() if p.requires_grad])
+
+
+def test_the_same_seed_gives_the_same_start_weights() -> None:
+    def first_weights(seed: int) -> torch.Tensor:
+        return load_model(ModelConfig(), seed).towers.visual.conv1.weight
+
+    assert torch.equal(first_weights(3), first_weights(3))
+    assert not torch.equal(first_weights(3), first_weights(4))
+
+
+def test_a_caption_beyond_the_context_is_recognised(tiny: Clip) -> None:
+    assert not tiny.tokenize.is_too_long("a red star " * 10)
+    assert tiny.tokenize.is_too_long("a red star " * 11)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ModelConfig(model="ViT-B-33"), "did you mean 'ViT-B-32'"),
+        (ModelConfig(model="ViT-B-32", pretrained="openia"), "did you mean 'openai'"),
+        (ModelConfig(model="local-dir:nowhere"), "nowhere"),
+    ],
+)
+def test_an_unknown_model_or_tag_is_refused_with_the_nearest_name(
+    config: ModelConfig, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_model(config, seed=0)
+
+
+def test_weights_that_cannot_be_downloaded_are_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"openai: cannot be loaded .*--pretrained"):
+        load_model(ModelConfig(model="ViT-B-32", pretrained="openai"), seed=0)
+
+
+def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
+    from hnc_ds.model import _model_settings
+
+    assert _model_settings(ModelConfig(model="ViT-B-32", pretrained="openai"))["quick_gelu"]
+    laion = _model_settings(ModelConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
+    assert not laion.get("quick_gelu", False)
+
+
+def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    torch.save({"state_dict": Attack()}, tmp_path / "weights.pt")
+    with pytest.raises(UserError):
+        load_model(ModelConfig(pretrained=str(tmp_path / "weights.pt")), seed=0)
+    assert not (tmp_path / "ran").exists()
