@@ -80,22 +80,32 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
                 f"{path}: unknown section '{section}'; DeepSpeed would ignore it"
                 f"{did_you_mean(section, KNOWN_SECTIONS)}"
             )
-    if "train_batch_size" not in config and "train_micro_batch_size_per_gpu" not in config:
-        raise UserError(f"{path}: no train_batch_size; it is the batch of all GPUs together")
+    _check_batch(config, path)
     if "optimizer" not in config:
         raise UserError(f"{path}: no optimizer section")
-    if config.get("gradient_accumulation_steps", 1) != 1:
-        raise UserError(
-            f"{path}: gradient_accumulation_steps is {config['gradient_accumulation_steps']}; a "
-            "contrastive batch cannot be added up from smaller ones, set it to 1"
-        )
     stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"{path}: zero_optimization.stage is {stage}; it must be 0, 1, 2 or 3")
     if stage == 0 and (_enabled(config, "fp16") or _enabled(config, "bf16")):
         raise UserError(
             f"{path}: 16-bit training needs its fp32 weights in ZeRO; "
             "set zero_optimization.stage to 1, 2 or 3"
         )
     return config
+
+
+def _check_batch(config: dict[str, Any], path: Path) -> None:
+    sizes = ("train_batch_size", "train_micro_batch_size_per_gpu")
+    if not any(name in config for name in sizes):
+        raise UserError(f"{path}: no train_batch_size; it is the batch of all GPUs together")
+    for name in sizes:
+        if name in config and (not isinstance(config[name], int) or config[name] < 1):
+            raise UserError(f"{path}: {name} is {config[name]!r}; it must be a number of images")
+    if config.get("gradient_accumulation_steps", 1) != 1:
+        raise UserError(
+            f"{path}: gradient_accumulation_steps is {config['gradient_accumulation_steps']}; a "
+            "contrastive batch cannot be added up from smaller ones, set it to 1"
+        )
 
 
 def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict[str, Any]:

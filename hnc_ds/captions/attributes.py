@@ -84,12 +84,7 @@ def _other_values(
     image: DescribedImage, cls: AttributeClass, value: str, rng: random.Random
 ) -> list[str]:
     """Values that exclude this one: first some of the image's own, then the class's."""
-    own = [v for v in image.values if v != value and _is_of(cls, v) and exclude(cls, v, value)]
-    rng.shuffle(own)
-    others = [v for v in cls.said if v not in own[:OWN_VALUES] and exclude(cls, v, value)]
+    others = [v for v in cls.said if exclude(cls, v, value)]
     rng.shuffle(others)
-    return own[:OWN_VALUES] + others
-
-
-def _is_of(cls: AttributeClass, value: str) -> bool:
-    return any(value in cell for cell in cls.cells)
+    own = [v for v in others if v in image.values][:OWN_VALUES]
+    return own + [v for v in others if v not in own]

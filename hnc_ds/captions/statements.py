@@ -82,7 +82,9 @@ class DescribedImage:
         self.graph = IndexedGraph(graph)
         self.references = tuple(_references(self.graph, i) for i in range(len(self.graph.names)))
         self.predicates = sorted({p for names in self.graph.edges.values() for p in names})
-        self.values = sorted(frozenset().union(*self.graph.attributes))
+        """Predicates of its edges."""
+        self.values = frozenset().union(*self.graph.attributes)
+        """Attributes of its objects."""
         statements: list[Statement] = [
             *_attribute_statements(self, rng),
             *_relation_statements(self, rng),
@@ -118,7 +120,7 @@ def _references(graph: IndexedGraph, i: int) -> References:
 def _said_before(graph: IndexedGraph, i: int) -> list[str]:
     """Attributes of an object that are certain and read well before its noun, colours first."""
     found = []
-    for attribute in sorted(graph.attributes[i]):
+    for attribute in sorted(graph.attributes[i] - {*graph.names[i].split(" ")}):  # paper paper cup
         cls = class_of(attribute, graph.names[i])
         if cls and cls.before_noun and graph.attribute(i, attribute) is Truth.TRUE:
             found.append((cls.name != "colour", attribute))

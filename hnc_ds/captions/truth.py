@@ -19,7 +19,7 @@ from hnc_ds.captions import boxes, predicates
 from hnc_ds.captions.attribute_classes import ALIASES, holds_of
 from hnc_ds.captions.boxes import Box
 from hnc_ds.captions.kinds import is_a, is_animate, may_be_the_same
-from hnc_ds.records import SceneGraph
+from hnc_ds.records import SceneGraph, SceneObject
 
 
 class Truth(Enum):
@@ -64,9 +64,7 @@ class IndexedGraph:
         objects = [graph.objects[object_id] for object_id in ids]
         self.image_id = graph.image_id
         self.names = tuple(found.name for found in objects)
-        self.attributes = tuple(
-            frozenset(ALIASES.get(a, a) for a in found.attributes) for found in objects
-        )
+        self.attributes = tuple(_attributes(found) for found in objects)
         self.boxes = tuple(boxes.box_of(found) for found in objects)
         # A size that is not known must not make the margins small.
         self.width = max([graph.width, *(b.right for b in self.boxes if b)])
@@ -204,6 +202,12 @@ def _holds_relation(graph: IndexedGraph, claim: Related) -> Truth:
 
 def _names_a_pair(subjects: tuple[int, ...], objects: tuple[int, ...]) -> bool:
     return bool(subjects and objects) and len({*subjects, *objects}) > 1
+
+
+def _attributes(found: SceneObject) -> frozenset[str]:
+    attributes = frozenset(ALIASES.get(a, a) for a in found.attributes)
+    # One annotated colour of a zebra or a flag is no evidence against a second one.
+    return attributes | {"patterned"} if is_a(found.name, "many_coloured") else attributes
 
 
 _TRUTH_OF = {True: Truth.TRUE, False: Truth.FALSE, None: Truth.UNKNOWN}

@@ -167,6 +167,22 @@ def test_the_sky_and_body_parts_are_not_placed_left_or_right():
         assert not over_seeds(objects, ALL, 3)
 
 
+def test_colours_of_people_are_not_spoken_of_but_their_hair_is():
+    objects = {"a": thing("woman", (1, 1, 9, 9), ["black", "blond"], ("near", "b"))}
+    objects["b"] = thing("bus", (1, 1, 9, 9), ["black"])
+    texts = {text for positive, _, negative in over_seeds(objects) for text in (positive, negative)}
+    assert "The woman is blond." in texts
+    assert not any("black woman" in text or "woman is black" in text for text in texts)
+
+
+def test_no_word_is_said_twice_in_a_phrase():
+    objects = {"a": thing("paper cup", (1, 1, 9, 9), ["paper", "red"], ("to the left of", "b"))}
+    objects["b"] = thing("ring", (50, 1, 9, 9), ["gold"])
+    positives = {positive for positive, _, _ in over_seeds(objects)}
+    assert "The red paper cup is to the left of the gold ring." in positives
+    assert not any("paper paper" in positive for positive in positives)
+
+
 def test_plurals_agree_in_both_captions():
     objects = {
         "a": thing("stars", (10, 10, 10, 10), (), ("to the left of", "b")),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
@@ -183,6 +184,21 @@ def test_a_file_without_images_gives_none(tmp_path):
 )
 def test_what_is_not_gqa_is_refused_in_one_line(tmp_path, content, expected):
     assert expected in refusal(write(tmp_path / "g.json", content))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    images = 600
+    one = json.dumps(a_graph(**{str(i): an_object() for i in range(50)}))
+    content = "{" + ", ".join(f'"{i}": {one}' for i in range(images)) + "}"
+    path = write(tmp_path / "g.json", content)
+    monkeypatch.setattr(json_members, "READ_BYTES", 1 << 16)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_scene_graphs(path)) == images
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(content) / 5
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):

@@ -69,6 +69,14 @@ def test_values_that_may_go_together_refute_nothing(annotated, claimed):
     assert holds(image(a=thing("thing", attributes=annotated)), is_("thing", claimed)) is UNKNOWN
 
 
+@pytest.mark.parametrize("name", ["zebra", "flags", "stop sign", "pizza"])
+def test_one_colour_of_what_usually_has_several_excludes_no_other(name):
+    graph = image(a=thing(name, attributes=["white", "large"]))
+    assert holds(graph, is_(name, "white")) is TRUE
+    assert holds(graph, is_(name, "black")) is UNKNOWN
+    assert holds(graph, is_(name, "small")) is FALSE
+
+
 def test_annotations_that_contradict_each_other_prove_nothing():
     graph = image(a=thing("door", attributes=["open", "closed"]))
     assert holds(graph, is_("door", "open")) is UNKNOWN
@@ -92,6 +100,7 @@ def test_an_attribute_is_false_only_if_it_is_false_of_every_namesake():
     ("name", "other"),
     [
         ("dog", "dogs"),
+        ("doorknobs", "doorknob"),
         ("man", "person"),
         ("tree", "palm tree"),
         ("man", "skier"),
@@ -242,6 +251,23 @@ def test_an_edge_that_the_boxes_contradict_proves_nothing():
     assert holds(graph, rel("star", "to the left of", "ring")) is UNKNOWN
     assert holds(graph, rel("star", "to the right of", "ring")) is UNKNOWN
     assert holds(graph, rel("ring", "to the right of", "star")) is UNKNOWN
+
+
+def test_an_edge_whose_ends_lie_apart_excludes_nothing():
+    graph = image(a=thing("cup", LEFT_BOX, b="inside"), b=thing("box", RIGHT_BOX))
+    assert holds(graph, rel("cup", "inside", "box")) is UNKNOWN
+    assert holds(graph, rel("cup", "outside", "box")) is UNKNOWN
+
+
+def test_an_edge_excludes_no_direction_that_the_boxes_favour():
+    # What hangs on something is on it and under it at once.
+    graph = image(
+        a=thing("lamp", (40, 30, 10, 20), b="on"),
+        b=thing("shelf", (20, 10, 60, 22)),
+        c=thing("cup", (40, 0, 10, 12), b="on"),
+    )
+    assert holds(graph, rel("lamp", "under", "shelf")) is UNKNOWN
+    assert holds(graph, rel("cup", "under", "shelf")) is FALSE
 
 
 def test_edges_that_contradict_each_other_prove_nothing():

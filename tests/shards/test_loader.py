@@ -1,0 +1,175 @@
+"""Batches: what is drawn at a step, on any number of ranks and workers."""
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from hnc_ds.config import DataConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import CaptionGroup, Negative
+from hnc_ds.shards.format import read_shard_index
+from hnc_ds.shards.images import ImageSettings
+from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches, draw_negatives
+from hnc_ds.shards.reader import ShardReader
+
+SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+WORDS: dict[str, int] = {}
+
+
+def tokenize(captions: list[str]) -> torch.Tensor:
+    """A number for each caption: enough to read it back."""
+    return torch.tensor([[WORDS.setdefault(c, len(WORDS)), 9**9] for c in captions])
+
+
+def text_of(batch: Batch, row: int) -> str:
+    return list(WORDS)[int(batch.token_TL[row, 0])]
+
+
+def make(folder: Path, rank: int = 0, ranks: int = 1, batch: int = 8, **data: object) -> TrainingData:
+    share = batch // ranks
+    rows = range(rank * share, (rank + 1) * share)
+    config = DataConfig(**data)  # type: ignore[arg-type]
+    return TrainingData(folder, config, 5, batch, rows, SETTINGS, tokenize)
+
+
+def same(first: Batch, second: Batch) -> bool:
+    return all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_ranks_together_draw_what_one_process_draws(scene_shards: Path) -> None:
+    whole = make(scene_shards / "train").batch(14)
+    parts = [make(scene_shards / "train", rank, 4).batch(14) for rank in range(4)]
+    for name in ("images_B3RR", "image_index_B", "text_index_B", "negative_type_BK"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(whole, name)), name
+    texts = [text_of(part, int(row)) for part in parts for row in part.positive_B]
+    assert texts == [text_of(whole, int(row)) for row in whole.positive_B]
+
+
+def test_on_another_number_of_ranks_each_remaining_sample_comes_once(scene_shards: Path) -> None:
+    """Four steps of 16 on 2 ranks, then the last two of the epoch's 96 on 1."""
+    before = [
+        int(index)
+        for step in range(4)
+        for rank in range(2)
+        for index in make(scene_shards / "train", rank, 2, 16).batch(step).image_index_B
+    ]
+    data = make(scene_shards / "train", batch=16)
+    after = [int(index) for step in range(4, 6) for index in data.batch(step).image_index_B]
+    assert sorted(before + after) == list(range(96))
+
+
+def test_workers_change_nothing_and_any_step_can_be_the_first(scene_shards: Path) -> None:
+    data = make(scene_shards / "train", unrelated_negatives=2)
+    expected = [data.batch(step) for step in range(3, 9)]
+    for workers in (0, 2):
+        found = list(batches(data, range(3, 9), workers, pin=False))
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert isinstance(one, Batch)
+            assert same(one, other)
+
+
+def test_a_batch_holds_true_captions_and_false_ones_of_their_images(scene_shards: Path) -> None:
+    data = make(scene_shards / "train", unrelated_negatives=3)
+    reader = ShardReader(scene_shards / "train")
+    for step in range(6):
+        batch = data.batch(step)
+        for row, index in enumerate(batch.image_index_B.tolist()):
+            groups = {group.positive: group for group in reader.sample(index).groups}
+            group = groups[text_of(batch, int(batch.positive_B[row]))]
+            negatives = {negative.caption: negative.type for negative in group.negatives}
+            slots = zip(batch.negative_BK[row], batch.negative_type_BK[row], strict=True)
+            drawn = [(int(s), int(t)) for s, t in slots if s != EMPTY]
+            texts = [text_of(batch, slot) for slot, _ in drawn]
+            assert len(set(texts)) == len(texts) == min(4, len(group.negatives))
+            for text, (_, kind) in zip(texts, drawn, strict=True):
+                assert negatives[text] == data.negative_types[kind]
+            for slot in batch.unrelated_BM[row].tolist():
+                assert slot == EMPTY or text_of(batch, slot) not in groups
+
+
+def test_every_caption_of_a_batch_is_there_once(scene_shards: Path) -> None:
+    batch = make(scene_shards / "train", batch=32).batch(0)
+    assert len(set(batch.token_TL[:, 0].tolist())) == len(batch.token_TL)
+    assert int(torch.cat([batch.positive_B, batch.negative_BK.flatten()]).max()) < len(batch.token_TL)
+
+
+def test_equal_captions_have_equal_numbers_and_others_do_not(scene_shards: Path) -> None:
+    batch = make(scene_shards / "train", batch=64).batch(0)
+    texts = [text_of(batch, int(row)) for row in batch.positive_B]
+    numbers = batch.text_index_B.tolist()
+    assert len(set(texts)) == len(set(numbers)) == len(set(zip(texts, numbers, strict=True)))
+
+
+def test_types_are_drawn_by_their_weights_whatever_an_image_has_most_of() -> None:
+    groups = [
+        CaptionGroup(f"p{i}", "relation", (Negative(f"a{i}", "rare"), Negative(f"b{i}", "other")))
+        if i == 0
+        else CaptionGroup(f"p{i}", "attribute", (Negative(f"c{i}", "common"),))
+        for i in range(20)
+    ]
+    rng = random.Random(0)
+    drawn = Counter(
+        draw_negatives(groups, {"rare": 3.0, "common": 1.0}, 1, rng)[1][0].type
+        for _ in range(4000)
+    )
+    assert drawn["other"] == 0
+    assert drawn["rare"] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_type_that_the_shards_do_not_hold_is_refused(scene_shards: Path) -> None:
+    with pytest.raises(UserError, match="no negatives of type 'swop'; did you mean 'swap'"):
+        make(scene_shards / "train", negative_types={"swop": 1.0})
+
+
+def test_without_negatives_only_positives_and_unrelated_captions_stay(scene_shards: Path) -> None:
+    for unrelated in (0, 2):
+        batch = make(scene_shards / "train", unrelated_negatives=unrelated).batch(1)
+        plain = batch.without_negatives()
+        assert (plain.negative_BK == EMPTY).all()
+        for name in ("positive_B", "unrelated_BM"):
+            before = batch.token_TL[getattr(batch, name).clamp(min=0)]
+            used = getattr(batch, name) != EMPTY
+            assert torch.equal(plain.token_TL[getattr(plain, name).clamp(min=0)][used], before[used])
+            assert torch.equal(getattr(plain, name) != EMPTY, used)
+        kept = torch.cat([plain.positive_B, plain.unrelated_BM.flatten()])
+        assert sorted(set(kept.tolist()) - {EMPTY}) == list(range(len(plain.token_TL)))
+
+
+def test_a_neighbour_stands_in_for_a_corrupt_picture_and_it_is_told(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    offsets = read_shard_index(folder, "shard-000000.tar").samples[7]
+    with (folder / "shard-000000.tar").open("r+b") as tar:
+        tar.seek(offsets.image_offset)
+        tar.write(b"\0" * offsets.image_bytes)
+    data = make(folder, batch=32)
+    found = [data.batch(step) for step in range(3)]
+    corrupt = [where for batch in found for where in batch.corrupt]
+    assert corrupt == [f"{folder}/shard-000000.tar:{offsets.key}"]
+    seen = Counter(int(index) for batch in found for index in batch.image_index_B)
+    assert seen[7] == 0
+    assert sum(seen.values()) == 96
+    assert len(seen) == 95
+
+
+def test_damaged_shards_come_back_as_an_error_not_an_exception(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    data = make(folder)
+    (folder / "shard-000000.json").write_text("{}")
+    answer = data[0]
+    assert isinstance(answer, UserError)
+    assert "shard-000000.json" in str(answer)

@@ -1,0 +1,144 @@
+"""Run folders and checkpoints: complete or absent, and readable by open_clip itself."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from hnc_ds import checkpoint
+from hnc_ds.checkpoint import complete_checkpoints, load_trained, newest_checkpoint
+from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.model import Clip, load_model
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    checkpoint.start_run(tmp_path / "run", {"settings": {}})
+    return tmp_path / "run"
+
+
+def save(run: Path, step: int, keep_last: int = 2, seed: int = 0) -> tuple[Clip, Path]:
+    clip = load_model(ModelConfig(), seed)
+    weights = {name: p.detach() for name, p in clip.named_parameters()}
+    moments = {f"{name}/exp_avg": torch.full_like(p, step) for name, p in weights.items()}
+    scalars = {"optimizer_step": float(step)}
+    return clip, checkpoint.save(run, step, clip, weights, moments, scalars, keep_last)
+
+
+def test_what_was_saved_is_read_back(run: Path) -> None:
+    clip, folder = save(run, 30)
+    saved = checkpoint.read(folder)
+    assert saved.step == 30
+    assert saved.scalars == {"optimizer_step": 30.0}
+    assert set(saved.moments) == {f"{name}/exp_avg" for name, _ in clip.named_parameters()}
+    assert all((moment == 30).all() for moment in saved.moments.values())
+    for name, parameter in saved.model.named_parameters():
+        assert torch.equal(parameter, clip.get_parameter(name)), name
+
+
+def test_open_clip_opens_a_checkpoint_as_it_is(run: Path) -> None:
+    clip, folder = save(run, 10)
+    towers = open_clip.create_model(f"local-dir:{folder}")
+    for name, parameter in towers.named_parameters():
+        expected = clip.get_parameter(f"towers.{name}")
+        assert torch.equal(parameter, expected.reshape(parameter.shape)), name
+
+
+def test_the_last_checkpoints_are_kept_and_the_newest_is_found(run: Path) -> None:
+    for step in (5, 10, 15):
+        save(run, step, keep_last=2)
+    assert [path.name for path in complete_checkpoints(run)] == ["step-000010", "step-000015"]
+    assert newest_checkpoint(run).name == "step-000015"
+
+
+def test_a_run_folder_and_a_checkpoint_folder_both_load(run: Path) -> None:
+    save(run, 5, seed=1)
+    clip, folder = save(run, 10, seed=2)
+    for path in (run, folder):
+        loaded = load_trained(path, torch.device("cpu"))
+        assert not loaded.training
+        assert torch.equal(loaded.towers.visual.conv1.weight, clip.towers.visual.conv1.weight)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no marker", "a file is gone"])
+def test_a_damaged_checkpoint_is_passed_over(run: Path, damage: str) -> None:
+    save(run, 5)
+    _, last = save(run, 10)
+    weights = last / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        (last / "state.json" if damage == "no marker" else weights).unlink()
+    assert newest_checkpoint(run).name == "step-000005"
+    with pytest.raises(UserError, match="not a complete checkpoint"):
+        checkpoint.read(last)
+    save(run, 10)  # in its place
+    assert newest_checkpoint(run).name == "step-000010"
+
+
+SAVE_WITH_LITTLE_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_checkpoint import save
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: an error, not a signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+from hnc_ds.errors import UserError
+try:
+    save(Path(sys.argv[1]), 10)
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_usable_and_no_half_one(run: Path) -> None:
+    clip, _ = save(run, 5)
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_WITH_LITTLE_ROOM, str(run), str(tests), str(tests.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "step-000010: cannot be written" in done.stdout
+    assert "step-000005 is complete" in done.stdout
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000005"]
+    loaded = load_trained(run, torch.device("cpu"))
+    assert torch.equal(loaded.towers.visual.conv1.weight, clip.towers.visual.conv1.weight)
+
+
+def test_runs_are_numbered_and_an_existing_one_is_not_overwritten(run: Path) -> None:
+    with pytest.raises(UserError, match=r"exists; choose another --run, or add --resume"):
+        checkpoint.refuse_existing(run, resume=False)
+    checkpoint.refuse_existing(run, resume=True)
+    root = run.parent / "runs"
+    assert checkpoint.next_free_run(root).name == "train-001"
+    (root / "train-001").mkdir(parents=True)
+    assert checkpoint.next_free_run(root).name == "train-002"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda run: None, "no complete checkpoint there yet"),
+        (lambda run: (run / "config.json").write_text("{"), "not JSON"),
+        (lambda run: shutil.rmtree(run), "no such folder"),
+        (lambda run: (run / "config.json").unlink(), "no open_clip_config.json"),
+    ],
+)
+def test_what_is_no_trained_run_is_refused(run: Path, make: object, message: str) -> None:
+    make(run)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        load_trained(run, torch.device("cpu"))
+
+
+def test_settings_are_json_that_a_person_can_read(run: Path) -> None:
+    assert json.loads((run / "config.json").read_text()) == {"settings": {}}
