@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from hnc_ds.errors import UserError
 from hnc_ds.model import CONFIG_NAME, WEIGHTS_NAME, Clip, load_folder
+from hnc_ds.whole_files import flush_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
@@ -65,7 +66,7 @@ def start_run(run: Path, settings: Mapping[str, Any]) -> None:
     """
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_durably(run / SETTINGS_NAME, json.dumps(settings, indent=2, sort_keys=True).encode())
+        write_whole(run / SETTINGS_NAME, json.dumps(settings, indent=2, sort_keys=True).encode())
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror})") from error
 
@@ -139,15 +140,15 @@ def save(
         partial.mkdir(parents=True)
         _write_tensors(partial / WEIGHTS_NAME, _open_clip_state(model, weights))
         _write_tensors(partial / MOMENTS_NAME, moments)
-        write_durably(partial / CONFIG_NAME, json.dumps(model.config, indent=2).encode())
+        write_whole(partial / CONFIG_NAME, json.dumps(model.config, indent=2).encode())
         sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         state = {"step": step, "scalars": scalars, "files": sizes}
-        write_durably(partial / STATE_NAME, json.dumps(state, indent=2).encode())
-        _flush_folder(partial)
+        write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
+        flush_folder(partial)
         if final.exists():  # a damaged one; complete ones are never written twice
             shutil.rmtree(final)
         partial.rename(final)
-        _flush_folder(final.parent)
+        flush_folder(final.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         kept = complete_checkpoints(run)
@@ -185,24 +186,6 @@ def load_trained(path: Path, device: torch.device) -> Clip:
     return load_folder(folder).to(device)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that it is either there whole or not at all.
-
-    Raises:
-        OSError: As ``open`` and ``write``.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
 def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Trained weights and the module's buffers, by open_clip's names."""
     state = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
@@ -225,11 +208,3 @@ def _is_complete(checkpoint: Path) -> bool:
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

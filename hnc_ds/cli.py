@@ -4,6 +4,7 @@ Every stage is imported only when it is asked for, so that `hnc-ds generate` nee
 """
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import tyro
@@ -80,7 +81,7 @@ def demo(config: Annotated[DemoConfig, Flat]) -> None:
     demo(config)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "scenes": scenes,
     "generate": generate,
     "pack": pack,

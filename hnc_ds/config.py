@@ -166,7 +166,8 @@ class ModelConfig:
     """Which CLIP is trained (hnc_ds/model.py)."""
 
     model: str = "tiny"
-    """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' is a 32-pixel one for trying out."""
+    """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' takes 32 pixels and is for
+    trying out."""
 
     pretrained: str | None = None
     """An open_clip tag or a local file of weights; none starts from random weights."""

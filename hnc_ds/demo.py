@@ -44,9 +44,8 @@ def demo(config: DemoConfig) -> None:
         UserError: A stage failed; its own line stands above.
     """
     data, runs = config.scenes, {"plain-clip": 0.0, "hard-negatives": config.alpha}
-    _hnc_ds(
-        f"scenes --out {data} --train {config.train} --val {config.val} --seed {config.seed} {SCENES}"
-    )
+    sizes = f"--train {config.train} --val {config.val} --seed {config.seed}"
+    _hnc_ds(f"scenes --out {data} {sizes} {SCENES}")
     for split in ("train", "val"):
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():

@@ -33,7 +33,8 @@ def enter(backend: str, local_rank: int) -> None:
         dist.init_process_group(backend)
     else:  # no launcher, no network: a store in this process
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]  # there, but not in its stubs
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def rank() -> int:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hnc_ds.distributed import enter, rank, sum_over_ranks, world_size
+from hnc_ds.distributed import enter, rank, sum_over_ranks
 from hnc_ds.errors import UserError, did_you_mean
 
 SHIPPED_CONFIGS = (
@@ -29,13 +29,45 @@ SHIPPED_CONFIGS = (
 )
 
 KNOWN_SECTIONS = frozenset(
-    """activation_checkpointing aio autotuning bf16 checkpoint comms_logger communication_data_type
-    compile csv_monitor data_types disable_allgather disable_python_gc dump_state
-    expert_parallel flops_profiler fp16 fp32_allreduce gradient_accumulation_steps
-    gradient_allreduce_op gradient_clipping gradient_predivide_factor load_universal log_level
-    memory_breakdown optimizer prescale_gradients scheduler sparse_gradients steps_per_print
-    timers torch_autocast train_batch_size train_micro_batch_size_per_gpu wall_clock_breakdown
-    zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization""".split()
+    (
+        "activation_checkpointing",
+        "aio",
+        "autotuning",
+        "bf16",
+        "checkpoint",
+        "comms_logger",
+        "communication_data_type",
+        "compile",
+        "csv_monitor",
+        "data_types",
+        "disable_allgather",
+        "disable_python_gc",
+        "dump_state",
+        "expert_parallel",
+        "flops_profiler",
+        "fp16",
+        "fp32_allreduce",
+        "gradient_accumulation_steps",
+        "gradient_allreduce_op",
+        "gradient_clipping",
+        "gradient_predivide_factor",
+        "load_universal",
+        "log_level",
+        "memory_breakdown",
+        "optimizer",
+        "prescale_gradients",
+        "scheduler",
+        "sparse_gradients",
+        "steps_per_print",
+        "timers",
+        "torch_autocast",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "wall_clock_breakdown",
+        "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer",
+        "zero_optimization",
+    )
 )
 """Top-level sections that DeepSpeed reads and that mean something here. It ignores all others."""
 
@@ -51,10 +83,10 @@ def find_deepspeed_config(given: Path) -> Path:
     """
     if given.is_file():
         return given
-    for folder in SHIPPED_CONFIGS:
+    by_name = given.parent in (Path(), Path("ds_configs"))
+    for folder in SHIPPED_CONFIGS if by_name else ():
         if (shipped := folder / f"{given.name.removesuffix('.json')}.json").is_file():
-            if given.parent in (Path(), Path("ds_configs")):
-                return shipped
+            return shipped
     names = sorted({path.stem for folder in SHIPPED_CONFIGS for path in folder.glob("*.json")})
     raise UserError(
         f"no DeepSpeed config at {given}; give a file or one of {', '.join(names)} "
@@ -127,7 +159,7 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
     batch = config.get("train_batch_size")
     per_rank = config.get("train_micro_batch_size_per_gpu")
     if batch is None:
-        batch = per_rank * ranks
+        batch = config["train_micro_batch_size_per_gpu"] * ranks
     if batch % ranks or (per_rank is not None and per_rank * ranks != batch):
         wanted = f", but train_micro_batch_size_per_gpu is {per_rank}" if per_rank else ""
         raise UserError(
@@ -198,16 +230,16 @@ class Engine:
         import deepspeed
 
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self._engine, *_ = deepspeed.initialize(
-            model=model, model_parameters=groups, config=config
-        )
+        self._engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
         self._stage = self._engine.zero_optimization_stage()
         self._names = {
             parameter: name
             for name, parameter in self._engine.module.named_parameters()
             if parameter.requires_grad
         }
-        self._frozen = {name: start[name] for name, p in model.named_parameters() if not p.requires_grad}
+        self._frozen = {
+            name: start[name] for name, p in model.named_parameters() if not p.requires_grad
+        }
         self._shapes = {name: tensor.shape for name, tensor in start.items()}
         # DeepSpeed rounds the module to 16 bits before it copies the fp32 weights from it.
         self._write_masters(start)
@@ -284,9 +316,9 @@ class Engine:
             _set_step(optimizer, piece.master, scalars["optimizer_step"])
         self._engine.global_steps = scalars["global_steps"]
         self._engine.skipped_steps = scalars["skipped_steps"]
-        if self._engine.lr_scheduler is not None:
-            if (iteration := scalars["schedule"]["last_batch_iteration"]) >= 0:
-                self._engine.lr_scheduler.step(iteration)
+        iteration = scalars["schedule"].get("last_batch_iteration", -1)
+        if iteration >= 0:
+            self._engine.lr_scheduler.step(iteration)
         scaler = self._loss_scaler()
         for name, value in scalars["loss_scaler"].items():
             setattr(scaler, name, value)
@@ -359,9 +391,7 @@ class Engine:
             group, offset, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
             start = count * rank()  # equal pieces, the last ones padded beyond the parameter
             count = max(0, min(count, parameter.ds_numel - start))
-            yield Piece(
-                name, start, count, optimizer.fp32_partitioned_groups_flat[group], offset
-            )
+            yield Piece(name, start, count, optimizer.fp32_partitioned_groups_flat[group], offset)
 
 
 def _set_step(optimizer: torch.optim.Optimizer, master: torch.Tensor, step: float) -> None:

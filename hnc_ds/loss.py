@@ -46,26 +46,21 @@ class LossTerms(NamedTuple):
 
 
 def other_true_pairs(
-    image_index_B: torch.Tensor,
-    text_index_B: torch.Tensor,
-    image_index_N: torch.Tensor,
-    text_index_N: torch.Tensor,
-    first_row: int,
+    index_B2: torch.Tensor, index_N2: torch.Tensor, first_row: int
 ) -> torch.Tensor:
     """Which columns are true of a row though they are not its own: same image or same text.
 
     Args:
-        image_index_B: Numbers of this rank's images.
-        text_index_B: Numbers of this rank's positive captions; equal texts have equal numbers.
-        image_index_N: ``image_index_B`` of all ranks, in rank order.
-        text_index_N: ``text_index_B`` of all ranks, in rank order.
+        index_B2: Numbers of this rank's images and of their positive captions; equal texts have
+            equal numbers.
+        index_N2: ``index_B2`` of all ranks, in rank order.
         first_row: Column of this rank's first row.
 
     Returns:
         bool [B, N], False at each row's own column.
     """
-    same_BN = (image_index_B[:, None] == image_index_N) | (text_index_B[:, None] == text_index_N)
-    own_B = torch.arange(len(image_index_B), device=same_BN.device)
+    same_BN = (index_B2[:, None] == index_N2).any(dim=2)
+    own_B = torch.arange(len(index_B2), device=same_BN.device)
     same_BN[own_B, own_B + first_row] = False
     return same_BN
 

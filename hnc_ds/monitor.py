@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from hnc_ds.checkpoint import write_durably
 from hnc_ds.distributed import rank, sum_over_ranks, world_size
 from hnc_ds.loss import Columns, Features, LossTerms
+from hnc_ds.whole_files import write_whole
 
 TAGS = {
     "loss": "L_i2t + L_t2i, nats",
@@ -216,9 +216,11 @@ class Monitor:
                 if name != "step":
                     writer.add_scalar(name, value, step)
             if self._lines % HISTOGRAM_EVERY == 0:
-                for part, values in zip(Similarities._fields, self._similarities, strict=True):
+                for part, values in self._similarities._asdict().items():
                     if values.numel():
-                        writer.add_histogram(f"similarities/{part.rpartition('_')[0]}", values, step)
+                        writer.add_histogram(
+                            f"similarities/{part.rpartition('_')[0]}", values, step
+                        )
             writer.flush()
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
@@ -267,4 +269,4 @@ def _drop_lines_after(log: Path, step: int) -> None:
             continue  # torn by a kill
         if entry["step"] <= step:
             kept.append(line + "\n")
-    write_durably(log, "".join(kept).encode())
+    write_whole(log, "".join(kept).encode())

@@ -251,7 +251,7 @@ def compare(forward: Any, batch: Batch) -> tuple[Features, Columns, torch.Tensor
     index_B2 = torch.stack([batch.image_index_B, batch.text_index_B], dim=1)
     index_N2 = gather_constants(index_B2)
     first_row = rank() * len(image_BD)
-    excluded_BN = other_true_pairs(*index_B2.unbind(1), *index_N2.unbind(1), first_row)
+    excluded_BN = other_true_pairs(index_B2, index_N2, first_row)
     features = Features(
         image_BD,
         text_BD,

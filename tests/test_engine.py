@@ -28,7 +28,14 @@ def shipped() -> list[Path]:
 
 def test_every_shipped_config_is_read_and_resolved() -> None:
     names = {path.stem for path in shipped()}
-    assert {"cpu", "zero1_fp16", "zero1_fp32", "zero2_bf16", "zero2_bf16_offload", "zero3_bf16"} <= names
+    assert {
+        "cpu",
+        "zero1_fp16",
+        "zero1_fp32",
+        "zero2_bf16",
+        "zero2_bf16_offload",
+        "zero3_bf16",
+    } <= names
     for path in shipped():
         resolved = resolve(read_deepspeed_config(path), path, ranks=8, steps=500)
         assert resolved["train_micro_batch_size_per_gpu"] * 8 == resolved["train_batch_size"]

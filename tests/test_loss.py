@@ -32,6 +32,7 @@ def by_hand(features: Features, alpha: float) -> tuple[float, float]:
     """The two formulas, term by term, with nothing masked."""
     image_to_text = text_to_image = 0.0
     for i in range(3):
+
         def e(text: torch.Tensor, i: int = i) -> float:
             return math.exp(3.0 * float(features.image_BD[i] @ text))
 
@@ -117,9 +118,9 @@ def test_a_masked_column_is_out_of_its_row_in_both_directions() -> None:
 
 
 def test_same_image_or_same_text_is_another_true_pair_but_never_the_own_column() -> None:
-    images_N = torch.tensor([5, 6, 5, 8])
-    texts_N = torch.tensor([1, 2, 3, 2])
-    found = other_true_pairs(images_N[2:], texts_N[2:], images_N, texts_N, first_row=2)
+    images, texts = torch.tensor([5, 6, 5, 8]), torch.tensor([1, 2, 3, 2])
+    index_N2 = torch.stack([images, texts], dim=1)
+    found = other_true_pairs(index_N2[2:], index_N2, first_row=2)
     assert found.tolist() == [[True, False, False, False], [False, True, False, False]]
 
 

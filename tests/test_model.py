@@ -25,7 +25,13 @@ def make_folder(folder: Path, text: dict[str, object], **model: object) -> Path:
     """A small model in open_clip's local-dir layout, with random weights."""
     config = {
         "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 16,
+        },
         "text_cfg": {"context_length": 20, "vocab_size": CLIP_VOCABULARY, "width": 32, "heads": 2}
         | {"layers": 2}
         | text,

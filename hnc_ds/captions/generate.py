@@ -24,7 +24,7 @@ from tqdm import tqdm
 from hnc_ds.captions.groups import caption_groups
 from hnc_ds.captions.json_members import Member
 from hnc_ds.captions.negative_types import NEGATIVE_TYPES
-from hnc_ds.captions.parts import Parts, write_whole
+from hnc_ds.captions.parts import Parts, write_part
 from hnc_ds.captions.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
 from hnc_ds.config import GenerateConfig
 from hnc_ds.errors import UserError, did_you_mean
@@ -105,7 +105,7 @@ def generate(config: GenerateConfig) -> None:
     if not total.images:
         parts.remove()
         raise UserError(f"{config.scene_graphs}: holds no images")
-    write_whole(stats_path, [_stats_json(settings, total)])
+    write_part(stats_path, [_stats_json(settings, total)])
     parts.join(count)
     parts.remove()
     print(_summary(config.out, types, total))

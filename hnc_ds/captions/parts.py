@@ -8,12 +8,12 @@ Every file appears under its name by a rename, so what is there is complete. Joi
 leaves them in place until the joined file is, too.
 """
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from hnc_ds.errors import UserError
+from hnc_ds.whole_files import write_whole
 
 
 class Parts:
@@ -31,7 +31,7 @@ class Parts:
             self.folder.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
-        write_whole(path, [settings])
+        write_part(path, [settings])
 
     def finished(self) -> int:
         """How many parts are complete: 0 .. n-1."""
@@ -46,8 +46,8 @@ class Parts:
         Raises:
             UserError: Disk full, or another reason why it cannot be written.
         """
-        write_whole(self._stats(number), [stats])
-        write_whole(self._part(number), content)
+        write_part(self._stats(number), [stats])
+        write_part(self._part(number), content)
 
     def stats(self, number: int) -> bytes:
         """The counts of a finished part."""
@@ -55,7 +55,7 @@ class Parts:
 
     def join(self, count: int) -> None:
         """Write the parts 0 .. count-1, one after the other, as the output file."""
-        write_whole(self.out, (self._part(i).read_bytes() for i in range(count)))
+        write_part(self.out, (self._part(i).read_bytes() for i in range(count)))
 
     def remove(self) -> None:
         """Delete the parts and their folder."""
@@ -69,22 +69,15 @@ class Parts:
         return self.folder / f"part-{number:05d}.stats"
 
 
-def write_whole(path: Path, content: Iterable[bytes]) -> None:
+def write_part(path: Path, content: Iterable[bytes]) -> None:
     """Write a file so that it exists under its name only when it is complete and on the disk.
 
     Raises:
         UserError: Disk full, no permission; nothing is left behind.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
-            for piece in content:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, *content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); make room and run it again, "
             "finished parts are kept"

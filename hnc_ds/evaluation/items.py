@@ -8,7 +8,6 @@ reports read these files without it.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import msgspec
 from hnc_ds.errors import UserError
 from hnc_ds.records import Result
 from hnc_ds.shards.format import DatasetIndex
+from hnc_ds.whole_files import write_whole
 
 FORMAT_VERSION = 1
 
@@ -95,25 +95,12 @@ def write_results(
     lines = (encode(line) + b"\n" for group in ((header,), items) for line in group)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(items_path(out), lines)
-        write_atomically(out, [msgspec.json.format(encode(list(results)), indent=1), b"\n"])
+        write_whole(items_path(out), *lines)
+        write_whole(out, msgspec.json.format(encode(list(results)), indent=1), b"\n")
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"
         ) from error
-
-
-def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file under another name beside it and move it into place when it is on the disk."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_results(path: Path) -> list[Result]:
@@ -126,7 +113,7 @@ def read_results(path: Path) -> list[Result]:
         return msgspec.json.decode(path.read_bytes(), type=list[Result])
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; make it with 'hnc-ds evaluate --out'") from error
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(
             f"{path}: not a list of result rows ({error}); make it with 'hnc-ds evaluate --out'"
         ) from error
@@ -150,7 +137,7 @@ def read_items(path: Path) -> tuple[ItemsHeader, list[Item]]:
 def _read_header(line: bytes, path: Path) -> ItemsHeader:
     try:
         header = msgspec.json.decode(line, type=ItemsHeader)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}:1: not a header of scores ({error}); run 'hnc-ds evaluate' again"
         ) from error
@@ -167,7 +154,7 @@ def _read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Item]:
     for number, line in enumerate(lines, start=2):
         try:
             yield decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path}:{number}: not an item ({error}); run 'hnc-ds evaluate' again"
             ) from error

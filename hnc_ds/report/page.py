@@ -15,13 +15,13 @@ from markupsafe import Markup
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, RETRIEVAL
-from hnc_ds.evaluation.items import write_atomically
 from hnc_ds.report.compare import Table, compare, label_of, percent
 from hnc_ds.report.figures import RUN_COLOURS, bars
 from hnc_ds.report.gallery import Curator, Gallery
 from hnc_ds.report.paired import SharedItems, remarks_on_sharing, shared_items
 from hnc_ds.report.runs import Measurement, Run, read_runs
 from hnc_ds.report.training import panels
+from hnc_ds.whole_files import write_whole
 
 HEADLINES = (
     ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
@@ -57,7 +57,7 @@ def report(config: ReportConfig) -> None:
     page = render(runs)
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out, [page.encode()])
+        write_whole(config.out, page.encode())
     except OSError as error:
         raise UserError(
             f"{config.out}: cannot be written ({error.strerror}); choose another --out"

@@ -33,6 +33,7 @@ from hnc_ds.scenes.layout import Scene, compose
 from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.scenes.relations import scene_objects
 from hnc_ds.scenes.shapes import SHAPES
+from hnc_ds.whole_files import whole_file, write_whole
 
 DRAWING_VERSION = 1
 """Raise it when the same settings would give other pictures or graphs."""
@@ -83,7 +84,7 @@ def write_scenes(config: ScenesConfig) -> None:
         return
     try:
         (config.out / "images").mkdir(parents=True, exist_ok=True)
-        _write_whole(config.out / UNFINISHED, settings)
+        write_whole(config.out / UNFINISHED, settings)
         relations = _write_splits(config)
         os.replace(config.out / UNFINISHED, config.out / COMPLETE)
     except OSError as error:
@@ -163,7 +164,7 @@ def _write_splits(config: ScenesConfig) -> int:
     ):
         for split in SPLITS:
             path = config.out / _graphs_name(split)
-            with path.with_suffix(".part").open("wb") as file:
+            with whole_file(path) as file:
                 separator = b"{\n"
                 for made in apply(partial(_make, config), _jobs(config, split)):
                     file.write(separator + made.entry)
@@ -171,9 +172,6 @@ def _write_splits(config: ScenesConfig) -> int:
                     relations += made.relations
                     progress.update()
                 file.write(b"\n}\n" if separator == b",\n" else b"{}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(path.with_suffix(".part"), path)
     return relations
 
 
@@ -236,12 +234,3 @@ def _is_whole(picture: Path) -> bool:
         return picture.read_bytes()[-2:] == b"\xff\xd9"
     except FileNotFoundError:
         return False
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

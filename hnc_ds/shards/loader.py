@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -57,12 +57,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on a device."""
-        return Batch(
-            *(
-                part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part
-                for part in self
-            )
-        )
+        tensors: dict[str, Any] = {
+            name: part.to(device, non_blocking=True)
+            for name, part in self._asdict().items()
+            if isinstance(part, torch.Tensor)
+        }
+        return self._replace(**tensors)
 
     def without_negatives(self) -> "Batch":
         """The batch with empty hard-negative slots, and without captions only they use."""
@@ -296,5 +296,5 @@ def _slots(rows: list[list[int]], width: int) -> torch.Tensor:
     return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
 
 
-def _as_it_is(batch: Batch | UserError) -> Batch | UserError:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -39,7 +39,7 @@ from hnc_ds.shards.write_shard import (
     CORRUPT,
     NO_CAPTIONS,
     NO_IMAGE,
-    whole_file,
+    shard_file,
     write_shard,
 )
 
@@ -229,7 +229,7 @@ def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
         skipped=dict(sorted(totals.skipped.items())),
         source=source,
     )
-    with whole_file(out / INDEX_NAME) as file:
+    with shard_file(out / INDEX_NAME) as file:
         file.write(msgspec.json.encode(index))
     (out / SOURCE_NAME).unlink()
 

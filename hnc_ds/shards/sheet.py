@@ -12,6 +12,7 @@ from typing import TypeVar
 from PIL import Image, ImageDraw, ImageFont
 
 from hnc_ds.records import CaptionGroup, TrainingSample
+from hnc_ds.whole_files import whole_file
 
 COLUMNS = 3
 CARD = 560  # pixels, as all lengths here
@@ -59,16 +60,8 @@ def draw_sheet(samples: list[tuple[bytes, TrainingSample]], path: Path, seed: in
             draw.rectangle(frame, fill=PAPER, outline=FRAME)
             sheet.paste(card, (left, top))
         top = bottom + MARGIN
-    _write_whole(sheet, path)
-
-
-def _write_whole(sheet: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        sheet.save(temporary, "PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        sheet.save(file, "PNG")
 
 
 def _card(data: bytes, sample: TrainingSample, colours: dict[str, str], seed: int) -> Image.Image:

@@ -13,7 +13,8 @@ import msgspec
 from hnc_ds.config import PackConfig
 from hnc_ds.errors import UserError
 from hnc_ds.shards.format import FORMAT_VERSION, INDEX_NAME, read_index
-from hnc_ds.shards.write_shard import TEMPORARY_SUFFIX, whole_file
+from hnc_ds.shards.write_shard import shard_file
+from hnc_ds.whole_files import is_temporary
 
 SOURCE_NAME = "source.json"
 _OUR_FILES = re.compile(r"shard-\d{6,}\.(tar|json)(\.\d+\.tmp)?|(index|source)\.json\.\d+\.tmp")
@@ -103,9 +104,9 @@ def prepare(out: Path, source: dict[str, str]) -> None:
     keep = _recorded_source(out / SOURCE_NAME) == source
     (out / INDEX_NAME).unlink(missing_ok=True)
     for path in _our_files(out):
-        if path.suffix == TEMPORARY_SUFFIX or not keep:
+        if is_temporary(path) or not keep:
             path.unlink()
-    with whole_file(out / SOURCE_NAME) as file:
+    with shard_file(out / SOURCE_NAME) as file:
         file.write(msgspec.json.encode(_Sourced(source)))
 
 

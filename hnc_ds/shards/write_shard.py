@@ -7,7 +7,6 @@ shard that has one is complete.
 
 import hashlib
 import io
-import os
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -29,13 +28,13 @@ from hnc_ds.shards.format import (
     sample_key,
     shard_index_path,
 )
+from hnc_ds.whole_files import whole_file
 
 NO_CAPTIONS = "no captions"
 NO_IMAGE = "no image"
 CORRUPT = "corrupt JPEG"
 """Why an image is left out."""
 
-TEMPORARY_SUFFIX = ".tmp"
 LONGEST_ID = 200  # characters; file names end at 255 bytes
 
 
@@ -57,7 +56,7 @@ def write_shard(captions: Iterable[ImageCaptions], images: Path, shard: Path) ->
     groups = 0
     negatives: Counter[str] = Counter()
     skipped: defaultdict[str, list[str]] = defaultdict(list)
-    with whole_file(shard) as file:
+    with shard_file(shard) as file:
         tar = _Tar(file)
         for image in captions:
             try:
@@ -78,45 +77,30 @@ def write_shard(captions: Iterable[ImageCaptions], images: Path, shard: Path) ->
         negatives=dict(sorted(negatives.items())),
         skipped={reason: tuple(ids) for reason, ids in sorted(skipped.items())},
     )
-    with whole_file(shard_index_path(shard)) as file:
+    with shard_file(shard_index_path(shard)) as file:
         file.write(msgspec.json.encode(index))
     return index
 
 
+class _LeftOutError(Exception):
+    """An image does not enter the shard; the text is the reason."""
+
+
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that others see whole or not at all, even after a power cut.
+def shard_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of a shard folder, written whole or not at all.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot write {path.name} ({error.strerror}); complete shards are "
             "kept, so make room or mend the folder and run the same command again"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _LeftOutError(Exception):
-    """An image does not enter the shard; the text is the reason."""
 
 
 def _add_sample(tar: "_Tar", image: ImageCaptions, images: Path) -> SampleOffsets:

@@ -51,9 +51,7 @@ def one_sgd_step_equals(folder: Path, expected: dict[str, torch.Tensor]) -> None
     sgd = {"type": "SGD", "params": {"lr": LEARNING_RATE}}
     for stage in (0, 1, 2, 3):
         engine = make_engine(start_model(), stage, sgd)
-        engine.backward_and_step(
-            loss_of(engine.forward, batch_of(folder, 0, rank(), world_size()))
-        )
+        engine.backward_and_step(loss_of(engine.forward, batch_of(folder, 0, rank(), world_size())))
         weights = engine.state().weights
         if rank() == 0:
             before = dict(start_model().named_parameters())

@@ -169,9 +169,12 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(packed, file):
 @pytest.mark.parametrize("name", ["index.json", "shard-000000.json"])
 def test_a_broken_index_is_refused(packed, name, data):
     (packed / name).write_bytes(data)
+    read = {
+        "index.json": lambda: read_index(packed),
+        "shard-000000.json": lambda: read_shard_index(packed, "shard-000000.tar"),
+    }[name]
     with pytest.raises(UserError, match=rf"{name}: not a shard index"):
-        read_index(packed)
-        read_shard_index(packed, "shard-000000.tar")
+        read()
 
 
 def test_a_missing_shard_index_is_named(packed):

@@ -34,7 +34,9 @@ def jpeg(image: Image.Image) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(200, 120), (90, 300), (64, 64)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
-def test_the_evaluation_view_has_open_clips_pixels(width: int, height: int, resize_mode: str) -> None:
+def test_the_evaluation_view_has_open_clips_pixels(
+    width: int, height: int, resize_mode: str
+) -> None:
     data = jpeg(picture(width, height))
     settings = ImageSettings(64, (0.0,) * 3, (1.0,) * 3, resize_mode=resize_mode)
     transform = open_clip.image_transform(

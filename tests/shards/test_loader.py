@@ -29,7 +29,9 @@ def text_of(batch: Batch, row: int) -> str:
     return list(WORDS)[int(batch.token_TL[row, 0])]
 
 
-def make(folder: Path, rank: int = 0, ranks: int = 1, batch: int = 8, **data: object) -> TrainingData:
+def make(
+    folder: Path, rank: int = 0, ranks: int = 1, batch: int = 8, **data: object
+) -> TrainingData:
     share = batch // ranks
     rows = range(rank * share, (rank + 1) * share)
     config = DataConfig(**data)  # type: ignore[arg-type]
@@ -99,7 +101,9 @@ def test_a_batch_holds_true_captions_and_false_ones_of_their_images(scene_shards
 def test_every_caption_of_a_batch_is_there_once(scene_shards: Path) -> None:
     batch = make(scene_shards / "train", batch=32).batch(0)
     assert len(set(batch.token_TL[:, 0].tolist())) == len(batch.token_TL)
-    assert int(torch.cat([batch.positive_B, batch.negative_BK.flatten()]).max()) < len(batch.token_TL)
+    assert int(torch.cat([batch.positive_B, batch.negative_BK.flatten()]).max()) < len(
+        batch.token_TL
+    )
 
 
 def test_equal_captions_have_equal_numbers_and_others_do_not(scene_shards: Path) -> None:
@@ -118,8 +122,7 @@ def test_types_are_drawn_by_their_weights_whatever_an_image_has_most_of() -> Non
     ]
     rng = random.Random(0)
     drawn = Counter(
-        draw_negatives(groups, {"rare": 3.0, "common": 1.0}, 1, rng)[1][0].type
-        for _ in range(4000)
+        draw_negatives(groups, {"rare": 3.0, "common": 1.0}, 1, rng)[1][0].type for _ in range(4000)
     )
     assert drawn["other"] == 0
     assert drawn["rare"] / 4000 == pytest.approx(0.75, abs=0.03)
@@ -138,7 +141,9 @@ def test_without_negatives_only_positives_and_unrelated_captions_stay(scene_shar
         for name in ("positive_B", "unrelated_BM"):
             before = batch.token_TL[getattr(batch, name).clamp(min=0)]
             used = getattr(batch, name) != EMPTY
-            assert torch.equal(plain.token_TL[getattr(plain, name).clamp(min=0)][used], before[used])
+            assert torch.equal(
+                plain.token_TL[getattr(plain, name).clamp(min=0)][used], before[used]
+            )
             assert torch.equal(getattr(plain, name) != EMPTY, used)
         kept = torch.cat([plain.positive_B, plain.unrelated_BM.flatten()])
         assert sorted(set(kept.tolist()) - {EMPTY}) == list(range(len(plain.token_TL)))

@@ -1,0 +1,56 @@
+"""Files that others see whole or not at all, even after a kill or a power cut.
+
+Written under a temporary name in the same folder, flushed to the disk, then renamed.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Of what a killed process may leave behind."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its name when the block ends without an exception.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, *pieces: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: As ``whole_file``.
+    """
+    with whole_file(path) as file:
+        file.writelines(pieces)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a killed process left behind."""
+    return path.suffix == TEMPORARY_SUFFIX
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
