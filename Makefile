@@ -4,7 +4,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# On a machine without a GPU DeepSpeed would look for one; with one, leave it alone.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test check bench clean

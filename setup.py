@@ -28,7 +28,7 @@ setup(
         "torchvision>=0.21",
         "deepspeed>=0.19.7,<0.20",  # engine.py reads its optimizers' layout
         "open_clip_torch>=3.2,<4",  # without its training extra, which pins an old webdataset
-        "webdataset>=0.2.100",
+        "webdataset>=0.2.100",  # what others read the shards with
         "tensorboard>=2.16",
         "safetensors>=0.4.3",
         "numpy>=1.26",
@@ -36,7 +36,6 @@ setup(
         "tyro>=0.9.2",
         "msgspec>=0.19",
         "ijson>=3.3",
-        "inflect>=7.0",
         "tqdm>=4.66",
         "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
     ],

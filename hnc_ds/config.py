@@ -99,6 +99,12 @@ class GenerateConfig:
     per_image: int = 48
     """Most caption groups of an image. Left/right are 89 % of GQA's relations."""
 
+    described: float = 2 / 3
+    """How often the ends of a relation are named with an attribute they have, 'the red star'."""
+
+    by_colour: float = 2 / 3
+    """How often that attribute is the colour, where there is one."""
+
     seed: int = 0
     """Same seed, same bytes."""
 
@@ -110,6 +116,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, per_image=self.per_image, workers=self.workers)
+        _share(described=self.described, by_colour=self.by_colour)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,10 +345,10 @@ class DemoConfig:
     val: int = 500
     """Held-out scenes."""
 
-    steps: int = 400
+    steps: int = 600
     """Of each of the two trainings."""
 
-    alpha: float = 2.0
+    alpha: float = 4.0
     """Weight of the hard negatives in the second training; the first has 0."""
 
     ranks: int = 2

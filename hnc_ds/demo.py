@@ -24,7 +24,10 @@ from hnc_ds.records import Result
 SCENES = "--size 64 --objects 2 2 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
 """Two plain shapes a picture: enough to ask which is where, few enough to learn in minutes."""
 
-NEGATIVES = "--hard_negatives 2 --negative_types swap 1 relation_pred 1"
+NAMES = "--described 1 --by-colour 1"
+"""Every relation names its ends by colour and shape: no caption fits half of a batch."""
+
+NEGATIVES = "--hard_negatives 4 --negative_types swap 1 relation_pred 1 --crop 1"
 """The two kinds that a bag of words cannot tell from the truth."""
 
 TABLE = (
@@ -50,7 +53,8 @@ def demo(config: DemoConfig) -> None:
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():
             graphs = data / f"{split}_sceneGraphs.json"
-            _hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --seed {config.seed}")
+            seed = f"--seed {config.seed}"
+            _hnc_ds(f"generate --scene-graphs {graphs} --out {captions} {seed} {NAMES}")
         shards = data / "shards" / split
         _hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {shards}")
     for name, alpha in runs.items():
@@ -69,11 +73,18 @@ def _train(config: DemoConfig, run: Path, alpha: float) -> None:
         print(f"{run}: trained before")
         return
     _run(
-        [_beside_python("deepspeed"), "--num_gpus", str(config.ranks)],
-        f"--master_port {_free_port()} --module hnc_ds.train --deepspeed_config cpu "
+        [_beside_python("deepspeed"), "--num_gpus", str(ranks_here(config.ranks))],
+        f"--log_level error --master_port {_free_port()} --module hnc_ds.train --deepspeed_config cpu "
         f"--shards {config.scenes / 'shards' / 'train'} --run {run} --steps {config.steps} "
         f"--seed {config.seed} --alpha {alpha:g} {NEGATIVES} --resume",
     )
+
+
+def ranks_here(wanted: int) -> int:
+    """As many ranks as wanted, but one GPU each where there are GPUs."""
+    import torch
+
+    return min(wanted, torch.cuda.device_count()) if torch.cuda.is_available() else wanted
 
 
 def _hnc_ds(arguments: str) -> None:

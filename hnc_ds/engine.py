@@ -6,8 +6,8 @@
 
 State goes in and out as whole fp32 tensors by parameter name, gathered from whatever pieces the
 ranks hold. So a checkpoint needs no pickle, and resumes on any number of ranks, ZeRO stage or
-precision. DeepSpeed's own accessors (safe_get_full_*) fail before the first step and for padded
-ZeRO-3 pieces, therefore the pieces are addressed here.
+precision. DeepSpeed's own accessors (safe_get_full_optimizer_state) know no state before the first
+step, which is when a resumed run needs it; therefore the pieces are addressed here.
 """
 
 import json
@@ -229,6 +229,9 @@ class Engine:
         _quiet()
         import deepspeed
 
+        # On a CPU, DeepSpeed would compile collectives of its own (half a minute, and a crash
+        # where there is no compiler) that do what gloo does.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
         self._engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
         self._stage = self._engine.zero_optimization_stage()
@@ -317,10 +320,10 @@ class Engine:
         self._engine.global_steps = scalars["global_steps"]
         self._engine.skipped_steps = scalars["skipped_steps"]
         iteration = scalars["schedule"].get("last_batch_iteration", -1)
-        if iteration >= 0:
+        if self._engine.lr_scheduler is not None and iteration >= 0:
             self._engine.lr_scheduler.step(iteration)
         scaler = self._loss_scaler()
-        for name, value in scalars["loss_scaler"].items():
+        for name, value in scalars["loss_scaler"].items() if scaler is not None else ():
             setattr(scaler, name, value)
 
     def _scalars(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hnc_ds.captions.json_members import Member
 from hnc_ds.captions.negative_types import NEGATIVE_TYPES
 from hnc_ds.captions.parts import Parts, write_part
 from hnc_ds.captions.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
+from hnc_ds.captions.statements import Naming
 from hnc_ds.config import GenerateConfig
 from hnc_ds.errors import UserError, did_you_mean
 
@@ -49,6 +50,7 @@ class _Settings(msgspec.Struct, frozen=True):
     types: tuple[str, ...]
     per_image: int
     seed: int
+    naming: Naming
     compressed: bool
 
 
@@ -95,6 +97,7 @@ def generate(config: GenerateConfig) -> None:
         types=types,
         per_image=config.per_image,
         seed=config.seed,
+        naming=Naming(config.described, config.by_colour),
         compressed=config.out.suffix == ".gz",
     )
     parts = Parts(config.out, msgspec.json.encode(settings))
@@ -198,7 +201,9 @@ def _make_chunk(job: _Job) -> tuple[bytes, _Counts]:
     settings = job.settings
     for member in job.members:
         graph = decode_scene_graph(job.path, member, irregular)
-        captions = caption_groups(graph, settings.types, settings.seed, settings.per_image)
+        captions = caption_groups(
+            graph, settings.types, settings.seed, settings.per_image, settings.naming
+        )
         lines.append(msgspec.json.encode(captions) + b"\n")
         without += not captions.groups
         groups.update(group.type for group in captions.groups)

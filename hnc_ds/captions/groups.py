@@ -3,12 +3,18 @@
 import random
 
 from hnc_ds.captions.negative_types import NEGATIVE_TYPES
-from hnc_ds.captions.statements import DescribedImage
+from hnc_ds.captions.statements import DescribedImage, Naming
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, SceneGraph
+
+PLAIN_MIX = Naming()
 
 
 def caption_groups(
-    graph: SceneGraph, types: tuple[str, ...], seed: int, most: int
+    graph: SceneGraph,
+    types: tuple[str, ...],
+    seed: int,
+    most: int,
+    naming: Naming = PLAIN_MIX,
 ) -> ImageCaptions:
     """All caption groups of an image.
 
@@ -17,13 +23,14 @@ def caption_groups(
         types: Names of NEGATIVE_TYPES to make.
         seed: With the image's id and a type's name, it fixes every draw of that type.
         most: Groups at the most.
+        naming: How the ends of relations are named.
     """
 
     def stream(purpose: str) -> random.Random:
         # A string seeds through its bytes, not through hash(): the same in every process.
         return random.Random(f"{seed}/{graph.image_id}/{purpose}")
 
-    image = DescribedImage(graph, stream("statements"), most)
+    image = DescribedImage(graph, stream("statements"), most, naming)
     negatives: dict[str, dict[str, Negative]] = {s.text: {} for s in image.statements}
     kinds: dict[str, str] = {}
     for name in types:

@@ -17,12 +17,6 @@ from hnc_ds.captions.truth import HasAttribute, IndexedGraph, Phrase, Related, T
 from hnc_ds.captions.wording import attribute_sentence, rank, relation_sentence
 from hnc_ds.records import Negative, SceneGraph
 
-ATTRIBUTES_IN_RELATIONS = 2 / 3
-"""How often a relation's ends are worded with an attribute where they have one."""
-
-COLOUR_FIRST = 2 / 3
-"""How often that attribute is a colour where there is one."""
-
 SPARE = 1.25
 """Statements drawn for each one that is asked for: not all can be made false."""
 
@@ -30,6 +24,15 @@ NEGATIVES_OF_A_TYPE = 3
 """Most negatives of one type for one positive; a trainer draws few."""
 
 _SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
+
+
+class Naming(NamedTuple):
+    """How a relation's ends are named, as shares of the draws."""
+
+    described: float = 2 / 3
+    """With an attribute, where they have one."""
+    by_colour: float = 2 / 3
+    """Of those, with a colour, where there is one."""
 
 
 class AttributeStatement(NamedTuple):
@@ -77,7 +80,7 @@ class References(NamedTuple):
 class DescribedImage:
     """An image's scene graph with the statements that were drawn from it."""
 
-    def __init__(self, graph: SceneGraph, rng: random.Random, most: int) -> None:
+    def __init__(self, graph: SceneGraph, rng: random.Random, most: int, naming: Naming) -> None:
         """Draw at most ``SPARE * most`` statements; ``most`` bounds the caption groups."""
         self.graph = IndexedGraph(graph)
         self.references = tuple(_references(self.graph, i) for i in range(len(self.graph.names)))
@@ -87,7 +90,7 @@ class DescribedImage:
         """Attributes of its objects."""
         statements: list[Statement] = [
             *_attribute_statements(self, rng),
-            *_relation_statements(self, rng),
+            *_relation_statements(self, rng, naming),
         ]
         self.statements = _draw(statements, rng, most)
         """In the order of the draw: whoever takes the first n takes a balanced choice."""
@@ -153,13 +156,15 @@ def _attribute_statements(
                     yield AttributeStatement(claim, attribute_sentence(claim), i, cls)
 
 
-def _relation_statements(image: DescribedImage, rng: random.Random) -> Iterator[RelationStatement]:
+def _relation_statements(
+    image: DescribedImage, rng: random.Random, naming: Naming
+) -> Iterator[RelationStatement]:
     graph = image.graph
     for (i, j), names in sorted(graph.edges.items()):
         for predicate in sorted(set(names)):
             if not is_said_of(predicate, graph.names[i], graph.names[j]):
                 continue
-            phrases = _word_ends(image.references[i], image.references[j], rng)
+            phrases = _word_ends(image.references[i], image.references[j], rng, naming)
             if phrases is not None:
                 claim = Related(phrases[0], predicate, phrases[1])
                 if holds(graph, claim) is Truth.TRUE:
@@ -167,10 +172,10 @@ def _relation_statements(image: DescribedImage, rng: random.Random) -> Iterator[
 
 
 def _word_ends(
-    subject: References, object_: References, rng: random.Random
+    subject: References, object_: References, rng: random.Random, naming: Naming
 ) -> tuple[Phrase, Phrase] | None:
     """Both ends bare, or both with an attribute where they have one; None if one has no words."""
-    bare, colour = rng.random() >= ATTRIBUTES_IN_RELATIONS, rng.random() < COLOUR_FIRST
+    bare, colour = rng.random() >= naming.described, rng.random() < naming.by_colour
     phrases = []
     for end in (subject, object_):
         phrase = end.plainest()

@@ -46,7 +46,7 @@ def test_the_evaluation_view_has_open_clips_pixels(
     found = evaluation_view(decode_jpeg(data), settings)
     difference = (found.int() - expected.int()).abs()
     assert found.shape == (3, 64, 64)
-    assert int(difference.max()) <= 1
+    assert int(difference.max()) <= 2  # of 255: two decoders, two ways to round
     assert float(difference.float().mean()) < 0.1
 
 
