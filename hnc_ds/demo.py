@@ -74,9 +74,9 @@ def _train(config: DemoConfig, run: Path, alpha: float) -> None:
         return
     _run(
         [_beside_python("deepspeed"), "--num_gpus", str(ranks_here(config.ranks))],
-        f"--log_level error --master_port {_free_port()} --module hnc_ds.train --deepspeed_config cpu "
-        f"--shards {config.scenes / 'shards' / 'train'} --run {run} --steps {config.steps} "
-        f"--seed {config.seed} --alpha {alpha:g} {NEGATIVES} --resume",
+        f"--log_level error --master_port {_free_port()} --module hnc_ds.train "
+        f"--deepspeed_config cpu --shards {config.scenes / 'shards' / 'train'} --run {run} "
+        f"--steps {config.steps} --seed {config.seed} --alpha {alpha:g} {NEGATIVES} --resume",
     )
 
 

@@ -178,7 +178,10 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
 
 def start_process_group() -> None:
     """Join the other ranks, if a launcher started several; DeepSpeed chooses the backend."""
-    enter(_accelerator().communication_backend_name(), int(os.environ.get("LOCAL_RANK", "0")))
+    accelerator, local_rank = _accelerator(), int(os.environ.get("LOCAL_RANK", "0"))
+    if is_accelerated():
+        accelerator.set_device(local_rank)  # NCCL moves even Python objects through it
+    enter(accelerator.communication_backend_name(), local_rank)
 
 
 def is_accelerated() -> bool:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import tyro
@@ -202,9 +202,8 @@ def _loop(
     corrupt: set[str] = set()
     stream = batches(data, range(start, config.steps), config.data.workers, is_accelerated())
     for step in range(start, config.steps):
-        batch = _next_batch(stream, monitor)
+        batch = _next_batch(stream, monitor, engine.device)
         corrupt.update(batch.corrupt)
-        batch = batch.to(engine.device)
         last = step + 1 == config.steps
         due = last or (step + 1) % config.log_every == 0
         if config.loss.alpha == 0 and not due:
@@ -224,15 +223,18 @@ def _loop(
     monitor.close()
 
 
-def _next_batch(stream: Iterator[Batch | UserError], monitor: Monitor) -> Batch:
-    """This rank's next batch, once every rank has its own."""
+def _next_batch(
+    stream: Iterator[Batch | UserError], monitor: Monitor, device: torch.device
+) -> Batch:
+    """This rank's next batch on its device, once every rank has its own."""
     before = time.perf_counter()
     batch = next(stream)
     monitor.waited(time.perf_counter() - before)
-    broken = isinstance(batch, UserError)
-    if not all_finite(torch.tensor(float("nan") if broken else 0.0)):
-        raise_if_any(str(batch) if isinstance(batch, UserError) else None)
-    return batch  # type: ignore[return-value]
+    problem = str(batch) if isinstance(batch, UserError) else None
+    # One number tells whether all is well; words travel only if it is not.
+    if not all_finite(torch.tensor(0.0 if problem is None else torch.nan, device=device)):
+        raise_if_any(problem)
+    return cast(Batch, batch).to(device)
 
 
 def compare(forward: Any, batch: Batch) -> tuple[Features, Columns, torch.Tensor]:

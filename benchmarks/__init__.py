@@ -1,0 +1,1 @@
+"""Speed of hnc_ds beside the peers' ways of doing the same. Not installed with the package."""

@@ -1,0 +1,39 @@
+"""What a measurement was made on: machine, versions, date. No names of hosts or users."""
+
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import hnc_ds
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "webdataset", "pillow", "numpy", "msgspec")
+
+
+def facts() -> dict[str, str]:
+    """By title, in the order in which they are told."""
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _processor(),
+        "cores": str(_cores()),
+        "load before the start": f"{os.getloadavg()[0]:.1f}",
+        "torch threads": "1",
+        "system": f"{platform.system()} {platform.machine()}",
+        "Python": platform.python_version(),
+        "hnc_ds": hnc_ds.__version__,
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The model's name as the kernel tells it, else as the platform does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

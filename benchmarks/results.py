@@ -1,0 +1,100 @@
+"""Measurements as JSON, with every round, and as a Markdown page of medians. No measuring here."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.timing import Comparison, Spread
+
+HEAD = """# Speed
+
+Written by `make bench`; every round is in RESULTS.json. Cells are medians over the rounds and, in
+brackets, smallest and largest. The ways took turns, A B A B; the last column compares them round
+by round, by the clock that its title names. CPU seconds are those of all threads and processes of
+a way: another job on the machine lengthens them less than it does seconds on the wall.
+"""
+QUICK = "\n**A quick run, to see that everything works: the numbers mean nothing.**\n"
+CLOCKS = {"wall": "time", "cpu": "CPU time"}
+
+
+def as_json(machine: Mapping[str, str], found: Mapping[str, Comparison], quick: bool) -> str:
+    """Everything that was measured."""
+    measurements = {name: _as_values(comparison) for name, comparison in found.items()}
+    content = {"machine": dict(machine), "quick": quick, "measurements": measurements}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def as_markdown(
+    machine: Mapping[str, str],
+    titles: Mapping[str, str],
+    found: Mapping[str, Comparison],
+    quick: bool,
+) -> str:
+    """The page that people read."""
+    told = "".join(f"\n| {fact} | {value} |" for fact, value in machine.items())
+    sections = "".join(section(titles[name], comparison) for name, comparison in found.items())
+    return f"{HEAD}{QUICK * quick}\n| | |\n|---|---|{told}\n{sections}"
+
+
+def section(title: str, comparison: Comparison) -> str:
+    """One measurement: table, checks, notes."""
+    unit = f"{comparison.items}/s" if comparison.count else "s"
+    cpu_unit = f"{comparison.items}/CPU s" if comparison.count else "CPU s"
+    rounds = len(comparison.timings[comparison.baseline])
+    faster = f"times as fast ({CLOCKS[comparison.clock]})"
+    lines = [
+        f"\n## {title}\n",
+        f"| {rounds} round{'s' * (rounds > 1)} | {unit} | {cpu_unit} | {faster} |",
+        "|---|---|---|---|",
+        *(_row(comparison, way) for way in comparison.timings),
+        "",
+        *(f"* {note}" for note in comparison.notes),
+        *(
+            f"* {'Checked' if check.holds else '**FAILED**'}: {check.what}: {check.found:.2g}, "
+            f"allowed {check.allowed:.2g}."
+            for check in comparison.checks
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(comparison: Comparison, way: str) -> str:
+    compared = "1" if way == comparison.baseline else _cell(comparison.speed_up(way))
+    wall, cpu = (_cell(comparison.measured(way, clock)) for clock in ("wall", "cpu"))
+    return f"| {way} | {wall} | {cpu} | {compared} |"
+
+
+def _cell(values: Spread) -> str:
+    return f"{_number(values.median)} ({_number(values.low)} - {_number(values.high)})"
+
+
+def _number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _as_values(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "items": comparison.items,
+        "count": comparison.count,
+        "clock": comparison.clock,
+        "baseline": comparison.baseline,
+        "ways": {
+            way: {
+                "wall_seconds": [timing.wall for timing in timings],
+                "cpu_seconds": [timing.cpu for timing in timings],
+                "times_as_fast": comparison.speed_up(way)._asdict(),
+            }
+            for way, timings in comparison.timings.items()
+        },
+        "checks": [
+            {
+                "what": check.what,
+                "found": check.found,
+                "allowed": check.allowed,
+                "holds": check.holds,
+            }
+            for check in comparison.checks
+        ],
+        "notes": list(comparison.notes),
+    }

@@ -1,0 +1,106 @@
+"""Measure our ways against the peers', one after the other, and write RESULTS.md and RESULTS.json.
+
+    python benchmarks/run.py                  all: some minutes on two cores (make bench)
+    python benchmarks/run.py text loader      these, on the terminal alone
+    python benchmarks/run.py --quick          all, in seconds; the numbers mean nothing
+
+A measurement is a file beside this one with ``measure(folder, quick) -> Comparison``, and a line
+in the table. Nothing heavy is imported at the top: worker processes import this file as well.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:  # started by path: find benchmarks and hnc_ds
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import cast
+
+import tyro
+
+from benchmarks.machine import facts
+from benchmarks.results import as_json, as_markdown, section
+from benchmarks.timing import Comparison
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.whole_files import write_whole
+
+MEASUREMENTS = {
+    "text": "Text tower: captions forward and backward",
+    "loader": "Loader: JPEGs in a tar to training crops of 224 pixels",
+    "captions": "Captions: scene graphs to captions and hard negatives",
+    "pack": "Pack: JPEGs and captions to tar shards",
+    "resume": "Resume: seconds to the first batch in the middle of an epoch",
+}
+"""What each file measures. The order is that of the page."""
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure speed beside the peers' ways."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which; all when none is named."""
+
+    quick: bool = False
+    """Tiny inputs, few rounds: whether it works, not how fast."""
+
+    out: Path | None = None
+    """Folder for RESULTS.md and RESULTS.json; benchmarks/ for a full run of all, else none."""
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name not in MEASUREMENTS:
+                raise UserError(
+                    f"unknown measurement '{name}'{did_you_mean(name, MEASUREMENTS)}; "
+                    f"there are {', '.join(MEASUREMENTS)}"
+                )
+
+
+def run(settings: Settings) -> bool:
+    """Measure, print, write; returns whether all checks hold."""
+    machine = facts()
+    found: dict[str, Comparison] = {}
+    for name in settings.names or MEASUREMENTS:
+        print(f"measuring {name} ...", flush=True)
+        found[name] = measure(name, settings.quick)
+        print(section(MEASUREMENTS[name], found[name]), flush=True)
+    out = settings.out or (None if settings.names or settings.quick else HERE)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "RESULTS.json", as_json(machine, found, settings.quick).encode())
+        page = as_markdown(machine, MEASUREMENTS, found, settings.quick)
+        write_whole(out / "RESULTS.md", page.encode())
+        print(f"wrote {out / 'RESULTS.md'} and RESULTS.json")
+    return all(check.holds for comparison in found.values() for check in comparison.checks)
+
+
+def measure(name: str, quick: bool) -> Comparison:
+    """One measurement, in a folder that is gone afterwards; what stages print is not shown."""
+    module = import_module(f"benchmarks.{name}")
+    with (
+        tempfile.TemporaryDirectory(prefix="hnc_ds-bench-") as folder,
+        redirect_stdout(StringIO()),
+        redirect_stderr(StringIO()),
+    ):
+        return cast(Comparison, module.measure(Path(folder), quick))
+
+
+def main() -> int:
+    """0, 1 when ways that should agree do not, 2 for what the user can mend."""
+    try:
+        return 0 if run(tyro.cli(Settings)) else 1
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

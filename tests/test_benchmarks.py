@@ -1,0 +1,105 @@
+"""The benchmarks run, agree where they should, and compute right. No test here looks at a speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.results import as_markdown
+from benchmarks.run import MEASUREMENTS, Settings
+from benchmarks.timing import Check, Clock, Comparison, Timing, alternate, timed
+from hnc_ds.errors import UserError
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def compared(clock: Clock = "wall", count: int | None = 12, found: float = 0.0) -> Comparison:
+    """Ours against theirs in three rounds: 2, 4 and 3 times as fast on the wall, 5 by CPU time."""
+    return Comparison(
+        clock=clock,
+        baseline="theirs",
+        timings={
+            "ours": (Timing(1, 1), Timing(2, 1), Timing(3, 1)),
+            "theirs": (Timing(2, 5), Timing(8, 5), Timing(9, 5)),
+        },
+        checks=(Check("difference", found, 0.5),),
+        notes=("A note.",),
+        items="images",
+        count=count,
+    )
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a quick run of all measurements, started by path, wrote to."""
+    out = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "benchmarks/run.py", "--quick", "--out", str(out)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_every_measurement_gives_positive_times_and_its_ways_agree(quick_run: Path) -> None:
+    content: dict[str, Any] = json.loads((quick_run / "RESULTS.json").read_text())
+    assert list(content["measurements"]) == list(MEASUREMENTS)
+    for name, measured in content["measurements"].items():
+        assert measured["baseline"] in measured["ways"], name
+        assert measured["checks"], name
+        assert all(check["found"] <= check["allowed"] for check in measured["checks"]), name
+        for way in measured["ways"].values():
+            assert len(way["wall_seconds"]) == len(way["cpu_seconds"]) >= 1
+            assert min(way["wall_seconds"] + way["cpu_seconds"]) > 0, name
+
+
+def test_the_page_says_machine_versions_and_that_a_quick_run_means_nothing(quick_run: Path) -> None:
+    page = (quick_run / "RESULTS.md").read_text()
+    for fact in ("date", "processor", "cores", "torch threads", "torch", "webdataset"):
+        assert f"| {fact} | " in page
+    for title in MEASUREMENTS.values():
+        assert f"## {title}" in page
+    assert "mean nothing" in page
+
+
+def test_speeds_are_compared_round_by_round() -> None:
+    assert compared("wall").speed_up("ours") == (3, 2, 4)
+    assert compared("cpu").speed_up("ours") == (5, 5, 5)
+
+
+def test_with_a_count_the_measure_is_items_per_second_else_seconds() -> None:
+    assert compared(count=12).measured("ours", "wall") == (6, 4, 12)
+    assert compared(count=None).measured("ours", "wall") == (2, 1, 3)
+
+
+def test_the_page_has_medians_ranges_and_failed_checks() -> None:
+    page = as_markdown({"cores": "2"}, {"name": "A title"}, {"name": compared(found=0.6)}, False)
+    assert "| ours | 6 (4 - 12) | 12 (12 - 12) | 3 (2 - 4) |" in page
+    assert "**FAILED**: difference: 0.6, allowed 0.5." in page
+    assert "mean nothing" not in page
+
+
+@pytest.mark.parametrize(("found", "holds"), [(0.5, True), (0.51, False), (float("nan"), False)])
+def test_a_check_holds_up_to_what_is_allowed(found: float, holds: bool) -> None:
+    assert Check("difference", found, 0.5).holds is holds
+
+
+def test_ways_take_turns_after_a_turn_that_does_not_count() -> None:
+    turns: list[str] = []
+    ways = {name: lambda name=name: turns.append(name) for name in "AB"}
+    timings = alternate(ways, rounds=3)
+    assert "".join(turns) == "AB" + "ABABAB"
+    assert [len(timings[name]) for name in "AB"] == [3, 3]
+
+
+def test_cpu_time_includes_child_processes() -> None:
+    work = [sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"]
+    assert timed(lambda: subprocess.run(work, check=True)).cpu >= 0.25
+
+
+def test_an_unknown_measurement_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'loader'"):
+        Settings(names=("loadr",))

@@ -1,0 +1,245 @@
+"""Training in this process: what is written, what is refused, and in which words."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hnc_ds.checkpoint import complete_checkpoints, load_trained
+from hnc_ds.shards.format import read_shard_index
+from hnc_ds.train import main, parse
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def deepspeed_config(tmp_path: Path) -> Path:
+    config = json.loads((ROOT / "ds_configs" / "cpu.json").read_text())
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(config | {"train_batch_size": 16}))
+    return path
+
+
+@pytest.fixture
+def arguments(deepspeed_config: Path, scene_shards: Path, tmp_path: Path) -> list[str]:
+    return [
+        *("--deepspeed_config", str(deepspeed_config)),
+        *("--shards", str(scene_shards / "train")),
+        *("--run", str(tmp_path / "run")),
+        *("--steps", "4", "--log_every", "2", "--workers", "0"),
+    ]
+
+
+def changed(arguments: list[str], **flags: object) -> list[str]:
+    """The arguments with other values for some flags."""
+    found = list(arguments)
+    for name, value in flags.items():
+        if f"--{name}" in found:
+            found[found.index(f"--{name}") + 1] = str(value)
+        else:
+            found += [f"--{name}", *str(value).split()]
+    return found
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that training ends with; nothing else may come of it."""
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--alpha", "2", "--unrelated_negatives", "1"]) == 0
+    run = tmp_path / "run"
+    settings = json.loads((run / "config.json").read_text())
+    assert settings["settings"]["loss"]["alpha"] == 2
+    assert settings["deepspeed"]["train_batch_size"] == 16
+    assert {"torch", "deepspeed", "open_clip_torch"} <= settings["versions"].keys()
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    for line in lines:
+        assert line["loss"] == pytest.approx(
+            line["loss/image_to_text"] + line["loss/text_to_image"], rel=1e-6
+        )
+        assert 0 <= line["hard_negative_accuracy"] <= 1
+        assert 0 < line["padding_share"] < 1
+        assert line["alpha"] == 2
+        assert line["temperature"] == pytest.approx(0.07, rel=0.01)
+        named = {name for name in line if name.startswith("hard_negative_accuracy/")}
+        assert "hard_negative_accuracy/swap" in named
+    assert list((run / "tensorboard").glob("events.*"))
+    assert [path.name for path in complete_checkpoints(run)] == ["step-000004"]
+    load_trained(run, torch.device("cpu"))
+
+
+def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    """With alpha 0 the hard negatives drawn make no difference to the losses."""
+    runs = {}
+    for name, hard in (("none", 0), ("four", 4)):
+        run = tmp_path / name
+        assert main(changed(arguments, run=run, alpha=0, hard_negatives=hard, log_every=4)) == 0
+        runs[name] = load_trained(run, torch.device("cpu"))
+    assert (tmp_path / "four" / "log.jsonl").read_text() != ""
+    one, other = (model.towers.visual.conv1.weight for model in runs.values())
+    # The draws of a visit follow one another, so the positives agree only with equal K.
+    assert one.shape == other.shape
+    again = tmp_path / "again"
+    assert main(changed(arguments, run=again, alpha=0, log_every=1)) == 0
+    every_step = load_trained(again, torch.device("cpu")).towers.visual.conv1.weight
+    torch.testing.assert_close(every_step, other, atol=1e-6, rtol=1e-5)
+
+
+def test_settings_of_a_run_repeat_it_and_flags_override_them(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--alpha", "3", "--negative_types", "swap", "1"]) == 0
+    config = str(tmp_path / "run" / "config.json")
+    again = parse(["--config", config, "--steps", "9"])
+    assert again.loss.alpha == 3
+    assert again.data.negative_types == {"swap": 1.0}
+    assert (again.steps, again.run, again.resume) == (9, None, False)
+    assert main(["--config", config, "--run", str(tmp_path / "again")]) == 0
+    logs = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").open()]
+        for name in ("run", "again")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -> None:
+    assert main([*arguments, "--tau", "0.05"]) == 0
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["temperature"] == pytest.approx(0.05) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"shards": "nowhere"}, "nowhere: no such folder; make shards with 'hnc-ds pack"),
+        ({"model": "ViT-B-33"}, "model 'ViT-B-33' is not one of open_clip's; did you mean"),
+        ({"pretrained": "nix"}, "pretrained 'nix' is neither a file nor a tag of tiny"),
+        ({"deepspeed_config": "nix.json"}, "no DeepSpeed config at nix.json; give a file or one"),
+        ({"negative_types": "swop 1"}, "no negatives of type 'swop'; did you mean 'swap'?"),
+        ({"alpha": -1}, "alpha is -1.0; it must be 0 or more"),
+        ({"tau": 0}, "tau is 0.0; it must lie between 0.01 and 10"),
+        ({"config": "nowhere/config.json"}, "nowhere: not a run folder"),
+    ],
+)
+def test_bad_settings_are_one_line_and_no_run(
+    flags: dict[str, Any],
+    message: str,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in refusal(changed(arguments, **flags), capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_not_overwritten(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("kept")
+    assert "exists; choose another --run, or add --resume" in refusal(arguments, capsys)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_an_unknown_setting_in_a_config_file_is_refused_with_the_nearest(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"settings": {"loss": {"alfa": 1}}}))
+    line = refusal([*arguments, "--config", str(tmp_path / "config.json")], capsys)
+    assert "config.json.loss: unknown setting 'alfa'; did you mean 'alpha'?" in line
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "index.json").unlink(), "holds no index.json, so packing did not finish"),
+        (lambda f: (f / "shard-000000.tar").unlink(), "missing, but index.json lists it"),
+        (lambda f: (f / "shard-000000.json").write_text("{}"), "not a shard index"),
+        (lambda f: truncate(f / "shard-000000.tar"), "it is truncated or was changed"),
+    ],
+)
+def test_damaged_shards_are_refused_before_anything_is_trained(
+    damage: Any,
+    message: str,
+    arguments: list[str],
+    scene_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(scene_shards / "train", tmp_path / "shards")
+    damage(tmp_path / "shards")
+    assert message in refusal(changed(arguments, shards=tmp_path / "shards"), capsys)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("corrupt", [1, 0])
+def test_more_than_one_percent_of_corrupt_pictures_is_refused(
+    corrupt: int,
+    arguments: list[str],
+    scene_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One of 96 is more than 1 %."""
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    with (folder / "shard-000000.tar").open("r+b") as tar:
+        for offsets in read_shard_index(folder, "shard-000000.tar").samples[:corrupt]:
+            tar.seek(offsets.image_offset)
+            tar.write(b"\0" * offsets.image_bytes)
+    settings = changed(arguments, shards=folder, steps=6)  # one epoch
+    if corrupt:
+        line = refusal(settings, capsys)
+        assert "1 of 96 pictures cannot be decoded" in line
+        assert "shard-000000.tar:" in line
+    else:
+        assert main(settings) == 0
+
+
+TRAIN_WITH_LITTLE_ROOM = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: an error, not a signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+from hnc_ds.train import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_stops_a_run_with_one_line_and_it_can_be_resumed(
+    arguments: list[str], tmp_path: Path
+) -> None:
+
+    assert main(changed(arguments, steps=2)) == 0
+    before = complete_checkpoints(tmp_path / "run")
+    longer = changed(arguments, steps=4)
+    stopped = subprocess.run(
+        [sys.executable, "-c", TRAIN_WITH_LITTLE_ROOM, *longer, "--resume"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 2, stopped.stderr
+    last = stopped.stderr.strip().splitlines()[-1]
+    assert "step-000004: cannot be written" in last
+    assert "step-000002 is complete" in last
+    assert complete_checkpoints(tmp_path / "run") == before
+    assert main([*longer, "--resume"]) == 0
+    assert complete_checkpoints(tmp_path / "run")[-1].name == "step-000004"
