@@ -34,7 +34,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
             f"{2 * SIDE_PAIRS + OTHER_RELATIONS} relations, all negative types; start of the "
             "worker processes included.",
             "No peer: the published HNC generator needs tables counted over GQA and a tagger's "
-            "model, and can therefore not be run here.",
+            "model, and is therefore not run.",
         ),
         items="images",
         count=images,

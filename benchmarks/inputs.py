@@ -1,7 +1,7 @@
 """JPEGs like photographs, and folders of them that ``hnc-ds pack`` takes. All seeded.
 
 A photograph's cost is in its size and in its bytes: gradients, soft patches of several sizes and
-fine grain give pictures of 500x375 about 50 KiB at quality 90, as GQA's have.
+fine grain give pictures of 500x375 about 50 KiB at quality 90.
 """
 
 import io

@@ -17,7 +17,7 @@ def facts() -> dict[str, str]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": str(_cores()),
-        "load before the start": f"{os.getloadavg()[0]:.1f}",
+        "load before the start": _load(),
         "torch threads": "1",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
@@ -29,6 +29,13 @@ def facts() -> dict[str, str]:
 def _cores() -> int:
     """Those this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load() -> str:
+    """Processes that wanted to run in the last minute."""
+    load = os.getloadavg()[0]
+    busy = "; the machine was busy, so two workers had less than two cores" * (load > _cores() / 2)
+    return f"{load:.1f}{busy}"
 
 
 def _processor() -> str:

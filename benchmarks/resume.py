@@ -55,7 +55,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
         checks=_right_place(ours(), [per_shard] * shards, step * batch),
         notes=(
             f"{shards} shards of {per_shard} tiny pictures; first batch of {batch}, decoded, "
-            "cropped to 224 pixels and tokenised; one process, files in the page cache; no model is "
+            "cropped to 224 pixels and tokenised; one process, files in the page cache, no model "
             "loaded.",
             "The peer is made as cheap as it can be: shards in a seeded order, no shuffle buffer, "
             "nothing decoded while skipping. Its time grows with what is skipped.",

@@ -39,9 +39,9 @@ def measure(folder: Path, quick: bool) -> Comparison:
         timings=alternate(ways, rounds=2 if quick else 5),
         checks=_agreement(clip, ours, theirs),
         notes=(
-            f"{MODEL}, random weights, fp32; {len(captions)} captions of "
-            f"`hnc-ds generate`, the longest of {trimmed_TL.shape[1]} tokens, {padded_TL.shape[1]} padded; one thread. Tokenising "
-            "is not timed.",
+            f"{MODEL}, random weights, fp32, one thread; {len(captions)} captions of "
+            f"`hnc-ds generate`, the longest of {trimmed_TL.shape[1]} tokens, padded to "
+            f"{padded_TL.shape[1]}. Tokenising is not timed.",
         ),
         items="captions",
         count=len(captions),

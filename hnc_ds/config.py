@@ -305,7 +305,7 @@ class EvaluateConfig:
     """What to call the model in the results; the run's folder name when not given."""
 
     batch: int = 256
-    """Images or captions encoded at once. Scores do not depend on it."""
+    """Images or captions encoded at once. Scores depend on it by rounding only."""
 
     workers: int = field(default_factory=_cores)
     """Processes that read and decode."""
@@ -339,13 +339,13 @@ class DemoConfig:
     scenes: Path = Path("data/demo")
     """Folder for the scenes, captions and shards."""
 
-    train: int = 8000
+    train: int = 12000
     """Training scenes."""
 
     val: int = 500
     """Held-out scenes."""
 
-    steps: int = 600
+    steps: int = 700
     """Of each of the two trainings."""
 
     alpha: float = 4.0

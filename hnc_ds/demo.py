@@ -7,6 +7,7 @@ alpha 0, which is plain CLIP, and with hard negatives. Then measures both on hel
 Stages that are done already are not done again.
 """
 
+import os
 import shlex
 import shutil
 import socket
@@ -95,9 +96,19 @@ def _run(command: list[str], arguments: str) -> None:
     """Show a command as one would type it, and run it."""
     shown = [Path(command[0]).name, *command[1:], *shlex.split(arguments)]
     print(f"\n$ {shlex.join(shown)}", flush=True)
-    status = subprocess.run([*command, *shlex.split(arguments)], check=False).returncode
+    status = subprocess.run(
+        [*command, *shlex.split(arguments)], check=False, env=_environment()
+    ).returncode
     if status:
         raise UserError(f"'{shlex.join(shown[:2])}' stopped with status {status}; see above")
+
+
+def _environment() -> dict[str, str]:
+    """With DeepSpeed told that there is only a CPU, so that it does not warn of it four times."""
+    import torch
+
+    known = {} if torch.accelerator.is_available() else {"DS_ACCELERATOR": "cpu"}
+    return known | os.environ
 
 
 def _beside_python(name: str) -> str:
