@@ -339,13 +339,13 @@ class DemoConfig:
     scenes: Path = Path("data/demo")
     """Folder for the scenes, captions and shards."""
 
-    train: int = 12000
+    train: int = 8000
     """Training scenes."""
 
     val: int = 500
     """Held-out scenes."""
 
-    steps: int = 700
+    steps: int = 1300
     """Of each of the two trainings."""
 
     alpha: float = 4.0

@@ -37,13 +37,13 @@ KNOWN_SECTIONS = frozenset(
         "checkpoint",
         "comms_logger",
         "communication_data_type",
+        "comet",
         "compile",
         "csv_monitor",
         "data_types",
         "disable_allgather",
         "disable_python_gc",
         "dump_state",
-        "expert_parallel",
         "flops_profiler",
         "fp16",
         "fp32_allreduce",
@@ -51,7 +51,6 @@ KNOWN_SECTIONS = frozenset(
         "gradient_allreduce_op",
         "gradient_clipping",
         "gradient_predivide_factor",
-        "load_universal",
         "log_level",
         "memory_breakdown",
         "optimizer",
@@ -59,17 +58,35 @@ KNOWN_SECTIONS = frozenset(
         "scheduler",
         "sparse_gradients",
         "steps_per_print",
+        "tensorboard",
         "timers",
         "torch_autocast",
         "train_batch_size",
         "train_micro_batch_size_per_gpu",
         "wall_clock_breakdown",
+        "wandb",
         "zero_allow_untested_optimizer",
         "zero_force_ds_cpu_optimizer",
         "zero_optimization",
     )
 )
 """Top-level sections that DeepSpeed reads and that mean something here. It ignores all others."""
+
+UNSUPPORTED_SECTIONS = frozenset(
+    (
+        "compression_training",
+        "curriculum_learning",
+        "data_efficiency",
+        "elasticity",
+        "expert_parallel",
+        "hybrid_engine",
+        "pipeline",
+        "sequence_parallel_size",
+        "tensor_parallel",
+        "weight_quantization",
+    )
+)
+"""Sections by which DeepSpeed would train something else than what this project computes."""
 
 AUTO = "auto"
 """scheduler.params.total_num_steps may be this: the steps of the run."""
@@ -107,6 +124,8 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a DeepSpeed config; it must be a JSON object")
     for section in config:
+        if section in UNSUPPORTED_SECTIONS:
+            raise UserError(f"{path}: section '{section}' is not supported here; remove it")
         if section not in KNOWN_SECTIONS:
             raise UserError(
                 f"{path}: unknown section '{section}'; DeepSpeed would ignore it"

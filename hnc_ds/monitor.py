@@ -98,6 +98,7 @@ class Monitor:
         self._types, self._batch, self._cost, self._steps = negative_types, batch, cost, steps
         self._device = device
         self._lines = 0
+        self._similarities: Similarities | None = None
         self._log = run / "log.jsonl"
         self._writer: SummaryWriter | None = None
         if rank() == 0:
@@ -131,7 +132,7 @@ class Monitor:
         ):
             self._add(name, value.detach())
         used_T = token_TL.argmax(dim=1) + 1  # the end token has the largest number
-        self._add("tokens", used_T.float() * 0 + token_TL.shape[1])
+        self._add("tokens", torch.full_like(used_T, token_TL.shape[1]))
         self._add("padding_share", 1 - used_T / token_TL.shape[1])
         similarities = measure_similarities(features, columns)
         self._similarities = similarities
@@ -215,7 +216,7 @@ class Monitor:
             for name, value in line.items():
                 if name != "step":
                     writer.add_scalar(name, value, step)
-            if self._lines % HISTOGRAM_EVERY == 0:
+            if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
                 for part, values in self._similarities._asdict().items():
                     if values.numel():
                         writer.add_histogram(

@@ -69,6 +69,7 @@ def test_a_missing_config_names_the_shipped_ones(tmp_path: Path) -> None:
     [
         ({"zero_optimisation": {}}, "unknown section 'zero_optimisation'; DeepSpeed would ignore"),
         ({"hnc": {}}, "unknown section 'hnc'"),
+        ({"pipeline": {"stages": 2}}, "section 'pipeline' is not supported here; remove it"),
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps is 2"),
         ({"zero_optimization": {"stage": 0}, "bf16": {"enabled": True}}, "stage to 1, 2 or 3"),
         ({"optimizer": None}, "no optimizer"),
