@@ -5,13 +5,13 @@ they live in ds_configs/*.json and nowhere else.
 """
 
 import os
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import tyro
 
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError
 
 
 def _at_least(minimum: float, **values: float) -> None:
@@ -356,50 +356,3 @@ class DemoConfig:
 
     seed: int = 0
     """Of scenes, captions, start weights and order."""
-
-
-Settings = TypeVar("Settings")
-
-
-def to_json(settings: Any) -> dict[str, Any]:
-    """The fields of a settings object as JSON values, by name, nested as they are."""
-    return {name: _json_value(value) for name, value in asdict(settings).items()}
-
-
-def updated(settings: Settings, values: dict[str, Any], where: str) -> Settings:
-    """A copy of the settings with values as ``to_json`` writes them.
-
-    Args:
-        settings: A dataclass of this file.
-        values: By field name; fields that are not named stay as they are.
-        where: File and place of the values, for errors.
-
-    Raises:
-        UserError: An unknown name, or a value that the settings refuse.
-    """
-    known = {entry.name for entry in fields(settings)}  # type: ignore[arg-type]
-    changed: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"{where}: unknown setting '{name}'{did_you_mean(name, known)}")
-        current = getattr(settings, name)
-        if is_dataclass(current):
-            changed[name] = updated(current, value, f"{where}.{name}")
-        elif name in PATHS and value is not None:
-            changed[name] = Path(value)
-        else:
-            changed[name] = value
-    try:
-        return replace(settings, **changed)  # type: ignore[type-var]
-    except (UserError, TypeError) as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-PATHS = frozenset({"deepspeed_config", "run", "config", "shards"})
-"""Settings of a training run that are paths."""
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _json_value(part) for name, part in value.items()}
-    return str(value) if isinstance(value, Path) else value

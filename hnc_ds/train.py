@@ -16,6 +16,7 @@ if __name__ == "__main__" and not __package__:  # started by path, not by -m
     # `import hnc_ds` works uninstalled and none of our files hides a library's module.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +37,8 @@ from hnc_ds.checkpoint import (
     refuse_existing,
     start_run,
 )
-from hnc_ds.config import ScenesConfig, TrainConfig, to_json, updated
+from hnc_ds.config import ScenesConfig, TrainConfig
+from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
     all_finite,
     first_to_speak,
@@ -50,19 +52,13 @@ from hnc_ds.distributed import (
     together,
     world_size,
 )
-from hnc_ds.engine import (
-    Engine,
-    find_deepspeed_config,
-    is_accelerated,
-    read_deepspeed_config,
-    resolve,
-    start_process_group,
-)
+from hnc_ds.engine import Engine, is_accelerated, start_process_group
 from hnc_ds.errors import UserError
 from hnc_ds.loss import Columns, Features, LossTerms, contrastive_loss, other_true_pairs
 from hnc_ds.model import Clip, forward_cost, load_model
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
+from hnc_ds.settings_file import to_json, updated
 from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
 
 DEFAULT_SCENES = Path("data/scenes")
@@ -156,6 +152,7 @@ def _train(config: TrainConfig, run: Path, shards: Path, deepspeed: dict[str, An
         "deepspeed": deepspeed,
         "ranks": world_size(),
         "versions": {name: version(name) for name in ("torch", "deepspeed", "open_clip_torch")},
+        "commit": _commit(),
     }
     on_rank_zero(partial(start_run, run, record))
     cost = Cost(*forward_cost(clip))
@@ -174,6 +171,20 @@ def _train(config: TrainConfig, run: Path, shards: Path, deepspeed: dict[str, An
         engine.device,
     )
     _loop(config, run, engine, data, monitor, start)
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from; None where it is installed."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git
+        return None
+    return asked.stdout.strip() or None
 
 
 def _newest(run: Path, resume: bool) -> Saved | None:

@@ -63,6 +63,7 @@ def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     assert settings["settings"]["loss"]["alpha"] == 2
     assert settings["deepspeed"]["train_batch_size"] == 16
     assert {"torch", "deepspeed", "open_clip_torch"} <= settings["versions"].keys()
+    assert "commit" in settings
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:

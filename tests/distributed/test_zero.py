@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from hnc_ds.config import DataConfig, ModelConfig
+from hnc_ds.deepspeed_config import resolve
 from hnc_ds.distributed import from_rank_zero, rank, world_size
-from hnc_ds.engine import Engine, resolve
+from hnc_ds.engine import Engine
 from hnc_ds.loss import contrastive_loss
 from hnc_ds.model import Clip, load_model
 from hnc_ds.shards.loader import Batch, TrainingData

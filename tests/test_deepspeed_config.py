@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hnc_ds.engine import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.errors import UserError
 
 GOOD: dict[str, Any] = {
