@@ -345,10 +345,10 @@ class DemoConfig:
     val: int = 500
     """Held-out scenes."""
 
-    steps: int = 1300
+    steps: int = 1400
     """Of each of the two trainings."""
 
-    alpha: float = 4.0
+    alpha: float = 2.0
     """Weight of the hard negatives in the second training; the first has 0."""
 
     ranks: int = 2

@@ -22,7 +22,7 @@ from hnc_ds.config import DemoConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import Result
 
-SCENES = "--size 64 --objects 2 2 --shapes 4 --colours 6 --patterned 0 --namesakes 0 --overlaps 0"
+SCENES = "--size 64 --objects 2 2 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
 """Two plain shapes a picture: enough to ask which is where, few enough to learn in minutes."""
 
 NAMES = "--described 1 --by-colour 1"
