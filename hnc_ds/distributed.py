@@ -5,6 +5,7 @@ and a gather returns its input. Nothing else in hnc_ds may import torch.distribu
 is the only place to look when ranks disagree.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 def enter(backend: str, local_rank: int) -> None:
     """Join the process group that a launcher described in the environment, or be one alone.
+
+    Left when the process ends, not before: DeepSpeed keeps groups of its own that must stay
+    valid for another run in the same process.
 
     Args:
         backend: 'nccl' or 'gloo'.
@@ -35,6 +39,8 @@ def enter(backend: str, local_rank: int) -> None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
         store = dist.HashStore()  # type: ignore[attr-defined]  # there, but not in its stubs
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
+
+    atexit.register(leave)
 
 
 def rank() -> int:

@@ -45,7 +45,6 @@ from hnc_ds.distributed import (
     from_every_rank,
     gather_constants,
     gather_rows,
-    leave,
     on_rank_zero,
     raise_if_any,
     rank,
@@ -84,13 +83,10 @@ def train(config: TrainConfig) -> Path:
     path = find_deepspeed_config(config.deepspeed_config)
     written = read_deepspeed_config(path)
     start_process_group()
-    try:
-        deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
-        config, run, shards = on_rank_zero(partial(_settle, config, deepspeed))
-        _train(config, run, shards, deepspeed)
-        return run
-    finally:
-        leave()
+    deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
+    config, run, shards = on_rank_zero(partial(_settle, config, deepspeed))
+    _train(config, run, shards, deepspeed)
+    return run
 
 
 def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig, Path, Path]:
