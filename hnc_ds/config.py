@@ -345,7 +345,7 @@ class DemoConfig:
     val: int = 500
     """Held-out scenes."""
 
-    steps: int = 1400
+    steps: int = 1300
     """Of each of the two trainings."""
 
     alpha: float = 2.0
