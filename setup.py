@@ -45,7 +45,6 @@ setup(
         "dev": [
             "matplotlib>=3.8",
             "jinja2>=3.1",
-            "build>=1.2",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.13",
