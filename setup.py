@@ -19,7 +19,7 @@ setup(
     package_dir={"hnc_ds.ds_configs": "ds_configs"},
     package_data={
         "hnc_ds": ["model_configs/*.json", "py.typed"],
-        "hnc_ds.captions": ["vocabulary/*"],
+        "hnc_ds.captions.language": ["vocabulary/*"],
         "hnc_ds.ds_configs": ["*.json"],
         "hnc_ds.report": ["*.css", "*.jinja"],
     },
@@ -40,6 +40,8 @@ setup(
         "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
     ],
     extras_require={
+        "audit": ["scikit-learn>=1.5"],
+        "negclip": ["HanTa>=1.2.1,<1.3"],  # its English model lies in its package
         "llava": ["transformers>=4.50"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [
@@ -50,7 +52,8 @@ setup(
             "mypy>=1.13",
             "pytest>=8.2",
             "ruff>=0.9",
-            "scikit-learn>=1.5",  # its package holds photographs
+            "scikit-learn>=1.5",  # also for its photographs
+            "HanTa>=1.2.1,<1.3",
         ],
     },
     entry_points={"console_scripts": ["hnc-ds=hnc_ds.cli:main"]},

@@ -14,9 +14,12 @@ from hnc_ds.config import (
     EvaluateConfig,
     GenerateConfig,
     InspectConfig,
+    MineConfig,
     PackConfig,
     ReportConfig,
     ScenesConfig,
+    SwapWordsConfig,
+    TablesConfig,
     TrainConfig,
 )
 from hnc_ds.errors import UserError
@@ -38,6 +41,20 @@ def generate(config: Annotated[GenerateConfig, Flat]) -> None:
     generate(config)
 
 
+def tables(config: Annotated[TablesConfig, Flat]) -> None:
+    """Count names, attributes and relations of training graphs."""
+    from hnc_ds.captions.tables import write_tables
+
+    write_tables(config)
+
+
+def swap_words(config: Annotated[SwapWordsConfig, Flat]) -> None:
+    """Make NegCLIP's and Structure-CLIP's word swaps from a list of captions."""
+    from hnc_ds.captions.swap_words import swap_words
+
+    swap_words(config)
+
+
 def pack(config: Annotated[PackConfig, Flat]) -> None:
     """Pack images and captions into WebDataset tar shards."""
     from hnc_ds.shards.pack import pack
@@ -46,10 +63,22 @@ def pack(config: Annotated[PackConfig, Flat]) -> None:
 
 
 def inspect(config: Annotated[InspectConfig, Flat]) -> None:
-    """Show what shards hold: counts per negative type, and a picture of samples."""
+    """Show what shards or captions hold: counts per negative type, and samples."""
+    if config.shards.is_file():
+        from hnc_ds.captions.contents import inspect_captions
+
+        inspect_captions(config)
+        return
     from hnc_ds.shards.contents import inspect_shards
 
     inspect_shards(config)
+
+
+def mine(config: Annotated[MineConfig, Flat]) -> None:
+    """Find similar images, so that training batches can hold them (--similar)."""
+    from hnc_ds.evaluation.mine import mine
+
+    mine(config)
 
 
 def train(config: Annotated[TrainConfig, Flat]) -> None:
@@ -84,8 +113,11 @@ def demo(config: Annotated[DemoConfig, Flat]) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "scenes": scenes,
     "generate": generate,
+    "tables": tables,
+    "swap-words": swap_words,
     "pack": pack,
     "inspect": inspect,
+    "mine": mine,
     "train": train,
     "evaluate": evaluate,
     "report": report,

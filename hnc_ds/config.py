@@ -26,6 +26,9 @@ def _share(**values: float) -> None:
             raise UserError(f"{name} is {value}; it must lie between 0 and 1")
 
 
+_REQUIRED = tyro.conf.arg(help_behavior_hint="(required, but for --check)")
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -87,23 +90,93 @@ class ScenesConfig:
 class GenerateConfig:
     """How captions are made from scene graphs (hnc_ds/captions)."""
 
-    scene_graphs: Path
+    scene_graphs: Annotated[Path, _REQUIRED] = Path()
     """GQA's train_sceneGraphs.json or val_sceneGraphs.json, or a file of that layout (.gz too)."""
+
+    out: Annotated[Path, _REQUIRED] = Path()
+    """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
+
+    types: tuple[str, ...] = ()
+    """Negative types to make, or families of them: hnc, swaps, negclip, structure_clip. When none
+    is named: hnc and swaps."""
+
+    per_image: int = 48
+    """Most caption groups of an image. No predicate takes more than a quarter of the places for
+    relations: left and right are 89 % of GQA's."""
+
+    tables: Path | None = None
+    """Frequencies of the training graphs, from 'hnc-ds tables': attributes are also drawn as often
+    as things have them, and exchanges that nobody would say are left out."""
+
+    open_world: bool = False
+    """Also write negatives that are only not annotated as true. They are tagged, and a training
+    draws them less often (--open_world_weight)."""
+
+    by_colour: float = 2 / 3
+    """How often a noun's attribute is its colour, where it has one."""
+
+    hnc_json: Path | None = None
+    """Also write the captions in the layout of the released HNC files, .json or .json.gz."""
+
+    audit: bool = False
+    """Measure how far text alone gives the label away, and add it to the statistics. Takes minutes
+    on a large file and needs hnc_ds[audit]."""
+
+    seed: int = 0
+    """Same seed, same bytes."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace an existing file of captions."""
+
+    check: Path | None = None
+    """Only say whether this file of scene graphs is complete; needs no other flag."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, per_image=self.per_image, workers=self.workers)
+        _share(by_colour=self.by_colour)
+        if self.check is None and Path() in (self.scene_graphs, self.out):
+            raise UserError("generate: give --scene-graphs and --out, or only --check FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesConfig:
+    """How often things, attributes and relations occur (hnc_ds/captions/tables.py)."""
+
+    scene_graphs: Path
+    """GQA's train_sceneGraphs.json, or a file of that layout (.gz too)."""
+
+    out: Path
+    """tables.json or tables.json.gz."""
+
+    any_split: bool = False
+    """Also count a file whose name says validation or test."""
+
+    overwrite: bool = False
+    """Replace existing tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapWordsConfig:
+    """Word swaps from a list of captions (hnc_ds/captions/swap_words.py)."""
+
+    captions: Path
+    """COCO's captions_*.json, Karpathy's dataset_*.json, a CSV or TSV with a header, or JSON Lines;
+    .gz too."""
 
     out: Path
     """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
 
+    split: tuple[str, ...] = ()
+    """Of Karpathy's file, the splits to read: train restval; all when none is named."""
+
     types: tuple[str, ...] = ()
-    """Negative types to make; all of them when none is named."""
+    """Word swaps to make; all of them when none is named."""
 
-    per_image: int = 48
-    """Most caption groups of an image. Left/right are 89 % of GQA's relations."""
-
-    described: float = 2 / 3
-    """How often the ends of a relation are named with an attribute they have, 'the red star'."""
-
-    by_colour: float = 2 / 3
-    """How often that attribute is the colour, where there is one."""
+    per_caption: int = 3
+    """Most negatives of a caption; of one type never more than one."""
 
     seed: int = 0
     """Same seed, same bytes."""
@@ -115,8 +188,7 @@ class GenerateConfig:
     """Replace an existing file of captions."""
 
     def __post_init__(self) -> None:
-        _at_least(1, per_image=self.per_image, workers=self.workers)
-        _share(described=self.described, by_colour=self.by_colour)
+        _at_least(1, per_caption=self.per_caption, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,19 +213,22 @@ class PackConfig:
     overwrite: bool = False
     """Replace shards that were packed from something else."""
 
+    check: bool = False
+    """Only say whether captions, images and disk space are complete; write nothing."""
+
     def __post_init__(self) -> None:
         _at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Look into a folder of shards."""
+    """Look into a folder of shards, or a file of captions."""
 
     shards: tyro.conf.Positional[Path]
-    """Folder that 'hnc-ds pack' wrote."""
+    """Folder that 'hnc-ds pack' wrote, or a file of captions."""
 
-    samples: int = 12
-    """Images on the sheet."""
+    samples: int | None = None
+    """Images on the sheet, 12 when not given; of a file, groups per negative type, 10."""
 
     sheet: Path | None = None
     """PNG of samples with their captions; SHARDS/sheet.png when not given."""
@@ -165,7 +240,8 @@ class InspectConfig:
     """Read every shard and compare its sha256 with the index."""
 
     def __post_init__(self) -> None:
-        _at_least(1, samples=self.samples)
+        if self.samples is not None:
+            _at_least(1, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +289,22 @@ class DataConfig:
     """How often each negative type is drawn, relative to the others: swap 2 attribute 1. Types not
     named are not drawn; without any, all types are drawn alike."""
 
+    open_world_weight: float = 0.25
+    """How often a negative that is not proven false ('hnc-ds generate --open-world', 'swap-words')
+    is drawn, relative to a proven one of its type; 0 leaves them out."""
+
     crop: float = 0.9
     """Smallest share of the picture's area that a random training crop keeps; 1 never crops."""
 
     shuffle_shards: int = 16
     """Shards that are mixed with each other at a time; 0 mixes the whole data set."""
+
+    similar: Path | None = None
+    """File of 'hnc-ds mine' for these shards: puts a similar image after each image, so that
+    batches hold pairs that are hard to tell apart."""
+
+    nearest: int = 3
+    """How many of the nearest images the similar one is drawn from; with --similar only."""
 
     workers: int = 1
     """Processes per rank that read and decode; 0 does it in the training process."""
@@ -230,6 +317,8 @@ class DataConfig:
             shuffle_shards=self.shuffle_shards,
             workers=self.workers,
         )
+        _at_least(1, nearest=self.nearest)
+        _share(open_world_weight=self.open_world_weight)
         if not 0 < self.crop <= 1:
             raise UserError(f"crop is {self.crop}; it must be more than 0 and at most 1")
         if any(weight < 0 for weight in self.negative_types.values()) or (
@@ -319,6 +408,44 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    """Find the images most similar to each image (hnc_ds/evaluation/mine.py)."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """A run folder (its newest checkpoint) or one checkpoint folder; or give --model."""
+
+    shards: Path
+    """Shards of 'hnc-ds pack'."""
+
+    out: Path
+    """NAME.safetensors, for the flag --similar of a training."""
+
+    model: str | None = None
+    """An open_clip model name or hf-hub:/local-dir: reference, in place of a run."""
+
+    pretrained: str | None = None
+    """An open_clip tag or a local file of weights for --model."""
+
+    k: int = 8
+    """Similar images kept for each image. NegCLIP draws one of the 3 nearest; with more in the file
+    a training can choose (--nearest)."""
+
+    batch: int = 256
+    """Images encoded at once. Similarities depend on it by rounding only."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes that read and decode."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, k=self.k, batch=self.batch)
+        _at_least(0, workers=self.workers)
+        if (self.run is None) == (self.model is None):
+            raise UserError("mine: give either a run or --model, so that images can be compared")
+        if self.pretrained and self.run:
+            raise UserError("mine: --pretrained belongs to --model; a run has weights of its own")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """Compare runs in one self-contained HTML page."""
 
@@ -348,7 +475,7 @@ class DemoConfig:
     steps: int = 1300
     """Of each of the two trainings."""
 
-    alpha: float = 2.0
+    alpha: float = 3.0
     """Weight of the hard negatives in the second training; the first has 0."""
 
     ranks: int = 2

@@ -37,7 +37,7 @@ class SceneGraph(msgspec.Struct, frozen=True):
     objects: dict[str, SceneObject]
 
 
-class Negative(msgspec.Struct, frozen=True):
+class Negative(msgspec.Struct, frozen=True, omit_defaults=True):
     """A caption that is false of the image and differs minimally from a true one."""
 
     caption: str
@@ -45,15 +45,22 @@ class Negative(msgspec.Struct, frozen=True):
     """How it was made false: a name of NEGATIVE_TYPES or one of the released HNC types."""
     replaced: tuple[str, str] | None = None
     """(words of the positive, words standing in their place); None where the source is silent."""
+    open_world: bool = False
+    """Not proven false: nothing annotated says it is true. Written only where asked for."""
+    objects: tuple[int, ...] = ()
+    """The objects it names, by their places among the image's sorted object ids; () where the
+    source is silent."""
 
 
-class CaptionGroup(msgspec.Struct, frozen=True):
+class CaptionGroup(msgspec.Struct, frozen=True, omit_defaults=True):
     """One true caption and every hard negative made from it. Positives are unique in an image."""
 
     positive: str
     type: str
     """The kind of statement: 'attribute', 'relation', or the released HNC type."""
     negatives: tuple[Negative, ...]
+    objects: tuple[int, ...] = ()
+    """As in Negative."""
 
 
 class ImageCaptions(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ from hnc_ds.checkpoint import (
     refuse_existing,
     start_run,
 )
-from hnc_ds.config import ScenesConfig, TrainConfig
+from hnc_ds.config import DataConfig, ScenesConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
     all_finite,
@@ -59,6 +59,7 @@ from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
 from hnc_ds.settings_file import to_json, updated
 from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
+from hnc_ds.shards.similar import read_neighbours
 
 DEFAULT_SCENES = Path("data/scenes")
 MOST_CORRUPT_SHARE = 0.01
@@ -108,10 +109,11 @@ def _check_same_course(
 ) -> None:
     """Refuse to continue with settings under which the steps done would have been others."""
     now, then = to_json(config), before["settings"]
+    drawn = to_json(DataConfig()) | then["data"]  # what a run of before did not know was off
     pairs = [
         ("seed", now["seed"], then["seed"]),
         ("model", now["model"], then["model"]),
-        *((key, now["data"][key], then["data"][key]) for key in now["data"] if key != "workers"),
+        *((key, now["data"][key], drawn[key]) for key in now["data"] if key != "workers"),
         (
             "train_batch_size",
             deepspeed["train_batch_size"],
@@ -195,6 +197,9 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
         f"images, {world_size()} ranks, steps {start} to {config.steps}, in {config.run}",
         flush=True,
     )
+    if config.data.similar:
+        near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)
+        print(f"train: each image beside one of its {near.described()}", flush=True)
 
 
 def _loop(

@@ -22,7 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def scene_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 96 training and 40 held-out scenes, in train/ and val/; read only."""
     folder = tmp_path_factory.mktemp("scenes")
-    return prepare(ScenesConfig(out=folder, train=96, val=40, size=48, objects=(2, 3), workers=1))
+    # Without namesakes every scene has captions, and is packed.
+    scenes = ScenesConfig(
+        out=folder, train=96, val=40, size=48, objects=(2, 3), namesakes=0, workers=1
+    )
+    return prepare(scenes)
 
 
 @pytest.fixture

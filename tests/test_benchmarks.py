@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.graphs import write_graphs
+from benchmarks.memory import peak_mebibytes
 from benchmarks.results import as_markdown
 from benchmarks.run import MEASUREMENTS, Settings
 from benchmarks.timing import Check, Clock, Comparison, Timing, alternate, timed
+from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
 from hnc_ds.errors import UserError
+from hnc_ds.records import SceneGraph
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -96,6 +100,58 @@ def test_ways_take_turns_after_a_turn_that_does_not_count() -> None:
 def test_cpu_time_includes_child_processes() -> None:
     work = [sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"]
     assert timed(lambda: subprocess.run(work, check=True)).cpu >= 0.25
+
+
+def test_memory_is_that_of_the_command_and_its_children_together() -> None:
+    child = (
+        f"subprocess.Popen([{sys.executable!r}, '-c', \"x = bytearray(2**27); input()\"], stdin=-1)"
+    )
+    own = f"import subprocess, time; child = {child}; x = bytearray(2**27); time.sleep(1)"
+    peak = peak_mebibytes([sys.executable, "-c", f"{own}; child.stdin.close(); child.wait()"])
+    assert 256 < peak < 400
+
+
+def test_a_command_that_fails_is_told_with_what_it_wrote() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        peak_mebibytes([sys.executable, "-c", "raise SystemExit('no graphs')"])
+    assert "no graphs" in raised.value.output
+
+
+def test_random_graphs_are_as_dense_as_gqas_and_left_and_right_agree_with_the_boxes(
+    tmp_path: Path,
+) -> None:
+    counts = ReadCounts()
+    graphs = list(read_scene_graphs(write_graphs(tmp_path / "g.json", 400, seed=0), counts))
+    assert counts.images == 400
+    objects = [found for graph in graphs for found in graph.objects.values()]
+    relations = [relation for found in objects for relation in found.relations]
+    sides = [relation for relation in relations if relation.name.startswith("to the ")]
+    assert 15 < len(objects) / 400 < 18
+    assert 9 < sum(len(found.attributes) for found in objects) / 400 < 12
+    assert 47 < len(relations) / 400 < 54
+    assert 0.87 < len(sides) / len(relations) < 0.91
+    assert all(_lie_as_told(graph) for graph in graphs)
+
+
+def _lie_as_told(graph: SceneGraph) -> bool:
+    """Whether each left and right is true of the boxes' middles, and told from both ends."""
+    told = {
+        (one, relation.name, relation.object)
+        for one, found in graph.objects.items()
+        for relation in found.relations
+    }
+    middle = {one: found.x + found.w / 2 for one, found in graph.objects.items()}
+    return all(
+        middle[one] < middle[other] and (other, "to the right of", one) in told
+        for one, name, other in told
+        if name == "to the left of"
+    )
+
+
+def test_graphs_can_come_again_under_other_ids(tmp_path: Path) -> None:
+    path = write_graphs(tmp_path / "g.json", 7, seed=0, different=3)
+    graphs = [graph.objects for graph in read_scene_graphs(path)]
+    assert [graphs.index(found) for found in graphs] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_an_unknown_measurement_is_refused_with_the_nearest_name() -> None:

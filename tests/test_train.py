@@ -81,23 +81,47 @@ def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     load_trained(run, torch.device("cpu"))
 
 
+def trained(arguments: list[str], run: Path, **flags: object) -> tuple[torch.Tensor, list[Any]]:
+    """All weights after a training in one row, and the lines of its log."""
+    assert main(changed(arguments, run=run, crop=1, **flags)) == 0
+    weights = load_trained(run, torch.device("cpu")).state_dict().values()
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return torch.cat([w.float().flatten() for w in weights]), [json.loads(line) for line in lines]
+
+
 def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
     arguments: list[str], tmp_path: Path
 ) -> None:
-    """With alpha 0 the hard negatives drawn make no difference to the losses."""
-    runs = {}
-    for name, hard in (("none", 0), ("four", 4)):
-        run = tmp_path / name
-        assert main(changed(arguments, run=run, alpha=0, hard_negatives=hard, log_every=4)) == 0
-        runs[name] = load_trained(run, torch.device("cpu"))
-    assert (tmp_path / "four" / "log.jsonl").read_text() != ""
-    one, other = (model.towers.visual.conv1.weight for model in runs.values())
-    # The draws of a visit follow one another, so the positives agree only with equal K.
-    assert one.shape == other.shape
-    again = tmp_path / "again"
-    assert main(changed(arguments, run=again, alpha=0, log_every=1)) == 0
-    every_step = load_trained(again, torch.device("cpu")).towers.visual.conv1.weight
-    torch.testing.assert_close(every_step, other, atol=1e-6, rtol=1e-5)
+    """Alpha 0 draws what alpha 2 draws and measures it, but trains as if there were no negatives.
+
+    Crops are drawn after the negatives of a visit, so without crops another number of negatives
+    leaves pictures and positives as they are.
+    """
+    hard, hard_lines = trained(arguments, tmp_path / "hard", alpha=2, log_every=1)
+    plain, plain_lines = trained(arguments, tmp_path / "plain", alpha=0, log_every=1)
+    skipping, skipping_lines = trained(arguments, tmp_path / "skipping", alpha=0, log_every=4)
+    none, none_lines = trained(arguments, tmp_path / "none", alpha=0, log_every=1, hard_negatives=0)
+
+    # Padding tells captions drawn at every step; the rest is comparable until weights differ.
+    padding = [[line["padding_share"] for line in lines] for lines in (plain_lines, hard_lines)]
+    assert padding[0] == padding[1]
+    untrained = ("similarity/", "loss/text_to_image", "hard_negative_accuracy", "margin")
+    seen = [
+        {name: value for name, value in lines[0].items() if name.startswith(untrained)}
+        for lines in (plain_lines, hard_lines)
+    ]
+    assert seen[0] == pytest.approx(seen[1], abs=1e-6)
+    assert "hard_negative_accuracy" in seen[0]
+    assert hard_lines[0]["loss/image_to_text"] > plain_lines[0]["loss/image_to_text"] + 0.01
+
+    losses = [[line["loss"] for line in lines] for lines in (plain_lines, none_lines)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert not any("hard_negative_accuracy" in line for line in none_lines)
+    # Where no line is due, alpha 0 does not even encode its negatives.
+    assert skipping_lines[0]["hard_negative_accuracy"] == plain_lines[3]["hard_negative_accuracy"]
+    torch.testing.assert_close(plain, skipping, atol=1e-6, rtol=0)
+    torch.testing.assert_close(plain, none, atol=1e-6, rtol=0)
+    assert (plain - hard).abs().max() > 1e-5
 
 
 def test_settings_of_a_run_repeat_it_and_flags_override_them(

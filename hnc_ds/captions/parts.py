@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hnc_ds.errors import UserError
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import whole_file
 
 
 class Parts:
@@ -76,7 +76,8 @@ def write_part(path: Path, content: Iterable[bytes]) -> None:
         UserError: Disk full, no permission; nothing is left behind.
     """
     try:
-        write_whole(path, *content)
+        with whole_file(path) as file:
+            file.writelines(content)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); make room and run it again, "

@@ -28,6 +28,8 @@ from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.sheet import draw_sheet
 
 SHEET_NAME = "sheet.png"
+SAMPLES = 12
+"""Images on the sheet when no other number is asked for."""
 MOST_READ = 2000
 """Samples whose captions are read for the mean lengths; they are spread evenly."""
 
@@ -44,7 +46,8 @@ def inspect_shards(config: InspectConfig) -> None:
     reader = ShardReader(config.shards)
     print("\n".join(_table(config.shards, reader.index, _words(reader))))
     sheet = config.sheet or config.shards / SHEET_NAME
-    drawn = random.Random(config.seed).sample(range(len(reader)), min(config.samples, len(reader)))
+    most = min(config.samples or SAMPLES, len(reader))
+    drawn = random.Random(config.seed).sample(range(len(reader)), most)
     pictures = [(reader.image_bytes(i), reader.sample(i)) for i in sorted(drawn)]
     try:
         draw_sheet(pictures, sheet, config.seed)

@@ -15,11 +15,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hnc_ds.config import DataConfig
-from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.records import CaptionGroup, Negative, TrainingSample
+from hnc_ds.errors import UserError
+from hnc_ds.records import Negative, TrainingSample
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, training_view
-from hnc_ds.shards.order import SampleOrder, Visit
+from hnc_ds.shards.negatives import draw_negatives, type_weights
+from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.similar import sample_order
 
 EMPTY = -1
 """In place of a caption's row or a type's number: the slot is not used."""
@@ -106,7 +108,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         tokenize: Of the model.
 
     Raises:
-        UserError: As ``read_index``; a negative type that the shards do not hold.
+        UserError: As ``read_index``, ``sample_order``; a negative type the shards do not hold.
     """
 
     def __init__(
@@ -122,8 +124,8 @@ class TrainingData(Dataset["Batch | UserError"]):
         self.reader = ShardReader(folder)
         self.negative_types = tuple(sorted(self.reader.index.negatives))
         self._type_numbers = {name: number for number, name in enumerate(self.negative_types)}
-        self._type_weights = _type_weights(data, self.negative_types, folder)
-        self._order = SampleOrder(self.reader.shard_sizes, seed, data.shuffle_shards)
+        self._type_weights = type_weights(data, self.negative_types, folder)
+        self._order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self._image_settings, self._tokenize = image_settings, tokenize
 
@@ -150,17 +152,21 @@ class TrainingData(Dataset["Batch | UserError"]):
     def _draw(self, position: int, visit: Visit, corrupt: list[str]) -> Draw:
         """What is trained on at a position of the stream."""
         for _ in range(MOST_CORRUPT):
-            rng = random.Random(f"{self._seed}/{visit.epoch}/{visit.sample}")
+            rng = random.Random(visit.key(self._seed))
             try:
                 image_3HW = decode_jpeg(self.reader.image_bytes(visit.sample))
             except CorruptImage:
                 corrupt.append(self.reader.where(visit.sample))
                 around = self._order.neighbours(position)
-                visit = Visit(visit.epoch, int(around[(position + len(corrupt)) % len(around)]))
+                visit = visit._replace(sample=int(around[(position + len(corrupt)) % len(around)]))
                 continue
             sample = self.reader.sample(visit.sample)
             group, negatives = draw_negatives(
-                sample.groups, self._type_weights, self._data.hard_negatives, rng
+                sample.groups,
+                self._type_weights,
+                self._data.hard_negatives,
+                rng,
+                self._data.open_world_weight,
             )
             return Draw(
                 visit.sample,
@@ -238,57 +244,9 @@ def batches(
     return cast(Iterator[Batch | UserError], iter(loader))
 
 
-def draw_negatives(
-    groups: Sequence[CaptionGroup], weights: dict[str, float], count: int, rng: random.Random
-) -> tuple[CaptionGroup, tuple[Negative, ...]]:
-    """Draw a caption of an image and hard negatives of it, negative types by their weights.
-
-    A type is drawn first, then a group that has negatives of it, so that the shares of types
-    follow the weights whatever an image has most of. The remaining slots are filled from the
-    same group, again by type, without repetition.
-
-    Args:
-        groups: Of the image; at least one.
-        weights: Positive weight of each type that may be drawn.
-        count: Most negatives.
-        rng: Of this visit.
-
-    Returns:
-        The group, and at most ``count`` of its negatives.
-    """
-    present = sorted({n.type for group in groups for n in group.negatives} & weights.keys())
-    if not present:
-        return rng.choice(groups), ()
-    kind = _draw_type(present, weights, rng)
-    group = rng.choice([g for g in groups if any(n.type == kind for n in g.negatives)])
-    left = [negative for negative in group.negatives if negative.type in weights]
-    drawn: list[Negative] = []
-    while left and len(drawn) < count:
-        chosen = rng.choice([negative for negative in left if negative.type == kind])
-        drawn.append(chosen)
-        left = [negative for negative in left if negative.caption != chosen.caption]
-        if left:
-            kind = _draw_type(sorted({negative.type for negative in left}), weights, rng)
-    return group, tuple(drawn)
-
-
 def text_number(caption: str) -> int:
     """A 63-bit number of a caption, by which ranks see that two are the same."""
     return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _draw_type(types: list[str], weights: dict[str, float], rng: random.Random) -> str:
-    return rng.choices(types, [weights[name] for name in types])[0]
-
-
-def _type_weights(data: DataConfig, present: Sequence[str], folder: Path) -> dict[str, float]:
-    if unknown := sorted(data.negative_types.keys() - set(present)):
-        raise UserError(
-            f"negative_types: {folder} holds no negatives of type '{unknown[0]}'"
-            f"{did_you_mean(unknown[0], present)}; it has {', '.join(present) or 'none'}"
-        )
-    chosen = data.negative_types or dict.fromkeys(present, 1.0)
-    return {name: weight for name, weight in chosen.items() if weight}
 
 
 def _slots(rows: list[list[int]], width: int) -> torch.Tensor:

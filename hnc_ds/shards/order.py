@@ -3,6 +3,8 @@
 Nothing here knows ranks, workers or restarts: position p of an endless stream holds the same
 sample for all of them, and step t of a run with N samples a step takes positions t*N to t*N+N-1.
 Every epoch visits every sample once; a step may straddle two epochs, so none has fewer samples.
+
+PairedOrder puts a similar sample after each of them, for batches that hold similar images.
 """
 
 from collections.abc import Sequence
@@ -11,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SHARDS, SAMPLES = 0, 1
+SHARDS, SAMPLES, PARTNERS = 0, 1, 2
 """What a generator is for, so that no two draws share one."""
+
+NOBODY = -1
+"""In place of a neighbour's number: there is none."""
 
 
 class Visit(NamedTuple):
@@ -21,6 +26,13 @@ class Visit(NamedTuple):
     epoch: int
     sample: int
     """Number of the sample in the shard folder."""
+    beside: int | None = None
+    """The sample it was chosen for, being similar to it; None where it comes by itself."""
+
+    def key(self, seed: int) -> str:
+        """What the draws of this visit hang on; another for each visit that an epoch makes."""
+        own = f"{seed}/{self.epoch}/{self.sample}"
+        return own if self.beside is None else f"{own}/{self.beside}"
 
 
 class SampleOrder:
@@ -81,7 +93,7 @@ class SampleOrder:
         return self._blocks[epoch, block]
 
     def _shuffle_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        shards = self._generator(epoch, SHARDS, 0).permutation(len(self.shard_sizes))
+        shards = generator(self._seed, epoch, SHARDS, 0).permutation(len(self.shard_sizes))
         starts = np.arange(0, len(shards), self._block)
         return shards, np.cumsum(np.add.reduceat(self.shard_sizes[shards], starts))
 
@@ -90,13 +102,58 @@ class SampleOrder:
         samples = np.concatenate(
             [self._firsts[shard] + np.arange(self.shard_sizes[shard]) for shard in shards]
         )
-        return self._generator(epoch, SAMPLES, block).permutation(samples)
+        return generator(self._seed, epoch, SAMPLES, block).permutation(samples)
 
-    def _generator(self, epoch: int, what: int, block: int) -> np.random.Generator:
-        # Counter-based: any epoch and block is reached without drawing those before it.
-        return np.random.Generator(
-            np.random.Philox(key=self._seed, counter=[0, what, block, epoch])
-        )
+
+class PairedOrder:
+    """The endless stream of pairs: a visit of another order, then one of a similar sample.
+
+    Position 2i holds what the plain order has at i; position 2i + 1 holds one of the samples
+    nearest to that, drawn anew in each epoch. An epoch is twice as long as the plain one: every
+    sample comes by itself once, and as often again as it is drawn beside others. A pair may
+    straddle ranks or steps; both positions are reached without each other.
+
+    Args:
+        order: Of the samples that come by themselves.
+        nearest_NK: Numbers of the samples similar to each sample, or NOBODY.
+        seed: Of the choice among them.
+
+    Source: NegCLIP (Yuksekgonul et al. 2023) has each image's batch hold one of the 3 images
+    nearest to it.
+    """
+
+    def __init__(self, order: SampleOrder, nearest_NK: NDArray[np.int32], seed: int) -> None:
+        self._order, self._nearest, self._seed = order, nearest_NK, seed
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        """What lies at positions ``start`` to ``start + count - 1`` of the stream."""
+        first, end = start // 2, (start + count + 1) // 2
+        pairs = [
+            (visit, self._partner(first + place, visit))
+            for place, visit in enumerate(self._order.visits(first, end - first))
+        ]
+        skipped = start - 2 * first
+        return [visit for pair in pairs for visit in pair][skipped : skipped + count]
+
+    def neighbours(self, position: int) -> NDArray[np.int64]:
+        """The samples mixed with the pair at a position, as ``SampleOrder.neighbours``."""
+        return self._order.neighbours(position // 2)
+
+    def _partner(self, place: int, visit: Visit) -> Visit:
+        near = self._nearest[visit.sample]
+        choice = near[near != NOBODY]
+        if not len(choice):  # its picture could not be decoded when neighbours were looked for
+            choice = self._order.neighbours(place)
+        drawn = generator(self._seed, visit.epoch, PARTNERS, visit.sample).integers(len(choice))
+        return Visit(visit.epoch, int(choice[drawn]), beside=visit.sample)
+
+
+def generator(seed: int, epoch: int, what: int, which: int) -> np.random.Generator:
+    """A generator of its own for one purpose, epoch and block or sample.
+
+    Counter-based: any of them is reached without drawing those before it.
+    """
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, what, which, epoch]))
 
 
 def _forget_oldest(cache: dict[Any, Any]) -> None:

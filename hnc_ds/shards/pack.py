@@ -21,10 +21,11 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from hnc_ds.captions.files import read_captions
+from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import PackConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
+from hnc_ds.shards.check import check_pack
 from hnc_ds.shards.format import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -60,6 +61,9 @@ def pack(config: PackConfig) -> None:
             than 1 % of the images missing or corrupt (complete shards stay, without an index.json);
             a finished folder of another source; a full disk.
     """
+    if config.check:
+        print(check_pack(config))
+        return
     source = fingerprint(config)
     if is_finished(config, source):
         print(f"pack: {config.out} already holds these captions and images; nothing to do")

@@ -57,7 +57,8 @@ def fingerprint(config: PackConfig) -> dict[str, str]:
     }
 
 
-def _recorded_source(path: Path) -> dict[str, str] | None:
+def recorded_source(path: Path) -> dict[str, str] | None:
+    """What a source.json or index.json says its folder was made from; None if there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Sourced).source
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
@@ -75,7 +76,7 @@ def is_finished(config: PackConfig, source: dict[str, str]) -> bool:
     index = config.out / INDEX_NAME
     if not index.exists():
         return False
-    if _recorded_source(index) == source:
+    if recorded_source(index) == source:
         try:
             read_index(config.out)
         except UserError as error:
@@ -101,7 +102,7 @@ def prepare(out: Path, source: dict[str, str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from error
-    keep = _recorded_source(out / SOURCE_NAME) == source
+    keep = recorded_source(out / SOURCE_NAME) == source
     (out / INDEX_NAME).unlink(missing_ok=True)
     for path in _our_files(out):
         if is_temporary(path) or not keep:

@@ -103,6 +103,11 @@ def shard_file(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
+def file_names(image_id: str) -> tuple[str, ...]:
+    """The names that an image may have in its folder; the first that is there counts."""
+    return f"{image_id}.jpg", f"{image_id}.jpeg", image_id
+
+
 def _add_sample(tar: "_Tar", image: ImageCaptions, images: Path) -> SampleOffsets:
     if not image.groups:
         raise _LeftOutError(NO_CAPTIONS)
@@ -123,7 +128,7 @@ def _read_image(images: Path, image_id: str) -> bytes:
             f"image id {image_id[:LONGEST_ID]!r} of the captions names no file of {images}; "
             "ids are file names without '.jpg'"
         )
-    for name in (f"{image_id}.jpg", f"{image_id}.jpeg", image_id):
+    for name in file_names(image_id):
         path = images / name
         try:
             if path.is_file():

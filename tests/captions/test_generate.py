@@ -12,23 +12,32 @@ import msgspec
 import pytest
 
 from hnc_ds.captions import generate as stage
+from hnc_ds.captions.caption_stats import stats_path_of
 from hnc_ds.captions.generate import generate
-from hnc_ds.config import GenerateConfig
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
+from hnc_ds.captions.tables import write_tables
+from hnc_ds.config import GenerateConfig, TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
+from tests.captions.worlds.annotating import annotate
+from tests.captions.worlds.drawing import draw_world
 
 IMAGES = 40
+RARE = {"obj_count", "xor_logic_rel"}
+"""Types of which some images, but not every forty images, have negatives."""
 
 # Small chunks and parts, so that few images make several; the same in every run that is compared.
 RUN = """
-import os, resource, signal, sys
+import json, os, resource, signal, sys
 from pathlib import Path
-from hnc_ds.captions import generate as stage
+from hnc_ds.captions import captions_file, generate as stage
 from hnc_ds.captions.parts import Parts
 from hnc_ds.config import GenerateConfig
 from hnc_ds.errors import UserError
-stage.CHUNK_IMAGES, stage.PART_CHUNKS = 4, 2
-source, out, workers, accident = sys.argv[1:]
+captions_file.CHUNK_IMAGES, captions_file.PART_CHUNKS = 4, 2
+source, out, workers, accident, more = sys.argv[1:]
+more = json.loads(more)
+more |= {"tables": Path(more["tables"])} if "tables" in more else {}
 add = Parts.add
 def dying_add(self, number, content, stats):
     if accident == f"kill at part {number}":
@@ -43,7 +52,9 @@ if accident == "full disk":
 if __name__ == "__main__":
     try:
         stage.generate(
-            stage.GenerateConfig(scene_graphs=Path(source), out=Path(out), workers=int(workers))
+            stage.GenerateConfig(
+                scene_graphs=Path(source), out=Path(out), workers=int(workers), **more
+            )
         )
     except UserError as error:
         print(error, file=sys.stderr)
@@ -75,12 +86,23 @@ def scene_graphs(path, images=IMAGES):
     return path
 
 
-def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0"):
+def dense_scene_graphs(path, images=IMAGES):
+    """As many objects, attributes and relations as in GQA, of which every type can be made."""
+    rng = random.Random(5)
+    graphs = [annotate(rng, draw_world(rng), f"n{image}") for image in range(images)]
+    path.write_bytes(msgspec.json.encode({graph.image_id: graph for graph in graphs}))
+    return path
+
+
+def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0", **more):
     script = tmp_path / "run.py"
     script.write_text(RUN)
     root = str(Path(stage.__file__).parents[2])
     return subprocess.run(
-        [sys.executable, str(script), str(source), str(out), str(workers), accident],
+        [
+            sys.executable,
+            *(str(script), str(source), str(out), str(workers), accident, json.dumps(more)),
+        ],
         env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": root},
         capture_output=True,
         text=True,
@@ -114,13 +136,21 @@ def test_one_line_per_image_in_the_order_of_the_input(source, tmp_path, capsys):
     assert stats["settings"]["seed"] == 0
 
 
-def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(source, tmp_path):
+@pytest.mark.parametrize("how", ["plain", "open world, with tables"])
+def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(tmp_path, how):
+    source = dense_scene_graphs(tmp_path / "train.json")
+    more = {}
+    if how != "plain":
+        write_tables(TablesConfig(scene_graphs=source, out=tmp_path / "tables.json"))
+        more = {"open_world": True, "tables": str(tmp_path / "tables.json")}
     outs = [tmp_path / f"{i}" / "c.jsonl.gz" for i in range(3)]
-    for out, workers, hash_seed in zip(outs, (1, 2, 2), ("0", "1", "77"), strict=True):
-        done = run(tmp_path, source, out, workers, hash_seed=hash_seed)
+    for out, workers, hash_seed in zip(outs, (1, 2, 4), ("0", "1", "77"), strict=True):
+        done = run(tmp_path, source, out, workers, hash_seed=hash_seed, **more)
         assert done.returncode == 0, done.stderr
     assert len({out.read_bytes() for out in outs}) == 1
-    assert len({stage.stats_path_of(out).read_bytes() for out in outs}) == 1
+    assert len({stats_path_of(out).read_bytes() for out in outs}) == 1
+    made = json.loads(stats_path_of(outs[0]).read_bytes())["negatives"]
+    assert {name for name, count in made.items() if count} >= {*DEFAULT_TYPES} - RARE
 
 
 @pytest.mark.parametrize("accident", ["kill at part 0", "kill at part 3", "kill while joining"])
@@ -133,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
     assert resumed.returncode == 0, resumed.stderr
     assert ("done already" in resumed.stdout) == (accident != "kill at part 0")
     assert broken.read_bytes() == whole.read_bytes()
-    assert stage.stats_path_of(broken).read_bytes() == stage.stats_path_of(whole).read_bytes()
+    assert stats_path_of(broken).read_bytes() == stats_path_of(whole).read_bytes()
     assert not broken.with_name(broken.name + ".parts").exists()
 
 
@@ -176,7 +206,7 @@ def refusal(**fields):
 
 def test_bad_requests_are_refused_before_anything_is_written(source, tmp_path):
     out = tmp_path / "c.jsonl"
-    assert "did you mean 'swap'" in refusal(scene_graphs=source, out=out, types=("swaps",))
+    assert "did you mean 'swap'" in refusal(scene_graphs=source, out=out, types=("swop",))
     assert "must end in .jsonl" in refusal(scene_graphs=source, out=tmp_path / "c.json")
     assert "no such file" in refusal(scene_graphs=tmp_path / "none.json", out=out)
     out.write_text("mine")
@@ -186,6 +216,10 @@ def test_bad_requests_are_refused_before_anything_is_written(source, tmp_path):
     assert len(out.read_text().splitlines()) == IMAGES
 
 
+MANY = json.dumps({f"{k}": {"width": 1, "height": 1, "objects": {}} for k in range(30)})
+BROKEN = '"x": {"width": 1, "height": 1, "objects": {"a": {"name": "dog",}}}'
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -193,6 +227,8 @@ def test_bad_requests_are_refused_before_anything_is_written(source, tmp_path):
         ("{}", "holds no images"),
         ('{"1": {"width": 1, "height": 1}}', "image '1': not a GQA scene graph"),
         ('{"1": {"width": 1, "height": 1, "objects": {}}', "broken JSON at byte 46"),
+        ('{"1": {"width": 1 "height": 1, "objects": {}}}', "broken JSON at or after byte 6"),
+        (f"{MANY[:-1]}, {BROKEN}}}", f"broken JSON at or after byte {len(MANY) + 6}"),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
@@ -207,22 +243,83 @@ def test_input_that_is_not_gqa_is_one_line_and_leaves_no_output(
     assert not (tmp_path / "c.jsonl").exists()
 
 
-def test_irregular_graphs_are_counted_and_do_not_stop_the_run(tmp_path):
-    star = {
-        "name": "star",
-        "x": 1.5,
-        "y": 0,
-        "w": 0,
-        "h": 0,
-        "attributes": ["red"],
-        "relations": [],
+def thing(name, x, attributes=(), relations=(), w=30):
+    """relations: (predicate, id) pairs."""
+    return {
+        "name": name,
+        "x": x,
+        "y": 10,
+        "w": w,
+        "h": 30,
+        "attributes": list(attributes),
+        "relations": [{"name": predicate, "object": end} for predicate, end in relations],
     }
-    star["relations"] = [{"name": "near", "object": "gone"}]
-    graphs = {"1": {"width": 9, "height": 9, "objects": {"a": star}}}
-    graphs["2"] = {"width": 9, "height": 9, "objects": {}}
-    (tmp_path / "g.json").write_text(json.dumps(graphs))
-    out = tmp_path / "c.jsonl"
-    generate(GenerateConfig(scene_graphs=tmp_path / "g.json", out=out, workers=1))
+
+
+REAL = {
+    "unicode": {
+        "a": thing("café", 10, ["red"], [("to the left of", "b")]),
+        "b": thing("  Türschild ", 200, ["blue"], [("to the right of", "a")]),
+        "c": thing("狗", 300, ["braun"], [("在…旁边", "a")]),
+        "d": thing("dog 🐕", 350, ["\u200b", "green"]),
+    },
+    "empty": {
+        "a": thing("star", 10, ["", " ", "red"], [("near", "gone"), ("near", "a"), ("", "b")]),
+        "b": thing("ring", 200, ["blue"], [("to the right of", "a")]),
+        "c": thing("   ", 300, ["green"]),
+    },
+    "twice": {
+        "a": thing("dog", 10, ["brown"], [("to the left of", "c")]),
+        "b": thing("dog", 11, ["brown"]),
+        "c": thing("cat", 200, ["black"], [("to the right of", "a")]),
+        "d": thing("cup", 300, ["white"]),
+        "e": thing("cup", 350, ["white"]),
+    },
+    "flat": {
+        "a": thing("star", 10, ["red"], [("to the left of", "b")], w=0),
+        "b": thing("ring", 200, ["blue"], [("to the right of", "a")], w=-5),
+    },
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_real_graphs_hold_is_counted_and_stops_nothing(tmp_path, workers):
+    content = {
+        key: {"width": 500, "height": 400, "objects": objects} for key, objects in REAL.items()
+    }
+    source, out = tmp_path / "g.json", tmp_path / "c.jsonl"
+    source.write_text(json.dumps(content, ensure_ascii=workers == 1), encoding="utf-8")
+    done = run(tmp_path, source, out, workers)
+    assert done.returncode == 0, done.stderr
     stats = json.loads((tmp_path / "c.stats.json").read_text())
-    assert stats["irregular"] == {"boxes without area": 1, "relations to a missing object": 1}
-    assert stats["images_without_captions"] == 1
+    assert stats["images"] == len(REAL)
+    assert stats["irregular"] == {
+        "boxes without area": 2,
+        "empty attributes": 1,
+        "objects that may be annotated twice": 1,
+        "objects without a name": 1,
+        "relations of an object to itself": 1,
+        "relations to a missing object": 1,
+        "relations without a name": 1,
+    }
+    lines = out.read_text(encoding="utf-8").splitlines()
+    captions = {c.image_id: c.groups for c in (decode(line) for line in lines)}
+    assert list(captions) == list(REAL)
+    assert not captions["nothing"]
+    said = {
+        key: [
+            caption
+            for group in groups
+            for caption in (group.positive, *(n.caption for n in group.negatives))
+        ]
+        for key, groups in captions.items()
+    }
+    assert any("café" in caption and "türschild" in caption for caption in said["unicode"])
+    assert any(caption.startswith("The star is") for caption in said["empty"])
+    # One dog, boxed twice: nobody knows, and so nobody counts.
+    assert not [caption for caption in said["twice"] if "dogs" in caption]
+
+
+def decode(line):
+    return msgspec.json.decode(line, type=ImageCaptions)

@@ -64,7 +64,7 @@ def groups_of(image_id: str) -> list[dict[str, Any]]:
             "type": "attribute",
             "replaced": ["red", "blue"],
         },
-        {"caption": f"The red star has a {image_id}.", "type": "swap", "replaced": None},
+        {"caption": f"The red star has a {image_id}.", "type": "swap"},
     ]
     return [
         {"positive": f"The star of {image_id} is red.", "type": "attribute", "negatives": negatives}

@@ -1,20 +1,21 @@
 """Batches: what is drawn at a step, on any number of ranks and workers."""
 
-import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
-from hnc_ds.records import CaptionGroup, Negative
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.shards.images import ImageSettings
-from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches, draw_negatives
+from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
+from hnc_ds.shards.order import NOBODY
 from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.similar import Mined, Neighbours, images_fingerprint, write_neighbours
 
 SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WORDS: dict[str, int] = {}
@@ -113,21 +114,6 @@ def test_equal_captions_have_equal_numbers_and_others_do_not(scene_shards: Path)
     assert len(set(texts)) == len(set(numbers)) == len(set(zip(texts, numbers, strict=True)))
 
 
-def test_types_are_drawn_by_their_weights_whatever_an_image_has_most_of() -> None:
-    groups = [
-        CaptionGroup(f"p{i}", "relation", (Negative(f"a{i}", "rare"), Negative(f"b{i}", "other")))
-        if i == 0
-        else CaptionGroup(f"p{i}", "attribute", (Negative(f"c{i}", "common"),))
-        for i in range(20)
-    ]
-    rng = random.Random(0)
-    drawn = Counter(
-        draw_negatives(groups, {"rare": 3.0, "common": 1.0}, 1, rng)[1][0].type for _ in range(4000)
-    )
-    assert drawn["other"] == 0
-    assert drawn["rare"] / 4000 == pytest.approx(0.75, abs=0.03)
-
-
 def test_a_type_that_the_shards_do_not_hold_is_refused(scene_shards: Path) -> None:
     with pytest.raises(UserError, match="no negatives of type 'swop'; did you mean 'swap'"):
         make(scene_shards / "train", negative_types={"swop": 1.0})
@@ -178,3 +164,97 @@ def test_damaged_shards_come_back_as_an_error_not_an_exception(
     answer = data[0]
     assert isinstance(answer, UserError)
     assert "shard-000000.json" in str(answer)
+
+
+@pytest.fixture
+def similar(scene_shards: Path, tmp_path: Path) -> Path:
+    """A file in which each training scene's nearest are the four after it; scene 0 has none."""
+    reader = ShardReader(scene_shards / "train")
+    total = len(reader)
+    nearest = ((np.arange(total)[:, None] + np.arange(1, 5)) % total).astype(np.int32)
+    nearest[0] = NOBODY
+    mined = Mined(images_fingerprint(reader), "drawn", 4)
+    path = tmp_path / "near.safetensors"
+    write_neighbours(path, Neighbours(nearest, np.full((total, 4), 0.5, np.float32), mined))
+    return path
+
+
+@pytest.mark.parametrize("batch", [6, 8])
+def test_pairs_are_the_same_on_one_rank_and_on_two(
+    scene_shards: Path, similar: Path, batch: int
+) -> None:
+    """With a batch of 6 each rank has 3 rows, so a pair lies on both."""
+    for step in (0, 7, 31):
+        whole = make(scene_shards / "train", batch=batch, similar=similar).batch(step)
+        parts = [
+            make(scene_shards / "train", rank, 2, batch, similar=similar).batch(step)
+            for rank in range(2)
+        ]
+        for name in ("images_B3RR", "image_index_B", "text_index_B", "negative_type_BK"):
+            assert torch.equal(
+                torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)
+            )
+
+
+def test_pairs_resume_at_any_step_with_any_workers(scene_shards: Path, similar: Path) -> None:
+    """An uneven batch, so that pairs lie across steps."""
+    data = make(scene_shards / "train", batch=7, similar=similar, unrelated_negatives=1)
+    expected = [data.batch(step) for step in range(8)]
+    for workers in (0, 2):
+        found = list(batches(data, range(3, 8), workers, pin=False))
+        assert len(found) == 5
+        for one, other in zip(found, expected[3:], strict=True):
+            assert isinstance(one, Batch)
+            assert same(one, other)
+
+
+def test_with_pairs_every_sample_comes_by_itself_once_an_epoch(
+    scene_shards: Path, similar: Path
+) -> None:
+    data = make(scene_shards / "train", batch=16, similar=similar, nearest=2)
+    total = len(data.reader)
+    samples = samples_of(data, 2 * total)
+    assert sorted(samples[::2]) == list(range(total))
+    for base, partner in zip(samples[::2], samples[1::2], strict=True):
+        assert base == 0 or (partner - base) % total in (1, 2)
+    assert samples[::2] == samples_of(make(scene_shards / "train", batch=16), total)
+
+
+def samples_of(data: TrainingData, count: int) -> list[int]:
+    """The first samples of the stream, with batches of 16."""
+    steps = range(-(-count // 16))
+    return torch.cat([data.batch(step).image_index_B for step in steps]).tolist()[:count]
+
+
+def test_a_sample_drawn_beside_another_is_cropped_anew(scene_shards: Path, similar: Path) -> None:
+    data = make(scene_shards / "train", batch=16, similar=similar)
+    pictures: dict[int, list[torch.Tensor]] = {}
+    for step in range(12):
+        batch = data.batch(step)
+        for sample, image in zip(batch.image_index_B.tolist(), batch.images_B3RR, strict=True):
+            pictures.setdefault(sample, []).append(image)
+    several = [views for views in pictures.values() if len(views) > 1]
+    assert len(several) > 50
+    assert sum(torch.equal(views[0], views[1]) for views in several) < len(several) / 10
+
+
+def test_neighbours_of_other_shards_are_refused(scene_shards: Path, similar: Path) -> None:
+    with pytest.raises(UserError, match="was mined from other images than"):
+        make(scene_shards / "val", similar=similar)
+
+
+def test_in_pairs_too_a_neighbour_stands_in_for_a_corrupt_picture(
+    scene_shards: Path, similar: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    offsets = read_shard_index(folder, "shard-000000.tar").samples[7]
+    with (folder / "shard-000000.tar").open("r+b") as tar:
+        tar.seek(offsets.image_offset)
+        tar.write(b"\0" * offsets.image_bytes)
+    data = make(folder, batch=16, similar=similar)
+    found = [data.batch(step) for step in range(24)]
+    assert all(7 not in batch.image_index_B.tolist() for batch in found)
+    corrupt = [where for batch in found for where in batch.corrupt]
+    assert set(corrupt) == {f"{folder}/shard-000000.tar:{offsets.key}"}
+    assert len(corrupt) > 2  # by itself in both epochs, and beside others

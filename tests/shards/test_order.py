@@ -1,12 +1,19 @@
 """The order is a pure function, so it is tested as one: no files, no ranks."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hnc_ds.shards.order import SampleOrder
+from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder, Visit
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
+
+
+def paired(shards: list[int], seed: int = 1, block: int = 2, k: int = 3) -> PairedOrder:
+    """Pairs in which the nearest of a sample are the next ones, around the end."""
+    nearest = (np.arange(sum(shards))[:, None] + np.arange(1, k + 1)) % sum(shards)
+    return PairedOrder(SampleOrder(shards, seed, block), nearest.astype(np.int32), seed)
 
 
 @given(sizes, st.integers(0, 5), st.integers(0, 4))
@@ -74,3 +81,76 @@ def test_neighbours_are_the_block_a_position_lies_in() -> None:
 
 def bisect_shard(sample: int) -> int:
     return [sample >= end for end in (3, 7, 12, 14)].count(True)
+
+
+def test_the_plain_order_is_that_of_earlier_versions() -> None:
+    """Runs of before go on with the same samples, and the same draws from them."""
+    visits = SampleOrder([5, 7, 4], 3, 2).visits(0, 32)
+    first = [5, 8, 7, 1, 11, 0, 9, 10, 3, 4, 6, 2, 15, 14, 12, 13]
+    second = [14, 12, 0, 1, 4, 13, 2, 3, 15, 5, 8, 10, 6, 9, 11, 7]
+    assert [visit.sample for visit in visits] == first + second
+    assert visits[16].key(seed=9) == "9/1/14"
+
+
+@given(sizes, st.integers(0, 5), st.integers(0, 4))
+def test_in_pairs_every_sample_comes_by_itself_once_an_epoch_and_a_near_one_follows(
+    shards: list[int], seed: int, block: int
+) -> None:
+    total = sum(shards)
+    visits = paired(shards, seed, block).visits(0, 4 * total)
+    assert visits[::2] == SampleOrder(shards, seed, block).visits(0, 2 * total)
+    for base, partner in zip(visits[::2], visits[1::2], strict=True):
+        assert (partner.epoch, partner.beside) == (base.epoch, base.sample)
+        assert (partner.sample - base.sample) % total in {n % total for n in (1, 2, 3)}
+
+
+@given(sizes, st.integers(0, 60), st.integers(1, 40))
+def test_any_stretch_of_pairs_is_what_the_whole_stream_holds_there(
+    shards: list[int], start: int, count: int
+) -> None:
+    whole = paired(shards).visits(0, start + count)
+    assert paired(shards).visits(start, count) == whole[start:]
+
+
+@pytest.mark.parametrize(("batch", "ranks"), [(8, 4), (6, 2), (9, 3), (5, 5), (7, 1)])
+def test_pairs_may_straddle_ranks_and_steps(batch: int, ranks: int) -> None:
+    rows, whole = batch // ranks, paired([5, 7, 4]).visits(0, 6 * batch)
+    shared = [
+        visit
+        for step in range(6)
+        for rank in range(ranks)
+        for visit in paired([5, 7, 4]).visits(step * batch + rank * rows, rows)
+    ]
+    assert shared == whole
+
+
+def test_each_of_the_nearest_is_drawn_about_as_often() -> None:
+    visits = paired([30], k=3).visits(0, 2 * 30 * 50)
+    steps = [(b.sample - a.sample) % 30 for a, b in zip(visits[::2], visits[1::2], strict=True)]
+    assert set(steps) == {1, 2, 3}
+    assert all(abs(steps.count(each) - 500) < 90 for each in (1, 2, 3))  # 5 standard deviations
+
+
+def test_two_visits_of_a_sample_in_an_epoch_are_drawn_from_anew() -> None:
+    visits = paired([5, 7, 4]).visits(0, 64)
+    assert len({visit.key(0) for visit in visits}) == 64
+    assert Visit(2, 7, beside=4).key(0) == "0/2/7/4"
+
+
+def test_a_sample_without_neighbours_is_followed_by_one_of_its_block() -> None:
+    nearest = np.full((14, 2), NOBODY, dtype=np.int32)
+    nearest[3] = [8, NOBODY]
+    plain = SampleOrder([3, 4, 5, 2], 0, 2)
+    order = PairedOrder(plain, nearest, 0)
+    for place in range(28):
+        base, partner = order.visits(2 * place, 2)
+        if base.sample == 3:
+            assert partner.sample == 8
+        else:
+            assert partner.sample in plain.neighbours(place)
+
+
+def test_neighbours_of_a_pair_are_the_block_its_first_lies_in() -> None:
+    plain, order = SampleOrder([3, 4, 5, 2], 1, 2), paired([3, 4, 5, 2])
+    for position in range(28):
+        assert order.neighbours(position).tolist() == plain.neighbours(position // 2).tolist()

@@ -1,0 +1,65 @@
+"""What a captions file holds: OUT.stats.json, and the line on the terminal."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from hnc_ds.captions.audit import Audit
+
+
+class Counts(msgspec.Struct):
+    """What was made of some images."""
+
+    images: int = 0
+    images_without_captions: int = 0
+    groups: dict[str, int] = {}
+    """Per kind of positive."""
+    negatives: dict[str, int] = {}
+    """Per type."""
+    irregular: dict[str, int] = {}
+    """What the input held that had to be dropped or mended, per reason."""
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of further images."""
+        self.images += other.images
+        self.images_without_captions += other.images_without_captions
+        self.groups = dict(Counter(self.groups) + Counter(other.groups))
+        self.negatives = dict(Counter(self.negatives) + Counter(other.negatives))
+        self.irregular = dict(Counter(self.irregular) + Counter(other.irregular))
+
+
+def stats_path_of(out: Path) -> Path:
+    """train.captions.jsonl.gz -> train.captions.stats.json"""
+    return out.with_name(out.name.removesuffix(".gz").removesuffix(".jsonl") + ".stats.json")
+
+
+def stats_json(
+    settings: Any, types: tuple[str, ...], counts: Counts, audit: "Audit | None" = None
+) -> bytes:
+    """The statistics file."""
+    groups = {"all": sum(counts.groups.values()), **dict(sorted(counts.groups.items()))}
+    content = {
+        "settings": settings,
+        "images": counts.images,
+        "images_without_captions": counts.images_without_captions,
+        "groups": groups,
+        "negatives": {name: counts.negatives.get(name, 0) for name in types},
+        "irregular": dict(sorted(counts.irregular.items())),
+        **({"audit": audit} if audit else {}),
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def summary(out: Path, types: tuple[str, ...], counts: Counts) -> str:
+    """What a person wants to know when it is done."""
+    negatives = ", ".join(f"{name} {counts.negatives.get(name, 0):,}" for name in types)
+    met = sorted(counts.irregular.items())
+    irregular = ", ".join(f"{number:,} {reason}" for reason, number in met)
+    told = f"; met {irregular}" if irregular else ""
+    return (
+        f"{out}: {counts.images:,} images, {sum(counts.groups.values()):,} caption groups; "
+        f"negatives: {negatives}{told}"
+    )

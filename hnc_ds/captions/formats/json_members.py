@@ -1,0 +1,187 @@
+"""Cut one huge JSON object into its members without ever holding more than one of them.
+
+Only cuts: keys are decoded, values stay bytes. Decoding them is the caller's work, so that it
+can happen in another process. GQA's scene graphs are such a file: one object, image id -> graph.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import msgspec
+
+from hnc_ds.errors import UserError
+
+READ_BYTES = 1 << 17
+LONGEST_KEY = 1 << 22
+"""Bytes; where a key is longer, a quote is missing."""
+
+_CLOSING = {b"{": b"}", b"[": b"]"}
+_BRACKET = re.compile(rb"[{}\[\]]")
+_KEY = re.compile(rb'\s*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*(?=\S)', re.DOTALL)
+_SCALAR_END = re.compile(rb"[\s,}]")
+_SPACE = re.compile(rb"\s*")
+
+
+class Member(NamedTuple):
+    """One ``"key": value`` of the object."""
+
+    key: str
+    value: bytes
+    offset: int
+    """Where the value starts, in bytes of the (unpacked) file."""
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Every member of the JSON object in a file, in file order.
+
+    Args:
+        path: A .json file, or a .json.gz.
+
+    Raises:
+        UserError: Missing or unreadable file, not an object, broken or cut-off JSON (with the
+            byte position). Broken JSON inside a value is found by whoever decodes it.
+    """
+    try:
+        with _open(path) as stream:
+            yield from _Cutter(path, stream).members()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error}); copy it again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+class _Cutter:
+    """A window over the file: ``buffer[position:]`` has not been cut yet.
+
+    Position never stands in a string, so quotes can be paired from there on.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path = path
+        self.stream = stream
+        self.buffer = b""
+        self.structure = b""  # the buffer without the brackets and quotes in its strings
+        self.position = 0
+        self.dropped = 0  # bytes of the file that lie before the buffer
+
+    def members(self) -> Iterator[Member]:
+        if self._next_byte() != b"{":
+            raise self._broken("expected '{': a JSON object of image id -> graph")
+        self.position += 1
+        if self._next_byte() == b"}":
+            self.position += 1
+        else:
+            separator = b","
+            while separator == b",":
+                key = self._key()
+                offset = self.dropped + self.position
+                yield Member(key, self._value(), offset)
+                separator = self._separator()
+        if self._next_byte():
+            raise self._broken("expected the end of the file")
+
+    def _key(self) -> str:
+        expected = 'expected "image id": {...}'
+        if self._next_byte() != b'"':
+            raise self._broken(expected)
+        while (match := _KEY.match(self.buffer, self.position)) is None:
+            if len(self.buffer) - self.position > LONGEST_KEY or not self._read():
+                raise self._broken(expected)
+        try:
+            key: str = msgspec.json.decode(match[1], type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._broken(f"broken image id ({error})") from error
+        self.position = match.end()
+        return key
+
+    def _value(self) -> bytes:
+        first = self.buffer[self.position : self.position + 1]
+        if first in _CLOSING:
+            return self._cut(self._end_of_nested(first, _CLOSING[first]))
+        if first == b'"':
+            return self._cut(self._find(b'"', 1) + 1)
+        while (match := _SCALAR_END.search(self.buffer, self.position)) is None:
+            if not self._read():
+                raise self._broken("the file ends in the middle of a value")
+        return self._cut(match.start())
+
+    def _end_of_nested(self, opening: bytes, closing: bytes) -> int:
+        """Where the value that starts here with a bracket ends; only its own kind is counted."""
+        length = depth = 0
+        while True:
+            end = self._find(closing, length) + 1
+            depth += self.structure.count(opening, self.position + length, end) - 1
+            if depth == 0:
+                return end
+            length = end - self.position
+
+    def _find(self, byte: bytes, ahead: int) -> int:
+        """Where the byte next stands outside of strings, from ``ahead`` bytes after here."""
+        while (found := self.structure.find(byte, self.position + ahead)) < 0:
+            if not self._read():
+                raise self._broken("the file ends in the middle of a value")
+        return found
+
+    def _separator(self) -> bytes:
+        byte = self._next_byte()
+        if byte not in (b",", b"}"):
+            raise self._broken("expected ',' or '}'")
+        self.position += 1
+        return byte
+
+    def _next_byte(self) -> bytes:
+        """The next byte that is not white space, b'' at the end of the file; moves up to it."""
+        while True:
+            match = _SPACE.match(self.buffer, self.position)
+            self.position = match.end() if match else self.position
+            if self.position < len(self.buffer):
+                return self.buffer[self.position : self.position + 1]
+            if not self._read():
+                return b""
+
+    def _cut(self, end: int) -> bytes:
+        value = self.buffer[self.position : end]
+        self.position = end
+        return value
+
+    def _read(self) -> bool:
+        """Append what comes next in the file, after dropping what was cut; False at its end."""
+        # A value larger than what one read gives is met with ever larger reads, so that the
+        # copying stays linear in its size.
+        more = self.stream.read(max(READ_BYTES, len(self.buffer) - self.position))
+        self.dropped += self.position
+        self.buffer = self.buffer[self.position :] + more
+        self.structure = _without_strings(self.buffer)
+        self.position = 0
+        return bool(more)
+
+    def _broken(self, what: str) -> UserError:
+        return UserError(
+            f"{self.path}: broken JSON at byte {self.dropped + self.position}: {what}; "
+            "copy the file again"
+        )
+
+
+def _without_strings(buffer: bytes) -> bytes:
+    """The same bytes in the same places, but blank where brackets or quotes stand in strings.
+
+    So that the rest can be searched at the speed of ``bytes.find``. Such strings are rare, and
+    most buffers come back as they are. A string without an end reaches to the end.
+    """
+    if b"\\" in buffer:
+        buffer = buffer.replace(rb"\\", b"  ").replace(rb"\"", b"  ")
+    parts = buffer.split(b'"')
+    if not _BRACKET.search(b"".join(parts[1::2])):
+        return buffer
+    parts[1::2] = [b" " * len(part) for part in parts[1::2]]
+    return b'"'.join(parts)

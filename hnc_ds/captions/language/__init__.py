@@ -1,0 +1,1 @@
+"""Words: which names, attributes and predicates mean what, and how claims are put in English."""

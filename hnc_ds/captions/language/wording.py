@@ -1,0 +1,184 @@
+"""Claims in English: the only place that knows how a caption is put.
+
+Sentences are built from claims alone, so that a true caption and the false ones beside it are
+worded alike. Nouns and their number are in nouns.py.
+"""
+
+from functools import lru_cache
+
+from hnc_ds.captions.language.attribute_classes import RANK, classes_of
+from hnc_ds.captions.language.nouns import (
+    CAPITALS,
+    NUMBER_WORDS,
+    is_countable,
+    is_plural,
+    plural,
+    singular,
+)
+from hnc_ds.captions.truth.claims import (
+    Both,
+    Claim,
+    Compared,
+    Counted,
+    Either,
+    HasAttribute,
+    Not,
+    Phrase,
+    Related,
+)
+
+_BEFORE_NOUN = {
+    "wood": "wooden",
+    "wool": "woolen",
+    "long sleeved": "long-sleeved",
+    "short sleeved": "short-sleeved",
+}
+_AFTER_VERB = {"long sleeved": "long-sleeved", "short sleeved": "short-sleeved"}
+
+_AN = ("hour", "honest", "heir", "honor", "x-", "xbox", "suv", "mri", "lcd")
+_A = ("uni", "use", "usu", "ute", "uto", "eu", "ewe", "one", "once", "u-", "ufo", "usb")
+_AN_ALL_THE_SAME = ("unin", "unim", "unid")  # uninvited, unimportant, unidentified
+
+
+@lru_cache(maxsize=1 << 14)
+def indefinite(words: str) -> str:
+    """With 'a' or 'an' by the sound; without, if plural: 'an hour', 'a uniform', 'jeans'."""
+    if is_plural(words) or not is_countable(words):
+        return words
+    lower = words.lower()
+    if lower.startswith(_AN) or lower.startswith(_AN_ALL_THE_SAME):
+        return f"an {words}"
+    vowel = lower.startswith(tuple("aeiou")) and not lower.startswith(_A)
+    return f"{'an' if vowel else 'a'} {words}"
+
+
+@lru_cache(maxsize=1 << 16)
+def noun_phrase(phrase: Phrase) -> str:
+    """The phrase without its article: 'large red star', 'wooden table'."""
+    adjectives = [before_noun(attribute) for attribute in phrase.attributes]
+    return " ".join([*adjectives, spelled(phrase.name)])
+
+
+@lru_cache(maxsize=1 << 14)
+def spelled(name: str) -> str:
+    """A name with the capitals that it has in English: 'tv stand' -> 'TV stand', 'tvs' -> 'TVs'."""
+    return " ".join([_capital(word) for word in name.split(" ")])
+
+
+def _capital(word: str) -> str:
+    one = singular(word)
+    if word not in CAPITALS and one in CAPITALS and word.startswith(one):
+        return CAPITALS[one] + word[len(one) :]
+    return CAPITALS.get(word, word)
+
+
+@lru_cache(maxsize=1 << 14)
+def predicative(attribute: str) -> str:
+    """What follows 'is': 'red', 'made of wood'."""
+    if any(cls.made_of for cls in classes_of(attribute)):
+        return f"made of {attribute}"
+    return _AFTER_VERB.get(attribute, attribute)
+
+
+def before_noun(attribute: str) -> str:
+    """The form that stands before a noun: 'wooden'."""
+    return _BEFORE_NOUN.get(attribute, attribute)
+
+
+@lru_cache(maxsize=1 << 14)
+def rank(attribute: str) -> int:
+    """Place of an adjective before its noun, from the front: 'large' before 'red'."""
+    return min((RANK[cls.name] for cls in classes_of(attribute)), default=0)
+
+
+def sentence(claim: Claim) -> str:
+    """A claim as a sentence.
+
+    Of a part of "both" or "either" an attribute stands before its noun: 'There is a red star.'
+    """
+    match claim:
+        case Related(subject, predicate, object_):
+            return (
+                f"The {noun_phrase(subject)} {_is(subject.name)} {predicate} "
+                f"the {noun_phrase(object_)}."
+            )
+        case HasAttribute(subject, attribute):
+            return f"The {noun_phrase(subject)} {_is(subject.name)} {predicative(attribute)}."
+        case Counted(name, number):
+            return f"There {counted(name, number)}."
+        case Compared(name, comparator, other):
+            joint = "as" if comparator == "as many" else "than"
+            return f"There are {comparator} {_many(name)} {joint} {_many(other)}."
+        case Not(part):
+            return _existence(part, "no")
+        case Both(first, second):
+            return _pair_sentence(first, "both", second, "and")
+        case Either(first, second):
+            return _pair_sentence(first, "either", second, "or")
+
+
+def existence_sentence(claim: HasAttribute | Related) -> str:
+    """'There is at least one star that is above the ring.'"""
+    return _existence(claim, existence_words(claim.subject.name))
+
+
+def existence_words(name: str) -> str:
+    """'at least one' dog, 'some' dogs."""
+    return "some" if is_plural(name) else "at least one"
+
+
+@lru_cache(maxsize=1 << 14)
+def counted(name: str, number: int) -> str:
+    """'is one dog', 'are two dogs'. ``name`` is in the singular, ``number`` 1 to 10."""
+    return f"is one {spelled(name)}" if number == 1 else f"are {NUMBER_WORDS[number]} {_many(name)}"
+
+
+def _existence(claim: HasAttribute | Related, quantifier: str) -> str:
+    subject, verb = claim.subject, _is(claim.subject.name)
+    return f"There {verb} {quantifier} {noun_phrase(subject)} that {verb} {_rest(claim)}."
+
+
+def _rest(claim: HasAttribute | Related) -> str:
+    """What is said of the subject, without the verb."""
+    if isinstance(claim, HasAttribute):
+        return predicative(claim.attribute)
+    return f"{claim.predicate} the {noun_phrase(claim.object)}"
+
+
+def _pair_sentence(
+    first: HasAttribute | Related, word: str, second: HasAttribute | Related, joint: str
+) -> str:
+    if isinstance(first, Related) and isinstance(second, Related):
+        if first.subject == second.subject:
+            return _one_subject(first, word, second, joint)
+        parts = [f"{indefinite(noun_phrase(c.subject))} {_rest(c)}" for c in (first, second)]
+    else:
+        parts = [_thing(first), _thing(second)]
+    return f"There {_is(first.subject.name)} {word} {parts[0]} {joint} {parts[1]}."
+
+
+def _one_subject(first: Related, word: str, second: Related, joint: str) -> str:
+    start = f"The {noun_phrase(first.subject)} {_is(first.subject.name)}"
+    if word == "either" and first.predicate == second.predicate:
+        ends = f"the {noun_phrase(first.object)} or the {noun_phrase(second.object)}"
+        return f"{start} {first.predicate} either {ends}."
+    return f"{start} {word} {_rest(first)} {joint} {_rest(second)}."
+
+
+def _thing(claim: HasAttribute | Related) -> str:
+    """'a red star'; a relation stays behind its noun: 'a star above the ring'."""
+    if isinstance(claim, Related):
+        return f"{indefinite(noun_phrase(claim.subject))} {_rest(claim)}"
+    subject = claim.subject
+    attributes = tuple(sorted((*subject.attributes, claim.attribute), key=lambda a: (rank(a), a)))
+    return indefinite(noun_phrase(Phrase(subject.name, attributes)))
+
+
+@lru_cache(maxsize=1 << 14)
+def _is(name: str) -> str:
+    return "are" if is_plural(name) else "is"
+
+
+@lru_cache(maxsize=1 << 14)
+def _many(name: str) -> str:
+    return spelled(plural(name))

@@ -1,0 +1,1 @@
+"""True statements of an image, and the false captions made from them."""

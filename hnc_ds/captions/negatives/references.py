@@ -1,0 +1,93 @@
+"""Words for one object: phrases that can mean it and no other thing of the image."""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, classes_of
+from hnc_ds.captions.language.wording import rank
+from hnc_ds.captions.truth.claims import Phrase
+from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
+
+_SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
+
+
+class References(NamedTuple):
+    """The phrases that mean one object and no other."""
+
+    bare: Phrase | None
+    described: tuple[Phrase, ...]
+    """With an attribute (with two, if one and none do not single it out), colours first."""
+
+    def plainest(self) -> Phrase | None:
+        """The shortest phrase, None if the object cannot be singled out."""
+        return self.bare or (self.described[0] if self.described else None)
+
+
+def references_of(graph: IndexedGraph, i: int) -> References:
+    """The phrases for object i; none if its name is not made of words."""
+    name = graph.names[i]
+    if not is_sayable(name):
+        return References(None, ())
+    bare = Phrase(name)
+    said = _said_before(graph, i)
+    described = [Phrase(name, (a,)) for a in said]
+    described = [phrase for phrase in described if graph.candidates(phrase) == (i,)]
+    if graph.bearers(name) == (i,):
+        return References(bare, tuple(described))
+    if not described and len(said) > 1:
+        pairs = (Phrase(name, in_order(pair)) for pair in combinations(said, 2))
+        described = [
+            phrase
+            for phrase in pairs
+            if not reads_as_another(phrase) and graph.candidates(phrase) == (i,)
+        ]
+    return References(None, tuple(described))
+
+
+def reads_as_another(phrase: Phrase) -> bool:
+    """Whether two of its attributes together say a third: what is dark and blue, 'dark blue'."""
+    return len(phrase.attributes) > 1 and any(
+        classes_of(f"{one} {other}") for one, other in pairwise(phrase.attributes)
+    )
+
+
+def told_attributes(graph: IndexedGraph, i: int) -> Iterator[tuple[str, AttributeClass]]:
+    """Attributes of an object that are certain and that captions speak of, with their classes."""
+    for attribute in sorted(graph.attributes[i]):
+        cls = class_of(attribute, graph.names[i])
+        if cls is not None and graph.attribute(i, attribute) is TRUE:
+            yield attribute, cls
+
+
+def fitting(name: str, attributes: tuple[str, ...]) -> Phrase | None:
+    """A phrase, if people would say these attributes of such a thing before its noun."""
+    for attribute in attributes:
+        cls = class_of(attribute, name)
+        if cls is None or not cls.before_noun or attribute in name.split(" "):
+            return None
+    return Phrase(name, in_order(attributes))
+
+
+def _said_before(graph: IndexedGraph, i: int) -> list[str]:
+    """Attributes of an object that are certain and read well before its noun, colours first."""
+    words = graph.names[i].split(" ")  # paper paper cup
+    found = sorted(
+        (cls.name != "colour", attribute)
+        for attribute, cls in told_attributes(graph, i)
+        if cls.before_noun and attribute not in words
+    )
+    return [attribute for _, attribute in found]
+
+
+@lru_cache(maxsize=1 << 14)
+def is_sayable(name: str) -> bool:
+    """Whether a name is made of words, and not of marks or a sentence."""
+    return _SAYABLE.fullmatch(name) is not None
+
+
+def in_order(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Attributes in the order in which they stand before a noun."""
+    return tuple(sorted(attributes, key=lambda a: (rank(a), a)))

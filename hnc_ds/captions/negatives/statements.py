@@ -1,0 +1,279 @@
+"""What can truly be said about one image, and in which words: the positives of all families.
+
+An object is spoken of as "the star" or "the red star" only where these words can mean no other
+object of the image. Choosing the words is part of the seeded draw, and so is choosing among the
+statements: no predicate may crowd out the rest. Frames are worded only when a type asks for them.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
+from hnc_ds.captions.language.nouns import NUMBER_WORDS
+from hnc_ds.captions.language.predicates import inverse_said, is_said_of
+from hnc_ds.captions.negatives.references import (
+    References,
+    is_sayable,
+    references_of,
+    told_attributes,
+)
+from hnc_ds.captions.tables import Tables
+from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
+from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
+from hnc_ds.records import SceneGraph
+
+
+class Options(NamedTuple):
+    """How an image is spoken of."""
+
+    most: int = 48
+    """Caption groups of an image."""
+    by_colour: float = 2 / 3
+    """How often a noun's attribute is its colour, where it has one."""
+    open_world: bool = False
+    """Whether negatives may be written that are not proven, tagged as such."""
+    tables: Tables | None = None
+    """Frequencies of the training graphs."""
+
+
+class AttributeStatement(NamedTuple):
+    """'The star is red.'"""
+
+    claim: HasAttribute
+    subject: int
+    cls: AttributeClass
+
+
+class RelationStatement(NamedTuple):
+    """'The red star is above the blue ring.'"""
+
+    claim: Related
+    subject: int
+    object: int
+
+
+class Fact(NamedTuple):
+    """A relation that is true between two objects, not worded yet."""
+
+    subject: int
+    predicate: str
+    object: int
+
+
+class DescribedImage:
+    """An image's scene graph with what can truly be said of it, drawn when asked for.
+
+    Args:
+        graph: What is annotated.
+        seed: Of all draws; every kind of statement has a stream of its own.
+        options: How it is spoken of.
+        types: How many negative types are to share the image's caption groups.
+    """
+
+    def __init__(self, graph: SceneGraph, seed: str, options: Options, types: int = 1) -> None:
+        self.graph = IndexedGraph(graph)
+        self.options = options
+        self.quota = max(2, 2 * options.most // types)
+        """Negatives of one type."""
+        self._seed = seed
+        self.references = tuple([references_of(self.graph, i) for i in range(len(graph.objects))])
+        self._facts: list[Fact] | None = None
+        self._attributes: list[AttributeStatement] | None = None
+        self._existences: list[AttributeStatement] | None = None
+        self._existing: list[RelationStatement] | None = None
+        self._framed: dict[tuple[bool, bool], list[RelationStatement]] = {}
+
+    def stream(self, purpose: str) -> random.Random:
+        """Random numbers for one purpose: the same whatever else is drawn."""
+        # A string seeds through its bytes, not through hash(): the same in every process.
+        return random.Random(f"{self._seed}/{purpose}")
+
+    def attribute_statements(self) -> list[AttributeStatement]:
+        """Those that say an attribute of an object, in drawn order."""
+        if self._attributes is None:
+            rng = self.stream("attributes")
+            self._attributes = list(_attribute_statements(self, rng))
+            rng.shuffle(self._attributes)
+        return self._attributes
+
+    def existences(self) -> list[AttributeStatement]:
+        """As attribute_statements, but of any thing of the name: 'there is a red star'."""
+        if self._existences is None:
+            self._existences = list(_existences(self.graph))
+            self.stream("existences").shuffle(self._existences)
+        return self._existences
+
+    def facts(self) -> list[Fact]:
+        """Relations that are true and can be said, in drawn order: no predicate too often."""
+        if self._facts is None:
+            rng = self.stream("relations")
+            most = max(4, self.options.most // 2)
+            self._facts = list(islice(_facts(self, rng, max(2, most // 4)), most))
+        return self._facts
+
+    def existing_relations(self) -> list[RelationStatement]:
+        """As relation_statements, but of any thing of the name: 'a star that is above the ring'."""
+        if self._existing is None:
+            rng = self.stream("existing relations")
+            facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
+            self._existing = [_of_any(self, fact) for fact in islice(facts, 2 * self.quota)]
+        return self._existing
+
+    def relation_statements(self, subject: bool, object_: bool) -> list[RelationStatement]:
+        """Those that relate two objects, the ends named with or without an attribute.
+
+        A bare end still gets an attribute where it needs one to be singled out.
+
+        Args:
+            subject: Whether the subject is named with an attribute.
+            object_: Whether the object is.
+        """
+        key = (subject, object_)
+        if key not in self._framed:
+            rng = self.stream(f"relations {subject} {object_}")
+            self._framed[key] = list(_worded(self, subject, object_, rng))
+        return self._framed[key]
+
+    def is_usual(self, claim: Claim) -> bool:
+        """Whether the tables, where there are some, have met such a claim about such things."""
+        tables = self.options.tables
+        if tables is None:
+            return True
+        if isinstance(claim, HasAttribute):
+            return claim.attribute in tables.attributes.get(claim.subject.name, ())
+        if isinstance(claim, Related):
+            return claim.subject.name in tables.subjects.get(
+                claim.predicate, ()
+            ) and claim.object.name in tables.objects.get(claim.predicate, ())
+        return True
+
+    def counted_names(self) -> list[tuple[str, int]]:
+        """Names whose number is known and small enough to be said, with that number."""
+        names = sorted({*self.graph.names})
+        counts = [(name, self.graph.count(name)) for name in names if is_sayable(name)]
+        return [(name, n) for name, n in counts if n is not None and n < len(NUMBER_WORDS)]
+
+
+def _attribute_statements(
+    image: DescribedImage, rng: random.Random
+) -> Iterator[AttributeStatement]:
+    graph = image.graph
+    for i, references in enumerate(image.references):
+        if references.plainest() is None:
+            continue
+        for attribute, cls in told_attributes(graph, i):
+            phrase = references.bare
+            if phrase is None:
+                others = [p for p in references.described if _is_silent(p, cls)]
+                phrase = rng.choice(others) if others else None
+            if phrase is not None:
+                yield AttributeStatement(HasAttribute(phrase, attribute), i, cls)
+
+
+def _existences(graph: IndexedGraph) -> Iterator[AttributeStatement]:
+    for i, name in enumerate(graph.names):
+        if not is_sayable(name):
+            continue
+        for attribute, cls in told_attributes(graph, i):
+            if attribute not in name.split(" "):
+                yield AttributeStatement(HasAttribute(Phrase(name), attribute), i, cls)
+
+
+def _is_silent(phrase: Phrase, cls: AttributeClass) -> bool:
+    """Whether a phrase gives no attribute of a class away."""
+    return all(class_of(a, phrase.name) is not cls for a in phrase.attributes)
+
+
+def _facts(
+    image: DescribedImage, rng: random.Random, most: int, any_subject: bool = False
+) -> Iterator[Fact]:
+    """One of each predicate in turn, at most ``most`` of any.
+
+    Objects can be singled out in words, and subjects too, unless any one of a name will do.
+    """
+    graph = image.graph
+    single = [found.plainest() is not None for found in image.references]
+    subjects = [is_sayable(name) for name in graph.names] if any_subject else single
+    piles: dict[str, list[tuple[int, int]]] = {}
+    for (i, j), told in sorted(graph.edges.items()):
+        if not subjects[i] or not single[j]:
+            continue
+        for predicate in {*told}:
+            piles.setdefault(predicate, []).append((i, j))
+    names = sorted(piles)
+    rng.shuffle(names)
+    for name in names:
+        rng.shuffle(piles[name])
+    left = dict.fromkeys(names, most)
+    while left:
+        for predicate in list(left):
+            fact = _next_fact(graph, predicate, piles[predicate])
+            left[predicate] -= 1
+            if fact is None or not left[predicate]:
+                del left[predicate]
+            if fact is not None:
+                yield fact
+
+
+def _next_fact(graph: IndexedGraph, predicate: str, pile: list[tuple[int, int]]) -> Fact | None:
+    while pile:
+        i, j = pile.pop()
+        said = is_said_of(predicate, graph.names[i], graph.names[j])
+        if said and graph.relation(i, predicate, j) is TRUE:
+            return Fact(i, predicate, j)
+    return None
+
+
+def _of_any(image: DescribedImage, fact: Fact) -> RelationStatement:
+    object_ = image.references[fact.object].plainest()
+    assert object_ is not None
+    subject = Phrase(image.graph.names[fact.subject])
+    return RelationStatement(Related(subject, fact.predicate, object_), fact.subject, fact.object)
+
+
+def _worded(
+    image: DescribedImage, subject: bool, object_: bool, rng: random.Random
+) -> Iterator[RelationStatement]:
+    for fact in image.facts():
+        phrases = [
+            _name_end(image.references[i], described, image.options.by_colour, rng)
+            for i, described in ((fact.subject, subject), (fact.object, object_))
+        ]
+        if phrases[0] is not None and phrases[1] is not None:
+            claim = Related(phrases[0], fact.predicate, phrases[1])
+            yield RelationStatement(claim, fact.subject, fact.object)
+
+
+def _name_end(
+    references: References, described: bool, by_colour: float, rng: random.Random
+) -> Phrase | None:
+    if not described:
+        return references.plainest()
+    if not references.described:
+        return None
+    if len(references.described) == 1 or rng.random() < by_colour:
+        return references.described[0]
+    return rng.choice(references.described)
+
+
+def mirrored(image: DescribedImage, statement: RelationStatement) -> RelationStatement | None:
+    """The same fact said from the other end, if that is English: 'left of' -> 'right of'."""
+    claim = statement.claim
+    if image.graph.candidates(claim.subject) != (statement.subject,):
+        return None  # as the object it would be 'the star', and there are several
+    for predicate in inverse_said(claim.predicate):
+        if not is_said_of(predicate, claim.object.name, claim.subject.name):
+            continue
+        if image.graph.relation(statement.object, predicate, statement.subject) is TRUE:
+            turned = Related(claim.object, predicate, claim.subject)
+            return RelationStatement(turned, statement.object, statement.subject)
+    return None
+
+
+def objects_of(statement: AttributeStatement | RelationStatement) -> tuple[int, ...]:
+    """What a statement speaks of."""
+    if isinstance(statement, RelationStatement):
+        return statement.subject, statement.object
+    return (statement.subject,)

@@ -1,0 +1,158 @@
+"""Negatives that exchange parts of one caption: the same words, bound to each other wrongly.
+
+Whatever holds in both directions, or may do so, is never exchanged: two people who walk with each
+other, things next to each other (`symmetric` in vocabulary/predicates.json).
+"""
+
+from collections.abc import Iterator
+
+from hnc_ds.captions.language.kinds import is_animate
+from hnc_ds.captions.language.predicates import has_verb, is_said_of, may_be_mutual
+from hnc_ds.captions.language.wording import before_noun, noun_phrase, spelled
+from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, judged
+from hnc_ds.captions.negatives.logic import companions, existing
+from hnc_ds.captions.negatives.references import fitting
+from hnc_ds.captions.negatives.relations import put_subject
+from hnc_ds.captions.negatives.statements import DescribedImage, RelationStatement
+from hnc_ds.captions.truth.claims import Both, HasAttribute, Phrase, Related
+
+
+def swapped_ends(image: DescribedImage, type_: str = "swap") -> Iterator[Bundle]:
+    """'The red star is above the blue ring.' -> 'The blue ring is above the red star.'
+
+    Whole noun phrases change places, attributes and all: with attributes where both ends have one.
+
+    Source: the ordering test of Yuksekgonul et al. 2023 (ARO), relations; the exchange of subject
+    and object in Huang et al. 2024 (Structure-CLIP).
+    """
+    for statement in _described_or_bare(image):
+        claim = statement.claim
+        change = judged(image, _with_ends(claim, claim.object, claim.subject, statement))
+        if change is not None:
+            words = noun_phrase(claim.subject), noun_phrase(claim.object)
+            yield _bundle(statement, change._replace(replaced=words), type_)
+
+
+def swapped_nouns(image: DescribedImage, type_: str = "negclip_noun") -> Iterator[Bundle]:
+    """'The red star is above the blue ring.' -> 'The red ring is above the blue star.'
+
+    Source: Yuksekgonul et al. 2023 (NegCLIP), two nouns of a caption exchanged; the proof is ours.
+    """
+    for statement in image.relation_statements(True, True):
+        claim = statement.claim
+        subject = fitting(claim.object.name, claim.subject.attributes)
+        object_ = fitting(claim.subject.name, claim.object.attributes)
+        if subject is None or object_ is None or subject == claim.subject:
+            continue
+        change = judged(image, _with_ends(claim, subject, object_, statement))
+        if change is not None:
+            words = spelled(claim.subject.name), spelled(claim.object.name)
+            yield _bundle(statement, change._replace(replaced=words), type_)
+
+
+def swapped_attributes(image: DescribedImage, type_: str = "swap_attribute") -> Iterator[Bundle]:
+    """'The red star is above the blue ring.' -> 'The blue star is above the red ring.'
+
+    Also 'There is both a red star and a blue ring.' -> 'There is both a blue star and a red ring.'
+
+    Source: Huang et al. 2024 (Structure-CLIP), attributes of two nouns exchanged; the adjectives
+    of Yuksekgonul et al. 2023 (NegCLIP). The proof is ours.
+    """
+    for statement in image.relation_statements(True, True):
+        claim = statement.claim
+        ends = _attributes_exchanged(claim.subject, claim.object)
+        if ends is None:
+            continue
+        wrong = Related(ends[0], claim.predicate, ends[1])
+        words = _last(claim.subject), _last(claim.object)
+        change = judged(image, Change(wrong, words, (statement.subject, statement.object)))
+        if change is not None:
+            yield _bundle(statement, change, type_)
+    yield from _swapped_in_a_pair(image, type_)
+
+
+def swapped_verb_phrases(image: DescribedImage) -> Iterator[Bundle]:
+    """'There is both a man riding the horse and a dog near the car.' -> '... a man near the car
+    and a dog riding the horse.', if one of the two is proven false.
+
+    Source: Yuksekgonul et al. 2023 (NegCLIP), two verb phrases exchanged; the proof is ours.
+    """
+    for one, other in companions(
+        image.relation_statements(False, False), image.stream("negclip_verb")
+    ):
+        first, second = put_subject(other, one), put_subject(one, other)
+        if first is None or second is None:
+            continue
+        assert isinstance(first.claim, Related)
+        assert isinstance(second.claim, Related)
+        objects = one.subject, one.object, other.subject, other.object
+        words = noun_phrase(one.claim.subject), noun_phrase(other.claim.subject)
+        change = judged(image, Change(Both(first.claim, second.claim), words, objects))
+        if change is not None:
+            claim = Both(one.claim, other.claim)
+            yield (caption_pair(claim, "and_logic_rel", objects, change, "negclip_verb"),)
+
+
+def _described_or_bare(image: DescribedImage) -> list[RelationStatement]:
+    described = image.relation_statements(True, True)
+    said = {(s.subject, s.claim.predicate, s.object) for s in described}
+    bare = image.relation_statements(False, False)
+    return [
+        *described,
+        *(s for s in bare if (s.subject, s.claim.predicate, s.object) not in said),
+    ]
+
+
+def _with_ends(
+    claim: Related, subject: Phrase, object_: Phrase, statement: RelationStatement
+) -> Change | None:
+    """The claim between other ends; None where that is no English or may be just as true."""
+    predicate = claim.predicate
+    if may_be_mutual(predicate):
+        return None
+    if has_verb(predicate) and is_animate(subject.name) != is_animate(object_.name):
+        return None  # 'The hat is wearing the man.'
+    if not is_said_of(predicate, subject.name, object_.name):
+        return None
+    return Change(
+        Related(subject, predicate, object_), ("", ""), (statement.subject, statement.object)
+    )
+
+
+def _attributes_exchanged(one: Phrase, other: Phrase) -> tuple[Phrase, Phrase] | None:
+    """Both phrases with the other's last attribute."""
+    mine, theirs = one.attributes[-1], other.attributes[-1]
+    if mine in other.attributes or theirs in one.attributes:
+        return None
+    first = fitting(one.name, (*one.attributes[:-1], theirs))
+    second = fitting(other.name, (*other.attributes[:-1], mine))
+    return None if first is None or second is None else (first, second)
+
+
+def _last(phrase: Phrase) -> str:
+    return before_noun(phrase.attributes[-1])
+
+
+def _swapped_in_a_pair(image: DescribedImage, type_: str) -> Iterator[Bundle]:
+    for one, other in companions(existing(image), image.stream(type_)):
+        names = one.claim.subject.name, other.claim.subject.name
+        values = one.claim.attribute, other.claim.attribute
+        if values[0] == values[1] or names[0] == names[1]:
+            continue
+        if fitting(names[0], (values[1],)) is None or fitting(names[1], (values[0],)) is None:
+            continue
+        wrong = Both(
+            HasAttribute(one.claim.subject, values[1]), HasAttribute(other.claim.subject, values[0])
+        )
+        objects = one.subject, other.subject
+        words = before_noun(values[0]), before_noun(values[1])
+        change = judged(image, Change(wrong, words, objects))
+        if change is not None:
+            claim = Both(one.claim, other.claim)
+            yield (caption_pair(claim, "and_logic_attr", objects, change, type_),)
+
+
+def _bundle(statement: RelationStatement, change: Change, type_: str) -> Bundle:
+    kind = "relation_attr" if statement.claim.subject.attributes else "relation"
+    objects = statement.subject, statement.object
+    return (caption_pair(statement.claim, kind, objects, change, type_),)

@@ -1,0 +1,185 @@
+"""How often things, attributes and relations occur: ``hnc-ds tables``, in one streaming pass.
+
+    hnc-ds tables --scene-graphs train_sceneGraphs.json --out tables.json.gz
+
+Written for draws that follow the data. They are counted over training graphs alone: a draw for a
+training caption that follows numbers of the validation images would carry these into training.
+"""
+
+import gzip
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from tqdm import tqdm
+
+from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
+from hnc_ds.captions.language.attribute_classes import ALIASES
+from hnc_ds.captions.language.nouns import singular
+from hnc_ds.config import TablesConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import SceneGraph
+from hnc_ds.whole_files import write_whole
+
+VERSION = 1
+"""Raised when a field changes its meaning."""
+
+HELD_OUT = frozenset(
+    {"val", "valid", "validation", "trainval", "minival", "dev", "test", "testdev"}
+)
+"""Words of a file's name that say that it is not, or not only, for training."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # also cuts valSceneGraphs
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """Counts over the graphs of one file. Names are those of the graphs; keys are sorted."""
+
+    version: int
+    source: str
+    """Name of the file that was counted."""
+    images: int
+    """Its graphs."""
+    attributes: dict[str, dict[str, int]]
+    """Object name -> attribute (other spellings as one) -> objects that carry it."""
+    subjects: dict[str, dict[str, int]]
+    """Predicate -> name of the subject -> edges."""
+    objects: dict[str, dict[str, int]]
+    """Predicate -> name of the object -> edges."""
+    counts: dict[str, dict[int, int]]
+    """Singular name -> how many of it an image has, at least one -> images. Images where some of
+    them share one box under a plural name do not tell how many there are, and are not counted."""
+
+
+def write_tables(config: TablesConfig) -> None:
+    """Count a file of scene graphs and write the tables.
+
+    Raises:
+        UserError: A file that is not for training, unreadable or broken input, an output that
+            exists, has another ending or cannot be written.
+    """
+    _check(config)
+    graphs = _shown(read_scene_graphs(config.scene_graphs))
+    tables = count_tables(graphs, config.scene_graphs.name)
+    if not tables.images:
+        raise UserError(f"{config.scene_graphs}: holds no images")
+    content = msgspec.json.encode(tables)
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        # Without a time in the header the same tables are the same bytes.
+        write_whole(config.out, gzip.compress(content, mtime=0) if _zipped(config.out) else content)
+    except OSError as error:
+        raise UserError(
+            f"{config.out}: cannot be written ({error.strerror or error}); name another --out"
+        ) from error
+    print(_summary(config.out, tables))
+
+
+def count_tables(graphs: Iterable[SceneGraph], source: str = "") -> Tables:
+    """The tables of some graphs. Memory holds the tables alone.
+
+    Args:
+        graphs: Is iterated once.
+        source: Name of the file they come from.
+    """
+    attributes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    subjects: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    objects: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    images = 0
+    for graph in graphs:
+        images += 1
+        for found in graph.objects.values():
+            attributes[found.name].update({ALIASES.get(a, a) for a in found.attributes})
+            for relation in found.relations:
+                subjects[relation.name][found.name] += 1
+                objects[relation.name][graph.objects[relation.object].name] += 1
+        for name, number in _numbers(graph):
+            counts[name][number] += 1
+    return Tables(
+        version=VERSION,
+        source=source,
+        images=images,
+        attributes=_sorted(attributes),
+        subjects=_sorted(subjects),
+        objects=_sorted(objects),
+        counts={name: dict(sorted(counts[name].items())) for name in sorted(counts)},
+    )
+
+
+def read_tables(path: Path) -> Tables:
+    """Read what ``write_tables`` wrote.
+
+    Raises:
+        UserError: Missing, broken or other content, or tables of another version.
+    """
+    again = "make it with 'hnc-ds tables'"
+    try:
+        data = path.read_bytes()
+        tables = msgspec.json.decode(gzip.decompress(data) if _zipped(path) else data, type=Tables)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {again}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error}); {again}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not tables of frequencies ({error}); {again}") from error
+    if tables.version != VERSION:
+        raise UserError(
+            f"{path}: tables of version {tables.version}, this program reads {VERSION}; {again}"
+        )
+    return tables
+
+
+def _check(config: TablesConfig) -> None:
+    """Everything that can be refused before work starts."""
+    if not config.out.name.endswith((".json", ".json.gz")):
+        raise UserError(f"out is {config.out}; its name must end in .json or .json.gz")
+    if not config.scene_graphs.is_file():
+        raise UserError(f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json")
+    if held_out(config.scene_graphs.name) and not config.any_split:
+        raise UserError(
+            f"{config.scene_graphs}: is not for training by its name; tables are counted over "
+            "training graphs only, or draws for training would follow the images that a model is "
+            "tested on; give the training file, or pass --any-split"
+        )
+    if config.out.exists() and not config.overwrite:
+        raise UserError(f"{config.out}: exists already; pass --overwrite to make it anew")
+
+
+def held_out(name: str) -> bool:
+    """Whether a file's name says that it holds validation or test images."""
+    return any(word.lower() in HELD_OUT for word in _WORD.findall(name))
+
+
+def _numbers(graph: SceneGraph) -> Iterator[tuple[str, int]]:
+    """(singular name, how many) for the names whose number the image tells."""
+    boxes = Counter(found.name for found in graph.objects.values())
+    in_groups = {singular(name) for name in boxes if singular(name) != name}
+    for name, number in boxes.items():
+        if singular(name) == name and name not in in_groups:
+            yield name, number
+
+
+def _sorted(table: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {key: dict(sorted(table[key].items())) for key in sorted(table) if table[key]}
+
+
+def _shown(graphs: Iterator[SceneGraph]) -> Iterator[SceneGraph]:
+    yield from tqdm(graphs, desc="tables", unit=" images", disable=None)
+
+
+def _zipped(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _summary(out: Path, tables: Tables) -> str:
+    pairs = sum(len(found) for found in tables.attributes.values())
+    return (
+        f"{out}: {tables.images:,} images, {len(tables.attributes):,} names with {pairs:,} "
+        f"attributes, {len(tables.subjects):,} predicates, {len(tables.counts):,} names counted"
+    )

@@ -1,0 +1,1 @@
+"""What a scene graph says about a claim: TRUE, FALSE or UNKNOWN."""

@@ -1,0 +1,1 @@
+"""Negatives from captions alone: two of their words or phrases change places."""

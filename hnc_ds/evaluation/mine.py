@@ -1,0 +1,163 @@
+"""Which images look alike to a model: the nearest others of every image, for ``--similar``.
+
+    hnc-ds mine --model ViT-B-32 --pretrained openai --shards data/gqa/shards/train \\
+        --out data/gqa/similar.safetensors
+
+N readable images, k neighbours, width D. Cosines are float32 and are taken block by block, so that
+N x N of them never lie in memory; with equal cosines the sample of the lower number is nearer.
+One process, as the encoding of images in evaluation is.
+
+Source: the idea is NegCLIP's (Yuksekgonul et al. 2023), which puts one of the 3 nearest images
+beside each image of a batch.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hnc_ds.checkpoint import load_trained
+from hnc_ds.config import MineConfig, ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.embed import EmbeddedImages, embed_images
+from hnc_ds.evaluation.evaluate import model_name
+from hnc_ds.model import Clip, load_model
+from hnc_ds.shards.order import NOBODY
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.similar import Mined, Neighbours, images_fingerprint, write_neighbours
+
+QUERIES, CANDIDATES = 1024, 8192
+"""Rows and columns of a block of cosines."""
+
+UNITS = 2**30
+"""A float32 cosine is a whole number of these parts, or lies within 0.01 of 0."""
+
+NUMBERS = 2**32
+NO_CANDIDATE = -(2**63)
+
+
+def mine(config: MineConfig) -> None:
+    """Embed the images of shards and write each one's nearest others.
+
+    Raises:
+        UserError: No such model or shards, more than 1 % of the images unreadable, fewer than two
+            images, an output that cannot be written.
+    """
+    if config.out.suffix != ".safetensors" or config.out.is_dir():
+        raise UserError(f"--out is {config.out}; name a file that ends in .safetensors")
+    reader = ShardReader(config.shards)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, model = _load(config, device)
+    embedded = embed_images(model, reader, device, batch=config.batch, workers=config.workers)
+    neighbours = find_neighbours(embedded, reader, config.k, name)
+    write_neighbours(config.out, neighbours)
+    print(
+        f"mine: {neighbours.described()}; of the nearest {neighbours.first(1).mean_cosine():.3f}; "
+        f"{len(embedded.unreadable)} unreadable; wrote {config.out}"
+    )
+
+
+def find_neighbours(
+    embedded: EmbeddedImages, reader: ShardReader, k: int, model: str
+) -> Neighbours:
+    """The nearest others of every sample of a reader, by number.
+
+    Args:
+        embedded: Images of the reader. Unreadable ones have no neighbours and are nobody's.
+        reader: Of the samples.
+        k: Neighbours of each.
+        model: Name of the model that embedded them.
+
+    Raises:
+        UserError: There are no two images to compare.
+    """
+    rows: dict[str, int] = {}
+    keys = [reader.key(sample) for sample in embedded.samples]
+    identity_N = torch.tensor([rows.setdefault(key, len(rows)) for key in keys])
+    if len(rows) < 2:
+        raise UserError(f"{reader.folder}: holds no two images that could be similar")
+    row_NK, cosine_NK = nearest_rows(embedded.image_ND, identity_N, k)
+    samples = np.array(embedded.samples, dtype=np.int32)
+    nearest = np.full((len(reader), k), NOBODY, dtype=np.int32)
+    cosine = np.zeros((len(reader), k), dtype=np.float32)
+    nearest[samples] = np.where(row_NK == NOBODY, NOBODY, samples[row_NK])
+    cosine[samples] = cosine_NK
+    return Neighbours(nearest, cosine, Mined(images_fingerprint(reader), model, k))
+
+
+@torch.inference_mode()
+def nearest_rows(
+    image_ND: torch.Tensor,
+    identity_N: torch.Tensor,
+    k: int,
+    *,
+    queries: int = QUERIES,
+    candidates: int = CANDIDATES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows most similar to each row, without the row itself and others of its identity.
+
+    Args:
+        image_ND: float32, unit rows.
+        identity_N: Numbers that are equal where two rows are of one image.
+        k: Rows to find for each.
+        queries: Rows of a block of cosines.
+        candidates: Columns of a block.
+
+    Returns:
+        Rows int64 [N, k], the nearest first, the lower first among equals, NOBODY where there is
+        none; and their cosines, float32, 0 where there is none.
+    """
+    identity_N = identity_N.to(image_ND.device)
+    blocks = range(0, len(image_ND), queries)
+    ranked_NK = torch.cat(
+        [
+            _nearest_of(slice(start, start + queries), image_ND, identity_N, k, candidates)
+            for start in tqdm(blocks, "neighbours", unit="block", disable=None)
+        ]
+    ).cpu()
+    row_NK = NUMBERS - 1 - ranked_NK % NUMBERS
+    cosine_NK = (ranked_NK // NUMBERS).double() / UNITS
+    nobody_NK = ranked_NK == NO_CANDIDATE
+    return (
+        row_NK.masked_fill(nobody_NK, NOBODY).numpy(),
+        cosine_NK.masked_fill(nobody_NK, 0).float().numpy(),
+    )
+
+
+def _nearest_of(
+    rows: slice, image_ND: torch.Tensor, identity_N: torch.Tensor, k: int, candidates: int
+) -> torch.Tensor:
+    """The k highest ranks of candidates for some rows, int64 [Q, k], highest first."""
+    query_QD, identity_Q1 = image_ND[rows], identity_N[rows, None]
+    best_QK = torch.full((len(query_QD), k), NO_CANDIDATE, device=image_ND.device)
+    for start in range(0, len(image_ND), candidates):
+        columns = slice(start, start + candidates)
+        rank_QC = _ranks(query_QD @ image_ND[columns].T, start)
+        rank_QC.masked_fill_(identity_Q1 == identity_N[columns], NO_CANDIDATE)
+        found_QK = rank_QC.topk(min(k, rank_QC.shape[1])).values
+        best_QK = torch.cat([best_QK, found_QK], dim=1).topk(k).values
+    return best_QK
+
+
+def _ranks(cosine_QC: torch.Tensor, first: int) -> torch.Tensor:
+    """A whole number for each candidate: higher for a greater cosine, then for a lower row.
+
+    No two candidates of a row have the same, so which are the highest does not hang on how they
+    are sorted or cut into blocks.
+    """
+    row_C = torch.arange(first, first + cosine_QC.shape[1], device=cosine_QC.device)
+    return (cosine_QC * UNITS).long().mul_(NUMBERS).add_(NUMBERS - 1 - row_C)
+
+
+def _load(config: MineConfig, device: torch.device) -> tuple[str, Clip]:
+    """The model and what to call it."""
+    if config.run is not None:
+        return model_name(config.run), load_trained(config.run, device).eval()
+    model = config.model or ""
+    if config.pretrained is None and not model.startswith(("hf-hub:", "local-dir:")):
+        raise UserError(
+            f"--model {model} would start from random weights, to which nothing is similar; "
+            "add --pretrained, or give a run"
+        )
+    settings = ModelConfig(model=model, pretrained=config.pretrained)
+    name = model if config.pretrained is None else f"{model} {config.pretrained}"
+    return name, load_model(settings, seed=0).to(device).eval()

@@ -1,0 +1,199 @@
+"""The stage as a whole: bytes, resuming, statistics, refusals."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from hnc_ds.captions import swap_words as stage
+from hnc_ds.captions.caption_stats import stats_path_of
+from hnc_ds.captions.words import tagging
+from hnc_ds.captions.words.word_swaps import WORD_SWAPS
+from hnc_ds.config import SwapWordsConfig
+from hnc_ds.errors import UserError
+from hnc_ds.records import ImageCaptions
+
+SENTENCES = (
+    "A boy throws a red ball to an old dog.",
+    "A black cat sleeps under a white table.",
+    "A woman in a green coat feeds a duck near a pond.",
+    "An orange kite above a wooden boat",
+    "A man and a woman",
+    "Two men holding a sign while a girl plays a drum",
+)
+IMAGES = 30
+
+# Small chunks and parts, so that few images make several; the same in every run that is compared.
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from hnc_ds.captions import captions_file, swap_words as stage
+from hnc_ds.captions.parts import Parts
+from hnc_ds.config import SwapWordsConfig
+captions_file.CHUNK_IMAGES, captions_file.PART_CHUNKS = 3, 2
+source, out, workers, accident = sys.argv[1:]
+add = Parts.add
+def dying_add(self, number, content, stats):
+    if accident == f"kill at part {number}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(self, number, content, stats)
+Parts.add = dying_add
+if accident == "kill while joining":
+    Parts.join = lambda self, count: os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    stage.swap_words(SwapWordsConfig(captions=Path(source), out=Path(out), workers=int(workers)))
+"""
+
+
+def caption_list(path, images=IMAGES):
+    rows = (
+        {"image": f"{i:03}.jpg", "caption": SENTENCES[(i * 5 + k) % len(SENTENCES)]}
+        for i in range(images)
+        for k in range(3)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0"):
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    command = [sys.executable, str(script), str(source), str(out), str(workers), accident]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.getcwd()}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def swap(source, out, **settings):
+    stage.swap_words(SwapWordsConfig(captions=source, out=out, workers=1, **settings))
+    return read(out)
+
+
+def read(out):
+    content = gzip.decompress(out.read_bytes()) if out.suffix == ".gz" else out.read_bytes()
+    return [msgspec.json.decode(line, type=ImageCaptions) for line in content.splitlines()]
+
+
+def test_bytes_do_not_depend_on_workers_or_hash_seed(tmp_path):
+    source = caption_list(tmp_path / "list.jsonl")
+    outs = [tmp_path / f"{name}.jsonl.gz" for name in ("one", "two", "other")]
+    for out, workers, hash_seed in zip(outs, (1, 2, 1), ("0", "0", "7"), strict=True):
+        result = run(tmp_path, source, out, workers, hash_seed=hash_seed)
+        assert result.returncode == 0, result.stderr
+    assert len({out.read_bytes() for out in outs}) == 1
+    assert len({stats_path_of(out).read_bytes() for out in outs}) == 1
+    assert len(read(outs[0])) == IMAGES
+
+
+@pytest.mark.parametrize("accident", ["kill at part 0", "kill at part 3", "kill while joining"])
+def test_a_killed_run_goes_on_to_the_bytes_of_a_whole_one(tmp_path, accident):
+    source = caption_list(tmp_path / "list.jsonl")
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    assert run(tmp_path, source, whole).returncode == 0
+    assert run(tmp_path, source, killed, accident=accident).returncode == -9
+    assert not killed.exists()
+    again = run(tmp_path, source, killed, workers=2)
+    assert again.returncode == 0, again.stderr
+    assert ("are done already" in again.stdout) == (accident != "kill at part 0")
+    assert killed.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.glob("killed*")} == {
+        "killed.jsonl",
+        "killed.stats.json",
+    }
+
+
+def test_every_caption_with_negatives_is_a_group_and_the_rest_is_counted(tmp_path):
+    out = tmp_path / "out.jsonl"
+    images = swap(caption_list(tmp_path / "list.jsonl", images=6), out)
+    for image in images:
+        for group in image.groups:
+            assert group.type == "caption"
+            assert group.positive in SENTENCES
+            assert group.positive != "A man and a woman"
+            assert 1 <= len(group.negatives) <= 3
+            for negative in group.negatives:
+                assert negative.open_world
+                assert negative.caption not in SENTENCES
+    stats = json.loads((tmp_path / "out.stats.json").read_text())
+    negatives = [n.type for image in images for group in image.groups for n in group.negatives]
+    assert stats["images"] == 6
+    made = sum(len(image.groups) for image in images)
+    assert stats["groups"] == {"all": made, "caption": made}
+    assert stats["negatives"] == {name: negatives.count(name) for name in WORD_SWAPS}
+    said = sum(
+        SENTENCES[(i * 5 + k) % 6] == "A man and a woman" for i in range(6) for k in range(3)
+    )
+    assert stats["irregular"] == {"captions without a swap": said}
+    assert stats["settings"]["tagger"].startswith("HanTa ")
+
+
+def test_what_another_caption_of_the_image_says_is_no_negative(tmp_path):
+    source, out = tmp_path / "list.jsonl", tmp_path / "out.jsonl"
+    rows = [{"image": "1.jpg", "caption": text} for text in ("A cat on a box.", "a box on a cat")]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (image,) = swap(source, out)
+    assert image.groups == ()
+
+
+def test_only_the_types_that_are_named_are_made(tmp_path):
+    source = caption_list(tmp_path / "list.jsonl", images=6)
+    images = swap(source, tmp_path / "out.jsonl", types=("negclip_noun",), per_caption=1)
+    assert {n.type for i in images for g in i.groups for n in g.negatives} == {"negclip_noun"}
+
+
+def test_another_seed_draws_other_negatives(tmp_path):
+    source = caption_list(tmp_path / "list.jsonl", images=6)
+    first, other = (
+        swap(source, tmp_path / f"{seed}.jsonl", seed=seed, per_caption=1) for seed in (0, 1)
+    )
+    assert first != other
+
+
+def test_the_command_writes_the_file(tmp_path):
+    source = caption_list(tmp_path / "list.jsonl", images=3)
+    command = [sys.executable, "-m", "hnc_ds.cli", "swap-words", "--captions", str(source)]
+    command += ["--out", str(tmp_path / "out.jsonl"), "--workers", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "3 images, " in result.stdout
+    assert len(read(tmp_path / "out.jsonl")) == 3
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
+    source = caption_list(tmp_path / "list.jsonl", images=1)
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match="unknown word swap 'negclip_nuon'; did you mean"):
+        swap(source, out, types=("negclip_nuon",))
+    with pytest.raises(UserError, match=r"must end in \.jsonl"):
+        swap(source, tmp_path / "out.json")
+    with pytest.raises(UserError, match="no such file"):
+        swap(tmp_path / "none.jsonl", out)
+    with pytest.raises(UserError, match="per_caption is 0"):
+        swap(source, out, per_caption=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"list.jsonl"}
+    swap(source, out)
+    with pytest.raises(UserError, match="exists already"):
+        swap(source, out)
+    swap(source, out, overwrite=True)
+
+
+def test_a_list_without_captions_leaves_nothing_behind(tmp_path):
+    source = tmp_path / "list.csv"
+    source.write_text("filepath,title\n")
+    with pytest.raises(UserError, match="holds no images"):
+        swap(source, tmp_path / "out.jsonl")
+    assert {path.name for path in tmp_path.iterdir()} == {"list.csv"}
+
+
+def test_without_the_tagger_a_line_says_how_to_get_it(tmp_path, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    tagging.load_tagger.cache_clear()
+    monkeypatch.setattr(tagging, "import_module", missing)
+    with pytest.raises(UserError, match=r"needs the tagger HanTa .*hnc-ds\[negclip\]"):
+        swap(caption_list(tmp_path / "list.jsonl"), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()

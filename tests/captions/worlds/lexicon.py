@@ -1,0 +1,212 @@
+"""The nouns and predicates of the drawn worlds: what a thing may be called, and its grammar.
+
+Written for the tests alone; hnc_ds has lists of its own. Where people could call one thing by
+either of two words, both are here, as certain names or as names that could be argued for.
+"""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What a thing really is."""
+
+    name: str
+    group: str
+    names: frozenset[str]
+    """Singular names that are true of it: a puppy is a dog and an animal."""
+    arguable: frozenset[str]
+    """Names that somebody could use for it: a desk may pass for a table."""
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _kinds(text: str) -> dict[str, Kind]:
+    kinds = {}
+    for line in text.strip().splitlines():
+        name, group, names, arguable = (part.strip() for part in line.split("|"))
+        kinds[name] = Kind(
+            name, group, frozenset({name, *words(names)}), frozenset(words(arguable))
+        )
+    return kinds
+
+
+KINDS = _kinds("""
+    man        | people     | person, guy        |
+    woman      | people     | person, lady       |
+    boy        | people     | person, child, kid |
+    girl       | people     | person, child, kid |
+    crowd      | crowds     |                    | person
+    dog        | animals    | animal             |
+    puppy      | animals    | dog, animal        |
+    cat        | animals    | animal             |
+    horse      | animals    | animal             |
+    cow        | animals    | animal             |
+    zebra      | animals    | animal             |
+    sheep      | animals    | animal             |
+    bird       | animals    | animal             |
+    car        | vehicles   | vehicle            |
+    taxi       | vehicles   | car, vehicle       |
+    bus        | vehicles   | vehicle            |
+    truck      | vehicles   | vehicle            |
+    motorcycle | cycles     | vehicle            | bike
+    bicycle    | cycles     | bike, vehicle      |
+    chair      | seats      | seat               |
+    stool      | seats      | seat               | chair
+    bench      | seats      | seat               |
+    couch      | seats      | sofa               | seat
+    bed        | seats      |                    |
+    table      | tables     |                    | desk
+    desk       | tables     |                    | table
+    shelf      | tables     |                    |
+    cup        | containers |                    | mug
+    mug        | containers |                    | cup
+    glass      | containers | glasses            | cup
+    bowl       | containers |                    | dish
+    bottle     | containers |                    |
+    vase       | containers |                    |
+    box        | containers |                    |
+    basket     | containers |                    |
+    bag        | containers |                    |
+    backpack   | containers | bag                |
+    plate      | things     |                    | dish
+    book       | things     |                    |
+    cell phone | things     | phone              |
+    umbrella   | things     |                    |
+    kite       | things     |                    |
+    ball       | things     |                    |
+    laptop     | things     | computer           |
+    tv         | things     | television         |
+    lamp       | things     |                    | light
+    clock      | things     |                    |
+    picture    | things     |                    | painting
+    skateboard | boards     |                    | board
+    surfboard  | boards     |                    | board
+    shirt      | clothing   |                    | t-shirt
+    t-shirt    | clothing   | shirt              |
+    jacket     | clothing   |                    | coat
+    coat       | clothing   |                    | jacket
+    dress      | clothing   |                    |
+    uniform    | clothing   |                    | shirt, jacket
+    hat        | clothing   |                    | cap
+    cap        | clothing   | hat                |
+    helmet     | clothing   |                    | hat
+    scarf      | clothing   |                    |
+    pants      | clothing   |                    |
+    jeans      | clothing   | pants              |
+    glasses    | clothing   |                    | sunglasses
+    sunglasses | clothing   | glasses            |
+    shoe       | clothing   |                    |
+    building   | structures |                    | house
+    house      | structures | building           |
+    fence      | structures |                    |
+    pole       | structures |                    | post
+    sign       | structures |                    |
+    stop sign  | structures | sign               |
+    street light | structures |                  | light, pole
+    door       | structures |                    |
+    wall       | backdrops  |                    |
+    tree       | plants     |                    | plant
+    palm tree  | plants     | tree               | plant
+    bush       | plants     |                    | plant
+    flower     | plants     | plant              |
+    cloud      | skies      |                    |
+    grass      | grounds    |                    |
+    snow       | grounds    |                    |
+    sand       | grounds    |                    |
+    street     | grounds    |                    | road
+    road       | grounds    |                    | street
+    field      | grounds    |                    |
+    banana     | food       | fruit              |
+    apple      | food       | fruit              |
+    orange     | food       | fruit              |
+    pizza      | food       |                    |
+    cake       | food       |                    |
+    sandwich   | food       |                    |
+    donut      | food       |                    |
+    bread      | food       |                    |
+    head       | parts      |                    |
+    hand       | parts      |                    |
+    tail       | parts      |                    |
+    wheel      | parts      |                    |
+""")
+
+COMMON = ("man", "woman", "dog", "cup", "car", "chair", "shirt", "tree", "bag", "sign", "cat")
+"""Half of the things are of these kinds, so that there are namesakes."""
+
+PLURAL_ONLY = {"pants", "jeans", "sunglasses", "glasses"}
+"""'glasses' are worn, or they are several things to drink from."""
+MASS = {"grass", "snow", "sand", "bread", "fruit"}
+UNCOUNTED_GROUPS = {"grounds", "backdrops", "parts", "crowds", "skies"}
+"""Not boxed one by one: there are more of them than anybody annotates."""
+
+_IRREGULAR = {
+    "man": "men", "woman": "women", "person": "people", "child": "children", "sheep": "sheep",
+    "shelf": "shelves", "scarf": "scarves", "puppy": "puppies", "lady": "ladies",
+}  # fmt: skip
+
+
+def plural(name: str) -> str:
+    """'bus' -> 'buses'."""
+    if name in _IRREGULAR:
+        return _IRREGULAR[name]
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+class Form(NamedTuple):
+    """What a written name stands for."""
+
+    lemma: str
+    plural: bool
+    """Whether it takes 'are'."""
+
+
+def _forms() -> dict[str, Form]:
+    forms: dict[str, Form] = {}
+    for kind in KINDS.values():
+        for name in sorted(kind.names | kind.arguable):
+            if name in PLURAL_ONLY:
+                forms[name] = Form(name, True)
+                continue
+            forms.setdefault(plural(name), Form(name, True))
+            forms[name] = Form(name, False)
+    return forms
+
+
+FORMS = _forms()
+"""Written name -> its singular and number; 'sheep' does not show its number."""
+
+SPELLED = {"TV": "tv", "TVs": "tvs"}
+"""Written with capitals."""
+
+NUMBERS = words("zero, one, two, three, four, five, six, seven, eight, nine, ten")
+
+SOUNDS_LIKE_A = ("uniform",)
+"""'a uniform', though it starts with a vowel's letter."""
+
+
+SIDES = words("to the left of, to the right of, above, below, in front of, behind")
+SOFT = words(
+    "near, next to, beside, by, with, at, around, close to, alongside, outside, over, looking at, "
+    "watching, facing, across from, on the side of, touching"
+)
+"""True or not is a matter of opinion, or of what cannot be seen: never clearly false."""
+CONTACT = words(
+    "on, on top of, in, inside, under, underneath, beneath, wearing, worn on, holding, carrying, "
+    "riding, eating, sitting on, standing on, lying on, walking on, hanging on, parked on, "
+    "sitting in, sitting under, standing under, lying under, filled with, standing in, lying in, "
+    "parked under, hanging under, walking under"
+)
+DEEDS = words(
+    "walking with, talking to, hugging, pulling, pushing, pulled by, pushed by, kicking, "
+    "playing with, swinging at, following, followed by, leading"
+)
+MUTUAL = {"walking with", "talking to", "hugging", "playing with"}
+PREDICATES = {*SIDES, *SOFT, *CONTACT, *DEEDS}
+INVERSE = {
+    "to the left of": "to the right of", "above": "below", "in front of": "behind",
+    "pulling": "pulled by", "pushing": "pushed by", "following": "followed by",
+    "wearing": "worn on",
+}  # fmt: skip
+INVERSE |= {b: a for a, b in INVERSE.items()}

@@ -1,0 +1,155 @@
+"""Where things of the drawn worlds are put, and what is then true between them."""
+
+import random
+from typing import NamedTuple
+
+from tests.captions.worlds.lexicon import words
+
+WIDTH, HEIGHT = 800, 600
+
+Box = tuple[int, int, int, int]
+"""x, y, w, h; y grows downwards."""
+
+_LARGE = {"grounds", "structures", "backdrops", "skies", "tables"}
+
+
+class Attachment(NamedTuple):
+    """How a new thing goes with one that is there already, its host."""
+
+    name: str
+    new: tuple[str, ...]
+    """Groups or kinds."""
+    hosts: tuple[str, ...]
+    sure: tuple[str, ...] = ()
+    """What the new thing does to its host, ..."""
+    arguable: tuple[str, ...] = ()
+    sure_back: tuple[str, ...] = ()
+    """... and the host to it."""
+    arguable_back: tuple[str, ...] = ()
+
+
+_THINGS = ("things", "containers", "food")
+_LIVING = ("people", "animals")
+_UPON = words("above, over, on top of, touching")
+_BELOW = words("below, under, underneath, beneath")
+
+ATTACHMENTS = (
+    Attachment(
+        "on", (*_THINGS, "cat"), ("tables", "seats", "box", "book", "plate"),
+        ("on", "on top of"), words("above, over, sitting on, standing on, lying on"),
+        (), _BELOW,
+    ),
+    Attachment(
+        "inside", ("food", "book", "ball", "flower", "cat"), ("containers",),
+        ("inside", "in"), words("on, sitting in, lying in, standing in"),
+        (), words("filled with, around, holding"),
+    ),
+    Attachment(
+        "inside", ("people",), ("vehicles",),
+        ("inside", "in"), words("on, sitting in, standing in, riding"), (), words("carrying"),
+    ),
+    Attachment(
+        "wearing", ("clothing",), ("people",),
+        ("worn on",), words("on, on top of, above, around"),
+        ("wearing",), words("in, holding, carrying, behind, with"),
+    ),
+    Attachment(
+        "holding", (*_THINGS, "boards"), ("people",),
+        (), words("in, on, above, in front of"),
+        ("holding",), words("carrying, with, behind, playing with, eating"),
+    ),
+    Attachment(
+        "riding", ("people",), ("horse", "cycles", "boards", "vehicles"),
+        ("riding", "on"), words("sitting on, standing on, on top of, above, over, in, inside"),
+        (), (*_BELOW, "carrying"),
+    ),
+    Attachment(
+        "sitting on", _LIVING, ("seats", "grounds"),
+        ("sitting on", "on"), (*_UPON, *words("in, sitting in, inside")), (), _BELOW,
+    ),
+    Attachment(
+        "lying on", _LIVING, ("bed", "couch", "grounds"),
+        ("lying on", "on"), (*_UPON, *words("in, lying in, inside")), (), _BELOW,
+    ),
+    Attachment(
+        "standing on", _LIVING, ("grounds", "boards"),
+        ("standing on", "on"),
+        (*_UPON, *words("in, standing in, walking on, riding, inside")), (), _BELOW,
+    ),
+    Attachment(
+        "walking on", _LIVING, ("grounds",),
+        ("walking on", "on"), (*_UPON, *words("in, standing on, standing in")), (), _BELOW,
+    ),
+    Attachment(
+        "under", ("animals", "things", "stool"), ("tables", "umbrella", "bench"),
+        ("under", "below", "underneath", "beneath"),
+        words("sitting under, standing under, lying under, behind, in front of"),
+        ("above",), words("over, on, on top of"),
+    ),
+    Attachment(
+        "hanging on", ("picture", "clock", "sign"), ("wall", "fence", "pole"),
+        ("hanging on", "on"), words("above, in front of, over"), (), words("behind, below, under"),
+    ),
+    Attachment(
+        "parked on", ("vehicles", "cycles"), ("street", "road"),
+        ("parked on", "on"), (*_UPON, "in"), (), _BELOW,
+    ),
+    Attachment(
+        "eating", ("food",), _LIVING,
+        (), words("on, in front of, above"),
+        ("eating",), words("holding, carrying, behind, with, touching"),
+    ),
+    Attachment(
+        "of", ("parts",), (*_LIVING, "vehicles", "tables"),
+        ("of",), words("on, in, under, in front of"),
+        (), words("with, behind"),
+    ),
+)  # fmt: skip
+
+
+def drawn_box(rng: random.Random, group: str) -> Box:
+    largest = (500, 350) if group in _LARGE else (260, 240)
+    w, h = (rng.randint(12 if side < 300 else 60, side) for side in largest)
+    return rng.randint(0, WIDTH - w), rng.randint(0, HEIGHT - h), w, h
+
+
+def place(rng: random.Random, how: str, box: Box, host: Box) -> Box | None:
+    """The box where it belongs; None if there is no room for it in the picture."""
+    x, y, w, h = host
+    own_w, own_h = box[2], box[3]
+    if how in ("inside", "wearing", "of", "hanging on"):
+        own_w, own_h = max(2, min(own_w, w // 2)), max(2, min(own_h, h // 2))
+        return x + rng.randint(0, w - own_w), y + rng.randint(0, h - own_h), own_w, own_h
+    if how in ("holding", "eating"):
+        own_w, own_h = max(2, min(own_w, w)), max(2, min(own_h, h))
+        beside = rng.choice([x - own_w // 2, x + w - own_w // 2])
+        return _in_picture(beside, y + rng.randint(0, h - own_h), own_w, own_h)
+    own_w = max(2, min(own_w, w))
+    left = x + rng.randint(0, w - own_w)
+    if how == "under":
+        own_h = max(2, min(own_h, h))
+        return _in_picture(left, y + h - own_h // 4, own_w, own_h)
+    return _in_picture(left, y - own_h + min(own_h, h) // 4, own_w, own_h)
+
+
+def _in_picture(x: int, y: int, w: int, h: int) -> Box | None:
+    x = max(0, min(x, WIDTH - w))
+    return (x, y, w, h) if y >= 0 and y + h <= HEIGHT else None
+
+
+def centre(box: Box) -> tuple[float, float]:
+    return box[0] + box[2] / 2, box[1] + box[3] / 2
+
+
+def gap(a: Box, b: Box) -> int:
+    """Pixels between two boxes; negative where they overlap."""
+    gap_x = max(a[0], b[0]) - min(a[0] + a[2], b[0] + b[2])
+    gap_y = max(a[1], b[1]) - min(a[1] + a[3], b[1] + b[3])
+    return max(gap_x, gap_y)
+
+
+def hull(boxes: list[Box]) -> Box:
+    """The smallest box around all."""
+    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
+    right, bottom = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
+    return left, top, right - left, bottom - top

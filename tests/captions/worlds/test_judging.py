@@ -1,0 +1,128 @@
+"""The independent check itself: what it reads out of a caption, and how it judges."""
+
+import pytest
+
+from tests.captions.worlds.judging import Judge, WorldFacts
+from tests.captions.worlds.lexicon import KINDS
+from tests.captions.worlds.parsing import parse
+from tests.captions.worlds.worlds import MAYBE, NO, YES, Thing, World
+
+# A brown dog on a red chair, to the left of a black cat that is under a wooden desk; three vases,
+# two of them in one place under one name; glasses to drink from.
+WORLD = World(
+    things=[
+        Thing(KINDS["dog"], 1, (100, 100, 50, 50), 0.1),
+        Thing(KINDS["chair"], 1, (70, 140, 100, 80), 0.2),
+        Thing(KINDS["cat"], 1, (500, 300, 50, 50), 0.3),
+        Thing(KINDS["desk"], 1, (450, 200, 200, 160), 0.4),
+        Thing(KINDS["vase"], 1, (300, 50, 20, 20), 0.5),
+        Thing(KINDS["vase"], 2, (350, 50, 40, 20), 0.6),
+        Thing(KINDS["glass"], 2, (700, 50, 40, 20), 0.7),
+    ],
+    attributes=[
+        {"brown": YES, "tan": MAYBE, "young": YES},
+        {"red": YES},
+        {"black": YES},
+        {"wood": YES, "wooden": YES},
+        {"white": YES},
+        {"white": YES, "empty": YES},
+        {},
+    ],
+    facts={(0, 1): {"on": YES}, (2, 3): {"under": YES}},
+    links={(0, 1), (1, 0), (2, 3), (3, 2)},
+)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("The dog is brown.", YES),
+        ("The dog is black.", NO),
+        ("The dog is tan.", MAYBE),
+        ("The animal is black.", YES),
+        ("The desk is made of wood.", YES),
+        ("The table is made of wood.", MAYBE),
+        ("The young brown dog is on the chair.", YES),
+        ("The black dog is on the chair.", NO),
+        ("The chair is on the dog.", NO),
+        ("The dog is to the left of the black cat.", YES),
+        ("The cat is to the left of the dog.", NO),
+        ("The cat is under the wooden desk.", YES),
+        ("The cat is near the dog.", MAYBE),
+        ("There is one dog.", YES),
+        ("There are two dogs.", NO),
+        ("There are three vases.", YES),
+        ("There are two vases.", NO),
+        ("There are two glasses.", YES),
+        ("There is one table.", MAYBE),
+        ("There are more vases than dogs.", YES),
+        ("There are fewer vases than dogs.", NO),
+        ("There are as many dogs as cats.", YES),
+        ("There is at least one dog that is on the chair.", YES),
+        ("There is no dog that is on the chair.", NO),
+        ("There is no cat that is on the chair.", YES),
+        ("There is at least one cat that is brown.", NO),
+        ("There are some vases that are empty.", YES),
+        ("There are no vases that are brown.", YES),
+        ("There is no desk that is made of metal.", YES),
+        ("There is both a brown dog and a black cat.", YES),
+        ("There is both a black dog and a brown cat.", NO),
+        ("There is both a brown dog and a young animal.", MAYBE),  # one and the same
+        ("There are both empty vases and a wooden desk.", YES),
+        ("There is either a brown dog or a black cat.", NO),
+        ("There is either a brown dog or a white cat.", YES),
+        ("There is either a black dog or a white cat.", NO),
+        ("There is both a dog on the chair and a cat under the desk.", YES),
+        ("There is both a dog under the desk and a cat on the chair.", NO),
+        ("The dog is both on the chair and to the left of the desk.", YES),
+        ("The dog is both on the chair and to the right of the desk.", NO),
+        ("The dog is to the left of either the chair or the cat.", YES),
+        ("The dog is to the left of either the desk or the cat.", NO),
+    ],
+)
+def test_captions_are_judged_by_the_world(caption, expected):
+    assert Judge(WorldFacts(WORLD)).verdict(parse(caption).claim) is expected
+
+
+def test_the_phrases_with_the_are_those_that_must_be_unmistakable():
+    _, definite = parse("There is both a dog on the red chair and a cat under the desk.")
+    assert [(phrase.name, *phrase.attributes) for phrase in definite] == [
+        ("chair", "red"),
+        ("desk",),
+    ]
+    meant = Judge(WorldFacts(WORLD)).meant
+    assert meant(definite[0]) == {1: YES}
+    assert meant(parse("The vase is white.").definite[0]) == {4: YES, 5: YES}
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "The dog is brown",
+        "The dog are brown.",
+        "The dogs is brown.",
+        "The dog is of the chair.",
+        "The dog is wooden.",
+        "The wood desk is red.",
+        "The tv is on.",
+        "There is one dogs.",
+        "There are one dog.",
+        "There are two dog.",
+        "There are two grasses.",
+        "There are two pants.",
+        "There is both an brown dog and a black cat.",
+        "There is both brown dog and a black cat.",
+        "There is both a orange and a dog.",
+        "There is both a grass and a dog.",
+        "There are both a dog and a cat.",
+        "There is at least one dogs that is brown.",
+        "There are some dog that are brown.",
+        "There is no dog that are brown.",
+        "The unicorn is white.",
+        "The dog is sparkling.",
+        "A dog is brown.",
+    ],
+)
+def test_what_is_not_english_or_not_known_has_no_reading(caption):
+    with pytest.raises(AssertionError):
+        parse(caption)

@@ -1,0 +1,136 @@
+"""Worlds in which everything is known: what each thing is, is like and does, and where it stands.
+
+What is true is YES, what is false NO; MAYBE is what people could argue about (is the desk a
+table?) or what no picture shows. Predicates that nothing here knows are errors, not MAYBE.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from tests.captions.worlds.lexicon import (
+    CONTACT,
+    DEEDS,
+    PLURAL_ONLY,
+    SIDES,
+    SOFT,
+    UNCOUNTED_GROUPS,
+    Kind,
+    plural,
+)
+from tests.captions.worlds.placing import Box, centre
+
+
+class Verdict(IntEnum):
+    """How true something is; `min` is "and", `max` is "or"."""
+
+    NO = 0
+    MAYBE = 1
+    YES = 2
+
+
+NO, MAYBE, YES = Verdict
+
+
+@dataclass
+class Thing:
+    """One thing of a world, or several of one kind that a plural name stands for."""
+
+    kind: Kind
+    number: int | None
+    """How many; None where nobody would count."""
+    box: Box
+    depth: float
+    values: dict[str, list[int]] = field(default_factory=dict)
+    """Property -> numbers of the values it has."""
+    posture: str = ""
+    members: tuple[int, ...] = ()
+    """Things of this world that it stands for once more: 'the dogs', beside each dog."""
+
+    def __post_init__(self) -> None:
+        if self.kind.group in UNCOUNTED_GROUPS or self.kind.name in PLURAL_ONLY:
+            self.number = None
+
+    def called(self, lemma: str) -> Verdict:
+        """Whether a name, in the singular, is true of it."""
+        if lemma in self.kind.names:
+            return YES
+        return MAYBE if lemma in self.kind.arguable else NO
+
+
+@dataclass
+class World:
+    """Things, and what holds between two of them."""
+
+    things: list[Thing] = field(default_factory=list)
+    attributes: list[dict[str, Verdict]] = field(default_factory=list)
+    """Of each thing: attribute -> verdict; NO for all others."""
+    facts: dict[tuple[int, int], dict[str, Verdict]] = field(default_factory=dict)
+    """(subject, object) -> predicate -> verdict, where things do something with each other."""
+    links: set[tuple[int, int]] = field(default_factory=set)
+    """Pairs that touch each other, in both orders."""
+    nested: set[tuple[int, int]] = field(default_factory=set)
+    """Pairs of which one is inside the other, in both orders."""
+
+    def has(self, i: int, attribute: str) -> Verdict:
+        return self.attributes[i].get(attribute, NO)
+
+    def related(self, i: int, predicate: str, j: int) -> Verdict:
+        if i == j:
+            return NO
+        known = self.facts.get((i, j), {}).get(predicate, NO)
+        if known is not NO:
+            return known
+        if predicate in SIDES:
+            return self._side(i, predicate, j)
+        if predicate in SOFT or predicate in CONTACT:
+            return MAYBE if self._can_be_argued(i, predicate, j) else NO
+        assert predicate in DEEDS, predicate
+        return NO
+
+    def number(self, lemma: str) -> int | None:
+        """How many things bear a name; None if that can be argued about."""
+        total = 0
+        for thing in self.things:
+            called = thing.called(lemma)
+            # Two glasses, where one thing is to drink from and the other one is worn?
+            written_alike = called is NO and thing.called(plural(lemma)) is not NO
+            if called is MAYBE or written_alike or (called is YES and thing.number is None):
+                return None
+            total += thing.number or 0 if called is YES else 0
+        return total
+
+    def state(self, i: int, predicate: str, j: int, verdict: Verdict = YES) -> None:
+        """Note what holds between two things; what is certain stays so."""
+        told = self.facts.setdefault((i, j), {})
+        told[predicate] = max(verdict, told.get(predicate, NO))
+
+    def _can_be_argued(self, i: int, predicate: str, j: int) -> bool:
+        """Whether somebody could say so of two things of which nothing of the sort was drawn."""
+        inside, linked = (i, j) in self.nested, (i, j) in self.links
+        lower = centre(self.things[i].box)[1] > centre(self.things[j].box)[1]
+        if predicate in ("over", "under", "underneath", "beneath"):
+            return not (inside or linked) and lower == (predicate != "over")
+        if predicate in SOFT:
+            return not (inside and predicate == "outside")
+        # The ground goes on beyond its box: what is not said to be elsewhere may stand on it.
+        if linked or self.things[j].kind.group != "grounds":
+            return False
+        posture, _, place = predicate.rpartition(" ")
+        return place in ("on", "in") and posture in ("", "walking", self.things[i].posture)
+
+    def _side(self, i: int, predicate: str, j: int) -> Verdict:
+        if (i, j) in self.nested:
+            return NO
+        a, b = self.things[i], self.things[j]
+        (ax, ay), (bx, by) = centre(a.box), centre(b.box)
+        holds = {
+            "to the left of": ax < bx,
+            "to the right of": ax > bx,
+            "above": ay < by,
+            "below": ay > by,
+            "in front of": a.depth < b.depth,
+            "behind": a.depth > b.depth,
+        }[predicate]
+        # Which of two things is in front where one holds the other can be argued about.
+        arguable = (i, j) in self.links and predicate in ("in front of", "behind")
+        return YES if holds else MAYBE if arguable else NO
