@@ -1,41 +1,171 @@
-"""``hnc-ds generate`` on random graphs as dense as GQA's, with one worker and with two."""
+"""``hnc-ds generate`` on random graphs as dense as GQA's: speed, memory, always the same bytes."""
 
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks.graphs import OBJECTS, OTHER_RELATIONS, SIDE_PAIRS, write_graphs
+import msgspec
+
+from benchmarks.graphs import write_graphs
+from benchmarks.memory import peak_mebibytes
 from benchmarks.timing import Check, Comparison, alternate
-from hnc_ds.captions.generate import generate
+from hnc_ds.captions.audit import OVERALL_LIMIT, TYPE_LIMIT, audit
+from hnc_ds.captions.captions_file import CHUNK_IMAGES, COMPRESSION, no_garbage_collection
+from hnc_ds.captions.formats.json_members import members
+from hnc_ds.captions.formats.scene_graphs import decode_scene_graph
+from hnc_ds.captions.generate import AUDITED_IMAGES, generate
+from hnc_ds.captions.groups import caption_groups
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
 from hnc_ds.config import GenerateConfig
 
 ONE, TWO = "hnc_ds: 1 worker", "hnc_ds: 2 workers"
+SAME_BYTES = ((1, "0"), (2, "1"), (4, "77"))
+"""(workers, PYTHONHASHSEED) of the runs that must write the same."""
+MEMORY_GROWTH = 64
+"""MiB that a file ten times as large may take more: the ids of its images, and chance."""
+
+_Found = TypeVar("_Found")
 
 
 def measure(folder: Path, quick: bool) -> Comparison:
     """Images/s of the whole stage, from the JSON of the graphs to the compressed captions."""
-    images = 40 if quick else 3000
+    images = 40 if quick else 30_000
+    graphs = write_graphs(folder / "random_sceneGraphs.json", images, seed=0)
     config = GenerateConfig(
-        scene_graphs=write_graphs(folder / "random_sceneGraphs.json", images, seed=0),
-        out=folder / "one.jsonl.gz",
-        workers=1,
-        overwrite=True,
+        scene_graphs=graphs, out=folder / "one.jsonl.gz", workers=1, overwrite=True
     )
     parallel = replace(config, out=folder / "two.jsonl.gz", workers=2)
     ways = {ONE: lambda: generate(config), TWO: lambda: generate(parallel)}
     timings = alternate(ways, rounds=1 if quick else 3)
-    differs = config.out.read_bytes() != parallel.out.read_bytes()
+    memory, told = _memory(folder, quick)
     return Comparison(
         clock="wall",
         baseline=ONE,
         timings=timings,
-        checks=(Check("files that differ between 1 and 2 workers", int(differs), 0),),
+        checks=(
+            Check(
+                "files that differ between 1 and 2 workers",
+                len({_sha256(config.out), _sha256(parallel.out)}) - 1,
+                0,
+            ),
+            Check(
+                "files that differ between 1, 2 and 4 workers, each with a PYTHONHASHSEED of its "
+                "own",
+                _different_files(folder, quick) - 1,
+                0,
+            ),
+            memory,
+            *_audited(config.out),
+        ),
         notes=(
-            f"{images} random graphs of {OBJECTS} objects and "
-            f"{2 * SIDE_PAIRS + OTHER_RELATIONS} relations, all negative types; start of the "
-            "worker processes included.",
+            f"{images:,} random graphs, {_density(graphs)}, {len(DEFAULT_TYPES)} negative types; "
+            "start of the worker processes included.",
+            _stages(graphs, 40 if quick else 1000),
+            told,
             "No peer: the published HNC generator needs tables counted over GQA and a tagger's "
             "model, and is therefore not run.",
         ),
         items="images",
         count=images,
     )
+
+
+def _audited(captions: Path) -> tuple[Check, ...]:
+    """How often a classifier that sees the text alone is right, on images it was not trained on."""
+    found = audit(captions, AUDITED_IMAGES, seed=0)
+    worst = max([score.accuracy or 0.0 for score in found.types.values() if score.judged])
+    return (
+        Check("text-only accuracy, all types", found.overall.accuracy or 0.0, OVERALL_LIMIT),
+        Check("text-only accuracy, the worst type", worst, TYPE_LIMIT),
+    )
+
+
+def _command(graphs: Path, out: Path, workers: int) -> list[str]:
+    paths = ["--scene-graphs", str(graphs), "--out", str(out)]
+    return [sys.executable, "-m", "hnc_ds.cli", "generate", *paths, "--workers", str(workers)]
+
+
+def _different_files(folder: Path, quick: bool) -> int:
+    """How many different files several runs of the command write: one, if all is well."""
+    graphs = write_graphs(folder / "same_sceneGraphs.json", 40 if quick else 1000, seed=2)
+    found = set()
+    for workers, seed in SAME_BYTES:
+        out = folder / f"same-{workers}.jsonl.gz"
+        command = _command(graphs, out, workers)
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        found.add(_sha256(out))
+    return len(found)
+
+
+def _memory(folder: Path, quick: bool) -> tuple[Check, str]:
+    """Peak memory on a large file, and how much more that is than on a tenth of it."""
+    megabytes = 4 if quick else 400
+    peaks, images = [], 0
+    for size in (megabytes / 10, megabytes):
+        graphs = _file_of(folder / "large_sceneGraphs.json", size * 10**6)
+        out = folder / f"large-{size}.jsonl.gz"
+        peaks.append(peak_mebibytes(_command(graphs, out, workers=2)))
+        images = sum(1 for _ in members(graphs))
+        graphs.unlink()
+    grown = Check(
+        f"MiB of memory for {megabytes} MB of graphs beyond those for a tenth of them",
+        peaks[1] - peaks[0],
+        MEMORY_GROWTH,
+    )
+    note = (
+        f"Peak memory of the command and its 2 workers on a file of {megabytes} MB ({images:,} "
+        f"images): {peaks[1]:.0f} MiB, on one of {megabytes // 10 or megabytes / 10} MB "
+        f"{peaks[0]:.0f} MiB; pages shared by processes are counted in each."
+    )
+    return grown, note
+
+
+def _file_of(path: Path, size: float) -> Path:
+    """Graphs of so many bytes; 500 different ones."""
+    sample = write_graphs(path, 100, seed=3).stat().st_size / 100
+    return write_graphs(path, max(1, round(size / sample)), seed=3, different=500)
+
+
+def _density(graphs: Path) -> str:
+    found = [decode_scene_graph(graphs, m, Counter()) for m in members(graphs)]
+    objects = [one for graph in found for one in graph.objects.values()]
+    per_image = {
+        "objects": len(objects),
+        "attributes": sum(len(one.attributes) for one in objects),
+        "relations": sum(len(one.relations) for one in objects),
+    }
+    return ", ".join(f"{count / len(found):.1f} {what}" for what, count in per_image.items())
+
+
+def _stages(path: Path, images: int) -> str:
+    """CPU time of each step, in this process and without its workers."""
+    spent: dict[str, float] = {}
+
+    def step(name: str, work: Callable[[], _Found]) -> _Found:
+        start = time.process_time()
+        found = work()
+        spent[name] = (time.process_time() - start) / images * 1000
+        return found
+
+    with no_garbage_collection():  # as the stage does it
+        cut = step("cut", lambda: [m for m, _ in zip(members(path), range(images), strict=False)])
+        graphs = step("decode", lambda: [decode_scene_graph(path, m, Counter()) for m in cut])
+        made = step("generate", lambda: [caption_groups(g, DEFAULT_TYPES, 0) for g in graphs])
+        lines = step("encode", lambda: [msgspec.json.encode(captions) + b"\n" for captions in made])
+        chunks = [lines[at : at + CHUNK_IMAGES] for at in range(0, images, CHUNK_IMAGES)]
+        step("compress", lambda: [gzip.compress(b"".join(c), COMPRESSION, mtime=0) for c in chunks])
+    told = ", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in spent.items())
+    return f"CPU time of an image, in ms: {told}. The first is done by one process for all workers."
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
