@@ -7,6 +7,7 @@ is the only place to look when ranks disagree.
 
 import atexit
 import os
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from hnc_ds.errors import UserError
 
 T = TypeVar("T")
+
+THREADS_REST = 0.25
+"""Seconds that gloo's threads get to free what the last collective moved."""
 
 
 def enter(backend: str, local_rank: int) -> None:
@@ -152,6 +156,10 @@ def leave() -> None:
     """Close the process group, if there is one."""
     if _in_group():
         dist.destroy_process_group()
+        # Gloo's threads outlive it where something else still holds the group, as DeepSpeed does.
+        # To free the tensors of a collective they need the interpreter, and Python before 3.14
+        # aborts a process (SIGABRT) in which a thread asks for it while it ends.
+        time.sleep(THREADS_REST)
 
 
 def _in_group() -> bool:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hnc_ds.config import ScenesConfig
+from hnc_ds.distributed import leave
 from hnc_ds.prepare import prepare
 
 # Tests run on the CPU wherever they run; two ranks share what cores there are.
@@ -51,4 +52,4 @@ def _enter_rank(
     try:
         body(*arguments)
     finally:
-        dist.destroy_process_group()
+        leave()
