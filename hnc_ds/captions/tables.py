@@ -8,7 +8,6 @@ training caption that follows numbers of the validation images would carry these
 
 import gzip
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
+from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.language.attribute_classes import ALIASES
 from hnc_ds.captions.language.nouns import singular
@@ -117,15 +117,11 @@ def read_tables(path: Path) -> Tables:
         UserError: Missing, broken or other content, or tables of another version.
     """
     again = "make it with 'hnc-ds tables'"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {again}")
     try:
-        data = path.read_bytes()
-        tables = msgspec.json.decode(gzip.decompress(data) if _zipped(path) else data, type=Tables)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {again}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: not a whole gzip file ({error}); {again}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        with open_unzipped(path) as file:
+            tables = msgspec.json.decode(file.read(), type=Tables)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not tables of frequencies ({error}); {again}") from error
     if tables.version != VERSION:
@@ -173,8 +169,8 @@ def _shown(graphs: Iterator[SceneGraph]) -> Iterator[SceneGraph]:
     yield from tqdm(graphs, desc="tables", unit=" images", disable=None)
 
 
-def _zipped(path: Path) -> bool:
-    return path.suffix == ".gz"
+def _zipped(out: Path) -> bool:
+    return out.suffix == ".gz"
 
 
 def _summary(out: Path, tables: Tables) -> str:

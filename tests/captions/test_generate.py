@@ -227,8 +227,8 @@ BROKEN = '"x": {"width": 1, "height": 1, "objects": {"a": {"name": "dog",}}}'
         ("{}", "holds no images"),
         ('{"1": {"width": 1, "height": 1}}', "image '1': not a GQA scene graph"),
         ('{"1": {"width": 1, "height": 1, "objects": {}}', "broken JSON at byte 46"),
-        ('{"1": {"width": 1 "height": 1, "objects": {}}}', "broken JSON at or after byte 6"),
-        (f"{MANY[:-1]}, {BROKEN}}}", f"broken JSON at or after byte {len(MANY) + 6}"),
+        ('{"1": {"width": 1 "height": 1, "objects": {}}}', "broken JSON at byte 18"),
+        (f"{MANY[:-1]}, {BROKEN}}}", f"broken JSON at byte {len(MANY) + 2 + BROKEN.index(',}')}"),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,18 +10,17 @@ images and are held in memory, all else is streamed.
 """
 
 import csv
-import gzip
 import io
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 import msgspec
 
+from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.errors import UserError
 
 IMAGE_COLUMNS = (
@@ -31,7 +30,6 @@ CAPTION_COLUMNS = ("caption", "title", "text", "sentence", "comment", "raw")
 """The first that is there counts."""
 
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
-_GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 16
 _HELP = "give COCO's captions, Karpathy's, a CSV or TSV with a header, or JSON Lines"
@@ -93,19 +91,8 @@ def read_caption_list(
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {_HELP}")
-    try:
-        with _open(path) as file:
-            yield from _grouped(_rows(file, path, splits, irregular), path, irregular)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: truncated or broken gzip ({error}); copy it again") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+    with open_unzipped(path) as file:
+        yield from _grouped(_rows(file, path, splits, irregular), path, irregular)
 
 
 def _rows(

@@ -1,26 +1,22 @@
 """Read files of captions, of our own making or as the HNC data set was released.
 
 Both kinds are read image by image and may be gzipped; what a file is, is told by its content and
-not by its name. Writing captions.jsonl is generate.py's work.
+not by its name. Writing captions.jsonl is captions_file.py's work.
 """
 
-import gzip
-import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from hnc_ds.captions.formats.hnc_release import read_release
+from hnc_ds.captions.formats.gzipped import open_unzipped
+from hnc_ds.captions.formats.hnc_release import is_release, read_release
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _START_BYTES = 1 << 16  # room for white space and one image id
-_RELEASE_START = re.compile(rb'\s*\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{)')
-"""{"2386621": {... ; a line of captions.jsonl starts {"image_id": "..."""
+_Line = TypeVar("_Line")
 
 
 def read_captions(path: Path) -> Iterator[ImageCaptions]:
@@ -32,34 +28,45 @@ def read_captions(path: Path) -> Iterator[ImageCaptions]:
     Raises:
         UserError: Missing, empty, truncated, or neither kind; names the line or image.
     """
+    check_is_file(path)
+    with open_unzipped(path) as file:
+        released = starts_as_release(file, path)
+        yield from read_release(file, path) if released else read_lines(file, path, ImageCaptions)
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a file of captions that is not there.
+
+    Raises:
+        UserError: It is not.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file; make captions with 'hnc-ds generate --out {path}'")
-    try:
-        with _open(path) as file:
-            start = file.read(_START_BYTES)
-            file.seek(0)
-            yield from _reader_of(start, path)(file, path)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: truncated or broken gzip ({error}); copy it again") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+def starts_as_release(file: BinaryIO, path: Path) -> bool:
+    """Whether a file of captions, open at its start, is a released one; it stays at its start.
 
-
-def _reader_of(start: bytes, path: Path) -> Callable[[BinaryIO, Path], Iterator[ImageCaptions]]:
+    Raises:
+        UserError: It is empty, or starts as no file of captions does.
+    """
+    start = file.read(_START_BYTES)
+    file.seek(0)
     first = start.lstrip()[:1]
     if not first:
         raise UserError(f"{path}: empty; make captions with 'hnc-ds generate'")
     if first != b"{":
         raise UserError(f"{path}: neither captions.jsonl nor a released HNC file")
-    return read_release if _RELEASE_START.match(start) else _read_lines
+    return is_release(start)
 
 
-def _read_lines(file: BinaryIO, path: Path) -> Iterator[ImageCaptions]:
-    decoder = msgspec.json.Decoder(ImageCaptions)
+def read_lines(file: BinaryIO, path: Path, type_: type[_Line]) -> Iterator[_Line]:
+    """The lines of captions.jsonl, each decoded as a type with the fields that are wanted.
+
+    Raises:
+        UserError: A line that is none; names it.
+    """
+    decoder = msgspec.json.Decoder(type_)
     for number, line in enumerate(file, start=1):
         if line.isspace():
             continue

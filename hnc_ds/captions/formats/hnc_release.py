@@ -38,6 +38,9 @@ MENDED = f"{COMPARISON} mended by their boxes"
 
 READ_BYTES = 1 << 20
 
+_START = re.compile(rb'\s*\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{)')
+"""{"2386621": {... ; a line of captions.jsonl starts {"image_id": "..."""
+
 _COMPARED = re.compile(r"there are (as many|more|fewer) (.+) (?:as|than) (.+)")
 _COMPARE = {"as many": operator.eq, "more": operator.gt, "fewer": operator.lt}
 _FEWER = re.compile(r"(there are fewer )(.+)( than )([^.]*\w)", re.IGNORECASE)
@@ -62,6 +65,15 @@ class _Box(msgspec.Struct):
 
 
 _Pair = tuple[_Record, _Record]
+
+
+def is_release(start: bytes) -> bool:
+    """Whether a file that starts like this holds released captions, and not lines of ours.
+
+    Args:
+        start: Long enough for white space and one image id.
+    """
+    return _START.match(start) is not None
 
 
 def read_release(file: BinaryIO, path: Path) -> Iterator[ImageCaptions]:

@@ -4,15 +4,14 @@ Only cuts: keys are decoded, values stay bytes. Decoding them is the caller's wo
 can happen in another process. GQA's scene graphs are such a file: one object, image id -> graph.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.errors import UserError
 
 READ_BYTES = 1 << 17
@@ -39,25 +38,14 @@ def members(path: Path) -> Iterator[Member]:
     """Every member of the JSON object in a file, in file order.
 
     Args:
-        path: A .json file, or a .json.gz.
+        path: Plain or gzipped.
 
     Raises:
         UserError: Missing or unreadable file, not an object, broken or cut-off JSON (with the
             byte position). Broken JSON inside a value is found by whoever decodes it.
     """
-    try:
-        with _open(path) as stream:
-            yield from _Cutter(path, stream).members()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a whole gzip file ({error}); copy it again") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
+    with open_unzipped(path) as stream:
+        yield from _Cutter(path, stream).members()
 
 
 class _Cutter:

@@ -6,6 +6,7 @@ pixels) is mended or dropped and counted; what is not GQA's layout at all is a U
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ class _GqaGraph(msgspec.Struct):
     objects: dict[str, _GqaObject]
 
 
+_BYTE = re.compile(r" \(byte (\d+)\)$")
+"""How msgspec ends what it says of broken JSON."""
+
 _decoder = msgspec.json.Decoder(_GqaGraph)
 
 
@@ -103,8 +107,9 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
             f"{where}: not a GQA scene graph ({error}); expected width, height and objects"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        byte, what = _place(member.value, str(error))
         raise UserError(
-            f"{where}: broken JSON at or after byte {member.offset}: {error}; copy the file again"
+            f"{where}: broken JSON at byte {member.offset + byte}: {what}; copy the file again"
         ) from error
     _mend_names(graph, irregular)
     _count_doubles(graph, irregular)
@@ -117,6 +122,17 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
             for object_id, found in graph.objects.items()
         },
     )
+
+
+def _place(value: bytes, error: str) -> tuple[int, str]:
+    """Where a value is broken, counted from its start, and how."""
+    if match := _BYTE.search(error):
+        return int(match[1]), error[: match.start()].removeprefix("JSON is malformed: ")
+    try:
+        value.decode()
+    except UnicodeDecodeError as wrong:
+        return wrong.start, "not UTF-8"
+    return 0, error
 
 
 def _mend_names(graph: _GqaGraph, irregular: Counter[str]) -> None:

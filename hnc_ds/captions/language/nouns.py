@@ -24,6 +24,8 @@ class _Lists(msgspec.Struct, frozen=True):
     """The same in both numbers: 'sheep'."""
     uncountable: frozenset[str]
     """Said without an article and never in the plural, on their own or as a last word: 'water'."""
+    one_of_a_sort: frozenset[str]
+    """Of the uncountable ones, those with an article after another word: 'a blue sky'."""
     capitals: tuple[str, ...]
     """Words that are not written in small letters."""
 
@@ -77,6 +79,12 @@ def shows_number(name: str) -> bool:
     """Whether a noun tells one from many: not 'sheep', nor 'jeans'."""
     word = name.rsplit(" ", 1)[-1]
     return word not in _lists.unchanged and word not in _lists.plural_only
+
+
+@lru_cache(maxsize=1 << 14)
+def is_one_of_a_sort(words: str) -> bool:
+    """Whether a noun takes an article because a word before it says which sort: 'a blue sky'."""
+    return " " in words and words.rsplit(" ", 1)[-1] in _lists.one_of_a_sort
 
 
 @lru_cache(maxsize=1 << 14)

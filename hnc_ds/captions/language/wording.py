@@ -11,6 +11,7 @@ from hnc_ds.captions.language.nouns import (
     CAPITALS,
     NUMBER_WORDS,
     is_countable,
+    is_one_of_a_sort,
     is_plural,
     plural,
     singular,
@@ -43,7 +44,7 @@ _AN_ALL_THE_SAME = ("unin", "unim", "unid")  # uninvited, unimportant, unidentif
 @lru_cache(maxsize=1 << 14)
 def indefinite(words: str) -> str:
     """With 'a' or 'an' by the sound; without, if plural: 'an hour', 'a uniform', 'jeans'."""
-    if is_plural(words) or not is_countable(words):
+    if is_plural(words) or not (is_countable(words) or is_one_of_a_sort(words)):
         return words
     lower = words.lower()
     if lower.startswith(_AN) or lower.startswith(_AN_ALL_THE_SAME):

@@ -90,7 +90,7 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
             companion = _companion(statement, statement, statements, rng, change)
             if companion is None:
                 break
-            first = rng.random() < 0.5
+            first = rng.choice(_orders(statement, companion, change))
             bundle.append(_joined(statement, change, companion, first, "and_logic_rel"))
         else:
             yield tuple(bundle)
@@ -173,7 +173,25 @@ def _stand_together(
         return False  # '... both above the ring and below the ring.' gives itself away
     # 'The S is both ...' must not turn into 'There is both ...', nor the other way.
     same = one.claim.subject == other.claim.subject
-    return same == (wrong.subject == other.claim.subject)
+    return same == (wrong.subject == other.claim.subject) and bool(_orders(one, other, change))
+
+
+def _orders(one: RelationStatement, other: RelationStatement, change: Change) -> list[bool]:
+    """Whether the other may be said first, and whether last, before and after a change of the one.
+
+    A thing is 'a woman' before it is 'the woman': not 'a gate near the woman and a woman ...'.
+    """
+    if one.subject == other.subject:
+        return [True, False]
+    subjects, objects = zip((one.subject, one.object), change.objects, strict=True)
+    return [
+        first
+        for first, said_before in (
+            (True, other.object in subjects),
+            (False, other.subject in objects),
+        )
+        if not said_before
+    ]
 
 
 def _joined(

@@ -41,9 +41,9 @@ def test_the_ids_are_those_that_reading_finds(tmp_path: Path, name: str, content
     assert len(read) == 2
 
 
-def test_the_bytes_of_a_line_are_counted_and_a_quarter_of_a_released_image(tmp_path: Path) -> None:
+def test_the_bytes_of_groups_are_counted_and_a_quarter_of_a_released_image(tmp_path: Path) -> None:
     (_, size), _ = captioned_images(write(tmp_path / "c.jsonl", LINES))
-    assert size == len(json.dumps(LINES[0])) + 1
+    assert size == len(json.dumps(LINES[0]["groups"][0]))
     (_, size), _ = captioned_images(write(tmp_path / "c.json", RELEASE))
     assert size == len(json.dumps(RELEASE["17"])) // 4
 

@@ -86,14 +86,9 @@ def test_a_value_much_larger_than_a_read_is_cut_in_linear_time(path, monkeypatch
     path.write_bytes(b'{"small": 1, "large": ' + value + b', "last": "x"}')
     monkeypatch.setattr(json_members, "READ_BYTES", 1 << 10)
     reads = []
-    opened = json_members._open
-
-    def counting(name):
-        stream = opened(name)
-        read = stream.read
-        monkeypatch.setattr(stream, "read", lambda size: reads.append(size) or read(size), False)
-        return stream
-
-    monkeypatch.setattr(json_members, "_open", counting)
+    read = json_members._Cutter._read
+    monkeypatch.setattr(
+        json_members._Cutter, "_read", lambda cutter: reads.append(1) or read(cutter)
+    )
     assert [m.value for m in members(path)] == [b"1", value, b'"x"']
     assert len(reads) < 20  # ever larger ones, not a thousand of the same size

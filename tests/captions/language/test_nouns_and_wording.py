@@ -34,6 +34,9 @@ from hnc_ds.captions.truth.claims import (
         ("TV", "a TV"),
         ("jeans", "jeans"),
         ("people", "people"),
+        ("sky", "sky"),
+        ("cloudy sky", "a cloudy sky"),
+        ("early breakfast", "an early breakfast"),
     ],
 )
 def test_articles_follow_the_sound(words, expected):

@@ -422,6 +422,17 @@ def test_nouns_and_verbs_agree():
     assert not any(bad in text for text in texts for bad in ("stars is", "a orange", "an ring"))
 
 
+def test_what_is_said_with_a_was_not_said_with_the_before():
+    told = 0
+    for positive, _, negative in over_seeds(in_a_row(), ("and_logic_rel", "negclip_verb")):
+        for text in (positive, negative):
+            for name in ("star", "box", "ring", "cross"):
+                start, a_thing, _ = text.partition(f" a {name} ")
+                told += bool(a_thing)
+                assert not a_thing or f"the {name}" not in start, text
+    assert told > 100
+
+
 def test_frequent_predicates_do_not_crowd_out_rare_ones():
     objects = {
         str(i): thing(
