@@ -52,6 +52,14 @@ def may_be_the_same(name: str, other: str) -> bool:
     )
 
 
+@lru_cache(maxsize=1 << 14)
+def families(name: str) -> frozenset[str]:
+    """Names that may stand for one thing have some of these in common; others may, too."""
+    facets = _facets(name)
+    sets = [f"set {number}" for number in facets.sets]
+    return facets.endings | {facets.singular, *sets, *facets.cells}
+
+
 class _Facets(NamedTuple):
     """All that matters about a name when it is compared: found once for each name."""
 

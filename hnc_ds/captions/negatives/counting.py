@@ -15,7 +15,12 @@ from hnc_ds.captions.negatives.exchange import (
     grouped,
     judged,
 )
-from hnc_ds.captions.negatives.relations import relation_exchanges
+from hnc_ds.captions.negatives.relations import (
+    in_turn,
+    predicate_exchanges,
+    put_object,
+    put_subject,
+)
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
     DescribedImage,
@@ -91,7 +96,11 @@ def wrong_existence(image: DescribedImage) -> Iterator[Bundle]:
     Source: Doenmez et al. 2023 (HNC), type "obj_verify_count"; the balance is ours.
     """
     statements = [s for s in image.existing_relations() if _is_one_of_some(s.claim.subject)]
-    for pairs in relation_exchanges(image, statements):
+    for pairs in in_turn(
+        predicate_exchanges(image, statements),
+        exchanges(image, statements, put_subject),
+        exchanges(image, statements, put_object),
+    ):
         yield from _verified(pairs, "obj_verify_count")
 
 

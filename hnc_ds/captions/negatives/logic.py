@@ -20,7 +20,13 @@ from hnc_ds.captions.negatives.exchange import (
     exchanges,
     grouped,
 )
-from hnc_ds.captions.negatives.relations import put_object, relation_exchanges
+from hnc_ds.captions.negatives.relations import (
+    bare_predicate_exchanges,
+    in_turn,
+    object_exchanges,
+    put_object,
+    subject_exchanges,
+)
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
     DescribedImage,
@@ -84,7 +90,9 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
     """
     rng = image.stream("and_logic_rel")
     statements = image.relation_statements(False, False)
-    for pairs in relation_exchanges(image, statements):
+    for pairs in in_turn(
+        bare_predicate_exchanges(image), subject_exchanges(image), object_exchanges(image)
+    ):
         bundle = []
         for statement, change in pairs:
             companion = _companion(statement, statement, statements, rng, change)
@@ -114,6 +122,7 @@ def either_relation(image: DescribedImage) -> Iterator[Bundle]:
         )
 
 
+_AttributePairs = tuple[tuple[AttributeStatement, Change], tuple[AttributeStatement, Change]]
 _Fan = tuple[RelationStatement, RelationStatement]
 
 
@@ -129,15 +138,21 @@ def _attributes_with_companions(
 ) -> Iterator[list[tuple[AttributeStatement, Change, AttributeStatement, bool]]]:
     """Exchanges of attributes, each side with a companion and whether that is said first."""
     statements = existing(image)
+    for pairs in image.shared("attributes", lambda: _attribute_exchanges(image, statements)):
+        joined = []
+        for (statement, change), (partner, _) in (pairs, pairs[::-1]):
+            companion = _companion(statement, partner, statements, rng)
+            if companion is not None:
+                joined.append((statement, change, companion, rng.random() < 0.5))
+        if len(joined) == len(pairs):
+            yield joined
+
+
+def _attribute_exchanges(
+    image: DescribedImage, statements: list[AttributeStatement]
+) -> Iterator[_AttributePairs]:
     for group in grouped(statements, lambda s: s.cls.name):
-        for pairs in exchanges(image, group, put_attribute):
-            joined = []
-            for (statement, change), (partner, _) in (pairs, pairs[::-1]):
-                companion = _companion(statement, partner, statements, rng)
-                if companion is not None:
-                    joined.append((statement, change, companion, rng.random() < 0.5))
-            if len(joined) == len(pairs):
-                yield joined
+        yield from exchanges(image, group, put_attribute)
 
 
 def _companion(

@@ -1,7 +1,7 @@
 """Words for one object: phrases that can mean it and no other thing of the image."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import NamedTuple
@@ -14,12 +14,17 @@ from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 _SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
 
 
+ToldAttribute = tuple[str, AttributeClass]
+
+
 class References(NamedTuple):
     """The phrases that mean one object and no other."""
 
     bare: Phrase | None
     described: tuple[Phrase, ...]
     """With an attribute (with two, if one and none do not single it out), colours first."""
+    told: tuple[ToldAttribute, ...]
+    """What is certain of it and is spoken of, whether or not that singles it out."""
 
     def plainest(self) -> Phrase | None:
         """The shortest phrase, None if the object cannot be singled out."""
@@ -30,13 +35,14 @@ def references_of(graph: IndexedGraph, i: int) -> References:
     """The phrases for object i; none if its name is not made of words."""
     name = graph.names[i]
     if not is_sayable(name):
-        return References(None, ())
+        return References(None, (), ())
     bare = Phrase(name)
-    said = _said_before(graph, i)
+    told = _told_attributes(graph, i)
+    said = _said_before(name, told)
     described = [Phrase(name, (a,)) for a in said]
     described = [phrase for phrase in described if graph.candidates(phrase) == (i,)]
     if graph.bearers(name) == (i,):
-        return References(bare, tuple(described))
+        return References(bare, tuple(described), told)
     if not described and len(said) > 1:
         pairs = (Phrase(name, in_order(pair)) for pair in combinations(said, 2))
         described = [
@@ -44,7 +50,7 @@ def references_of(graph: IndexedGraph, i: int) -> References:
             for phrase in pairs
             if not reads_as_another(phrase) and graph.candidates(phrase) == (i,)
         ]
-    return References(None, tuple(described))
+    return References(None, tuple(described), told)
 
 
 def reads_as_another(phrase: Phrase) -> bool:
@@ -54,12 +60,14 @@ def reads_as_another(phrase: Phrase) -> bool:
     )
 
 
-def told_attributes(graph: IndexedGraph, i: int) -> Iterator[tuple[str, AttributeClass]]:
+def _told_attributes(graph: IndexedGraph, i: int) -> tuple[ToldAttribute, ...]:
     """Attributes of an object that are certain and that captions speak of, with their classes."""
+    found = []
     for attribute in sorted(graph.attributes[i]):
         cls = class_of(attribute, graph.names[i])
         if cls is not None and graph.attribute(i, attribute) is TRUE:
-            yield attribute, cls
+            found.append((attribute, cls))
+    return tuple(found)
 
 
 def fitting(name: str, attributes: tuple[str, ...]) -> Phrase | None:
@@ -71,12 +79,12 @@ def fitting(name: str, attributes: tuple[str, ...]) -> Phrase | None:
     return Phrase(name, in_order(attributes))
 
 
-def _said_before(graph: IndexedGraph, i: int) -> list[str]:
-    """Attributes of an object that are certain and read well before its noun, colours first."""
-    words = graph.names[i].split(" ")  # paper paper cup
+def _said_before(name: str, told: tuple[ToldAttribute, ...]) -> list[str]:
+    """Of the attributes of a thing of a name, those that read well before it, colours first."""
+    words = name.split(" ")  # paper paper cup
     found = sorted(
         (cls.name != "colour", attribute)
-        for attribute, cls in told_attributes(graph, i)
+        for attribute, cls in told
         if cls.before_noun and attribute not in words
     )
     return [attribute for _, attribute in found]

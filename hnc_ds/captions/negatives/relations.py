@@ -1,5 +1,6 @@
 """Negatives that replace one part of a relation: its subject, its object or its predicate."""
 
+from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -19,8 +20,7 @@ def wrong_subject(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "relation_subj"; the proof and the balance are ours.
     """
-    statements = image.relation_statements(False, False)
-    for pairs in exchanges(image, statements, put_subject):
+    for pairs in subject_exchanges(image):
         yield _bundle(pairs, "relation", "relation_subj")
 
 
@@ -29,8 +29,7 @@ def wrong_object(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "relation_obj"; the proof and the balance are ours.
     """
-    statements = image.relation_statements(False, False)
-    for pairs in exchanges(image, statements, put_object):
+    for pairs in object_exchanges(image):
         yield _bundle(pairs, "relation", "relation_obj")
 
 
@@ -39,7 +38,7 @@ def wrong_predicate(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "relation_pred"; the proof and the balance are ours.
     """
-    for pairs in predicate_exchanges(image, image.relation_statements(False, False)):
+    for pairs in bare_predicate_exchanges(image):
         yield _bundle(pairs, "relation", "relation_pred")
 
 
@@ -75,22 +74,33 @@ def wrong_described_predicate(image: DescribedImage) -> Iterator[Bundle]:
         yield _bundle(pairs, "relation_attr", "relation_attr_pred")
 
 
-def relation_exchanges(
-    image: DescribedImage, statements: list[RelationStatement]
-) -> Iterator[Pairs]:
-    """Exchanges of predicates, subjects and objects, in turn."""
-    kinds = [
-        predicate_exchanges(image, statements),
-        exchanges(image, statements, put_subject),
-        exchanges(image, statements, put_object),
-    ]
-    while kinds:
-        for kind in list(kinds):
-            pairs = next(kind, None)
-            if pairs is None:
-                kinds.remove(kind)
-            else:
-                yield pairs
+def subject_exchanges(image: DescribedImage) -> Iterator[Pairs]:
+    """Of the plainest statements."""
+    statements = image.relation_statements(False, False)
+    return image.shared("subjects", lambda: exchanges(image, statements, put_subject))
+
+
+def object_exchanges(image: DescribedImage) -> Iterator[Pairs]:
+    """Of the plainest statements."""
+    statements = image.relation_statements(False, False)
+    return image.shared("objects", lambda: exchanges(image, statements, put_object))
+
+
+def bare_predicate_exchanges(image: DescribedImage) -> Iterator[Pairs]:
+    """Of the plainest statements."""
+    statements = image.relation_statements(False, False)
+    return image.shared("predicates", lambda: predicate_exchanges(image, statements))
+
+
+def in_turn(*kinds: Iterator[Pairs]) -> Iterator[Pairs]:
+    """Exchanges of several kinds, one of each in turn."""
+    waiting = deque(kinds)
+    while waiting:
+        kind = waiting.popleft()
+        pairs = next(kind, None)
+        if pairs is not None:
+            waiting.append(kind)
+            yield pairs
 
 
 def predicate_exchanges(

@@ -6,9 +6,10 @@ statements: no predicate may crowd out the rest. Frames are worded only when a t
 """
 
 import random
-from collections.abc import Iterator
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from copy import copy
+from itertools import islice, tee
+from typing import Any, NamedTuple, TypeVar
 
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
@@ -17,12 +18,13 @@ from hnc_ds.captions.negatives.references import (
     References,
     is_sayable,
     references_of,
-    told_attributes,
 )
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
 from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 from hnc_ds.records import SceneGraph
+
+_Found = TypeVar("_Found")
 
 
 class Options(NamedTuple):
@@ -79,16 +81,27 @@ class DescribedImage:
         """Negatives of one type."""
         self._seed = seed
         self.references = tuple([references_of(self.graph, i) for i in range(len(graph.objects))])
+        self.edges_by_predicate: dict[str, list[tuple[int, int]]] = {}
+        for pair, told in sorted(self.graph.edges.items()):
+            for predicate in {*told}:
+                self.edges_by_predicate.setdefault(predicate, []).append(pair)
         self._facts: list[Fact] | None = None
         self._attributes: list[AttributeStatement] | None = None
         self._existences: list[AttributeStatement] | None = None
         self._existing: list[RelationStatement] | None = None
         self._framed: dict[tuple[bool, bool], list[RelationStatement]] = {}
+        self._shared: dict[str, Iterator[Any]] = {}
 
     def stream(self, purpose: str) -> random.Random:
         """Random numbers for one purpose: the same whatever else is drawn."""
         # A string seeds through its bytes, not through hash(): the same in every process.
         return random.Random(f"{self._seed}/{purpose}")
+
+    def shared(self, name: str, find: Callable[[], Iterator[_Found]]) -> Iterator[_Found]:
+        """What ``find`` gives, for several types: found once, as far as it is asked for."""
+        if name not in self._shared:
+            self._shared[name] = tee(find(), 1)[0]
+        return copy(self._shared[name])
 
     def attribute_statements(self) -> list[AttributeStatement]:
         """Those that say an attribute of an object, in drawn order."""
@@ -101,7 +114,7 @@ class DescribedImage:
     def existences(self) -> list[AttributeStatement]:
         """As attribute_statements, but of any thing of the name: 'there is a red star'."""
         if self._existences is None:
-            self._existences = list(_existences(self.graph))
+            self._existences = list(_existences(self))
             self.stream("existences").shuffle(self._existences)
         return self._existences
 
@@ -159,11 +172,10 @@ class DescribedImage:
 def _attribute_statements(
     image: DescribedImage, rng: random.Random
 ) -> Iterator[AttributeStatement]:
-    graph = image.graph
     for i, references in enumerate(image.references):
         if references.plainest() is None:
             continue
-        for attribute, cls in told_attributes(graph, i):
+        for attribute, cls in references.told:
             phrase = references.bare
             if phrase is None:
                 others = [p for p in references.described if _is_silent(p, cls)]
@@ -172,11 +184,9 @@ def _attribute_statements(
                 yield AttributeStatement(HasAttribute(phrase, attribute), i, cls)
 
 
-def _existences(graph: IndexedGraph) -> Iterator[AttributeStatement]:
-    for i, name in enumerate(graph.names):
-        if not is_sayable(name):
-            continue
-        for attribute, cls in told_attributes(graph, i):
+def _existences(image: DescribedImage) -> Iterator[AttributeStatement]:
+    for i, (name, references) in enumerate(zip(image.graph.names, image.references, strict=True)):
+        for attribute, cls in references.told:
             if attribute not in name.split(" "):
                 yield AttributeStatement(HasAttribute(Phrase(name), attribute), i, cls)
 
@@ -196,13 +206,11 @@ def _facts(
     graph = image.graph
     single = [found.plainest() is not None for found in image.references]
     subjects = [is_sayable(name) for name in graph.names] if any_subject else single
-    piles: dict[str, list[tuple[int, int]]] = {}
-    for (i, j), told in sorted(graph.edges.items()):
-        if not subjects[i] or not single[j]:
-            continue
-        for predicate in {*told}:
-            piles.setdefault(predicate, []).append((i, j))
-    names = sorted(piles)
+    piles = {
+        predicate: [(i, j) for i, j in pairs if subjects[i] and single[j]]
+        for predicate, pairs in image.edges_by_predicate.items()
+    }
+    names = [name for name in sorted(piles) if piles[name]]
     rng.shuffle(names)
     for name in names:
         rng.shuffle(piles[name])

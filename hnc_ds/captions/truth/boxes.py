@@ -44,25 +44,18 @@ def box_of(found: SceneObject) -> Box | None:
     return Box(found.x, found.y, found.x + found.w, found.y + found.h)
 
 
-def places(boxes: Sequence[Box | None], width: int, height: int) -> list[list[int]]:
+def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.int64]:
     """What is clear of each pair (a, b) of boxes of a picture: bits, as rows a of columns b.
 
     All pairs at once: it is asked of most of them, and numpy does it in the time of a few.
     """
-    if not boxes:
-        return []
-    corners = np.array([box or (0, 0, 0, 0) for box in boxes], dtype=np.float64)
-    known = np.array([box is not None for box in boxes])
+    corners = np.array([box or (0, 0, 0, 0) for box in boxes], dtype=np.float64).reshape(-1, 4)
     left, top, right, bottom = corners.T
-    is_left = _precedes(left, right, width)
-    is_above = _precedes(top, bottom, height)
-    gap_x = np.maximum.outer(left, left) - np.minimum.outer(right, right)
-    gap_y = np.maximum.outer(top, top) - np.minimum.outer(bottom, bottom)
-    wider = np.greater.outer(right - left, LARGER * (right - left))
-    higher = np.greater.outer(bottom - top, LARGER * (bottom - top))
-    shared = np.maximum(-gap_x, 0) * np.maximum(-gap_y, 0)
+    is_left, gap_x, wider = _along(left, right, width)
+    is_above, gap_y, higher = _along(top, bottom, height)
+    shared = np.minimum(gap_x, 0) * np.minimum(gap_y, 0)
     area = (right - left) * (bottom - top)
-    bits = (
+    bits: NDArray[np.int64] = (
         KNOWN
         + is_left * LEFT
         + is_left.T * RIGHT
@@ -70,21 +63,28 @@ def places(boxes: Sequence[Box | None], width: int, height: int) -> list[list[in
         + is_above.T * BELOW
         + (np.maximum(gap_x, gap_y) > GAP * max(width, height)) * APART
         + (wider & higher) * TOO_LARGE
-        + (shared > TWICE * (np.add.outer(area, area) - shared)) * DOUBLE
+        + (shared > TWICE * (area[:, None] + area - shared)) * DOUBLE
     )
-    rows: list[list[int]] = np.where(np.logical_and.outer(known, known), bits, 0).tolist()
-    return rows
+    unknown = [box is None for box in boxes]
+    bits[unknown] = 0
+    bits[:, unknown] = 0
+    return bits
 
 
-def _precedes(low: NDArray[np.float64], high: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
-    """Whether the span of a clearly precedes that of b in a picture of ``side`` pixels.
+def _along(
+    low: NDArray[np.float64], high: NDArray[np.float64], side: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
+    """Of spans a and b along a picture's side of so many pixels, for each pair (a, b).
 
-    Both ends come first, and the middle by a margin. A span within another neither precedes it
-    nor follows it.
+    Returns:
+        Whether a clearly precedes b: both its ends come first, and its middle by a margin, so that
+        a span within another neither precedes it nor follows it. The gap between them, negative
+        where they overlap. Whether a is much longer.
     """
-    length = high - low
-    margin = np.maximum(MARGIN * np.minimum.outer(length, length), LEAST_MARGIN * side)
+    a_low, a_high, length = low[:, None], high[:, None], high - low
+    a_length = length[:, None]
+    margin = np.maximum(MARGIN * np.minimum(a_length, length), LEAST_MARGIN * side)
     middle = low + high  # twice the middle
-    beyond = -np.subtract.outer(middle, middle) > 2 * margin
-    ends: NDArray[np.bool_] = np.less.outer(low, low) & np.less.outer(high, high) & beyond
-    return ends
+    precedes = (a_low < low) & (a_high < high) & (middle - middle[:, None] > 2 * margin)
+    gap = np.maximum(a_low, low) - np.minimum(a_high, high)
+    return precedes, gap, a_length > LARGER * length

@@ -63,6 +63,8 @@ def is_refuted(graph: IndexedGraph, claim: Claim) -> bool:
             if graph.attribute(i, attribute) is not FALSE:
                 return False
         return bool(graph.bearers(claim.subject.name))
+    if isinstance(claim, Both):
+        return is_refuted(graph, claim.first) or is_refuted(graph, claim.second)
     return holds(graph, claim) is FALSE
 
 

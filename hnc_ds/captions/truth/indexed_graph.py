@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from hnc_ds.captions.language import predicates
 from hnc_ds.captions.language.attribute_classes import ALIASES, holds_of
-from hnc_ds.captions.language.kinds import is_a, is_animate, may_be_the_same
+from hnc_ds.captions.language.kinds import families, is_a, is_animate, may_be_the_same
 from hnc_ds.captions.language.nouns import is_countable, is_plural, plural, shows_number, singular
 from hnc_ds.captions.truth import boxes
 from hnc_ds.captions.truth.claims import Phrase
@@ -46,6 +46,10 @@ class IndexedGraph:
         self.places = _places(graph, objects)
         """Of each pair of objects: what its boxes say, as bits of ``boxes``."""
         self._animate = tuple([is_animate(name) for name in self.names])
+        self._family: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            for family in families(name):
+                self._family.setdefault(family, []).append(i)
         self._bearers: dict[str, tuple[int, ...]] = {}
         self._candidates: dict[Phrase, tuple[int, ...]] = {}
         self._relations: dict[tuple[int, str, int], Truth] = {}
@@ -55,7 +59,8 @@ class IndexedGraph:
         """Objects that the name may stand for, whatever their attributes."""
         found = self._bearers.get(name)
         if found is None:
-            found = tuple([i for i, other in enumerate(self.names) if may_be_the_same(other, name)])
+            kin = {i for family in families(name) for i in self._family.get(family, ())}
+            found = tuple([i for i in sorted(kin) if may_be_the_same(self.names[i], name)])
             self._bearers[name] = found
         return found
 
@@ -144,21 +149,15 @@ def _places(graph: SceneGraph, objects: list[SceneObject]) -> list[list[int]]:
     # A size that is not known must not make the margins small.
     width = max([graph.width, *[b.right for b in drawn if b]])
     height = max([graph.height, *[b.bottom for b in drawn if b]])
-    rows = boxes.places(drawn, width, height)
-    touch = ~boxes.APART
-    bounded = [_is_bounded(found.name) for found in objects]
-    from_afar = [is_a(found.name, "held_from_afar") for found in objects]
-    for row, whole in zip(rows, bounded, strict=True):
-        for j, other_whole in enumerate(bounded):
-            if not whole or not other_whole or from_afar[j]:
-                row[j] &= touch
+    found = boxes.places(drawn, width, height)
+    # Boxes that lie apart tell nothing of what goes on beyond its box, or is held by a string.
+    endless = [is_a(one.name, "stuff") for one in objects]
+    far = [is_a(one.name, "held_from_afar") for one in objects]
+    found[endless] &= ~boxes.APART
+    found[:, endless] &= ~boxes.APART
+    found[:, far] &= ~boxes.APART
+    rows: list[list[int]] = found.tolist()
     return rows
-
-
-@lru_cache(maxsize=1 << 14)
-def _is_bounded(name: str) -> bool:
-    """Whether the box shows all of what the name stands for."""
-    return not is_a(name, "stuff")
 
 
 _TRUTH_OF = {True: TRUE, False: FALSE, None: UNKNOWN}
