@@ -115,12 +115,11 @@ def chunk_of(images: Iterable[ImageCaptions], irregular: Counter[str], compresse
     groups: Counter[str] = Counter()
     negatives: Counter[str] = Counter()
     without = 0
-    with no_garbage_collection():
-        for captions in images:
-            lines.append(msgspec.json.encode(captions) + b"\n")
-            without += not captions.groups
-            groups.update([group.type for group in captions.groups])
-            negatives.update([n.type for group in captions.groups for n in group.negatives])
+    for captions in images:
+        lines.append(msgspec.json.encode(captions) + b"\n")
+        without += not captions.groups
+        groups.update([group.type for group in captions.groups])
+        negatives.update([n.type for group in captions.groups for n in group.negatives])
     content = b"".join(lines)
     # Gzip files may be written one after the other: together they are one gzip file.
     written = gzip.compress(content, COMPRESSION, mtime=0) if compressed else content
@@ -129,7 +128,11 @@ def chunk_of(images: Iterable[ImageCaptions], irregular: Counter[str], compresse
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """What an image leaves behind has no cycles; to look for some takes a tenth of the time."""
+    """What an image leaves behind has no cycles; to look for some takes a tenth of the time.
+
+    Workers do without it for good. One that started anew after each chunk would look through all
+    that is kept, such as the caches of words.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -181,10 +184,11 @@ def _in_order(
     """Finished chunks, in the order of the input, with few of them in memory."""
     lists = iter(lambda: list(islice(items, CHUNK_IMAGES)), [])
     if workers == 1:
-        yield from map(make, lists)
+        with no_garbage_collection():
+            yield from map(make, lists)
         return
     waiting: deque[Future[Chunk]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=gc.disable) as pool:
         try:
             for some in lists:
                 waiting.append(pool.submit(make, some))

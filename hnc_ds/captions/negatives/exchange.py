@@ -7,7 +7,10 @@ belongs to what. A bundle of pairs is written whole or not at all.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from hnc_ds.captions.language.wording import sentence
 from hnc_ds.captions.negatives.references import reads_as_another
@@ -25,10 +28,10 @@ DRAWN = 0.5
 follows how often a thing of that name has each value; one that hits the true value gives nothing.
 So each value is drawn for each other one as often as the reverse."""
 
-_S = TypeVar("_S", bound=tuple)
+_S = TypeVar("_S")
 
 
-class CaptionPair(NamedTuple):
+class CaptionPair(Struct, frozen=True):
     """A true caption and one false one."""
 
     positive: str
@@ -43,7 +46,7 @@ Bundle = tuple[CaptionPair, ...]
 """Pairs that balance each other's words."""
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True):
     """A claim with one part exchanged, not judged yet."""
 
     claim: Claim
@@ -63,7 +66,7 @@ def judged(image: DescribedImage, change: Change | None) -> Change | None:
         return change
     if not image.options.open_world or holds(image.graph, change.claim) is TRUE:
         return None
-    return change._replace(open_world=True)
+    return replace(change, open_world=True)
 
 
 def _is_ambiguous(claim: Claim) -> bool:

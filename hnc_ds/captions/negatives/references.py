@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import combinations, pairwise
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, classes_of
 from hnc_ds.captions.language.wording import rank
@@ -17,7 +18,7 @@ _SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
 ToldAttribute = tuple[str, AttributeClass]
 
 
-class References(NamedTuple):
+class References(Struct, frozen=True):
     """The phrases that mean one object and no other."""
 
     bare: Phrase | None

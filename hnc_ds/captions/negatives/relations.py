@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from hnc_ds.captions.language.kinds import is_a, is_animate
 from hnc_ds.captions.language.predicates import has_verb, is_order, is_said_of, needs_contact
 from hnc_ds.captions.language.wording import noun_phrase, spelled
@@ -173,7 +175,7 @@ def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Chang
     if change is None or phrase is None:
         return None
     wrong = Related(phrase, one.claim.predicate, one.claim.object)
-    return change._replace(claim=wrong, replaced=_nouns(one.claim.subject, phrase))
+    return replace(change, claim=wrong, replaced=_nouns(one.claim.subject, phrase))
 
 
 def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
@@ -182,7 +184,7 @@ def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change
     if change is None or phrase is None:
         return None
     wrong = Related(one.claim.subject, one.claim.predicate, phrase)
-    return change._replace(claim=wrong, replaced=_nouns(one.claim.object, phrase))
+    return replace(change, claim=wrong, replaced=_nouns(one.claim.object, phrase))
 
 
 def _renamed(phrase: Phrase, name: str) -> Phrase | None:

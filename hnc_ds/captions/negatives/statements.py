@@ -11,6 +11,8 @@ from copy import copy
 from itertools import islice, tee
 from typing import Any, NamedTuple, TypeVar
 
+from msgspec import Struct
+
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
 from hnc_ds.captions.language.predicates import inverse_said, is_said_of
@@ -40,7 +42,7 @@ class Options(NamedTuple):
     """Frequencies of the training graphs."""
 
 
-class AttributeStatement(NamedTuple):
+class AttributeStatement(Struct, frozen=True):
     """'The star is red.'"""
 
     claim: HasAttribute
@@ -48,7 +50,7 @@ class AttributeStatement(NamedTuple):
     cls: AttributeClass
 
 
-class RelationStatement(NamedTuple):
+class RelationStatement(Struct, frozen=True):
     """'The red star is above the blue ring.'"""
 
     claim: Related
@@ -56,7 +58,7 @@ class RelationStatement(NamedTuple):
     object: int
 
 
-class Fact(NamedTuple):
+class Fact(Struct, frozen=True):
     """A relation that is true between two objects, not worded yet."""
 
     subject: int

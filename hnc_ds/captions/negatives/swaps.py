@@ -6,6 +6,8 @@ other, things next to each other (`symmetric` in vocabulary/predicates.json).
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from hnc_ds.captions.language.kinds import is_animate
 from hnc_ds.captions.language.predicates import has_verb, is_said_of, may_be_mutual
 from hnc_ds.captions.language.wording import before_noun, noun_phrase, spelled
@@ -30,7 +32,7 @@ def swapped_ends(image: DescribedImage, type_: str = "swap") -> Iterator[Bundle]
         change = judged(image, _with_ends(claim, claim.object, claim.subject, statement))
         if change is not None:
             words = noun_phrase(claim.subject), noun_phrase(claim.object)
-            yield _bundle(statement, change._replace(replaced=words), type_)
+            yield _bundle(statement, replace(change, replaced=words), type_)
 
 
 def swapped_nouns(image: DescribedImage, type_: str = "negclip_noun") -> Iterator[Bundle]:
@@ -47,7 +49,7 @@ def swapped_nouns(image: DescribedImage, type_: str = "negclip_noun") -> Iterato
         change = judged(image, _with_ends(claim, subject, object_, statement))
         if change is not None:
             words = spelled(claim.subject.name), spelled(claim.object.name)
-            yield _bundle(statement, change._replace(replaced=words), type_)
+            yield _bundle(statement, replace(change, replaced=words), type_)
 
 
 def swapped_attributes(image: DescribedImage, type_: str = "swap_attribute") -> Iterator[Bundle]:
