@@ -33,6 +33,7 @@ def caption_groups(
         if bundle is not None and quota > 0:
             taken = chosen.add(bundle)
             waiting.append((bundles, quota - len(bundle) if taken else quota - 1))
+    image.close()
     return ImageCaptions(graph.image_id, chosen.groups())
 
 

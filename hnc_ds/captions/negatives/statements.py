@@ -100,10 +100,17 @@ class DescribedImage:
         return random.Random(f"{self._seed}/{purpose}")
 
     def shared(self, name: str, find: Callable[[], Iterator[_Found]]) -> Iterator[_Found]:
-        """What ``find`` gives, for several types: found once, as far as it is asked for."""
+        """What ``find`` gives, for several types: found once, as far as it is asked for.
+
+        It holds the image, and the image holds it until ``close``.
+        """
         if name not in self._shared:
             self._shared[name] = tee(find(), 1)[0]
         return copy(self._shared[name])
+
+    def close(self) -> None:
+        """Let go of what is shared, so that the image leaves no cycle behind."""
+        self._shared.clear()
 
     def attribute_statements(self) -> list[AttributeStatement]:
         """Those that say an attribute of an object, in drawn order."""
