@@ -2,17 +2,12 @@
 
 import gzip
 import json
-import os
 import random
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from hnc_ds.captions import generate as stage
 from hnc_ds.captions import groups
 from hnc_ds.captions.caption_stats import stats_path_of
 from hnc_ds.captions.captions_file import no_garbage_collection
@@ -23,47 +18,13 @@ from hnc_ds.captions.tables import write_tables
 from hnc_ds.config import GenerateConfig, TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
+from tests.captions.accidents import run_stage
 from tests.captions.worlds.annotating import annotate
 from tests.captions.worlds.drawing import draw_world
 
 IMAGES = 40
 RARE = {"obj_count", "xor_logic_rel"}
 """Types of which some images, but not every forty images, have negatives."""
-
-# Small chunks and parts, so that few images make several; the same in every run that is compared.
-RUN = """
-import json, os, resource, signal, sys
-from pathlib import Path
-from hnc_ds.captions import captions_file, generate as stage
-from hnc_ds.captions.parts import Parts
-from hnc_ds.config import GenerateConfig
-from hnc_ds.errors import UserError
-captions_file.CHUNK_IMAGES, captions_file.PART_CHUNKS = 4, 2
-source, out, workers, accident, more = sys.argv[1:]
-more = json.loads(more)
-more |= {"tables": Path(more["tables"])} if "tables" in more else {}
-add = Parts.add
-def dying_add(self, number, content, stats):
-    if accident == f"kill at part {number}":
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, number, content, stats)
-Parts.add = dying_add
-if accident == "kill while joining":
-    Parts.join = lambda self, count: os.kill(os.getpid(), signal.SIGKILL)
-if accident == "full disk":
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-if __name__ == "__main__":
-    try:
-        stage.generate(
-            stage.GenerateConfig(
-                scene_graphs=Path(source), out=Path(out), workers=int(workers), **more
-            )
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2)
-"""
 
 
 def scene_graphs(path, images=IMAGES):
@@ -98,21 +59,10 @@ def dense_scene_graphs(path, images=IMAGES):
     return path
 
 
-def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0", **more):
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    root = str(Path(stage.__file__).parents[2])
-    return subprocess.run(
-        [
-            sys.executable,
-            *(str(script), str(source), str(out), str(workers), accident, json.dumps(more)),
-        ],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0", tables=None, **more):
+    paths = {"scene_graphs": source, "out": out} | ({"tables": tables} if tables else {})
+    more |= {"workers": workers}
+    return run_stage(tmp_path, "generate", "GenerateConfig", paths, accident, hash_seed, **more)
 
 
 @pytest.fixture
@@ -146,7 +96,7 @@ def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(tmp_path, how)
     more = {}
     if how != "plain":
         write_tables(TablesConfig(scene_graphs=source, out=tmp_path / "tables.json"))
-        more = {"open_world": True, "tables": str(tmp_path / "tables.json")}
+        more = {"open_world": True, "tables": tmp_path / "tables.json"}
     outs = [tmp_path / f"{i}" / "c.jsonl.gz" for i in range(3)]
     for out, workers, hash_seed in zip(outs, (1, 2, 4), ("0", "1", "77"), strict=True):
         done = run(tmp_path, source, out, workers, hash_seed=hash_seed, **more)

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from hnc_ds.captions.words.word_swaps import WORD_SWAPS
 from hnc_ds.config import SwapWordsConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
+from tests.captions.accidents import run_stage
 
 SENTENCES = (
     "A boy throws a red ball to an old dog.",
@@ -26,27 +26,6 @@ SENTENCES = (
     "Two men holding a sign while a girl plays a drum",
 )
 IMAGES = 30
-
-# Small chunks and parts, so that few images make several; the same in every run that is compared.
-RUN = """
-import os, signal, sys
-from pathlib import Path
-from hnc_ds.captions import captions_file, swap_words as stage
-from hnc_ds.captions.parts import Parts
-from hnc_ds.config import SwapWordsConfig
-captions_file.CHUNK_IMAGES, captions_file.PART_CHUNKS = 3, 2
-source, out, workers, accident = sys.argv[1:]
-add = Parts.add
-def dying_add(self, number, content, stats):
-    if accident == f"kill at part {number}":
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, number, content, stats)
-Parts.add = dying_add
-if accident == "kill while joining":
-    Parts.join = lambda self, count: os.kill(os.getpid(), signal.SIGKILL)
-if __name__ == "__main__":
-    stage.swap_words(SwapWordsConfig(captions=Path(source), out=Path(out), workers=int(workers)))
-"""
 
 
 def caption_list(path, images=IMAGES):
@@ -60,11 +39,8 @@ def caption_list(path, images=IMAGES):
 
 
 def run(tmp_path, source, out, workers=1, accident="none", hash_seed="0"):
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    command = [sys.executable, str(script), str(source), str(out), str(workers), accident]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.getcwd()}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    paths, more = {"captions": source, "out": out}, {"workers": workers}
+    return run_stage(tmp_path, "swap_words", "SwapWordsConfig", paths, accident, hash_seed, **more)
 
 
 def swap(source, out, **settings):

@@ -8,14 +8,14 @@ pixels) is mended or dropped and counted; what is not GQA's layout at all is a U
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from hnc_ds.captions.formats.json_members import Member, members
-from hnc_ds.captions.truth.boxes import TWICE
+from hnc_ds.captions.truth.boxes import Box, box_of, nearly_one
 from hnc_ds.errors import UserError
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 
@@ -112,16 +112,12 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
             f"{where}: broken JSON at byte {member.offset + byte}: {what}; copy the file again"
         ) from error
     _mend_names(graph, irregular)
-    _count_doubles(graph, irregular)
-    return SceneGraph(
-        image_id=member.key,
-        width=_pixels(graph.width),
-        height=_pixels(graph.height),
-        objects={
-            object_id: _clean(object_id, found, graph, irregular)
-            for object_id, found in graph.objects.items()
-        },
-    )
+    objects = {
+        object_id: _clean(object_id, found, graph, irregular)
+        for object_id, found in graph.objects.items()
+    }
+    _count_doubles(objects.values(), irregular)
+    return SceneGraph(member.key, _pixels(graph.width), _pixels(graph.height), objects)
 
 
 def _place(value: bytes, error: str) -> tuple[int, str]:
@@ -143,23 +139,16 @@ def _mend_names(graph: _GqaGraph, irregular: Counter[str]) -> None:
             del graph.objects[object_id]
 
 
-def _count_doubles(graph: _GqaGraph, irregular: Counter[str]) -> None:
+def _count_doubles(objects: Iterable[SceneObject], irregular: Counter[str]) -> None:
     """Objects of one name in nearly one place: perhaps one thing, boxed by two people."""
-    namesakes: dict[str, list[_GqaObject]] = {}
-    for found in graph.objects.values():
-        namesakes.setdefault(found.name, []).append(found)
-    for objects in namesakes.values():
-        for place, one in enumerate(objects[1:], start=1):
-            if any(_nearly_one_box(one, other) for other in objects[:place]):
+    namesakes: dict[str, list[Box]] = {}
+    for found in objects:
+        box = box_of(found)
+        if box is not None:
+            others = namesakes.setdefault(found.name, [])
+            if any(nearly_one(box, other) for other in others):
                 irregular[DOUBLES] += 1
-
-
-def _nearly_one_box(a: _GqaObject, b: _GqaObject) -> bool:
-    width = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    height = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    if width <= 0 or height <= 0:
-        return False
-    return width * height > TWICE * (a.w * a.h + b.w * b.h - width * height)
+            others.append(box)
 
 
 def _clean(

@@ -44,6 +44,16 @@ def box_of(found: SceneObject) -> Box | None:
     return Box(found.x, found.y, found.x + found.w, found.y + found.h)
 
 
+def nearly_one(a: Box, b: Box) -> bool:
+    """Whether two boxes cover nearly the same place, as DOUBLE of ``places``, for a single pair."""
+    width = min(a.right, b.right) - max(a.left, b.left)
+    height = min(a.bottom, b.bottom) - max(a.top, b.top)
+    if width <= 0 or height <= 0:
+        return False
+    areas = sum((box.right - box.left) * (box.bottom - box.top) for box in (a, b))
+    return width * height > TWICE * (areas - width * height)
+
+
 def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.int64]:
     """What is clear of each pair (a, b) of boxes of a picture: bits, as rows a of columns b.
 
