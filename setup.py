@@ -18,7 +18,8 @@ setup(
     # The DeepSpeed configurations lie where users of DeepSpeed look for them, at the top.
     package_dir={"hnc_ds.ds_configs": "ds_configs"},
     package_data={
-        "hnc_ds": ["model_configs/*.json", "py.typed"],
+        "hnc_ds": ["py.typed"],
+        "hnc_ds.model": ["configs/*.json"],
         "hnc_ds.captions.language": ["vocabulary/*"],
         "hnc_ds.ds_configs": ["*.json"],
         "hnc_ds.report": ["*.css", "*.jinja"],

@@ -12,7 +12,8 @@ import torch
 from benchmarks.graphs import caption_sets
 from benchmarks.timing import Check, Comparison, alternate
 from hnc_ds.config import ModelConfig
-from hnc_ds.model import Clip, load_model
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
 
 MODEL = "ViT-B-32"
 OURS, THEIRS = "hnc_ds: trimmed", "open_clip: 77 tokens"

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hnc_ds.errors import UserError
-from hnc_ds.model import CONFIG_NAME, WEIGHTS_NAME, Clip, load_folder
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.whole_files import flush_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"

@@ -246,7 +246,7 @@ class InspectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which CLIP is trained (hnc_ds/model.py)."""
+    """Which CLIP is trained (hnc_ds/model)."""
 
     model: str = "tiny"
     """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' takes 32 pixels and is for

@@ -54,7 +54,8 @@ from hnc_ds.distributed import (
 from hnc_ds.engine import Engine, is_accelerated, start_process_group
 from hnc_ds.errors import UserError
 from hnc_ds.loss import Columns, Features, LossTerms, contrastive_loss, other_true_pairs
-from hnc_ds.model import Clip, forward_cost, load_model
+from hnc_ds.model.clip import Clip, forward_cost
+from hnc_ds.model.load import load_model
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
 from hnc_ds.settings_file import to_json, updated

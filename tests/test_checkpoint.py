@@ -14,7 +14,8 @@ from hnc_ds import checkpoint
 from hnc_ds.checkpoint import complete_checkpoints, load_trained, newest_checkpoint
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.model import Clip, load_model
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
 
 
 @pytest.fixture

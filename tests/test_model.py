@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.model import CLIP_VOCABULARY, Clip, load_folder, load_model
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
 
 CAPTIONS = ["a", "The red star is above the blue ring.", "There are two dogs and a cat."]
 
@@ -169,7 +170,7 @@ def test_weights_that_cannot_be_downloaded_are_one_clear_error(
 
 
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
-    from hnc_ds.model import _model_settings
+    from hnc_ds.model.load import _model_settings
 
     assert _model_settings(ModelConfig(model="ViT-B-32", pretrained="openai"))["quick_gelu"]
     laion = _model_settings(ModelConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from hnc_ds.errors import UserError
-from hnc_ds.model import Clip
+from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
 from hnc_ds.shards.reader import ShardReader
 

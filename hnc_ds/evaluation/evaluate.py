@@ -29,7 +29,7 @@ from hnc_ds.evaluation.items import (
 )
 from hnc_ds.evaluation.retrieval import Gallery, build_gallery, rank_both_ways, summarise_ranks
 from hnc_ds.evaluation.table import results_table
-from hnc_ds.model import Clip
+from hnc_ds.model.clip import Clip
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 

@@ -20,7 +20,8 @@ from hnc_ds.config import MineConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.embed import EmbeddedImages, embed_images
 from hnc_ds.evaluation.evaluate import model_name
-from hnc_ds.model import Clip, load_model
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
 from hnc_ds.shards.order import NOBODY
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.similar import Mined, Neighbours, images_fingerprint, write_neighbours

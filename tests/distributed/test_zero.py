@@ -12,7 +12,8 @@ from hnc_ds.deepspeed_config import resolve
 from hnc_ds.distributed import from_rank_zero, rank, world_size
 from hnc_ds.engine import Engine
 from hnc_ds.loss import contrastive_loss
-from hnc_ds.model import Clip, load_model
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
 from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.train import compare
 

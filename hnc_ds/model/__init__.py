@@ -1,0 +1,1 @@
+"""Any open_clip model, with the parts that training needs."""

@@ -1,0 +1,150 @@
+"""Make a Clip from an open_clip name and tag, a local file, or a folder.
+
+A checkpoint is a folder in open_clip's own ``local-dir:`` layout (open_clip_config.json and
+model.safetensors), so it opens with open_clip as it is.
+"""
+
+import gzip
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.text import SPECIAL_TOKENS, context_length
+
+OWN_CONFIGS = Path(__file__).parent / "configs"
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+CLIP_VOCABULARY = 49408
+BYTE_TOKENS = 512
+
+open_clip.add_model_config(OWN_CONFIGS)
+
+
+def load_model(config: ModelConfig, seed: int) -> Clip:
+    """Make the start model: by open_clip name and tag, local file, hub or folder reference.
+
+    Args:
+        config: Which model and weights.
+        seed: Of the weights, where none are loaded.
+
+    Returns:
+        On the CPU, in float32, in training mode.
+
+    Raises:
+        UserError: Unknown name or tag, weights that cannot be had or do not fit.
+    """
+    _check_names(config)
+    torch.manual_seed(seed)
+    try:
+        with _quiet_open_clip():
+            settings = _model_settings(config)
+            towers = open_clip.create_model(
+                config.model,
+                pretrained=config.pretrained,
+                force_quick_gelu=bool(settings.get("quick_gelu", False)),
+                nonscalar_logit_scale=True,
+            )
+            tokenize = _open_clip_tokenizer(config.model, settings)
+    except ImportError as error:
+        raise UserError(
+            f"model {config.model}: needs a package that is missing ({error}); "
+            "pip install 'hnc-ds[llava]' brings transformers"
+        ) from error
+    except (RuntimeError, OSError, ValueError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"model {config.model}, pretrained {config.pretrained}: cannot be loaded "
+            f"({reason[0]}); download the weights where there is a network and pass the file "
+            "with --pretrained"
+        ) from error
+    preprocess = {key: _plain(value) for key, value in towers.visual.preprocess_cfg.items()}
+    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}).train()
+
+
+def load_folder(folder: Path) -> Clip:
+    """Load a checkpoint folder, or any other in open_clip's local-dir layout.
+
+    Raises:
+        UserError: No such folder, or not of that layout.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: no {name} there; give a run or a checkpoint folder")
+    return load_model(ModelConfig(model=f"local-dir:{folder}"), seed=0).eval()
+
+
+@contextmanager
+def _quiet_open_clip() -> Iterator[None]:
+    """Without the libraries' own lines: what fails is raised, what matters the caller says."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
+def _check_names(config: ModelConfig) -> None:
+    if config.model.startswith(("hf-hub:", "local-dir:")):
+        return
+    known = open_clip.list_models()
+    if config.model.replace("/", "-") not in known:
+        raise UserError(
+            f"model '{config.model}' is not one of open_clip's{did_you_mean(config.model, known)}"
+        )
+    if config.pretrained is None or Path(config.pretrained).is_file():
+        return
+    tags = open_clip.list_pretrained_tags_by_model(config.model)
+    if config.pretrained not in tags:
+        raise UserError(
+            f"pretrained '{config.pretrained}' is neither a file nor a tag of {config.model}"
+            f"{did_you_mean(config.pretrained, tags)}; tags: {', '.join(tags) or 'none'}"
+        )
+
+
+def _model_settings(config: ModelConfig) -> dict[str, Any]:
+    """The model_cfg of open_clip_config.json, with the activation that the weights need."""
+    if config.model.startswith("local-dir:"):
+        path = Path(config.model.removeprefix("local-dir:")) / CONFIG_NAME
+        try:
+            return dict(json.loads(path.read_text())["model_cfg"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not an open_clip configuration ({error!r})") from error
+    settings: Any = deepcopy(open_clip.get_model_config(config.model))
+    if config.pretrained and not Path(config.pretrained).is_file():
+        tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)
+        if tag.get("quick_gelu"):  # open_clip only warns, and computes something else
+            settings["quick_gelu"] = True
+    return cast(dict[str, Any], settings)
+
+
+def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:
+    """open_clip's tokenizer; for a smaller vocabulary, the first of CLIP's merges."""
+    text = settings["text_cfg"]
+    vocabulary = text.get("vocab_size", CLIP_VOCABULARY)
+    if "hf_tokenizer_name" in text or vocabulary >= CLIP_VOCABULARY:
+        return open_clip.get_tokenizer(model)
+    merges = gzip.decompress(Path(default_bpe()).read_bytes()).split(b"\n")
+    kept = merges[: 1 + vocabulary - BYTE_TOKENS - SPECIAL_TOKENS]  # the first line is a header
+    return SimpleTokenizer(
+        io.BytesIO(gzip.compress(b"\n".join(kept))),
+        context_length=context_length(text),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

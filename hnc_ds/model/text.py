@@ -1,0 +1,110 @@
+"""Text towers: the padded form that open_clip trained, and shorter ones that give the same.
+
+T distinct captions of L tokens, width of the tower W, of the embedding D.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
+
+SPECIAL_TOKENS = 2
+
+TextEncoder = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+def context_length(settings: dict[str, Any]) -> int:
+    """Tokens that a text tower takes, by its text_cfg."""
+    return int(settings.get("context_length", DEFAULT_CONTEXT_LENGTH))
+
+
+class Tokenizer:
+    """Captions -> token ids. Holds no weights, so workers can have it.
+
+    Args:
+        tokenize: An open_clip tokenizer.
+        context_length: Tokens that the text tower takes.
+        trim: Whether rows may be cut to the longest of a call.
+    """
+
+    def __init__(self, tokenize: Any, context_length: int, trim: bool) -> None:
+        self.context_length = context_length
+        self._tokenize = tokenize
+        self._trim = trim
+
+    def __call__(self, captions: Sequence[str]) -> torch.Tensor:
+        """int64 [T, L], padded to the longest caption, or to the context where that is needed."""
+        token_TL = cast(torch.Tensor, self._tokenize(list(captions), self.context_length))
+        if not self._trim or not len(token_TL):
+            return token_TL
+        return token_TL[:, : int(token_TL.argmax(dim=1).max()) + 1]  # the end token is the largest
+
+    def is_too_long(self, caption: str) -> bool:
+        """Whether the end of the caption is cut off to fit the context."""
+        if not isinstance(self._tokenize, SimpleTokenizer):
+            longer = cast(torch.Tensor, self._tokenize([caption], self.context_length + 1))
+            return bool(longer[0, -1] != longer[0].min())
+        return len(self._tokenize.encode(caption)) + SPECIAL_TOKENS > self.context_length
+
+
+def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
+
+
+def _open_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+    return cast(torch.Tensor, towers.encode_text(token_TL))
+
+
+def _trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+    """CLIP's text tower on its first L positions.
+
+    Attention is causal and the feature is read at the end token, so what is left out behind it
+    cannot change it. (open_clip's CLIP.encode_text adds all positions and takes no fewer.)
+    """
+    tower = getattr(towers, "text", towers)  # open_clip keeps CLIP's own in the model itself
+    length = token_TL.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x_TLW = tower.token_embedding(token_TL).to(dtype)
+    x_TLW = x_TLW + tower.positional_embedding[:length].to(dtype)
+    x_TLW = tower.transformer(x_TLW, attn_mask=tower.attn_mask[:length, :length])
+    x_TLW = tower.ln_final(x_TLW)
+    end_T = token_TL.argmax(dim=1)
+    x_TW = x_TLW[torch.arange(len(x_TLW), device=x_TLW.device), end_T]
+    projection = tower.text_projection
+    if projection is None:
+        return cast(torch.Tensor, x_TW)
+    return cast(torch.Tensor, projection(x_TW) if callable(projection) else x_TW @ projection)
+
+
+def exact_text_encoder(towers: Any, tokenize: Any, context_length: int) -> tuple[TextEncoder, bool]:
+    """How to encode text, and whether it may be trimmed, so that the result is the padded form's.
+
+    Decided by a check and not by the model's name: towers without a causal mask, or that pool
+    elsewhere, get the padding they were trained with.
+    """
+    probes = ["a", "the red star is above the blue ring", "two dogs and a cat on an old sofa"]
+    trimmed_TL = Tokenizer(tokenize, context_length, True)(probes)
+    padded_TL = Tokenizer(tokenize, context_length, False)(probes)
+    training = towers.training
+    towers.eval()
+    try:
+        with torch.no_grad():
+            expected = unit_rows(towers.encode_text(padded_TL))
+            for encode in (_trimmed_clip_text, _open_clip_text):
+                if _agrees(encode, towers, trimmed_TL, expected):
+                    return encode, True
+    finally:
+        towers.train(training)
+    return _open_clip_text, False
+
+
+def _agrees(
+    encode: TextEncoder, towers: Any, token_TL: torch.Tensor, expected: torch.Tensor
+) -> bool:
+    try:
+        found = unit_rows(encode(towers, token_TL))
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return False  # a tower of another make
+    return bool(torch.allclose(found, expected, atol=1e-5, rtol=0))
