@@ -3,10 +3,12 @@
     runs/NAME/config.json
     runs/NAME/checkpoints/step-000500/{model.safetensors, open_clip_config.json,
                                        optimizer.safetensors, state.json}
+                                      /adapters.safetensors     LoRA's changes, before merging
+                                      /average/{model.safetensors, open_clip_config.json}
 
 A checkpoint is written under another name, flushed to disk and renamed, so no step ever sees half
 of one. Weights and moments are whole fp32 tensors by open_clip's names: no pickle, any number of
-ranks. A checkpoint folder opens in open_clip as ``local-dir:FOLDER``.
+ranks. A checkpoint folder, and average/ in it, opens in open_clip as ``local-dir:FOLDER``.
 """
 
 import json
@@ -23,9 +25,14 @@ from safetensors.torch import load_file, save_file
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
+from hnc_ds.model.low_rank import is_change, merged
 from hnc_ds.whole_files import flush_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"
+ADAPTERS_NAME = "adapters.safetensors"
+AVERAGES_NAME = "averages.safetensors"
+AVERAGE_NAME = "average"
+"""Folder in a checkpoint of the averaged model."""
 STATE_NAME = "state.json"
 SETTINGS_NAME = "config.json"
 PREFIX = "towers."
@@ -33,12 +40,25 @@ PREFIX = "towers."
 
 
 class Saved(NamedTuple):
-    """A checkpoint, read back."""
+    """A checkpoint, read back. Tensors are whole, by our parameter names."""
 
     step: int
-    model: Clip
+    folder: Path
+    weights: dict[str, torch.Tensor]
+    """With LoRA, the merged matrices under their plain names, and the changes under their own."""
     moments: dict[str, torch.Tensor]
+    averages: dict[str, torch.Tensor]
     scalars: dict[str, Any]
+
+
+class Contents(NamedTuple):
+    """What a checkpoint is made of, all of it on the CPU and nobody else's."""
+
+    files: dict[str, dict[str, torch.Tensor]]
+    """Tensors by the file's name in the checkpoint."""
+    config: dict[str, Any]
+    """open_clip_config.json."""
+    scalars: Mapping[str, Any]
 
 
 def next_free_run(root: Path = Path("runs")) -> Path:
@@ -108,25 +128,40 @@ def newest_checkpoint(run: Path) -> Path:
     return found[-1]
 
 
-def save(
-    run: Path,
-    step: int,
+def contents(
     model: Clip,
     weights: Mapping[str, torch.Tensor],
     moments: Mapping[str, torch.Tensor],
+    averages: Mapping[str, torch.Tensor],
     scalars: Mapping[str, Any],
-    keep_last: int,
-) -> Path:
+) -> Contents:
+    """Put together what a checkpoint holds, so that it can be written while training goes on.
+
+    Args:
+        model: For its configuration and buffers.
+        weights: Whole parameters by our names.
+        moments: Whole optimizer state by ``NAME/KEY``.
+        averages: Averages of the trained parameters by our names, or nothing.
+        scalars: JSON values of the engine.
+    """
+    files = {WEIGHTS_NAME: _open_clip_state(model, weights), MOMENTS_NAME: dict(moments)}
+    if changes := {name: tensor for name, tensor in weights.items() if is_change(name)}:
+        files[ADAPTERS_NAME] = changes
+    if averages:
+        files[f"{AVERAGE_NAME}/{WEIGHTS_NAME}"] = _open_clip_state(model, {**weights, **averages})
+        files[AVERAGES_NAME] = dict(averages)
+    return Contents(files, model.config, scalars)
+
+
+def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None = None) -> Path:
     """Write a checkpoint and drop the oldest beyond ``keep_last``. On one rank.
 
     Args:
         run: Folder of the run.
         step: Steps done.
-        model: For its configuration and buffers.
-        weights: Whole parameters by our names.
-        moments: Whole optimizer state by ``NAME/KEY``.
-        scalars: JSON values of the engine.
+        made: What it holds.
         keep_last: Checkpoints to keep.
+        best: A step whose checkpoint is kept besides.
 
     Returns:
         Its folder.
@@ -134,16 +169,15 @@ def save(
     Raises:
         UserError: The disk is full or cannot be written; earlier checkpoints are as they were.
     """
-    final = run / "checkpoints" / f"step-{step:06d}"
+    final = checkpoint_folder(run, step)
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write_tensors(partial / WEIGHTS_NAME, _open_clip_state(model, weights))
-        _write_tensors(partial / MOMENTS_NAME, moments)
-        write_whole(partial / CONFIG_NAME, json.dumps(model.config, indent=2).encode())
-        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        state = {"step": step, "scalars": scalars, "files": sizes}
+        _write_files(partial, made)
+        paths = sorted(path for path in partial.rglob("*") if path.is_file())
+        sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in paths}
+        state = {"step": step, "scalars": made.scalars, "files": sizes}
         write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
         flush_folder(partial)
         if final.exists():  # a damaged one; complete ones are never written twice
@@ -158,8 +192,14 @@ def save(
             f"{f'{kept[-1].name} is complete' if kept else 'no earlier checkpoint exists'}"
         ) from error
     for old in complete_checkpoints(run)[:-keep_last]:
-        shutil.rmtree(old)
+        if best is None or old != checkpoint_folder(run, best):
+            shutil.rmtree(old)
     return final
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, or will lie."""
+    return run / "checkpoints" / f"step-{step:06d}"
 
 
 def read(checkpoint: Path) -> Saved:
@@ -171,8 +211,24 @@ def read(checkpoint: Path) -> Saved:
     if not _is_complete(checkpoint):
         raise UserError(f"{checkpoint}: not a complete checkpoint")
     state = json.loads((checkpoint / STATE_NAME).read_text())
-    moments = load_file(checkpoint / MOMENTS_NAME)
-    return Saved(state["step"], load_folder(checkpoint).train(), moments, state["scalars"])
+    plain = _read_tensors(checkpoint / WEIGHTS_NAME)
+    return Saved(
+        state["step"],
+        checkpoint,
+        {f"{PREFIX}{name}": tensor for name, tensor in plain.items()}
+        | _read_tensors(checkpoint / ADAPTERS_NAME),
+        _read_tensors(checkpoint / MOMENTS_NAME),
+        _read_tensors(checkpoint / AVERAGES_NAME),
+        state["scalars"],
+    )
+
+
+def load_saved(clip: Clip, saved: Saved) -> None:
+    """Give a model the weights of a checkpoint; what the checkpoint does not name stays."""
+    with torch.no_grad():
+        for name, tensor in (*clip.named_parameters(), *clip.named_buffers()):
+            if name in saved.weights:
+                tensor.copy_(saved.weights[name])
 
 
 def load_trained(path: Path, device: torch.device) -> Clip:
@@ -189,17 +245,32 @@ def load_trained(path: Path, device: torch.device) -> Clip:
 
 def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Trained weights and the module's buffers, by open_clip's names."""
-    state = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
-    for name, tensor in model.towers.state_dict().items():
-        if name not in state:  # a buffer: running statistics of a ResNet
-            state[name] = tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
+    if not weights:
+        return {}  # of a rank that has none
+    plain = merged(weights, model.low_rank_scale or 0.0)
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
+    kept = model.towers.state_dict()
+    for name, tensor in model.towers.named_buffers():
+        if name in kept:  # running statistics of a ResNet
+            is_float = tensor.is_floating_point()
+            state[name] = tensor.detach().to("cpu", torch.float32 if is_float else None, copy=True)
     return state
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _write_files(folder: Path, made: Contents) -> None:
+    configuration = json.dumps(made.config, indent=2).encode()
+    for name, tensors in made.files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        if path.name == WEIGHTS_NAME:
+            write_whole(path.with_name(CONFIG_NAME), configuration)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path) if path.is_file() else {}
 
 
 def _is_complete(checkpoint: Path) -> bool:

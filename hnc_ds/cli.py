@@ -22,7 +22,7 @@ from hnc_ds.config import (
     TablesConfig,
     TrainConfig,
 )
-from hnc_ds.errors import UserError
+from hnc_ds.errors import Stopped, UserError
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
 
@@ -85,8 +85,8 @@ def train(config: Annotated[TrainConfig, Flat]) -> None:
     """Fine-tune in this process; for several GPUs use the `deepspeed` launcher."""
     from hnc_ds.train import parse, train
 
-    # Once more with the settings of --config as defaults, where one is given.
-    train(parse(sys.argv[2:]) if config.config else config)
+    # Once more with the settings of --config or --preset as defaults, where they are given.
+    train(parse(sys.argv[2:]) if config.config or config.preset else config)
 
 
 def evaluate(config: Annotated[EvaluateConfig, Flat]) -> None:
@@ -126,7 +126,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> int:
-    """Exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal."""
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     try:
         tyro.extras.subcommand_cli_from_dict(
@@ -135,6 +135,9 @@ def main() -> int:
     except UserError as error:
         print(f"hnc-ds: {error}", file=sys.stderr)
         return 2
+    except Stopped as end:
+        print(f"hnc-ds: {end}", file=sys.stderr)
+        return end.status
     except KeyboardInterrupt:
         print("hnc-ds: interrupted; the same command continues where it can", file=sys.stderr)
         return 130

@@ -75,6 +75,9 @@ UNSUPPORTED_SECTIONS = frozenset(
 )
 """Sections by which DeepSpeed would train something else than what this project computes."""
 
+SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+"""The first is the product of the other two and the number of ranks."""
+
 AUTO = "auto"
 """scheduler.params.total_num_steps may be this: the steps of the run."""
 
@@ -133,17 +136,11 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
 
 
 def _check_batch(config: dict[str, Any], path: Path) -> None:
-    sizes = ("train_batch_size", "train_micro_batch_size_per_gpu")
-    if not any(name in config for name in sizes):
+    if not any(name in config for name in SIZES[:2]):
         raise UserError(f"{path}: no train_batch_size; it is the batch of all GPUs together")
-    for name in sizes:
-        if name in config and (not isinstance(config[name], int) or config[name] < 1):
-            raise UserError(f"{path}: {name} is {config[name]!r}; it must be a number of images")
-    if config.get("gradient_accumulation_steps", 1) != 1:
-        raise UserError(
-            f"{path}: gradient_accumulation_steps is {config['gradient_accumulation_steps']}; a "
-            "contrastive batch cannot be added up from smaller ones, set it to 1"
-        )
+    for name in SIZES:
+        if name in config and (type(config[name]) is not int or config[name] < 1):
+            raise UserError(f"{path}: {name} is {config[name]!r}; it must be a whole number from 1")
 
 
 def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict[str, Any]:
@@ -156,30 +153,39 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
         steps: Of the whole run.
 
     Returns:
-        A copy with train_batch_size and train_micro_batch_size_per_gpu that fit together.
+        A copy with train_batch_size, train_micro_batch_size_per_gpu and
+        gradient_accumulation_steps that fit together. The last is in how many parts a rank's rows
+        go through the towers; the loss is that of the whole batch all the same.
 
     Raises:
         UserError: The batch does not divide.
     """
     resolved = json.loads(json.dumps(config))
-    batch = config.get("train_batch_size")
-    per_rank = config.get("train_micro_batch_size_per_gpu")
-    if batch is None:
-        batch = config["train_micro_batch_size_per_gpu"] * ranks
-    if batch % ranks or (per_rank is not None and per_rank * ranks != batch):
-        wanted = f", but train_micro_batch_size_per_gpu is {per_rank}" if per_rank else ""
-        raise UserError(
-            f"{where}: train_batch_size {batch} does not divide by {ranks} ranks{wanted}; "
-            f"{batch - batch % ranks or ranks} would"
-        )
-    resolved["train_batch_size"] = batch
-    resolved["train_micro_batch_size_per_gpu"] = batch // ranks
-    resolved["gradient_accumulation_steps"] = 1
+    resolved.update(zip(SIZES, _sizes(config, where, ranks), strict=True))
     resolved.setdefault("steps_per_print", 10**9)  # the monitor prints
     schedule = resolved.get("scheduler", {}).get("params", {})
     if schedule.get("total_num_steps") == AUTO:
         schedule["total_num_steps"] = steps
     return resolved
+
+
+def _sizes(config: dict[str, Any], where: Path, ranks: int) -> tuple[int, int, int]:
+    """Batch of all ranks, rows of a rank at a time, and parts; any two give the third."""
+    batch, per_part, parts = (config.get(name) for name in SIZES)
+    if batch is None:
+        return int(per_part or 1) * ranks * (parts or 1), int(per_part or 1), parts or 1
+    if per_part is not None and parts is None and batch % (ranks * per_part) == 0:
+        parts = batch // (ranks * per_part)
+    parts = parts or 1
+    rows = batch // (ranks * parts)
+    if batch % (ranks * parts) or (per_part is not None and per_part != rows):
+        wanted = f" times {parts} gradient_accumulation_steps" if parts > 1 else ""
+        of_part = f", but {SIZES[1]} is {per_part}" if per_part else ""
+        raise UserError(
+            f"{where}: train_batch_size {batch} does not divide by {ranks} ranks{wanted}{of_part}; "
+            f"{batch - batch % (ranks * parts) or ranks * parts} would"
+        )
+    return batch, rows, parts
 
 
 def _enabled(config: dict[str, Any], section: str) -> bool:

@@ -9,6 +9,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -90,6 +91,37 @@ def all_finite(value: torch.Tensor) -> bool:
     """Whether the value is finite on every rank; the same answer on all of them."""
     broken = (~torch.isfinite(value.detach())).any().float()
     return float(sum_over_ranks(broken)) == 0
+
+
+def largest_over_ranks(value: int, device: torch.device) -> int:
+    """The largest of every rank's values, on all of them."""
+    if world_size() == 1:
+        return value
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    lost = (dist.DistBackendError, dist.DistNetworkError)
+    return isinstance(error, lost) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def shared_store() -> Any:
+    """A store that every rank can write and read without waiting for others; kept by rank 0.
+
+    A collective.
+    """
+    host = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    seconds = timedelta(seconds=30)
+    make: Any = dist.TCPStore  # type: ignore[attr-defined]  # there, but not in its stubs
+    if rank() == 0:
+        store = make(host, 0, is_master=True, timeout=seconds, wait_for_workers=False)
+        from_rank_zero(store.port)
+        return store
+    port = from_rank_zero(None)
+    return make(host, port, is_master=False, timeout=seconds, wait_for_workers=False)
 
 
 def from_rank_zero(value: Any) -> Any:

@@ -1,20 +1,20 @@
 """The one file that knows DeepSpeed: its engine, and what is inside its optimizers.
 
 State goes in and out as whole fp32 tensors by parameter name, gathered from whatever pieces the
-ranks hold. So a checkpoint needs no pickle, and resumes on any number of ranks, ZeRO stage or
-precision. DeepSpeed's own accessors (safe_get_full_optimizer_state) know no state before the first
-step, which is when a resumed run needs it; therefore the pieces are addressed here.
+ranks hold (zero_pieces.py). So a checkpoint needs no pickle, and resumes on any number of ranks,
+ZeRO stage or precision.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 
 from hnc_ds.distributed import enter, rank, sum_over_ranks
+from hnc_ds.errors import UserError
+from hnc_ds.zero_pieces import Pieces
 
 
 def start_process_group() -> None:
@@ -37,25 +37,10 @@ class State(NamedTuple):
     """By the model's parameter name; full precision, whatever the engine computes in."""
     moments: dict[str, torch.Tensor]
     """By ``NAME/KEY``, KEY being the optimizer's own, such as exp_avg."""
+    averages: dict[str, torch.Tensor]
+    """The trained weights averaged over steps, by name; nothing where they are not."""
     scalars: dict[str, Any]
     """JSON values: optimizer steps, schedule, loss scale."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of one parameter and where this rank's optimizer keeps it."""
-
-    name: str
-    start: int
-    """First element in the flattened parameter."""
-    count: int
-    master: torch.Tensor
-    """The fp32 tensor that the optimizer updates."""
-    master_start: int
-
-    def of(self, flat: torch.Tensor) -> torch.Tensor:
-        """The stretch of a tensor that is laid out like ``master``."""
-        return flat.detach().view(-1).narrow(0, self.master_start, self.count)
 
 
 class Engine:
@@ -65,10 +50,15 @@ class Engine:
         model: On the CPU, fp32, every trained parameter with at least one dimension.
         groups: What trains, as ``Clip.parameter_groups`` gives it.
         config: Of ``resolve``.
+        not_kept: What the names of parameters begin with that a checkpoint does not keep.
     """
 
     def __init__(
-        self, model: torch.nn.Module, groups: list[dict[str, Any]], config: dict[str, Any]
+        self,
+        model: torch.nn.Module,
+        groups: list[dict[str, Any]],
+        config: dict[str, Any],
+        not_kept: str = "start.",
     ) -> None:
         _quiet()
         import deepspeed
@@ -76,20 +66,17 @@ class Engine:
         # On a CPU, DeepSpeed would compile collectives of its own (half a minute, and a crash
         # where there is no compiler) that do what gloo does.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        start = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self._engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
-        self._stage = self._engine.zero_optimization_stage()
-        self._names = {
-            parameter: name
-            for name, parameter in self._engine.module.named_parameters()
-            if parameter.requires_grad
-        }
-        self._frozen = {
-            name: start[name] for name, p in model.named_parameters() if not p.requires_grad
-        }
+        kept = {n: p for n, p in model.named_parameters() if not n.startswith(not_kept)}
+        start = {name: p.detach().clone() for name, p in kept.items()}
+        self._frozen = {name: start[name] for name, p in kept.items() if not p.requires_grad}
         self._shapes = {name: tensor.shape for name, tensor in start.items()}
+        self._engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
+        names = {p: n for n, p in self._engine.module.named_parameters() if p.requires_grad}
+        self._pieces = Pieces(self._engine, names)
         # DeepSpeed rounds the module to 16 bits before it copies the fp32 weights from it.
         self._write_masters(start)
+        self._pull, self._start_pieces = 0.0, dict[str, torch.Tensor]()
+        self._decay, self._averages = 0.0, dict[str, torch.Tensor]()
 
     @property
     def device(self) -> torch.device:
@@ -101,17 +88,88 @@ class Engine:
         """The model, as DeepSpeed holds it."""
         return self._engine.module
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
+    @property
+    def parts(self) -> int:
+        """Backward passes of a step: gradient_accumulation_steps."""
+        return int(self._engine.gradient_accumulation_steps())
+
+    def forward(self, *inputs: Any) -> Any:
         """The model's forward, with DeepSpeed's hooks."""
         return self._engine(*inputs)
 
     def backward_and_step(self, loss: torch.Tensor) -> None:
-        """Gradients averaged over ranks, clipped, one optimizer and schedule step."""
-        self._engine.backward(loss)
-        self._engine.step()
+        """Gradients averaged over ranks; clipped, and one optimizer and schedule step, after the
+        last of a step's ``parts``. The gradients of the parts are added, not averaged.
+
+        Raises:
+            UserError: fp16 overflows even with the smallest loss scale.
+        """
+        self._engine.backward(loss, scale_wrt_gas=False)
+        last = self._engine.is_gradient_accumulation_boundary()
+        if last and self._pull:
+            self._add_pull()
+        skipped = self._engine.skipped_steps
+        try:
+            self._engine.step()
+        except Exception as error:  # DeepSpeed has no type of its own for it
+            if "loss scale already at minimum" in str(error):
+                raise UserError(
+                    "fp16 overflows even with the smallest loss scale; lower the learning rate, or "
+                    "train in bf16, and start again with --resume"
+                ) from error
+            raise
+        if last and self._decay and self._engine.skipped_steps == skipped:
+            for piece in self._pieces:
+                self._averages[piece.name].lerp_(piece.weights(), 1 - self._decay)
+
+    def pull_to_start(self, weight: float, start: Mapping[str, torch.Tensor]) -> None:
+        """Add ``weight`` times the squared distance of the trained weights from ``start`` to the
+        loss, exactly: as its gradient, on the fp32 weights, under every ZeRO stage.
+
+        Args:
+            weight: Of the term l2_to_start.
+            start: Whole tensors by parameter name.
+
+        Source: L2-SP (Li et al. 2018).
+        """
+        self._pull = weight
+        self._start_pieces = {
+            piece.name: piece.of_whole(start[piece.name]).to(piece.master.device, copy=True)
+            for piece in self._pieces
+        }
+
+    def _add_pull(self) -> None:
+        scale = float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else 1.0
+        for piece in self._pieces:
+            apart = piece.weights() - self._start_pieces[piece.name]
+            self._pieces.add_to_gradient(piece, 2 * self._pull * scale * apart)
+
+    def distance_to_start(self) -> float:
+        """Squared distance of the trained weights from the start weights. A collective."""
+        own = torch.zeros((), dtype=torch.float64, device=self.device)
+        for piece in self._pieces:
+            apart = piece.weights() - self._start_pieces[piece.name]
+            own += apart.double().square().sum().to(self.device)
+        return float(sum_over_ranks(own) if self._pieces.stage else own)
+
+    def average(self, decay: float, before: Mapping[str, torch.Tensor]) -> None:
+        """Keep an exponential moving average of the trained fp32 weights.
+
+        Args:
+            decay: Share of the average that stays at each step.
+            before: Averages to go on from, whole, by name; nothing starts from the weights.
+        """
+        self._decay = decay
+        self._averages = {
+            piece.name: (piece.of_whole(before[piece.name]) if before else piece.weights()).to(
+                piece.master.device, copy=True
+            )
+            for piece in self._pieces
+        }
 
     def measures(self) -> dict[str, float]:
-        """Learning rate, gradient norm before clipping where known, loss scale in fp16."""
+        """Learning rate, gradient norm before clipping where known, loss scale in fp16, distance
+        from the start weights where they pull. A collective."""
         found = {"learning_rate": float(self._engine.get_lr()[0])}
         norm = self._engine.get_global_grad_norm()
         if norm is not None:
@@ -119,6 +177,8 @@ class Engine:
         if self._engine.fp16_enabled():
             found["loss_scale"] = float(self._engine.optimizer.loss_scale)
             found["skipped_steps"] = float(self._engine.skipped_steps)
+        if self._pull:
+            found["loss/l2_to_start"] = self.distance_to_start()
         return found
 
     def state(self) -> State:
@@ -127,7 +187,6 @@ class Engine:
         Returns:
             Tensors only on rank 0; the other ranks get empty dictionaries of them.
         """
-        pieces = self._pieces()
         optimizer = self._basic_optimizer().state
         keys = sorted(
             {
@@ -137,29 +196,34 @@ class Engine:
                 if torch.is_tensor(value) and key != "step"
             }
         )
-        weights = self._gather(pieces, lambda master: master)
+        weights = self.whole_weights()
         moments = {
             f"{name}/{key}": tensor
             for key in keys
             for name, tensor in self._gather(
-                pieces, lambda master, key=key: optimizer[master][key]
+                {piece.name: piece.of(optimizer[piece.master][key]) for piece in self._pieces}
             ).items()
         }
+        averages = self._gather(self._averages) if self._decay else {}
+        return State(weights, moments, averages, self._scalars())
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """The model's fp32 weights by name, on rank 0. A collective."""
+        weights = self._gather({piece.name: piece.weights() for piece in self._pieces})
         if rank() == 0:
             weights.update({name: tensor.float() for name, tensor in self._frozen.items()})
-        return State(weights, moments, self._scalars())
+        return weights
 
     def restore(self, moments: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
         """Put back what ``state`` gave; the weights were the start weights of this engine."""
         optimizer = self._basic_optimizer()
         keys = sorted({name.rpartition("/")[2] for name in moments})
-        for piece in self._pieces():
+        for piece in self._pieces:
             state = optimizer.state[piece.master]
             for key in keys:
                 if key not in state:
                     state[key] = torch.zeros_like(piece.master)
-                value = moments[f"{piece.name}/{key}"].flatten()
-                piece.of(state[key]).copy_(value[piece.start : piece.start + piece.count])
+                piece.of(state[key]).copy_(piece.of_whole(moments[f"{piece.name}/{key}"]))
             _set_step(optimizer, piece.master, scalars["optimizer_step"])
         self._engine.global_steps = scalars["global_steps"]
         self._engine.skipped_steps = scalars["skipped_steps"]
@@ -191,54 +255,11 @@ class Engine:
 
     def _write_masters(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
-            for piece in self._pieces():
-                value = weights[piece.name].flatten()[piece.start : piece.start + piece.count]
-                piece.of(piece.master).copy_(value)
+            for piece in self._pieces:
+                piece.weights().copy_(piece.of_whole(weights[piece.name]))
 
-    def _gather(self, pieces: list[Piece], layout: Any) -> dict[str, torch.Tensor]:
-        """Whole tensors, by parameter name, of what the optimizer keeps in pieces; on rank 0.
-
-        Ranks hold disjoint pieces and zeros elsewhere, so a sum puts them together exactly.
-        """
-        by_name: dict[str, list[Piece]] = {}
-        for piece in pieces:
-            by_name.setdefault(piece.name, []).append(piece)
-        whole: dict[str, torch.Tensor] = {}
-        for name in self._names.values():
-            shape = self._shapes[name]
-            flat = torch.zeros(shape.numel(), dtype=torch.float32, device=self.device)
-            for piece in by_name.get(name, []):
-                flat[piece.start : piece.start + piece.count] = piece.of(layout(piece.master))
-            if self._stage > 0:
-                flat = sum_over_ranks(flat)
-            if rank() == 0:
-                whole[name] = flat.view(shape).cpu()
-        return whole
-
-    def _pieces(self) -> list[Piece]:
-        by_stage = (self._pieces_0, self._pieces_1_2, self._pieces_1_2, self._pieces_3)
-        return list(by_stage[self._stage]())
-
-    def _pieces_0(self) -> Iterator[Piece]:
-        for parameter, name in self._names.items():
-            yield Piece(name, 0, parameter.numel(), parameter, 0)
-
-    def _pieces_1_2(self) -> Iterator[Piece]:
-        optimizer = self._engine.optimizer
-        for parameter, name in self._names.items():
-            where = parameter._hp_mapping  # None where another rank has it
-            if where is not None:
-                low, high = where.lp_fragment_address, where.hp_fragment_address
-                master = optimizer.single_partition_of_fp32_groups[where.param_group_index]
-                yield Piece(name, low.start, low.numel, master, high.start)
-
-    def _pieces_3(self) -> Iterator[Piece]:
-        optimizer = self._engine.optimizer
-        for parameter, name in self._names.items():
-            group, offset, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
-            start = count * rank()  # equal pieces, the last ones padded beyond the parameter
-            count = max(0, min(count, parameter.ds_numel - start))
-            yield Piece(name, start, count, optimizer.fp32_partitioned_groups_flat[group], offset)
+    def _gather(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self._pieces.gather(values, self._shapes)
 
 
 def _set_step(optimizer: torch.optim.Optimizer, master: torch.Tensor, step: float) -> None:

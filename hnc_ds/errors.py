@@ -12,6 +12,23 @@ class UserError(Exception):
     """Something the user can fix: says what is wrong, where, and what to do. Exit code 2."""
 
 
+class LostRank(UserError):
+    """Another rank is gone, so that every rank left speaks for itself."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and did, in good order.
+
+    Args:
+        message: What was done, and how to go on.
+        status: Exit code: 128 + the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known name, or ``""`` when none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1)

@@ -17,13 +17,19 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hnc_ds.distributed import rank, sum_over_ranks, world_size
-from hnc_ds.loss import Columns, Features, LossTerms
+from hnc_ds.objective.rows import other_true_pairs
+from hnc_ds.objective.softmax import column_slices
+from hnc_ds.objective.terms import Compared, LossTerms
 from hnc_ds.whole_files import write_whole
 
 TAGS = {
-    "loss": "L_i2t + L_t2i, nats",
-    "loss/image_to_text": "nats",
-    "loss/text_to_image": "nats",
+    "loss": "weighted sum of the terms below but l2_to_start, nats",
+    "loss/image_to_text": "contrastive, nats",
+    "loss/text_to_image": "contrastive, nats",
+    "loss/margin": "cosine",
+    "loss/preference": "nats",
+    "loss/distill": "KL divergence from the start model, nats",
+    "loss/l2_to_start": "squared distance of the trained weights from the start weights",
     "hard_negative_accuracy": "share of hard negatives less similar to the image than its positive",
     "hard_negative_accuracy/TYPE": "the same for one negative type",
     "margin": "mean similarity of the positive minus that of the hard negative",
@@ -53,6 +59,9 @@ CONSOLE = ("loss", "hard_negative_accuracy", "retrieval_r1", "margin", "temperat
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "V100": 125}
 """Dense 16-bit matrix peak by a word of the accelerator's name (vendor data sheets)."""
 
+SAMPLED_ROWS = 64
+"""Images whose cosines with the batch's other captions go into a histogram."""
+
 HISTOGRAM_EVERY = 10
 """Lines between histograms of similarities."""
 
@@ -69,7 +78,13 @@ class Similarities(NamedTuple):
 
     positive_B: torch.Tensor
     hard_BK: torch.Tensor
-    in_batch_BN: torch.Tensor
+    others_sum_B: torch.Tensor
+    """Of other images' captions that are not true of the row."""
+    others_count_B: torch.Tensor
+    others_best_B: torch.Tensor
+    """-inf where there are none."""
+    some_others: torch.Tensor
+    """Some of them, and -inf, for the histogram."""
 
 
 class Monitor:
@@ -120,35 +135,29 @@ class Monitor:
     def add(
         self,
         terms: LossTerms,
-        features: Features,
-        columns: Columns,
+        compared: Compared,
         negative_type_BK: torch.Tensor,
         token_TL: torch.Tensor,
     ) -> None:
         """Take in one step of this rank. No collective, and no wait for the device."""
         self._steps_in_window += 1
-        for name, value in zip(
-            ("loss", "loss/image_to_text", "loss/text_to_image"), terms, strict=True
-        ):
-            self._add(name, value.detach())
+        self._add("loss", terms.total.detach())
+        for name, value in terms.parts.items():
+            self._add(f"loss/{name}", value.detach())
         used_T = token_TL.argmax(dim=1) + 1  # the end token has the largest number
         self._add("tokens", torch.full_like(used_T, token_TL.shape[1]))
         self._add("padding_share", 1 - used_T / token_TL.shape[1])
-        similarities = measure_similarities(features, columns)
-        self._similarities = similarities
-        self._add_similarities(similarities, features, columns, negative_type_BK)
+        self._similarities = measure_similarities(compared)
+        self._add_similarities(
+            self._similarities, compared.slots.negative_used_BK, negative_type_BK
+        )
 
     def _add_similarities(
-        self, found: Similarities, features: Features, columns: Columns, type_BK: torch.Tensor
+        self, found: Similarities, used_BK: torch.Tensor, type_BK: torch.Tensor
     ) -> None:
-        rows_B = torch.arange(len(found.positive_B), device=found.positive_B.device)
-        others_BN = ~columns.excluded_BN
-        others_BN[rows_B, rows_B + columns.first_row] = False
         self._add("similarity/positive", found.positive_B)
-        self._add("similarity/in_batch", found.in_batch_BN, others_BN)
-        best_B = found.in_batch_BN.masked_fill(~others_BN, -torch.inf).amax(dim=1)
-        self._add("retrieval_r1", found.positive_B > best_B)
-        used_BK = features.negative_used_BK
+        self._add_sum("similarity/in_batch", found.others_sum_B.sum(), found.others_count_B.sum())
+        self._add("retrieval_r1", found.positive_B > found.others_best_B)
         difference_BK = found.positive_B[:, None] - found.hard_BK
         self._add("similarity/hard_negative", found.hard_BK, used_BK)
         self._add("margin", difference_BK, used_BK)
@@ -160,8 +169,10 @@ class Monitor:
     def _add(self, name: str, values: torch.Tensor, used: torch.Tensor | None = None) -> None:
         values = values.detach().double()
         total = values.sum() if used is None else values.masked_fill(~used, 0).sum()
-        count = torch.tensor(values.numel()) if used is None else used.sum()
-        self._sums[name] = self._sums.get(name, 0) + total
+        self._add_sum(name, total, torch.tensor(values.numel()) if used is None else used.sum())
+
+    def _add_sum(self, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
+        self._sums[name] = self._sums.get(name, 0) + total.detach().double()
         self._counts[name] = self._counts.get(name, 0) + count.to(self._device)
 
     def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
@@ -217,15 +228,21 @@ class Monitor:
                 if name != "step":
                     writer.add_scalar(name, value, step)
             if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
-                for part, values in self._similarities._asdict().items():
-                    if values.numel():
-                        writer.add_histogram(
-                            f"similarities/{part.rpartition('_')[0]}", values, step
-                        )
+                self._write_histograms(writer, self._similarities, step)
             writer.flush()
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
+
+    def _write_histograms(self, writer: SummaryWriter, found: Similarities, step: int) -> None:
+        parts = {
+            "positive": found.positive_B,
+            "hard": found.hard_BK,
+            "in_batch": found.some_others[found.some_others.isfinite()],
+        }
+        for part, values in parts.items():
+            if values.numel():
+                writer.add_histogram(f"similarities/{part}", values, step)
 
     def close(self) -> None:
         """Flush and close what is open."""
@@ -234,13 +251,33 @@ class Monitor:
 
 
 @torch.no_grad()
-def measure_similarities(features: Features, columns: Columns) -> Similarities:
-    """Cosines of this rank's images with their captions, hard negatives and all positives."""
-    image_BD = features.image_BD.float()
+def measure_similarities(compared: Compared) -> Similarities:
+    """Cosines of this rank's images with their captions, hard negatives and all positives.
+
+    A slice of the columns at a time, as in the objective, so that memory does not grow with B * N.
+    """
+    rows, slots = compared.rows, compared.slots
+    image_BD, text_ND = rows.image_BD.float(), rows.text_ND
+    own_B = torch.arange(len(image_BD), device=image_BD.device) + slots.first_row
+    sum_B, count_B = torch.zeros_like(image_BD[:, 0]), torch.zeros_like(own_B)
+    best_B = torch.full_like(sum_B, -torch.inf)
+    some = image_BD[:0, 0]
+    for columns in column_slices(len(image_BD), len(text_ND)):
+        cosine_BE = image_BD @ text_ND[columns].float().T
+        number_E = torch.arange(columns.start, columns.stop, device=image_BD.device)
+        true_BE = other_true_pairs(slots, columns) | (number_E == own_B[:, None])
+        sum_B += cosine_BE.masked_fill(true_BE, 0).sum(dim=1)
+        count_B += (~true_BE).sum(dim=1)
+        best_B = torch.maximum(best_B, cosine_BE.masked_fill_(true_BE, -torch.inf).amax(dim=1))
+        if not columns.start:
+            some = cosine_BE[:SAMPLED_ROWS].clone()
     return Similarities(
-        (image_BD * features.text_BD.float()).sum(dim=1),
-        torch.einsum("bd,bkd->bk", image_BD, features.negative_BKD.float()),
-        image_BD @ columns.text_ND.float().T,
+        (image_BD * rows.text_BD.float()).sum(dim=1),
+        torch.einsum("bd,bkd->bk", image_BD, rows.negative_BKD.float()),
+        sum_B,
+        count_B,
+        best_B,
+        some,
     )
 
 

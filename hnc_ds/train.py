@@ -3,8 +3,8 @@
     deepspeed hnc_ds/train.py --deepspeed_config ds_configs/zero2_bf16.json --shards DIR --run DIR
     deepspeed --module hnc_ds.train --deepspeed_config ...     (installed)
 
-Only functions here: run as a script this module is ``__main__``, and a class defined in it could
-not be unpickled by anyone else.
+Nothing here travels to other processes: run as a script this module is ``__main__``, and a class of
+it could not be unpickled by anyone else.
 """
 
 import sys
@@ -16,14 +16,12 @@ if __name__ == "__main__" and not __package__:  # started by path, not by -m
     # `import hnc_ds` works uninstalled and none of our files hides a library's module.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import tyro
@@ -37,14 +35,14 @@ from hnc_ds.checkpoint import (
     refuse_existing,
     start_run,
 )
-from hnc_ds.config import DataConfig, ScenesConfig, TrainConfig
+from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
     all_finite,
     first_to_speak,
     from_every_rank,
-    gather_constants,
-    gather_rows,
+    is_lost_connection,
+    largest_over_ranks,
     on_rank_zero,
     raise_if_any,
     rank,
@@ -52,18 +50,25 @@ from hnc_ds.distributed import (
     world_size,
 )
 from hnc_ds.engine import Engine, is_accelerated, start_process_group
-from hnc_ds.errors import UserError
-from hnc_ds.loss import Columns, Features, LossTerms, contrastive_loss, other_true_pairs
+from hnc_ds.errors import LostRank, Stopped, UserError, did_you_mean
 from hnc_ds.model.clip import Clip, forward_cost
-from hnc_ds.model.load import load_model
 from hnc_ds.monitor import Cost, Monitor
+from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.prepare import prepare
-from hnc_ds.settings_file import to_json, updated
-from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
+from hnc_ds.settings_file import updated
+from hnc_ds.shards.loader import Batch, TrainingData, batches
 from hnc_ds.shards.similar import read_neighbours
+from hnc_ds.training import course, passes
+from hnc_ds.training.compare import Embedded, compare
+from hnc_ds.training.saving import Saver
+from hnc_ds.training.stops import Stops, stopped
+from hnc_ds.training.watchdog import Watchdog
 
 DEFAULT_SCENES = Path("data/scenes")
 MOST_CORRUPT_SHARE = 0.01
+
+FINE, PROBLEM = 0, 1000
+"""What a rank tells the others before a step; between them lies the number of a signal."""
 
 
 def train(config: TrainConfig) -> Path:
@@ -79,6 +84,7 @@ def train(config: TrainConfig) -> Path:
 
     Raises:
         UserError: On every rank alike, for whatever the user can mend.
+        Stopped: After SIGTERM or SIGUSR1, on every rank alike; the run is saved.
     """
     if config.deepspeed_config is None:
         raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero2_bf16")
@@ -87,7 +93,8 @@ def train(config: TrainConfig) -> Path:
     start_process_group()
     deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
     config, run, shards = on_rank_zero(partial(_settle, config, deepspeed))
-    _train(config, run, shards, deepspeed)
+    with Stops() as stops:
+        _train(config, run, shards, deepspeed, stops)
     return run
 
 
@@ -101,89 +108,51 @@ def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig
         shards = prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train"
     config = replace(config, run=run, data=replace(config.data, shards=shards))
     if config.resume and complete_checkpoints(run):
-        _check_same_course(config, deepspeed, read_settings(run), run)
+        course.check_same_course(config, deepspeed, read_settings(run), run)
     return config, run, shards
 
 
-def _check_same_course(
-    config: TrainConfig, deepspeed: dict[str, Any], before: dict[str, Any], run: Path
+def _train(
+    config: TrainConfig, run: Path, shards: Path, deepspeed: dict[str, Any], stops: Stops
 ) -> None:
-    """Refuse to continue with settings under which the steps done would have been others."""
-    now, then = to_json(config), before["settings"]
-    drawn = to_json(DataConfig()) | then["data"]  # what a run of before did not know was off
-    pairs = [
-        ("seed", now["seed"], then["seed"]),
-        ("model", now["model"], then["model"]),
-        *((key, now["data"][key], drawn[key]) for key in now["data"] if key != "workers"),
-        (
-            "train_batch_size",
-            deepspeed["train_batch_size"],
-            before["deepspeed"]["train_batch_size"],
-        ),
-    ]
-    for name, new, old in pairs:
-        if new != old:
-            raise UserError(
-                f"{run}: was trained with {name} {old}, not {new}; resume with the same, "
-                f"for example with --config {run / 'config.json'}"
-            )
-
-
-def _train(config: TrainConfig, run: Path, shards: Path, deepspeed: dict[str, Any]) -> None:
     saved = together(partial(_newest, run, config.resume))
-    clip = saved.model if saved else together(partial(load_model, config.model, config.seed))
-    if config.loss.tau is not None:
-        clip.fix_temperature(config.loss.tau)
-    per_rank = deepspeed["train_micro_batch_size_per_gpu"]
-    data = together(
-        lambda: TrainingData(
-            shards,
-            config.data,
-            config.seed,
-            deepspeed["train_batch_size"],
-            range(rank() * per_rank, (rank() + 1) * per_rank),
-            clip.image_settings,
-            clip.tokenize,
-        )
-    )
-    record = {
-        "settings": to_json(config),
-        "deepspeed": deepspeed,
-        "ranks": world_size(),
-        "versions": {name: version(name) for name in ("torch", "deepspeed", "open_clip_torch")},
-        "commit": _commit(),
-    }
-    on_rank_zero(partial(start_run, run, record))
+    clip, start_weights, digest = together(partial(course.begin, config, saved))
+    together(partial(course.refuse_inexact, config, clip, deepspeed))
+    batch = deepspeed["train_batch_size"]
+    rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
+    views = (clip.image_settings, clip.tokenize)
+    data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
+    record = course.record(config, deepspeed, digest)
+    on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
     start = saved.step if saved else 0
     on_rank_zero(partial(_announce, config, clip, data, start))
+    engine = _make_engine(config, clip, deepspeed, saved, start_weights)
+    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, engine.device)
+    _loop(Run(config, run, engine, data, monitor, Saver(run, config.keep_last), stops), start)
+
+
+def _start_run(run: Path, record: dict[str, Any], continued: bool) -> None:
+    if continued:
+        course.check_same_start(read_settings(run), record["start_weights"], run)
+    start_run(run, record)
+
+
+def _make_engine(
+    config: TrainConfig,
+    clip: Clip,
+    deepspeed: dict[str, Any],
+    saved: Saved | None,
+    start_weights: dict[str, torch.Tensor],
+) -> Engine:
     engine = Engine(clip, clip.parameter_groups(), deepspeed)
     if saved:
         engine.restore(saved.moments, saved.scalars)
-    monitor = Monitor(
-        run,
-        start,
-        config.steps,
-        data.negative_types,
-        deepspeed["train_batch_size"],
-        cost,
-        engine.device,
-    )
-    _loop(config, run, engine, data, monitor, start)
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this runs from; None where it is installed."""
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:  # no git
-        return None
-    return asked.stdout.strip() or None
+    if weight := config.loss.weights().get("l2_to_start"):
+        engine.pull_to_start(weight, start_weights)
+    if config.ema is not None:
+        engine.average(config.ema, saved.averages if saved else {})
+    return engine
 
 
 def _newest(run: Path, resume: bool) -> Saved | None:
@@ -192,9 +161,11 @@ def _newest(run: Path, resume: bool) -> Saved | None:
 
 
 def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -> None:
-    parameters = sum(p.numel() for p in clip.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in clip.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in clip.towers.parameters())
+    of = "" if trained == whole else f" of {whole / 1e6:.1f} M"
     print(
-        f"train: {config.model.model} ({parameters / 1e6:.1f} M parameters) on {len(data.reader)} "
+        f"train: {config.model.model} ({trained / 1e6:.1f} M{of} parameters) on {len(data.reader)} "
         f"images, {world_size()} ranks, steps {start} to {config.steps}, in {config.run}",
         flush=True,
     )
@@ -203,97 +174,95 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
         print(f"train: each image beside one of its {near.described()}", flush=True)
 
 
-def _loop(
-    config: TrainConfig,
-    run: Path,
-    engine: Engine,
-    data: TrainingData,
-    monitor: Monitor,
-    start: int,
-) -> None:
-    """Steps ``start`` to the last: draw, compare, learn, write."""
-    corrupt: set[str] = set()
-    stream = batches(data, range(start, config.steps), config.data.workers, is_accelerated())
-    for step in range(start, config.steps):
-        batch = _next_batch(stream, monitor, engine.device)
+class Run(NamedTuple):
+    """What the loop works with."""
+
+    config: TrainConfig
+    folder: Path
+    engine: Engine
+    data: TrainingData
+    monitor: Monitor
+    saver: Saver
+    stops: Stops
+
+
+def _loop(run: Run, start: int) -> None:
+    """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
+    with Watchdog(run.config.patience) as watchdog:
+        try:
+            _steps(run, start, watchdog)
+            run.saver.wait()
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
+            raise LostRank(
+                f"{run.folder}: {watchdog.explain(error)}; start again with --resume"
+            ) from error
+    run.monitor.close()
+
+
+def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
+    """Draw, learn, write."""
+    config, corrupt = run.config, set[str]()
+    steps = range(start, config.steps)
+    stream = batches(run.data, steps, config.data.workers, is_accelerated())
+    for step in steps:
+        watchdog.beat(f"the data of step {step + 1}")
+        batch, signal = _next_batch(run, stream)
+        watchdog.beat(f"step {step + 1}")
         corrupt.update(batch.corrupt)
         last = step + 1 == config.steps
         due = last or (step + 1) % config.log_every == 0
-        if config.loss.alpha == 0 and not due:
+        if not config.loss.sees_negatives() and not due:
             batch = batch.without_negatives()  # nothing is learned from them, only measured
-        torch.manual_seed(hash((config.seed, step, rank())))  # for models with dropout
-        features, columns, scale = compare(engine.forward, batch)
-        terms = contrastive_loss(features, columns, scale, config.loss.alpha)
-        _check_finite(terms, step, run)
-        engine.backward_and_step(terms.total)
-        monitor.add(terms, features, columns, batch.negative_type_BK, batch.token_TL)
+        alpha = config.loss.alpha_at(step)
+        seed = hash((config.seed, step, rank()))  # for models with dropout
+        of = partial(_objective, run, batch, step, alpha)
+        terms, compared = passes.step(run.engine, batch, of, seed)
+        run.monitor.add(terms, compared, batch.negative_type_BK, batch.token_TL)
         if due:
-            found = _count_corrupt(corrupt, data)
-            extra = {"temperature": float(1 / scale.detach()), "alpha": config.loss.alpha, **found}
-            monitor.write(step + 1, engine.measures() | extra)
-        if last or (step + 1) % config.save_every == 0:
-            save(run, step + 1, engine, config.keep_last)
-    monitor.close()
+            extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
+            extra |= _count_corrupt(corrupt, run.data)
+            run.monitor.write(step + 1, run.engine.measures() | extra)
+        if signal or last or (step + 1) % config.save_every == 0:
+            watchdog.beat(f"the checkpoint of step {step + 1}")
+            run.saver.save(step + 1, run.engine)
+        if signal and not last:
+            run.saver.wait()
+            raise stopped(signal, step + 1, config.steps, run.folder)
 
 
-def _next_batch(
-    stream: Iterator[Batch | UserError], monitor: Monitor, device: torch.device
-) -> Batch:
-    """This rank's next batch on its device, once every rank has its own."""
-    before = time.perf_counter()
-    batch = next(stream)
-    monitor.waited(time.perf_counter() - before)
-    problem = str(batch) if isinstance(batch, UserError) else None
-    # One number tells whether all is well; words travel only if it is not.
-    if not all_finite(torch.tensor(0.0 if problem is None else torch.nan, device=device)):
-        raise_if_any(problem)
-    return cast(Batch, batch).to(device)
-
-
-def compare(forward: Any, batch: Batch) -> tuple[Features, Columns, torch.Tensor]:
-    """Embed a batch and gather what it competes with.
-
-    Args:
-        forward: ``Clip.forward``, or the engine's around it.
-        batch: This rank's rows.
-
-    Returns:
-        This rank's features, every rank's columns, and 1 / tau.
-    """
-    image_BD, text_TD, scale = forward(batch.images_B3RR, batch.token_TL)
-    text_BD = text_TD[batch.positive_B]
-    all_image_ND, all_text_ND = gather_rows(torch.cat([image_BD, text_BD], dim=1)).chunk(2, dim=1)
-    index_B2 = torch.stack([batch.image_index_B, batch.text_index_B], dim=1)
-    index_N2 = gather_constants(index_B2)
-    first_row = rank() * len(image_BD)
-    excluded_BN = other_true_pairs(index_B2, index_N2, first_row)
-    features = Features(
-        image_BD,
-        text_BD,
-        text_TD[batch.negative_BK.clamp(min=0)],
-        batch.negative_BK != EMPTY,
-        text_TD[batch.unrelated_BM.clamp(min=0)],
-        batch.unrelated_BM != EMPTY,
-    )
-    return features, Columns(all_image_ND, all_text_ND, excluded_BN, first_row), scale
-
-
-def save(run: Path, step: int, engine: Engine, keep_last: int) -> None:
-    """Write a checkpoint of the engine's state. A collective.
+def _objective(
+    run: Run, batch: Batch, step: int, alpha: float, embedded: Embedded
+) -> tuple[LossTerms, Compared]:
+    """The loss over all ranks. A collective.
 
     Raises:
-        UserError: On every rank, if rank 0 cannot write it.
+        UserError: On every rank, if it is not finite on one of them.
     """
-    state = engine.state()
-    on_rank_zero(partial(checkpoint.save, run, step, engine.module, *state, keep_last))
-
-
-def _check_finite(terms: LossTerms, step: int, run: Path) -> None:
+    loss = run.config.loss
+    compared = compare(embedded, batch, loss.negatives_from == "all_images")
+    terms = objective(compared, loss, alpha)
     if not all_finite(terms.total):
         raise UserError(
-            f"{run}: the loss is not finite at step {step + 1}; lower the learning rate "
-            "or the precision's risk (bf16 rather than fp16) and start again with --resume"
+            f"{run.folder}: the loss is not finite at step {step + 1}; lower the learning rate or "
+            "the precision's risk (bf16 rather than fp16) and start again with --resume"
         )
+    return terms, compared
+
+
+def _next_batch(run: Run, stream: Iterator[Batch | UserError]) -> tuple[Batch, int]:
+    """This rank's next batch on its device, once every rank has its own, and the number of the
+    signal by which one of the ranks was asked to stop after it, or 0."""
+    before = time.perf_counter()
+    batch = next(stream)
+    run.monitor.waited(time.perf_counter() - before)
+    problem = str(batch) if isinstance(batch, UserError) else None
+    # One number tells whether all is well; words travel only if it is not.
+    told = largest_over_ranks(PROBLEM if problem else run.stops.asked, run.engine.device)
+    if told == PROBLEM:
+        raise_if_any(problem)
+    return cast(Batch, batch).to(run.engine.device), told
 
 
 def _count_corrupt(own: set[str], data: TrainingData) -> dict[str, float]:
@@ -312,19 +281,37 @@ def _count_corrupt(own: set[str], data: TrainingData) -> dict[str, float]:
 
 
 def parse(arguments: list[str]) -> TrainConfig:
-    """Settings from flags; with --config FILE, that run's settings overridden by the flags.
+    """Settings from flags, over those of --preset, over those of the run of --config.
 
     Raises:
-        UserError: FILE is not the settings of a run.
+        UserError: --config is not the settings of a run, or no such preset.
     """
     config = tyro.cli(TrainConfig, args=arguments, prog="train")
-    if config.config is None:
+    if config.config is None and config.preset is None:
         return config
-    before = read_settings(config.config.parent).get("settings", {})
-    for name in ("run", "resume", "config"):  # of that run, not of this one
-        before.pop(name, None)
-    defaults = updated(TrainConfig(), before, str(config.config))
+    defaults = TrainConfig() if config.config is None else _settings_of(config.config)
+    if config.preset is not None:
+        defaults = replace(defaults, loss=preset(config.preset))
     return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
+
+
+def _settings_of(file: Path) -> TrainConfig:
+    before = read_settings(file.parent).get("settings", {})
+    for name in ("run", "resume", "config", "preset"):  # of that run, not of this one
+        before.pop(name, None)
+    return updated(TrainConfig(), before, str(file))
+
+
+def preset(name: str) -> LossConfig:
+    """Loss settings by the name under which people compare them.
+
+    Raises:
+        UserError: There are none of that name.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise UserError(f"no preset '{name}'{did_you_mean(name, PRESETS)}; there are {known}")
+    return LossConfig(**PRESETS[name])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -334,10 +321,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = [argument for argument in given if not argument.startswith("--local_rank=")]
     try:
         run = train(parse(given))
-    except UserError as error:
-        if first_to_speak():
-            print(f"train: {error}", file=sys.stderr, flush=True)
-        return 2
+    except (UserError, Stopped) as end:
+        if first_to_speak() or isinstance(end, LostRank):
+            print(f"train: {end}", file=sys.stderr, flush=True)
+        return end.status if isinstance(end, Stopped) else 2
     if first_to_speak():
         print(f"train: done; tensorboard --logdir {run.parent}", flush=True)
     return 0

@@ -28,8 +28,8 @@ def save(run: Path, step: int, keep_last: int = 2, seed: int = 0) -> tuple[Clip,
     clip = load_model(ModelConfig(), seed)
     weights = {name: p.detach() for name, p in clip.named_parameters()}
     moments = {f"{name}/exp_avg": torch.full_like(p, step) for name, p in weights.items()}
-    scalars = {"optimizer_step": float(step)}
-    return clip, checkpoint.save(run, step, clip, weights, moments, scalars, keep_last)
+    made = checkpoint.contents(clip, weights, moments, {}, {"optimizer_step": float(step)})
+    return clip, checkpoint.write(run, step, made, keep_last)
 
 
 def test_what_was_saved_is_read_back(run: Path) -> None:
@@ -39,7 +39,9 @@ def test_what_was_saved_is_read_back(run: Path) -> None:
     assert saved.scalars == {"optimizer_step": 30.0}
     assert set(saved.moments) == {f"{name}/exp_avg" for name, _ in clip.named_parameters()}
     assert all((moment == 30).all() for moment in saved.moments.values())
-    for name, parameter in saved.model.named_parameters():
+    other = load_model(ModelConfig(), seed=9)
+    checkpoint.load_saved(other, saved)
+    for name, parameter in other.named_parameters():
         assert torch.equal(parameter, clip.get_parameter(name)), name
 
 

@@ -70,7 +70,8 @@ def test_a_missing_config_names_the_shipped_ones(tmp_path: Path) -> None:
         ({"zero_optimisation": {}}, "unknown section 'zero_optimisation'; DeepSpeed would ignore"),
         ({"hnc": {}}, "unknown section 'hnc'"),
         ({"pipeline": {"stages": 2}}, "section 'pipeline' is not supported here; remove it"),
-        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps is 2"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
+        ({"gradient_accumulation_steps": True}, "gradient_accumulation_steps is True"),
         ({"zero_optimization": {"stage": 0}, "bf16": {"enabled": True}}, "stage to 1, 2 or 3"),
         ({"optimizer": None}, "no optimizer"),
         ({"train_batch_size": None}, "no train_batch_size"),
@@ -103,8 +104,35 @@ def test_the_batch_follows_from_the_rows_of_a_rank_if_only_they_are_given() -> N
     config = {key: value for key, value in GOOD.items() if key != "train_batch_size"}
     resolved = resolve(config | {"train_micro_batch_size_per_gpu": 16}, Path("c.json"), 4, 10)
     assert resolved["train_batch_size"] == 64
-    with pytest.raises(UserError, match="train_micro_batch_size_per_gpu is 16"):
-        resolve(GOOD | {"train_micro_batch_size_per_gpu": 16}, Path("c.json"), ranks=2, steps=10)
+    with pytest.raises(UserError, match="train_micro_batch_size_per_gpu is 24"):
+        resolve(GOOD | {"train_micro_batch_size_per_gpu": 24}, Path("c.json"), ranks=2, steps=10)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"train_batch_size": 64, "gradient_accumulation_steps": 4},
+        {"train_batch_size": 64, "train_micro_batch_size_per_gpu": 8},
+        {"train_micro_batch_size_per_gpu": 8, "gradient_accumulation_steps": 4},
+        {
+            "train_batch_size": 64,
+            "train_micro_batch_size_per_gpu": 8,
+            "gradient_accumulation_steps": 4,
+        },
+    ],
+)
+def test_any_two_of_batch_rows_and_parts_give_the_third(given: dict[str, int]) -> None:
+    config = {key: value for key, value in GOOD.items() if key != "train_batch_size"} | given
+    resolved = resolve(config, Path("c.json"), ranks=2, steps=10)
+    assert resolved["train_batch_size"] == 64
+    assert resolved["train_micro_batch_size_per_gpu"] == 8
+    assert resolved["gradient_accumulation_steps"] == 4
+
+
+def test_a_batch_that_does_not_divide_into_parts_is_refused_with_one_that_would() -> None:
+    given = GOOD | {"gradient_accumulation_steps": 5}
+    with pytest.raises(UserError, match=r"64 does not divide by 3 ranks times 5 .*; 60 would"):
+        resolve(given, Path("c.json"), ranks=3, steps=10)
 
 
 def test_resolving_leaves_the_users_settings_as_they_were() -> None:

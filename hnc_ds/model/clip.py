@@ -4,6 +4,8 @@ T distinct captions of L tokens, B images of R pixels, width D.
 """
 
 import math
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,15 @@ from hnc_ds.shards.images import INTERPOLATIONS, RESIZE_MODES, ImageSettings
 
 LARGEST_LOGIT_SCALE = 100.0
 """CLIP's bound on 1 / tau (Radford et al. 2021, section 2.5)."""
+
+
+TOWERS = ("image", "text")
+BESIDE_TOWERS = ("logit_scale", "logit_bias", "text_decoder")
+"""What an open_clip model may hold that belongs to neither tower."""
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+Part = nn.Module | nn.Parameter
 
 
 class Clip(nn.Module):
@@ -37,8 +48,10 @@ class Clip(nn.Module):
         self._encode_text, trim = exact_text_encoder(towers, tokenize, context)
         self.tokenize = Tokenizer(tokenize, context, trim)
         self.fixed_scale: float | None = None
-        if getattr(towers, "logit_bias", None) is not None:
-            towers.logit_bias.requires_grad_(False)  # a softmax does not see it
+        self.low_rank_scale: float | None = None
+        """Of the changes that LoRA makes, where it is used."""
+        self.start: Clip | None = None
+        self._freeze_beside_towers()
 
     def fix_temperature(self, tau: float) -> None:
         """Stop learning the temperature and use ``tau``."""
@@ -47,11 +60,73 @@ class Clip(nn.Module):
             self.towers.logit_scale.fill_(-math.log(tau))
         self.towers.logit_scale.requires_grad_(False)
 
+    def tower(self, name: str) -> dict[str, Part]:
+        """The modules and parameters that an image or a text goes through, by their names."""
+        visual, text = self.towers.visual, getattr(self.towers, "text", self.towers)
+        holder, not_part = (visual, ()) if name == "image" else (text, ("visual", *BESIDE_TOWERS))
+        parts = (*holder.named_children(), *holder.named_parameters(recurse=False))
+        return {name: part for name, part in parts if name not in not_part}
+
+    def freeze(self, name: str) -> None:
+        """Train nothing of the tower 'image' or 'text'."""
+        for part in self.tower(name).values():
+            part.requires_grad_(False)
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether nothing of a tower trains."""
+        return not any(parameter.requires_grad for parameter in self._tower_parameters(name))
+
+    def learns_temperature(self) -> bool:
+        """Whether the temperature trains."""
+        return bool(self.towers.logit_scale.requires_grad)
+
+    def _tower_parameters(self, name: str) -> Iterator[nn.Parameter]:
+        for part in self.tower(name).values():
+            yield from part.parameters() if isinstance(part, nn.Module) else (part,)
+
+    def _freeze_beside_towers(self) -> None:
+        """What neither tower uses has no gradient: a bias that a softmax does not see, decoders."""
+        used = {id(p) for name in TOWERS for p in self._tower_parameters(name)}
+        for parameter in self.towers.parameters():
+            if id(parameter) not in used and parameter is not self.towers.logit_scale:
+                parameter.requires_grad_(False)
+
+    def has_batch_statistics(self) -> bool:
+        """Whether a layer mixes the rows of a batch, which is then not the sum of its parts."""
+        return any(isinstance(module, BATCH_NORMS) and module.training for module in self.modules())
+
+    def train(self, mode: bool = True) -> "Clip":
+        """Training mode, but for frozen towers: their statistics and dropout stay out of it."""
+        super().train(mode)
+        for name in TOWERS:
+            if mode and self.is_frozen(name):
+                for part in self.tower(name).values():
+                    if isinstance(part, nn.Module):
+                        part.eval()
+        if self.start is not None:
+            self.start.eval()
+        return self
+
+    def remember_start(self) -> None:
+        """Keep the model as it is now, frozen, to compare with. What does not train is shared."""
+        shared: list[Any] = [p for p in self.parameters() if not p.requires_grad]
+        memo = {id(part): part for part in (*shared, self.tokenize)}
+        self.start = deepcopy(self, memo).requires_grad_(False).eval()
+
     def forward(
-        self, images_B3RR: torch.Tensor, token_TL: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Unit embeddings [B, D] and [T, D], and 1 / tau with one element."""
-        return self.encode_images(images_B3RR), self.encode_texts(token_TL), self.logit_scale()
+        self, images_B3RR: torch.Tensor, token_TL: torch.Tensor, with_start: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Unit embeddings [B, D] and [T, D], and 1 / tau with one element.
+
+        With a start model, and unless it is not wanted, the same three of it, as constants.
+        """
+        own = self.encode_images(images_B3RR), self.encode_texts(token_TL), self.logit_scale()
+        if self.start is None or not with_start:
+            return own
+        with torch.no_grad():  # a frozen tower says the same in both
+            start_BD = own[0] if self.is_frozen("image") else self.start.encode_images(images_B3RR)
+            start_TD = own[1] if self.is_frozen("text") else self.start.encode_texts(token_TL)
+            return (*own, start_BD.detach(), start_TD.detach(), self.start.logit_scale())
 
     def encode_images(self, images_B3RR: torch.Tensor) -> torch.Tensor:
         """Embed uint8 pictures of the model's size.
@@ -94,7 +169,11 @@ class Clip(nn.Module):
         plain = [p for name, p in named if p.ndim < 2 or "ln" in name or "bias" in name]
         chosen = {id(p) for p in plain}
         decayed = [p for _, p in named if id(p) not in chosen]
-        return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
 
 
 class _BoundedExp(torch.autograd.Function):

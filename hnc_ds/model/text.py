@@ -36,7 +36,10 @@ class Tokenizer:
 
     def __call__(self, captions: Sequence[str]) -> torch.Tensor:
         """int64 [T, L], padded to the longest caption, or to the context where that is needed."""
-        token_TL = cast(torch.Tensor, self._tokenize(list(captions), self.context_length))
+        return self.trimmed(cast(torch.Tensor, self._tokenize(list(captions), self.context_length)))
+
+    def trimmed(self, token_TL: torch.Tensor) -> torch.Tensor:
+        """Tokens without the columns that none of the captions needs, where that may be."""
         if not self._trim or not len(token_TL):
             return token_TL
         return token_TL[:, : int(token_TL.argmax(dim=1).max()) + 1]  # the end token is the largest

@@ -52,8 +52,8 @@ class Batch(NamedTuple):
     """int64: rows of token_TL, or EMPTY."""
     image_index_B: torch.Tensor
     """int64: numbers of the samples."""
-    text_index_B: torch.Tensor
-    """int64: equal for equal positive captions."""
+    text_index_T: torch.Tensor
+    """int64: numbers of the captions, the same on every rank for the same caption."""
     corrupt: tuple[str, ...]
     """Pictures that could not be decoded, as FOLDER/SHARD:KEY; a neighbour stands in."""
 
@@ -75,6 +75,7 @@ class Batch(NamedTuple):
         rows = rows - empty
         return self._replace(
             token_TL=self.token_TL[used[empty:]],
+            text_index_T=self.text_index_T[used[empty:]],
             positive_B=rows[: len(self.positive_B)],
             unrelated_BM=rows[len(self.positive_B) :].view_as(self.unrelated_BM),
             negative_BK=torch.full_like(self.negative_BK, EMPTY),
@@ -216,7 +217,7 @@ class TrainingData(Dataset["Batch | UserError"]):
             _slots(type_BK, self._data.hard_negatives),
             _slots(unrelated_BM, self._data.unrelated_negatives),
             torch.tensor([draw.sample for draw in draws]),
-            torch.tensor([text_number(draw.positive) for draw in draws]),
+            torch.tensor([text_number(caption) for caption in rows]),
             corrupt,
         )
 

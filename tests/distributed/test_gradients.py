@@ -7,27 +7,38 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from hnc_ds.config import LossConfig
 from hnc_ds.distributed import rank, world_size
-from hnc_ds.loss import contrastive_loss
+from hnc_ds.objective.terms import objective
 from hnc_ds.shards.loader import EMPTY, Batch
-from hnc_ds.train import compare
+from hnc_ds.training.compare import Embedded, compare
 
 ROWS, TEXTS, PIXELS, WIDTH = 8, 11, 5, 4
+
+EVERYTHING = {"contrastive": 1.0, "margin": 0.7, "preference": 0.6, "distill": 0.5}
+OBJECTIVES = {
+    "contrastive": LossConfig(),
+    "negatives of all images": LossConfig(negatives_from="all_images"),
+    "margin": LossConfig(terms={"margin": 1.0}, gamma=0.5),
+    "preference": LossConfig(terms={"preference": 1.0}, beta=0.5),
+    "distill": LossConfig(terms={"distill": 1.0}),
+    "everything": LossConfig(
+        terms=EVERYTHING, negatives_from="all_images", gamma=0.5, distill_tau=0.3
+    ),
+}
 
 
 class Towers(nn.Module):
     """The smallest model with two towers and a temperature, in float64."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.image = nn.Linear(PIXELS, WIDTH).double()
         self.text = nn.Linear(PIXELS, WIDTH).double()
         self.log_scale = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
 
-    def forward(
-        self, images: torch.Tensor, texts: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
         def unit(rows: torch.Tensor) -> torch.Tensor:
             return nn.functional.normalize(rows, dim=-1)
 
@@ -50,7 +61,7 @@ def whole_batch() -> Batch:
         torch.zeros_like(negatives),
         unrelated,
         torch.tensor([10, 11, 12, 13, 14, 10, 16, 17]),
-        torch.tensor([0, 1, 2, 3, 4, 5, 6, 2]),
+        torch.arange(TEXTS),
         (),
     )
 
@@ -64,31 +75,36 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
         negative_type_BK=batch.negative_type_BK[rows],
         unrelated_BM=batch.unrelated_BM[rows],
         image_index_B=batch.image_index_B[rows],
-        text_index_B=batch.text_index_B[rows],
     )
 
 
-def gradients(batch: Batch) -> list[torch.Tensor]:
-    towers = Towers()
-    features, columns, scale = compare(towers, batch)
-    contrastive_loss(features, columns, scale, alpha=1.7).total.backward()
-    return [parameter.grad for parameter in towers.parameters() if parameter.grad is not None]
+def gradients(batch: Batch, config: LossConfig) -> list[torch.Tensor]:
+    towers, start = Towers(), Towers(seed=1).requires_grad_(False)
+    inputs = batch.images_B3RR, batch.token_TL
+    embedded = Embedded(*towers(*inputs), *start(*inputs))
+    compared = compare(embedded, batch, config.negatives_from == "all_images")
+    objective(compared, config, alpha=1.7).total.backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in towers.parameters()]
 
 
-def average_equals(expected: list[torch.Tensor]) -> None:
+def averages_equal(expected: dict[str, list[torch.Tensor]]) -> None:
     share = ROWS // world_size()
-    own = gradients(rows_of(whole_batch(), slice(rank() * share, (rank() + 1) * share)))
-    assert len(own) == len(expected) == 5
-    for gradient, reference in zip(own, expected, strict=True):
-        dist.all_reduce(gradient)
-        averaged = gradient / world_size()  # what ZeRO does with data-parallel gradients
-        torch.testing.assert_close(averaged, reference, rtol=0, atol=1e-12)
+    own = rows_of(whole_batch(), slice(rank() * share, (rank() + 1) * share))
+    for name, references in expected.items():
+        for gradient, reference in zip(gradients(own, OBJECTIVES[name]), references, strict=True):
+            dist.all_reduce(gradient)
+            averaged = gradient / world_size()  # what ZeRO does with data-parallel gradients
+            torch.testing.assert_close(
+                averaged, reference, rtol=0, atol=1e-12, msg=lambda text, name=name: name + text
+            )
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_average_to_the_gradient_of_one_process_with_the_whole_batch(
     ranks: int, run_on_ranks: Callable[..., None]
 ) -> None:
-    reference = gradients(whole_batch())
-    assert all(gradient.abs().max() > 1e-3 for gradient in reference)  # 1e-12 says something
-    run_on_ranks(ranks, average_equals, reference)
+    references = {name: gradients(whole_batch(), config) for name, config in OBJECTIVES.items()}
+    for name, (scale, *towers) in references.items():  # 1e-12 says something
+        assert all(gradient.abs().max() > 1e-3 for gradient in towers), name
+        assert (scale.abs() > 1e-3) == (name not in ("margin", "distill")), name
+    run_on_ranks(ranks, averages_equal, references)

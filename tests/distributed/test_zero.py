@@ -2,44 +2,93 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from hnc_ds.config import DataConfig, ModelConfig
+from hnc_ds.config import DataConfig, LossConfig, ModelConfig, ScopeConfig
 from hnc_ds.deepspeed_config import resolve
 from hnc_ds.distributed import from_rank_zero, rank, world_size
 from hnc_ds.engine import Engine
-from hnc_ds.loss import contrastive_loss
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
+from hnc_ds.model.scope import choose_scope
+from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.train import compare
+from hnc_ds.training import passes
+from hnc_ds.training.compare import Embedded, compare, embed
 
-BATCH, LEARNING_RATE = 16, 0.1
+BATCH, LEARNING_RATE, ALPHA = 16, 0.1, 1.5
 
 
-def start_model() -> Clip:
-    return load_model(ModelConfig(), seed=0)
+class Case(NamedTuple):
+    """What is trained, and how."""
+
+    loss: LossConfig = LossConfig()
+    scope: ScopeConfig = ScopeConfig()
+    parts: int = 1
+    checkpointing: bool = False
+
+
+EVERY_TERM = {"contrastive": 1.0, "margin": 1.0, "preference": 1.0, "distill": 1.0}
+CASES = {
+    "plain": Case(),
+    "every term, in parts, with activations computed again": Case(
+        LossConfig(
+            terms=EVERY_TERM | {"l2_to_start": 0.05}, negatives_from="all_images", distill_tau=0.5
+        ),
+        parts=2,
+        checkpointing=True,
+    ),
+    "low-rank changes of one tower, in parts": Case(
+        LossConfig(terms={"contrastive": 1.0, "distill": 1.0}),
+        ScopeConfig(towers="text", lora_rank=2),
+        parts=4,
+    ),
+    "last blocks, temperature off": Case(
+        LossConfig(terms={"contrastive": 1.0, "l2_to_start": 0.1}),
+        ScopeConfig(last_blocks=1, train_temperature=False),
+    ),
+}
+
+
+def start_model(case: Case = CASES["plain"]) -> tuple[Clip, dict[str, torch.Tensor]]:
+    """A model that has moved from its start, and the start weights of what trains."""
+    clip = load_model(ModelConfig(), seed=0)
+    torch.manual_seed(3)
+    choose_scope(clip, case.scope)
+    clip.remember_start()
+    start = {n: p.detach().clone() for n, p in clip.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in clip.named_parameters():
+            if name in start and parameter.ndim > 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    if case.checkpointing:
+        clip.towers.set_grad_checkpointing(True)
+    return clip, start
 
 
 def batch_of(folder: Path, step: int, of_rank: int = 0, ranks: int = 1) -> Batch:
-    clip = start_model()
+    clip, _ = start_model()
     share = BATCH // ranks
     rows = range(of_rank * share, (of_rank + 1) * share)
     data = TrainingData(folder, DataConfig(), 0, BATCH, rows, clip.image_settings, clip.tokenize)
     return data.batch(step)
 
 
-def loss_of(forward: Any, batch: Batch) -> torch.Tensor:
-    features, columns, scale = compare(forward, batch)
-    return contrastive_loss(features, columns, scale, alpha=1.5).total
+def of_case(case: Case, batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
+    compared = compare(embedded, batch, case.loss.negatives_from == "all_images")
+    return objective(compared, case.loss, ALPHA), compared
 
 
-def make_engine(clip: Clip, stage: int, optimizer: dict[str, Any], **sections: Any) -> Engine:
+def make_engine(
+    clip: Clip, stage: int, optimizer: dict[str, Any], parts: int = 1, **sections: Any
+) -> Engine:
     config = {
         "train_batch_size": BATCH,
+        "gradient_accumulation_steps": parts,
         "optimizer": optimizer,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
@@ -49,31 +98,47 @@ def make_engine(clip: Clip, stage: int, optimizer: dict[str, Any], **sections: A
     return Engine(clip, clip.parameter_groups(), resolve(config, Path("-"), world_size(), 10))
 
 
-def one_sgd_step_equals(folder: Path, expected: dict[str, torch.Tensor]) -> None:
+def one_sgd_step_equals(folder: Path, expected: dict[str, dict[str, torch.Tensor]]) -> None:
     sgd = {"type": "SGD", "params": {"lr": LEARNING_RATE}}
-    for stage in (0, 1, 2, 3):
-        engine = make_engine(start_model(), stage, sgd)
-        engine.backward_and_step(loss_of(engine.forward, batch_of(folder, 0, rank(), world_size())))
-        weights = engine.state().weights
-        if rank() == 0:
-            before = dict(start_model().named_parameters())
-            steps = torch.cat([(weights[n] - before[n]).detach().flatten() for n in expected])
-            reference = torch.cat([step.flatten() for step in expected.values()])
-            error = (steps - reference).norm() / reference.norm()
-            assert error < 1e-5, f"stage {stage}: {error}"
+    batch = batch_of(folder, 0, rank(), world_size())
+    for name, steps in expected.items():
+        case = CASES[name]
+        for stage in (0, 1, 2, 3):
+            clip, start = start_model(case)
+            before = {n: p.detach().clone() for n, p in clip.named_parameters()}
+            engine = make_engine(clip, stage, sgd, case.parts)
+            if weight := case.loss.weights().get("l2_to_start"):
+                engine.pull_to_start(weight, start)
+            passes.step(engine, batch, partial(of_case, case, batch), seed=0)
+            weights = engine.state().weights
+            if rank() == 0:
+                taken = torch.cat([(weights[n] - before[n]).flatten() for n in steps])
+                reference = torch.cat([step.flatten() for step in steps.values()])
+                error = (taken - reference).norm() / reference.norm()
+                assert error < 1e-5, f"{name}, stage {stage}: {error}"
+                still = [n for n in weights if n not in steps]
+                assert all(torch.equal(weights[n], before[n]) for n in still), (name, stage)
+
+
+def steps_of_one_process(case: Case, batch: Batch) -> dict[str, torch.Tensor]:
+    clip, start = start_model(case._replace(checkpointing=False))
+    total = of_case(case, batch, embed(clip.forward, batch))[0].total
+    trained = {n: p for n, p in clip.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        apart = (parameter - start[name]).square().sum()
+        total = total + case.loss.weights().get("l2_to_start", 0.0) * apart
+    total.backward()
+    return {n: -LEARNING_RATE * p.grad for n, p in trained.items() if p.grad is not None}
 
 
 def test_one_sgd_step_under_zero_0_to_3_is_that_of_one_process(
     scene_shards: Path, run_on_ranks: Callable[..., None]
 ) -> None:
-    clip = start_model()
-    loss_of(clip.forward, batch_of(scene_shards / "train", 0)).backward()
-    expected = {
-        name: -LEARNING_RATE * parameter.grad
-        for name, parameter in clip.named_parameters()
-        if parameter.grad is not None
-    }
-    assert "towers.logit_scale" in expected
+    batch = batch_of(scene_shards / "train", 0)
+    expected = {name: steps_of_one_process(case, batch) for name, case in CASES.items()}
+    assert "towers.logit_scale" in expected["plain"]
+    assert any("up_Or" in name for name in expected["low-rank changes of one tower, in parts"])
+    assert len(expected["last blocks, temperature off"]) < len(expected["plain"]) / 2
     run_on_ranks(2, one_sgd_step_equals, scene_shards / "train", expected)
 
 
@@ -87,14 +152,14 @@ COSINE = {
 def losses(engine: Engine, folder: Path, steps: range) -> list[float]:
     found = []
     for step in steps:
-        loss = loss_of(engine.forward, batch_of(folder, step, rank(), world_size()))
-        engine.backward_and_step(loss)
-        found.append(float(loss.detach()))
+        batch = batch_of(folder, step, rank(), world_size())
+        terms, _ = passes.step(engine, batch, partial(of_case, Case(), batch), seed=step)
+        found.append(float(terms.total.detach()))
     return found
 
 
 def clip_with(weights: dict[str, torch.Tensor]) -> Clip:
-    clip = start_model()
+    clip, _ = start_model()
     clip.load_state_dict(weights, strict=False)
     return clip
 
@@ -102,14 +167,18 @@ def clip_with(weights: dict[str, torch.Tensor]) -> Clip:
 def state_continues_bit_for_bit(folder: Path) -> None:
     """Train five steps; and train three, move the state into a new engine, train two."""
     for stage, precision in ((1, {}), (3, {}), (2, {"bf16": {"enabled": True}})):
-        engine = make_engine(start_model(), stage, ADAM, scheduler=COSINE, **precision)
+        engine = make_engine(start_model()[0], stage, ADAM, scheduler=COSINE, **precision)
+        engine.average(0.5, {})
         losses(engine, folder, range(3))
         state = from_rank_zero(engine.state())
         expected = losses(engine, folder, range(3, 5))
         resumed = make_engine(clip_with(state.weights), stage, ADAM, scheduler=COSINE, **precision)
         resumed.restore(state.moments, json.loads(json.dumps(state.scalars)))
+        resumed.average(0.5, state.averages)
         assert losses(resumed, folder, range(3, 5)) == expected, (stage, precision)
         assert resumed.measures()["learning_rate"] == engine.measures()["learning_rate"]
+        both = engine.state().averages, resumed.state().averages
+        assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
     # The last state, of ZeRO 2 in bf16, in another stage and precision: equal up to rounding.
     other = make_engine(clip_with(state.weights), 3, ADAM, scheduler=COSINE)
     other.restore(state.moments, state.scalars)

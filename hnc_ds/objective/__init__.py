@@ -1,0 +1,1 @@
+"""The training objective as arithmetic: tensors in, scalars out."""

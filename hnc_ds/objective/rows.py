@@ -1,0 +1,160 @@
+"""What a batch's rows compete with, under one model. Tensors only: what lies on other ranks is
+gathered before.
+
+B rows of this rank, N rows of all ranks, K hard-negative slots, M unrelated slots, C hard
+negatives of all ranks (N * K, or none where each image sees its own only), D width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+
+class Rows(NamedTuple):
+    """Unit-length embeddings of one model."""
+
+    image_BD: torch.Tensor
+    text_BD: torch.Tensor
+    """Of the positive captions."""
+    negative_BKD: torch.Tensor
+    """Of the hard negatives; empty slots hold anything finite."""
+    unrelated_BMD: torch.Tensor
+    """Of captions of other images; empty slots hold anything finite."""
+    image_ND: torch.Tensor
+    """Every rank's, in rank order."""
+    text_ND: torch.Tensor
+    negative_CD: torch.Tensor
+    """Every rank's hard negatives; no rows where images compete with their own only."""
+
+
+class Slots(NamedTuple):
+    """Which of the rows count for which; the same under every model."""
+
+    negative_used_BK: torch.Tensor
+    """bool: False for an empty slot."""
+    unrelated_used_BM: torch.Tensor
+    """bool: False for an empty slot."""
+    index_B2: torch.Tensor
+    """int64: numbers of this rank's images and of their positive captions; equal texts have equal
+    numbers."""
+    index_N2: torch.Tensor
+    """``index_B2`` of all ranks, in rank order."""
+    negative_index_C: torch.Tensor
+    """int64: numbers of ``negative_CD``'s captions."""
+    negative_used_C: torch.Tensor
+    """bool: False for an empty slot."""
+    first_row: int
+    """Column of this rank's first row (rank * B)."""
+
+
+def other_true_pairs(slots: Slots, columns: slice) -> torch.Tensor:
+    """Which positives are true of a row though they are not its own: same image or same text.
+
+    Args:
+        slots: Of the batch.
+        columns: Of the N that are asked about.
+
+    Returns:
+        bool [B, columns], False at each row's own column.
+    """
+    index_C2 = slots.index_N2[columns]
+    same_BC = (slots.index_B2[:, None, 0] == index_C2[:, 0]).logical_or_(
+        slots.index_B2[:, None, 1] == index_C2[:, 1]
+    )
+    own_B = torch.arange(len(same_BC), device=same_BC.device) + slots.first_row - columns.start
+    inside_B = (own_B >= 0) & (own_B < same_BC.shape[1])
+    rows_B = torch.nonzero(inside_B).flatten()
+    same_BC[rows_B, own_B[rows_B]] = False
+    return same_BC
+
+
+def no_negatives(slots: Slots, columns: slice) -> torch.Tensor:
+    """Which of all ranks' hard negatives do not compete: empty slots, and a row's own true text.
+
+    Args:
+        slots: Of the batch.
+        columns: Of the C that are asked about.
+
+    Returns:
+        bool [B, columns].
+    """
+    own_text_BC = slots.index_B2[:, 1:] == slots.negative_index_C[columns]
+    return own_text_BC.logical_or_(~slots.negative_used_C[columns])
+
+
+class Shared(NamedTuple):
+    """Columns that every row competes with."""
+
+    column_CD: torch.Tensor
+    excluded: Callable[[slice], torch.Tensor]
+    """bool [B, columns] of a slice of the columns: those that a row does not see."""
+    log_weight: float
+    """Added to each logit: the logarithm of how often a column counts."""
+
+
+class Own(NamedTuple):
+    """S columns of its own for every row."""
+
+    column_BSD: torch.Tensor
+    log_weight_BS: torch.Tensor
+    """-inf for an empty slot."""
+
+
+class Side(NamedTuple):
+    """One direction of the comparison: rows, and everything they compete with."""
+
+    row_BD: torch.Tensor
+    positive_BD: torch.Tensor
+    """What each row should find; a column of ``shared``, too."""
+    shared: tuple[Shared, ...]
+    own: tuple[Own, ...]
+
+
+def image_side(rows: Rows, slots: Slots, log_alpha: float) -> Side:
+    """Images among captions: all positives, hard negatives with weight alpha, unrelated captions.
+
+    Args:
+        rows: Under one model.
+        slots: Of the batch.
+        log_alpha: Logarithm of the weight of hard negatives; -inf leaves them out.
+
+    Raises:
+        ValueError: If slots and their masks disagree in shape.
+    """
+    _check_shapes(rows, slots)
+    shared = [Shared(rows.text_ND, lambda columns: other_true_pairs(slots, columns), 0.0)]
+    own = [Own(rows.unrelated_BMD, _log_weight(slots.unrelated_used_BM, 0.0, rows))]
+    if log_alpha > -torch.inf and len(rows.negative_CD):
+        negatives = Shared(rows.negative_CD, lambda c: no_negatives(slots, c), log_alpha)
+        shared.append(negatives)
+    elif log_alpha > -torch.inf:
+        own.append(Own(rows.negative_BKD, _log_weight(slots.negative_used_BK, log_alpha, rows)))
+    return Side(rows.image_BD, rows.text_BD, tuple(shared), tuple(own))
+
+
+def text_side(rows: Rows, slots: Slots) -> Side:
+    """Positive captions among the images of all ranks."""
+    shared = Shared(rows.image_ND, lambda columns: other_true_pairs(slots, columns), 0.0)
+    return Side(rows.text_BD, rows.image_BD, (shared,), ())
+
+
+def _log_weight(used_BS: torch.Tensor, log_weight: float, rows: Rows) -> torch.Tensor:
+    empty_BS = torch.full(used_BS.shape, -torch.inf, dtype=wide(rows), device=used_BS.device)
+    return empty_BS.masked_fill(used_BS, log_weight)
+
+
+def wide(rows: Rows) -> torch.dtype:
+    """float32, or the embeddings' precision if that is higher: what is computed in."""
+    return torch.promote_types(rows.image_BD.dtype, torch.float32)
+
+
+def _check_shapes(rows: Rows, slots: Slots) -> None:
+    for name, embedded, used in (
+        ("negatives", rows.negative_BKD, slots.negative_used_BK),
+        ("unrelated captions", rows.unrelated_BMD, slots.unrelated_used_BM),
+    ):
+        if embedded.shape[:2] != used.shape:
+            raise ValueError(
+                f"{name} are {tuple(embedded.shape)} but their mask is {tuple(used.shape)}"
+            )

@@ -1,0 +1,169 @@
+"""How a run begins and how it is continued: its record, its model, what must have stayed.
+
+The record is the run's config.json: settings, DeepSpeed's JSON, versions, and what the start
+weights were, where a resumed run needs them again.
+"""
+
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from hnc_ds.checkpoint import Saved, load_saved
+from hnc_ds.config import OF_START, DataConfig, ScopeConfig, TrainConfig
+from hnc_ds.distributed import world_size
+from hnc_ds.errors import UserError
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_folder, load_model
+from hnc_ds.model.scope import choose_scope
+from hnc_ds.settings_file import to_json
+
+
+class Beginning(NamedTuple):
+    """The model as training takes it up."""
+
+    clip: Clip
+    start_weights: dict[str, torch.Tensor]
+    """Of what trains, by name; only where they pull (l2_to_start)."""
+    start_digest: str | None
+    """sha256 of the start weights, where they will be needed again."""
+
+
+def begin(config: TrainConfig, saved: Saved | None) -> Beginning:
+    """Make the model: the start model, or what a checkpoint holds of it by now.
+
+    Raises:
+        UserError: It cannot be had, or a setting does not go with it.
+    """
+    needed = needs_start(config)
+    if saved and not needed:
+        clip = load_folder(saved.folder).train()
+    else:
+        clip = load_model(config.model, config.seed)
+    digest = weights_digest(clip) if needed else None
+    choose_scope(clip, config.scope)
+    if config.loss.tau is not None:
+        clip.fix_temperature(config.loss.tau)
+    if not any(parameter.requires_grad for parameter in clip.parameters()):
+        raise UserError("nothing trains; choose other --towers, --last_blocks or --lora_rank")
+    if OF_START & set(config.loss.weights()) - {"l2_to_start"}:
+        clip.remember_start()
+    trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
+    pull = "l2_to_start" in config.loss.weights()
+    start = {name: p.detach().clone() for name, p in trained.items()} if pull else {}
+    if saved and needed:
+        load_saved(clip, saved)
+    if config.grad_checkpointing:
+        clip.towers.set_grad_checkpointing(True)
+    return Beginning(clip, start, digest)
+
+
+def needs_start(config: TrainConfig) -> bool:
+    """Whether a resumed run needs the start weights again."""
+    return bool(OF_START & set(config.loss.weights())) or config.scope.lora_rank is not None
+
+
+def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]) -> None:
+    """Refuse what could only be approximated.
+
+    Raises:
+        UserError: Batch statistics over a divided batch; a pull that DeepSpeed's clipping on the
+            host would not see.
+    """
+    parts = deepspeed["gradient_accumulation_steps"]
+    if clip.has_batch_statistics() and (world_size() > 1 or parts > 1):
+        raise UserError(
+            f"model {config.model.model} has batch normalisation, whose statistics over "
+            f"{world_size()} ranks and {parts} parts would not be those of the batch; "
+            "train with --towers text, or on one rank in one part"
+        )
+    offloads = "offload_optimizer" in deepspeed.get("zero_optimization", {})
+    if offloads and "l2_to_start" in config.loss.weights():
+        raise UserError(
+            "l2_to_start cannot be added to gradients that are offloaded; "
+            "remove offload_optimizer, or use distill"
+        )
+
+
+def weights_digest(clip: Clip) -> str:
+    """sha256 of a model's weights, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.towers.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def record(config: TrainConfig, deepspeed: dict[str, Any], digest: str | None) -> dict[str, Any]:
+    """What a run's config.json holds."""
+    return {
+        "settings": to_json(config),
+        "deepspeed": deepspeed,
+        "ranks": world_size(),
+        "versions": {name: version(name) for name in ("torch", "deepspeed", "open_clip_torch")},
+        "commit": _commit(),
+        "start_weights": digest,
+    }
+
+
+def check_same_start(before: Mapping[str, Any], digest: str | None, run: Path) -> None:
+    """Refuse to compare with other start weights than those of the steps done.
+
+    Raises:
+        UserError: They have changed since.
+    """
+    then = before.get("start_weights")
+    if then and digest and then != digest:
+        raise UserError(
+            f"{run}: its start weights are not those of before, and the objective or LoRA needs "
+            "them; put the file back that the run began with"
+        )
+
+
+def check_same_course(
+    config: TrainConfig, deepspeed: dict[str, Any], before: dict[str, Any], run: Path
+) -> None:
+    """Refuse to continue with settings under which the steps done would have been others.
+
+    Raises:
+        UserError: Names the first setting that changed.
+    """
+    now, then = to_json(config), before["settings"]
+    # What a run of before did not know was off.
+    drawn = to_json(DataConfig()) | then["data"]
+    scope = to_json(ScopeConfig()) | then.get("scope", {})
+    pairs = [
+        ("seed", now["seed"], then["seed"]),
+        ("model", now["model"], then["model"]),
+        *((key, now["data"][key], drawn[key]) for key in now["data"] if key != "workers"),
+        *((key, now["scope"][key], scope[key]) for key in now["scope"]),
+        (
+            "train_batch_size",
+            deepspeed["train_batch_size"],
+            before["deepspeed"]["train_batch_size"],
+        ),
+    ]
+    for name, new, old in pairs:
+        if new != old:
+            raise UserError(
+                f"{run}: was trained with {name} {old}, not {new}; resume with the same, "
+                f"for example with --config {run / 'config.json'}"
+            )
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from; None where it is installed."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git
+        return None
+    return asked.stdout.strip() or None

@@ -1,0 +1,87 @@
+"""Checkpoints written while training goes on, and which of them is the best.
+
+The state is gathered at once, so that it is of one step; rank 0 then writes it from a thread. The
+loop waits for that only when the next checkpoint is due, or the run ends.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from hnc_ds import checkpoint
+from hnc_ds.distributed import rank, together
+from hnc_ds.engine import Engine
+from hnc_ds.errors import UserError
+from hnc_ds.whole_files import write_whole
+
+BEST_NAME = "best.json"
+
+
+class Best(msgspec.Struct, frozen=True):
+    """The checkpoint that scored highest so far; best.json of a run."""
+
+    step: int
+    metric: str
+    value: float
+
+
+def read_best(run: Path) -> Best | None:
+    """The best checkpoint of a run; None where none was measured.
+
+    Raises:
+        UserError: best.json is not what it should be.
+    """
+    path = run / BEST_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Best)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it") from error
+
+
+def write_best(run: Path, best: Best) -> None:
+    """Remember the best checkpoint, which is then kept."""
+    write_whole(run / BEST_NAME, msgspec.json.encode(best))
+
+
+class Saver:
+    """Writes the checkpoints of a run.
+
+    Args:
+        run: Its folder.
+        keep_last: Checkpoints that are kept, besides the best.
+    """
+
+    def __init__(self, run: Path, keep_last: int) -> None:
+        self._run, self._keep_last = run, keep_last
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, step: int, engine: Engine) -> None:
+        """Begin to write the state after a step. A collective.
+
+        Raises:
+            UserError: On every rank, if the checkpoint before could not be written.
+        """
+        self.wait()
+        state = engine.state()
+        if rank() == 0:
+            made = checkpoint.contents(engine.module, *state)
+            best = read_best(self._run)
+            kept = (self._keep_last, best.step if best else None)
+            self._writing = self._writer.submit(checkpoint.write, self._run, step, made, *kept)
+
+    def wait(self) -> None:
+        """Until what was begun is on disk. A collective.
+
+        Raises:
+            UserError: On every rank, if it could not be written; earlier checkpoints are there.
+        """
+        together(self._finish)
+
+    def _finish(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()

@@ -1,0 +1,159 @@
+"""A run that hangs is a run that failed: a thread on every rank sees to it, and names the culprit.
+
+Collectives wait for every rank, so one that dies or is stuck stops all of them, some back ends for
+ever. Every rank tells the others in a store how far it is; when none of them has come further for
+too long, or one has fallen silent, the run ends with one line that says which.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from hnc_ds.distributed import rank, shared_store, world_size
+
+EVERY_SECONDS = 2.0
+"""How often a rank tells that it is alive."""
+
+SILENCE_SECONDS = 30.0
+"""A process that has told nothing for so long is gone, or its machine is."""
+
+STATUS = 3
+"""Exit code of a run that was given up."""
+
+VERDICT = "verdict"
+"""Where rank 0 writes who is to blame."""
+
+
+class Sign(NamedTuple):
+    """What a rank told last."""
+
+    told: int
+    """How often it has told anything: grows while the process lives."""
+    beats: int
+    """Grows while its main thread gets on."""
+    doing: str
+
+
+class Seen(NamedTuple):
+    """A sign, and when (by this rank's clock) its numbers were first seen."""
+
+    sign: Sign
+    alive_since: float
+    beat_since: float
+
+
+class Watchdog:
+    """Watches the ranks from a thread of this one.
+
+    Rank 0 sees all ranks and judges; the others see rank 0 and its judgement, so that a thousand
+    ranks do not ask each other.
+
+    Args:
+        patience: Seconds without progress on any rank after which the run is given up.
+        give_up: What to do then with the line to print, if this rank is to print it; ends the
+            process when not given.
+
+    The main thread calls ``beat`` whenever it gets on.
+    """
+
+    def __init__(
+        self, patience: float, give_up: Callable[[str | None], None] | None = None
+    ) -> None:
+        self._patience = patience
+        self._give_up = give_up or _end_process
+        self._beats, self._told, self._doing = 0, 0, "the start"
+        self._seen: dict[int, Seen] = {}
+        self._over = threading.Event()
+        self._store: Any = shared_store() if world_size() > 1 else None
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+
+    def __enter__(self) -> "Watchdog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(2 * EVERY_SECONDS)
+
+    def beat(self, doing: str) -> None:
+        """Tell that the main thread has got on, and what it does now."""
+        self._doing = doing
+        self._beats += 1
+
+    def culprit(self, silence: float = SILENCE_SECONDS) -> str | None:
+        """Who holds the others up, in words; None while nothing is wrong.
+
+        Args:
+            silence: Seconds after which a rank that tells nothing is gone.
+        """
+        now, seen = time.monotonic(), dict(self._seen)
+        for number, of_rank in seen.items():
+            if number != rank() and now - of_rank.alive_since > silence:
+                return f"rank {number} is gone; nothing was heard of it after {of_rank.sign.doing}"
+        since = max((of_rank.beat_since for of_rank in seen.values()), default=now)
+        if rank() or now - since <= self._patience:
+            return None
+        behind = min(seen, key=lambda number: (seen[number].sign.beats, number))
+        last = seen[behind].sign.doing
+        return f"nothing moved for {now - since:.0f} s; rank {behind} is stuck at {last}"
+
+    def explain(self, error: Exception) -> str:
+        """Why a collective failed, once it is known who is gone; waits some seconds for that."""
+        until = time.monotonic() + 6 * EVERY_SECONDS
+        while time.monotonic() < until and not self._over.is_set():
+            if found := self.culprit(silence=3 * EVERY_SECONDS):
+                return found
+            time.sleep(EVERY_SECONDS / 10)
+        return f"the connection to another rank was lost ({str(error).strip().splitlines()[0]})"
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(EVERY_SECONDS, self._patience / 4)):
+            try:
+                verdict = self._tell_and_look()
+            except (RuntimeError, OSError):  # the store went away with rank 0, or at the end
+                verdict = None
+            problem = verdict or self.culprit()
+            if problem and not self._over.is_set():
+                self._tell_verdict(problem)
+                self._give_up(None if verdict else problem)
+                return
+
+    def _tell_and_look(self) -> str | None:
+        """Exchange signs with the others; what rank 0 has judged, if it has."""
+        self._told += 1
+        own = Sign(self._told, self._beats, self._doing)
+        self._note(rank(), own)
+        if self._store is None:
+            return None
+        self._store.set(str(rank()), "\n".join(map(str, own)))
+        for number in range(world_size()) if rank() == 0 else (0,):
+            if self._store.check([str(number)]):
+                told, beats, doing = self._store.get(str(number)).decode().split("\n", 2)
+                self._note(number, Sign(int(told), int(beats), doing))
+        if rank() and self._store.check([VERDICT]):
+            return str(self._store.get(VERDICT).decode())
+        return None
+
+    def _tell_verdict(self, problem: str) -> None:
+        if self._store is not None and rank() == 0:
+            self._store.set(VERDICT, problem)
+            time.sleep(2 * EVERY_SECONDS)  # the others read it before the store goes
+
+    def _note(self, number: int, sign: Sign) -> None:
+        now = time.monotonic()
+        before = self._seen.get(number, Seen(Sign(-1, -1, ""), now, now))
+        self._seen[number] = Seen(
+            sign,
+            now if sign.told != before.sign.told else before.alive_since,
+            now if sign.beats != before.sign.beats else before.beat_since,
+        )
+
+
+def _end_process(line: str | None) -> None:
+    """The main thread is stuck inside of a library and cannot raise; only this ends it."""
+    if line:
+        print(f"train: {line}; start again with --resume", file=sys.stderr, flush=True)
+    os._exit(STATUS)
