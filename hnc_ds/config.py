@@ -363,7 +363,7 @@ class LossConfig:
             if not 0 <= weight < math.inf:
                 raise UserError(f"terms: the weight of {name} is {weight}; it must be 0 or more")
         if not set(self.weights()) - {"l2_to_start"}:
-            raise UserError("terms: l2_to_start alone learns nothing from images; add a term")
+            raise UserError("terms: nothing is learned from images; give contrastive a weight")
 
     def weights(self) -> dict[str, float]:
         """The terms that count, and their weights."""
