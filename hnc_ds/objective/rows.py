@@ -46,6 +46,20 @@ class Slots(NamedTuple):
     """bool: False for an empty slot."""
     first_row: int
     """Column of this rank's first row (rank * B)."""
+    pairs_repeat: bool = True
+    """False if no image and no text stands twice in ``index_N2``, so that no mask is needed."""
+    negatives_vary: bool = True
+    """False if every row sees every hard negative, so that no mask is needed."""
+
+
+def repeat(index_N2: torch.Tensor) -> bool:
+    """Whether an image or a text stands twice among the rows."""
+    return any(len(column_N.unique()) < len(column_N) for column_N in index_N2.T)
+
+
+def vary(number_C: torch.Tensor, used_C: torch.Tensor, index_N2: torch.Tensor) -> bool:
+    """Whether a hard negative is an empty slot, or some row's own true text."""
+    return bool((~used_C | torch.isin(number_C, index_N2[:, 1])).any())
 
 
 def other_true_pairs(slots: Slots, columns: slice) -> torch.Tensor:
@@ -87,8 +101,8 @@ class Shared(NamedTuple):
     """Columns that every row competes with."""
 
     column_CD: torch.Tensor
-    excluded: Callable[[slice], torch.Tensor]
-    """bool [B, columns] of a slice of the columns: those that a row does not see."""
+    excluded: Callable[[slice], torch.Tensor] | None
+    """bool [B, columns] of a slice of the columns: those that a row does not see. None: no such."""
     log_weight: float
     """Added to each logit: the logarithm of how often a column counts."""
 
@@ -123,11 +137,11 @@ def image_side(rows: Rows, slots: Slots, log_alpha: float) -> Side:
         ValueError: If slots and their masks disagree in shape.
     """
     _check_shapes(rows, slots)
-    shared = [Shared(rows.text_ND, lambda columns: other_true_pairs(slots, columns), 0.0)]
+    shared = [Shared(rows.text_ND, _other_true(slots), 0.0)]
     own = [Own(rows.unrelated_BMD, _log_weight(slots.unrelated_used_BM, 0.0, rows))]
     if log_alpha > -torch.inf and len(rows.negative_CD):
-        negatives = Shared(rows.negative_CD, lambda c: no_negatives(slots, c), log_alpha)
-        shared.append(negatives)
+        hidden = (lambda columns: no_negatives(slots, columns)) if slots.negatives_vary else None
+        shared.append(Shared(rows.negative_CD, hidden, log_alpha))
     elif log_alpha > -torch.inf:
         own.append(Own(rows.negative_BKD, _log_weight(slots.negative_used_BK, log_alpha, rows)))
     return Side(rows.image_BD, rows.text_BD, tuple(shared), tuple(own))
@@ -135,8 +149,12 @@ def image_side(rows: Rows, slots: Slots, log_alpha: float) -> Side:
 
 def text_side(rows: Rows, slots: Slots) -> Side:
     """Positive captions among the images of all ranks."""
-    shared = Shared(rows.image_ND, lambda columns: other_true_pairs(slots, columns), 0.0)
+    shared = Shared(rows.image_ND, _other_true(slots), 0.0)
     return Side(rows.text_BD, rows.image_BD, (shared,), ())
+
+
+def _other_true(slots: Slots) -> Callable[[slice], torch.Tensor] | None:
+    return (lambda columns: other_true_pairs(slots, columns)) if slots.pairs_repeat else None
 
 
 def _log_weight(used_BS: torch.Tensor, log_weight: float, rows: Rows) -> torch.Tensor:

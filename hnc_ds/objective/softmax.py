@@ -95,7 +95,7 @@ class _LogSumExp(torch.autograd.Function):
         scaled_BD = row_BD * scale
         lse_B = scaled_BD.new_full((len(row_BD),), -torch.inf)
         for columns in column_slices(len(row_BD), len(column_CD)):
-            logits_BE = _logits(scaled_BD, column_CD[columns], excluded(columns))
+            logits_BE = _logits(scaled_BD, column_CD[columns], _mask(excluded, columns))
             lse_B = torch.logaddexp(lse_B, _log_sum(logits_BE))
         ctx.save_for_backward(row_BD, column_CD, scale, lse_B)
         ctx.excluded = excluded
@@ -108,7 +108,7 @@ class _LogSumExp(torch.autograd.Function):
         scaled_BD = row_BD * scale
         gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad[1])
         for columns in column_slices(len(row_BD), len(column_CD)):
-            share_BE = _logits(scaled_BD, column_CD[columns], ctx.excluded(columns))
+            share_BE = _logits(scaled_BD, column_CD[columns], _mask(ctx.excluded, columns))
             _to_shares(share_BE, lse_B).mul_(gradient_B[:, None])
             gradients.add(share_BE, scaled_BD, column_CD[columns], columns)
         return gradients.scaled(row_BD, scale)
@@ -135,10 +135,10 @@ class _AgainstStart(torch.autograd.Function):
         lse_B = scaled_BD.new_full((len(row_BD),), -torch.inf)
         start_lse_B, gap_B = lse_B.clone(), torch.zeros_like(lse_B)
         for columns in column_slices(len(row_BD), len(column_CD)):
-            excluded_BE = excluded(columns)
+            excluded_BE = _mask(excluded, columns)
             logits_BE = _logits(scaled_BD, column_CD[columns], excluded_BE)
             start_BE = _logits(start_scaled_BD, start_column_CD[columns], excluded_BE)
-            apart_BE = (start_BE - logits_BE).masked_fill_(excluded_BE, 0)
+            apart_BE = _hide(start_BE - logits_BE, excluded_BE, 0)
             lse_B = torch.logaddexp(lse_B, _log_sum(logits_BE))
             seen_B = torch.logaddexp(start_lse_B, _log_sum(start_BE.clone()))
             # The mean so far counts with its share of all columns seen up to here.
@@ -159,7 +159,7 @@ class _AgainstStart(torch.autograd.Function):
         scaled_BD, start_scaled_BD = row_BD * scale, start_row_BD * scale
         gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad[1])
         for columns in column_slices(len(row_BD), len(column_CD)):
-            excluded_BE = ctx.excluded(columns)
+            excluded_BE = _mask(ctx.excluded, columns)
             share_BE = _logits(scaled_BD, column_CD[columns], excluded_BE)
             _to_shares(share_BE, lse_B).mul_(of_lse_B[:, None])
             start_BE = _logits(start_scaled_BD, start_column_CD[columns], excluded_BE)
@@ -201,9 +201,17 @@ class _Gradients(NamedTuple):
 
 
 def _logits(
-    scaled_BD: torch.Tensor, column_ED: torch.Tensor, excluded_BE: torch.Tensor
+    scaled_BD: torch.Tensor, column_ED: torch.Tensor, excluded_BE: torch.Tensor | None
 ) -> torch.Tensor:
-    return (scaled_BD @ column_ED.T).masked_fill_(excluded_BE, -torch.inf)
+    return _hide(scaled_BD @ column_ED.T, excluded_BE, -torch.inf)
+
+
+def _mask(excluded: Any, columns: slice) -> torch.Tensor | None:
+    return None if excluded is None else excluded(columns)
+
+
+def _hide(values_BE: torch.Tensor, excluded_BE: torch.Tensor | None, by: float) -> torch.Tensor:
+    return values_BE if excluded_BE is None else values_BE.masked_fill_(excluded_BE, by)
 
 
 def _log_sum(logits_BE: torch.Tensor) -> torch.Tensor:

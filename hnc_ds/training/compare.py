@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hnc_ds.distributed import gather_constants, gather_rows, rank
-from hnc_ds.objective.rows import Rows, Slots
+from hnc_ds.objective.rows import Rows, Slots, repeat, vary
 from hnc_ds.objective.terms import Compared
 from hnc_ds.shards.loader import EMPTY, Batch
 
@@ -89,12 +89,15 @@ def _slots(batch: Batch, all_negatives: bool) -> Slots:
     # -1 for an empty slot, so that one collective moves both: the numbers are not negative
     number_BK = number_BK.masked_fill(~used_BK, -1)
     number_C = gather_constants(number_BK.flatten()) if all_negatives else number_BK.flatten()[:0]
+    used_C, index_N2 = number_C >= 0, gather_constants(index_B2)
     return Slots(
         used_BK,
         batch.unrelated_BM != EMPTY,
         index_B2,
-        gather_constants(index_B2),
+        index_N2,
         number_C,
-        number_C >= 0,
+        used_C,
         rank() * len(index_B2),
+        repeat(index_N2),
+        vary(number_C, used_C, index_N2),
     )

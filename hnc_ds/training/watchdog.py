@@ -83,28 +83,31 @@ class Watchdog:
         self._doing = doing
         self._beats += 1
 
-    def culprit(self, silence: float = SILENCE_SECONDS) -> str | None:
-        """Who holds the others up, in words; None while nothing is wrong.
+    def gone(self, silence: float) -> str | None:
+        """Which other rank has fallen silent for so many seconds, in words; None if none has."""
+        now = time.monotonic()
+        for number, seen in sorted(self._seen.items()):
+            if number != rank() and now - seen.alive_since > silence:
+                return f"rank {number} is gone; nothing was heard of it after {seen.sign.doing}"
+        return None
 
-        Args:
-            silence: Seconds after which a rank that tells nothing is gone.
-        """
-        now, seen = time.monotonic(), dict(self._seen)
-        for number, of_rank in seen.items():
-            if number != rank() and now - of_rank.alive_since > silence:
-                return f"rank {number} is gone; nothing was heard of it after {of_rank.sign.doing}"
+    def stuck(self) -> str | None:
+        """That no rank has got on for too long, and which is behind; None while they do."""
+        now, seen = time.monotonic(), self._seen
         since = max((of_rank.beat_since for of_rank in seen.values()), default=now)
-        if rank() or now - since <= self._patience:
+        # By then a rank that had fallen silent at the last beat is known to have.
+        if rank() or now - since <= self._patience + 3 * EVERY_SECONDS:
             return None
-        behind = min(seen, key=lambda number: (seen[number].sign.beats, number))
-        last = seen[behind].sign.doing
-        return f"nothing moved for {now - since:.0f} s; rank {behind} is stuck at {last}"
+        beats = {number: of_rank.sign.beats for number, of_rank in seen.items()}
+        behind = [number for number in sorted(beats) if beats[number] == min(beats.values())]
+        who = "all ranks are" if len(behind) == len(beats) else f"rank {behind[0]} is"
+        return f"nothing moved for {now - since:.0f} s; {who} stuck at {seen[behind[0]].sign.doing}"
 
     def explain(self, error: Exception) -> str:
         """Why a collective failed, once it is known who is gone; waits some seconds for that."""
         until = time.monotonic() + 6 * EVERY_SECONDS
         while time.monotonic() < until and not self._over.is_set():
-            if found := self.culprit(silence=3 * EVERY_SECONDS):
+            if found := self.gone(3 * EVERY_SECONDS):
                 return found
             time.sleep(EVERY_SECONDS / 10)
         return f"the connection to another rank was lost ({str(error).strip().splitlines()[0]})"
@@ -115,7 +118,9 @@ class Watchdog:
                 verdict = self._tell_and_look()
             except (RuntimeError, OSError):  # the store went away with rank 0, or at the end
                 verdict = None
-            problem = verdict or self.culprit()
+            problem = verdict or self.gone(SILENCE_SECONDS)
+            if not problem and (problem := self.stuck()):
+                problem = self.gone(2 * EVERY_SECONDS) or problem
             if problem and not self._over.is_set():
                 self._tell_verdict(problem)
                 self._give_up(None if verdict else problem)

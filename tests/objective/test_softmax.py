@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hnc_ds.objective import softmax
-from hnc_ds.objective.rows import Rows, Slots, image_side, text_side
+from hnc_ds.objective.rows import Rows, Slots, image_side, repeat, text_side, vary
 from hnc_ds.objective.softmax import column_slices, divergence, log_normaliser
 
 from .made import SCALE, compared, unit
@@ -176,3 +176,22 @@ def test_no_tensor_of_rows_times_columns_is_kept_between_the_passes() -> None:
         softmax._LogSumExp.apply(row, column, torch.ones(1), nothing)
     assert saved
     assert max(saved) == column.numel()
+
+
+def test_masks_are_left_out_only_where_they_would_hide_nothing() -> None:
+    made = compared(rows=4, all_negatives=True)
+    of = made.slots
+    assert not repeat(of.index_N2)
+    assert not vary(of.negative_index_C, of.negative_used_C, of.index_N2)
+    bare = of._replace(pairs_repeat=False, negatives_vary=False)
+    for log_alpha in (0.0, -math.inf):
+        pair = [log_normaliser(image_side(made.rows, s, log_alpha), SCALE) for s in (of, bare)]
+        assert torch.equal(*pair)
+
+    twice = of.index_N2.clone()
+    twice[3, 1] = twice[0, 1]
+    assert repeat(twice)
+    true_of_row_2 = of.negative_index_C.clone()
+    true_of_row_2[0] = of.index_N2[2, 1]
+    assert vary(true_of_row_2, of.negative_used_C, of.index_N2)
+    assert vary(of.negative_index_C, of.negative_index_C > 1000, of.index_N2)

@@ -1,0 +1,176 @@
+"""The contrastive loss with the hard negatives of all images: a slice of the columns at a time,
+against the whole matrix of logits. Time in turns; memory in a process of its own for every size.
+
+N rows on one rank, K = 4 hard negatives an image, width D = 512, as ViT-B/32 has it.
+
+    python benchmarks/loss.py WAY N       forward and backward of one size; prints the peak in MiB
+"""
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:  # started by path: find benchmarks and hnc_ds
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import math
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.timing import Check, Comparison, alternate
+from hnc_ds.config import LossConfig
+from hnc_ds.objective.rows import Rows, Slots, repeat, vary
+from hnc_ds.objective.terms import Compared, objective
+
+OURS, THEIRS = "hnc_ds: slices of columns", "the whole matrix"
+WAYS = ("ours", "theirs")
+WIDTH, NEGATIVES, ALPHA, SCALE = 512, 4, 1.5, 50.0
+SIZES = (1024, 2048, 4096, 8192)
+SMALLEST_SAVING = 8.0
+"""Times less memory than the whole matrix that is aimed at, for 4096 rows."""
+
+
+class Inputs(NamedTuple):
+    """Leaves: unit rows."""
+
+    image_ND: torch.Tensor
+    text_ND: torch.Tensor
+    negative_NKD: torch.Tensor
+
+
+def measure(folder: Path, quick: bool) -> Comparison:
+    """Seconds of one forward and backward pass at N = 4096."""
+    torch.set_num_threads(1)
+    rows = 128 if quick else 4096
+    inputs = made(rows)
+    ways = {name: partial(_learn, way, inputs) for name, way in _ways().items()}
+    sizes = (128, 256) if quick else SIZES
+    peaks = {size: [_peak_of(way, size) for way in WAYS] for size in sizes}
+    told = "; ".join(
+        f"N = {size}: {ours:.0f} and {theirs:.0f} MiB ({theirs / ours:.1f} times less)"
+        for size, (ours, theirs) in peaks.items()
+    )
+    ours, theirs = peaks[sizes[-1] if quick else rows]
+    return Comparison(
+        clock="cpu",
+        baseline=THEIRS,
+        timings=alternate(ways, rounds=2 if quick else 5),
+        checks=(
+            *_agreement(),
+            Check("memory of slices, of the whole matrix's", ours / theirs, 1 if quick else 1 / 8),
+        ),
+        notes=(
+            f"N = {rows} rows, {NEGATIVES} hard negatives each, all of which every image sees: "
+            f"{rows * (1 + NEGATIVES)} columns; width {WIDTH}, fp32, one thread.",
+            f"Peak memory over that of the embeddings, slices and whole matrix: {told}.",
+        ),
+    )
+
+
+def made(rows: int, dtype: torch.dtype = torch.float32) -> Inputs:
+    """Random unit rows."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((rows, WIDTH), (rows, WIDTH), (rows, NEGATIVES, WIDTH))
+    parts = [torch.randn(*shape, generator=draw).to(dtype) for shape in shapes]
+    return Inputs(*(part.div_(part.norm(dim=-1, keepdim=True)).requires_grad_() for part in parts))
+
+
+def ours(inputs: Inputs) -> torch.Tensor:
+    """As training computes it."""
+    image, text, negative = inputs
+    count = len(image)
+    nothing = negative.new_zeros((count, 0, WIDTH))
+    index = torch.arange(count)[:, None].repeat(1, 2)
+    rows = Rows(image, text, negative, nothing, image, text, negative.flatten(0, 1))
+    used = torch.ones(count, NEGATIVES, dtype=torch.bool)
+    number = torch.arange(count * NEGATIVES) + count
+    masks = repeat(index), vary(number, used.flatten(), index)
+    slots = Slots(used, used[:, :0], index, index, number, used.flatten(), 0, *masks)
+    compared = Compared(rows, slots, image.new_tensor([SCALE]))
+    return objective(compared, LossConfig(negatives_from="all_images"), ALPHA).total
+
+
+def theirs(inputs: Inputs) -> torch.Tensor:
+    """As NegCLIP's and CE-CLIP's forks of open_clip do: one matrix of all logits."""
+    image, text, negative = inputs
+    target = torch.arange(len(image))
+    to_text = SCALE * image @ text.T
+    hard = SCALE * image @ negative.flatten(0, 1).T + math.log(ALPHA)
+    to_image = SCALE * text @ image.T
+    return F.cross_entropy(torch.cat([to_text, hard], dim=1), target) + F.cross_entropy(
+        to_image, target
+    )
+
+
+def _ways() -> dict[str, Callable[[Inputs], torch.Tensor]]:
+    return {OURS: ours, THEIRS: theirs}
+
+
+def _learn(way: Callable[[Inputs], torch.Tensor], inputs: Inputs) -> torch.Tensor:
+    for leaf in inputs:
+        leaf.grad = None
+    loss = way(inputs)
+    loss.backward()
+    return loss.detach()
+
+
+def _agreement() -> tuple[Check, ...]:
+    """In float64, so that only mistakes differ."""
+    inputs = made(256, torch.float64)
+    found, expected = _learn(ours, inputs), torch.zeros(())
+    gradients = [leaf.grad for leaf in inputs]
+    expected = _learn(theirs, inputs)
+    apart = max(
+        float((ours_ - leaf.grad).abs().max() / leaf.grad.abs().max())
+        for ours_, leaf in zip(gradients, inputs, strict=True)
+        if ours_ is not None and leaf.grad is not None
+    )
+    return (
+        Check("difference of the loss", float((found - expected).abs()), 1e-9),
+        Check("largest difference of a gradient, of the largest gradient", apart, 1e-9),
+    )
+
+
+def _peak_of(way: str, rows: int) -> float:
+    command = [sys.executable, str(Path(__file__)), way, str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def peak_mebibytes(way: Callable[[Inputs], torch.Tensor], rows: int) -> float:
+    """Largest resident memory of forward and backward pass over that of the inputs; Linux only."""
+    torch.set_num_threads(1)
+    _learn(way, made(64))  # what libraries set up at first use is not the loss's
+    inputs, peak, over = made(rows), 0.0, threading.Event()
+    before = _resident()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.is_set():
+            peak = max(peak, _resident())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _learn(way, inputs)
+    over.set()
+    watcher.join()
+    return peak - before
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    print(
+        peak_mebibytes(dict(zip(WAYS, (ours, theirs), strict=True))[sys.argv[1]], int(sys.argv[2]))
+    )
