@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.graphs import caption_sets
 from hnc_ds.config import PackConfig
-from hnc_ds.records import ImageCaptions
+from hnc_ds.records import CaptionGroup, ImageCaptions
 from hnc_ds.shards.pack import pack
 
 WIDTH, HEIGHT = 500, 375
@@ -42,9 +42,15 @@ def photograph(seed: int, width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 
 def write_pack_input(
-    folder: Path, pictures: Sequence[bytes], images: int, most_captions: int = 48
+    folder: Path,
+    pictures: Sequence[bytes],
+    images: int,
+    most_captions: int = 48,
+    negatives: int = 0,
 ) -> PackConfig:
     """A folder of ``images`` JPEGs, the pictures again and again, and a file of their captions.
+
+    Every caption has at least ``negatives`` hard negatives; those it lacks are its image's others.
 
     Returns:
         Settings with ``out`` at FOLDER/shards and one worker.
@@ -53,7 +59,10 @@ def write_pack_input(
     sources = [folder / f"picture-{number}" for number in range(len(pictures))]
     for source, picture in zip(sources, pictures, strict=True):
         source.write_bytes(picture)
-    sets = caption_sets(folder, min(images, CAPTION_SETS), most_captions)
+    sets = [
+        _filled(groups, negatives)
+        for groups in caption_sets(folder, min(images, CAPTION_SETS), most_captions)
+    ]
     with (folder / "captions.jsonl").open("wb") as file:
         for number in range(images):
             image_id = f"{number:07}"
@@ -66,6 +75,16 @@ def write_pack_input(
         out=folder / "shards",
         workers=1,
     )
+
+
+def _filled(groups: tuple[CaptionGroup, ...], least: int) -> tuple[CaptionGroup, ...]:
+    of_image = {n.caption: n for group in groups for n in group.negatives}
+    filled = []
+    for group in groups:
+        own = {n.caption for n in group.negatives}
+        others = [n for n in of_image.values() if n.caption not in own][: max(0, least - len(own))]
+        filled.append(msgspec.structs.replace(group, negatives=(*group.negatives, *others)))
+    return tuple(filled)
 
 
 def packed(config: PackConfig) -> Path:

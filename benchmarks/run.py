@@ -31,6 +31,7 @@ from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.whole_files import write_whole
 
 MEASUREMENTS = {
+    "step": "Training step: ViT-B/32, 4 hard negatives an image",
     "loss": "Loss: forward and backward at N = 4096, hard negatives of all images",
     "text": "Text tower: captions forward and backward",
     "loader": "Loader: JPEGs in a tar to training crops of 224 pixels",
