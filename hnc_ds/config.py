@@ -519,6 +519,19 @@ class TrainConfig:
     keep_last: int = 2
     """Checkpoints that are kept."""
 
+    eval_shards: Path | None = None
+    """Held-out shards that are measured while training, the start model first."""
+
+    eval_every: int | None = None
+    """Steps between measurements, each of a checkpoint; as --save-every when not given."""
+
+    eval_metric: str = "hnc-shards/pair_accuracy/all"
+    """BENCHMARK/METRIC/GROUP of the score by which the best checkpoint is kept; the larger the
+    better."""
+
+    stop_early: int | None = None
+    """Measurements without a better score after which training ends."""
+
     ema: float | None = None
     """Also keep an average of the weights, of which this share stays at each step (0.999, say);
     checkpoints hold it in average/."""
@@ -544,6 +557,9 @@ class TrainConfig:
             keep_last=self.keep_last,
             patience=self.patience,
         )
+        _at_least(1, eval_every=self.eval_every or 1, stop_early=self.stop_early or 1)
+        if self.eval_shards is None and (self.eval_every or self.stop_early):
+            raise UserError("eval_every and stop_early need --eval_shards, held-out shards")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}; it must be from 0 to less than 1")
         if OF_NEGATIVES & set(self.loss.weights()) and not self.data.hard_negatives:

@@ -30,6 +30,11 @@ def is_accelerated() -> bool:
     return bool(_accelerator().device_name() != "cpu")
 
 
+def device() -> torch.device:
+    """Where this rank computes."""
+    return torch.device(_accelerator().current_device_name())
+
+
 class State(NamedTuple):
     """Everything of an engine that a checkpoint keeps. Tensors are fp32 and on the CPU."""
 

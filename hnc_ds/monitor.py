@@ -50,6 +50,7 @@ TAGS = {
     "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
     "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
+    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards",
     "corrupt_images": "pictures replaced by a neighbour, since the start",
 }
 
@@ -233,6 +234,16 @@ class Monitor:
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
+
+    def write_scores(self, step: int, scores: dict[str, float]) -> None:
+        """Add scores of held-out data to the log. On rank 0."""
+        line = {f"eval/{name}": value for name, value in scores.items()}
+        with self._log.open("a") as log:
+            log.write(json.dumps({"step": step, **line}) + "\n")
+        if self._writer is not None:
+            for name, value in line.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
 
     def _write_histograms(self, writer: SummaryWriter, found: Similarities, step: int) -> None:
         parts = {

@@ -16,12 +16,10 @@ if __name__ == "__main__" and not __package__:  # started by path, not by -m
     # `import hnc_ds` works uninstalled and none of our files hides a library's module.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 import tyro
@@ -38,37 +36,27 @@ from hnc_ds.checkpoint import (
 from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
-    all_finite,
     first_to_speak,
-    from_every_rank,
-    is_lost_connection,
-    largest_over_ranks,
     on_rank_zero,
-    raise_if_any,
     rank,
     together,
     world_size,
 )
-from hnc_ds.engine import Engine, is_accelerated, start_process_group
+from hnc_ds.engine import Engine, device, start_process_group
 from hnc_ds.errors import LostRank, Stopped, UserError, did_you_mean
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.monitor import Cost, Monitor
-from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.prepare import prepare
 from hnc_ds.settings_file import updated
-from hnc_ds.shards.loader import Batch, TrainingData, batches
+from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.similar import read_neighbours
-from hnc_ds.training import course, passes
-from hnc_ds.training.compare import Embedded, compare
-from hnc_ds.training.saving import Saver
-from hnc_ds.training.stops import Stops, stopped
-from hnc_ds.training.watchdog import Watchdog
+from hnc_ds.training import course
+from hnc_ds.training.loop import Run, judge, loop
+from hnc_ds.training.saving import Saver, read_best
+from hnc_ds.training.stops import Stops
+from hnc_ds.training.validation import Validation
 
 DEFAULT_SCENES = Path("data/scenes")
-MOST_CORRUPT_SHARE = 0.01
-
-FINE, PROBLEM = 0, 1000
-"""What a rank tells the others before a step; between them lies the number of a signal."""
 
 
 def train(config: TrainConfig) -> Path:
@@ -122,14 +110,24 @@ def _train(
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (clip.image_settings, clip.tokenize)
     data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
+    start = saved.step if saved else 0
+    validation = together(partial(_make_validation, config, run))
+    scores = on_rank_zero(partial(validation.of_start, clip)) if validation and not saved else {}
     record = course.record(config, deepspeed, digest)
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
-    start = saved.step if saved else 0
+    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device())
     on_rank_zero(partial(_announce, config, clip, data, start))
     engine = _make_engine(config, clip, deepspeed, saved, start_weights)
-    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, engine.device)
-    _loop(Run(config, run, engine, data, monitor, Saver(run, config.keep_last), stops), start)
+    saver = Saver(run, config.keep_last)
+    work = Run(config, run, engine, data, monitor, saver, validation, stops)
+    if scores:
+        on_rank_zero(partial(judge, work, 0, scores))
+    loop(work, start)
+
+
+def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
+    return None if config.eval_shards is None else Validation(config, run, device())
 
 
 def _start_run(run: Path, record: dict[str, Any], continued: bool) -> None:
@@ -172,112 +170,6 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
     if config.data.similar:
         near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)
         print(f"train: each image beside one of its {near.described()}", flush=True)
-
-
-class Run(NamedTuple):
-    """What the loop works with."""
-
-    config: TrainConfig
-    folder: Path
-    engine: Engine
-    data: TrainingData
-    monitor: Monitor
-    saver: Saver
-    stops: Stops
-
-
-def _loop(run: Run, start: int) -> None:
-    """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
-    with Watchdog(run.config.patience) as watchdog:
-        try:
-            _steps(run, start, watchdog)
-            run.saver.wait()
-        except RuntimeError as error:
-            if not is_lost_connection(error):
-                raise
-            raise LostRank(
-                f"{run.folder}: {watchdog.explain(error)}; start again with --resume"
-            ) from error
-    run.monitor.close()
-
-
-def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
-    """Draw, learn, write."""
-    config, corrupt = run.config, set[str]()
-    steps = range(start, config.steps)
-    stream = batches(run.data, steps, config.data.workers, is_accelerated())
-    for step in steps:
-        watchdog.beat(f"the data of step {step + 1}")
-        batch, signal = _next_batch(run, stream)
-        watchdog.beat(f"step {step + 1}")
-        corrupt.update(batch.corrupt)
-        last = step + 1 == config.steps
-        due = last or (step + 1) % config.log_every == 0
-        if not config.loss.sees_negatives() and not due:
-            batch = batch.without_negatives()  # nothing is learned from them, only measured
-        alpha = config.loss.alpha_at(step)
-        seed = hash((config.seed, step, rank()))  # for models with dropout
-        of = partial(_objective, run, batch, step, alpha)
-        terms, compared = passes.step(run.engine, batch, of, seed)
-        run.monitor.add(terms, compared, batch.negative_type_BK, batch.token_TL)
-        if due:
-            extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
-            extra |= _count_corrupt(corrupt, run.data)
-            run.monitor.write(step + 1, run.engine.measures() | extra)
-        if signal or last or (step + 1) % config.save_every == 0:
-            watchdog.beat(f"the checkpoint of step {step + 1}")
-            run.saver.save(step + 1, run.engine)
-        if signal and not last:
-            run.saver.wait()
-            raise stopped(signal, step + 1, config.steps, run.folder)
-
-
-def _objective(
-    run: Run, batch: Batch, step: int, alpha: float, embedded: Embedded
-) -> tuple[LossTerms, Compared]:
-    """The loss over all ranks. A collective.
-
-    Raises:
-        UserError: On every rank, if it is not finite on one of them.
-    """
-    loss = run.config.loss
-    compared = compare(embedded, batch, loss.negatives_from == "all_images")
-    terms = objective(compared, loss, alpha)
-    if not all_finite(terms.total):
-        raise UserError(
-            f"{run.folder}: the loss is not finite at step {step + 1}; lower the learning rate or "
-            "the precision's risk (bf16 rather than fp16) and start again with --resume"
-        )
-    return terms, compared
-
-
-def _next_batch(run: Run, stream: Iterator[Batch | UserError]) -> tuple[Batch, int]:
-    """This rank's next batch on its device, once every rank has its own, and the number of the
-    signal by which one of the ranks was asked to stop after it, or 0."""
-    before = time.perf_counter()
-    batch = next(stream)
-    run.monitor.waited(time.perf_counter() - before)
-    problem = str(batch) if isinstance(batch, UserError) else None
-    # One number tells whether all is well; words travel only if it is not.
-    told = largest_over_ranks(PROBLEM if problem else run.stops.asked, run.engine.device)
-    if told == PROBLEM:
-        raise_if_any(problem)
-    return cast(Batch, batch).to(run.engine.device), told
-
-
-def _count_corrupt(own: set[str], data: TrainingData) -> dict[str, float]:
-    """How many pictures of the data could not be decoded so far, over all ranks.
-
-    Raises:
-        UserError: On every rank, when they are more than MOST_CORRUPT_SHARE of the data.
-    """
-    keys = set().union(*from_every_rank(own))
-    if len(keys) > MOST_CORRUPT_SHARE * len(data.reader):
-        raise UserError(
-            f"{len(keys)} of {len(data.reader)} pictures cannot be decoded, {min(keys)} for "
-            f"example; more than {MOST_CORRUPT_SHARE:.0%} is refused, pack the shards again"
-        )
-    return {"corrupt_images": float(len(keys))}
 
 
 def parse(arguments: list[str]) -> TrainConfig:
@@ -326,7 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"train: {end}", file=sys.stderr, flush=True)
         return end.status if isinstance(end, Stopped) else 2
     if first_to_speak():
-        print(f"train: done; tensorboard --logdir {run.parent}", flush=True)
+        best = read_best(run)
+        at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
+        print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
     return 0
 
 

@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hnc_ds.distributed import rank, shared_store, world_size
@@ -64,7 +65,7 @@ class Watchdog:
     ) -> None:
         self._patience = patience
         self._give_up = give_up or _end_process
-        self._beats, self._told, self._doing = 0, 0, "the start"
+        self._beats, self._told, self._doing, self._resting = 0, 0, "the start", False
         self._seen: dict[int, Seen] = {}
         self._over = threading.Event()
         self._store: Any = shared_store() if world_size() > 1 else None
@@ -83,6 +84,17 @@ class Watchdog:
         self._doing = doing
         self._beats += 1
 
+    @contextmanager
+    def resting(self, doing: str) -> Iterator[None]:
+        """Ranks that wait for rank 0 here are not stuck, however long it takes."""
+        self.beat(doing)
+        self._resting = True
+        try:
+            yield
+        finally:
+            self._resting = False
+            self.beat(doing)
+
     def gone(self, silence: float) -> str | None:
         """Which other rank has fallen silent for so many seconds, in words; None if none has."""
         now = time.monotonic()
@@ -96,7 +108,7 @@ class Watchdog:
         now, seen = time.monotonic(), self._seen
         since = max((of_rank.beat_since for of_rank in seen.values()), default=now)
         # By then a rank that had fallen silent at the last beat is known to have.
-        if rank() or now - since <= self._patience + 3 * EVERY_SECONDS:
+        if rank() or self._resting or now - since <= self._patience + 3 * EVERY_SECONDS:
             return None
         beats = {number: of_rank.sign.beats for number, of_rank in seen.items()}
         behind = [number for number in sorted(beats) if beats[number] == min(beats.values())]

@@ -1,0 +1,164 @@
+"""The training loop: draw, learn, write; and how it ends before its last step.
+
+All ranks run it in step. What one of them meets, a problem or a signal, the others hear of at the
+next step, so that none waits for one that has left.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from hnc_ds.config import TrainConfig
+from hnc_ds.distributed import (
+    all_finite,
+    from_every_rank,
+    is_lost_connection,
+    largest_over_ranks,
+    on_rank_zero,
+    raise_if_any,
+    rank,
+)
+from hnc_ds.engine import Engine, is_accelerated
+from hnc_ds.errors import LostRank, UserError
+from hnc_ds.monitor import Monitor
+from hnc_ds.objective.terms import Compared, LossTerms, objective
+from hnc_ds.shards.loader import Batch, TrainingData, batches
+from hnc_ds.training import passes
+from hnc_ds.training.compare import Embedded, compare
+from hnc_ds.training.saving import Saver
+from hnc_ds.training.stops import Stops, stopped
+from hnc_ds.training.validation import Scores, Validation
+from hnc_ds.training.watchdog import Watchdog
+
+MOST_CORRUPT_SHARE = 0.01
+
+PROBLEM = 1000
+"""What a rank tells the others before a step when it has one; smaller is a signal's number."""
+
+
+class Run(NamedTuple):
+    """What the loop works with."""
+
+    config: TrainConfig
+    folder: Path
+    engine: Engine
+    data: TrainingData
+    monitor: Monitor
+    saver: Saver
+    validation: Validation | None
+    stops: Stops
+
+
+def loop(run: Run, start: int) -> None:
+    """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
+    with Watchdog(run.config.patience) as watchdog:
+        try:
+            _steps(run, start, watchdog)
+            run.saver.wait()
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
+            raise LostRank(
+                f"{run.folder}: {watchdog.explain(error)}; start again with --resume"
+            ) from error
+    run.monitor.close()
+
+
+def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
+    """Draw, learn, write."""
+    config, corrupt = run.config, set[str]()
+    steps = range(start, config.steps)
+    stream = batches(run.data, steps, config.data.workers, is_accelerated())
+    for step in steps:
+        watchdog.beat(f"the data of step {step + 1}")
+        batch, signal = _next_batch(run, stream)
+        watchdog.beat(f"step {step + 1}")
+        corrupt.update(batch.corrupt)
+        last = step + 1 == config.steps
+        due = last or (step + 1) % config.log_every == 0
+        if not config.loss.sees_negatives() and not due:
+            batch = batch.without_negatives()  # nothing is learned from them, only measured
+        alpha = config.loss.alpha_at(step)
+        seed = hash((config.seed, step, rank()))  # for models with dropout
+        of = partial(_objective, run, batch, step, alpha)
+        terms, compared = passes.step(run.engine, batch, of, seed)
+        run.monitor.add(terms, compared, batch.negative_type_BK, batch.token_TL)
+        if due:
+            extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
+            extra |= _count_corrupt(corrupt, run.data)
+            run.monitor.write(step + 1, run.engine.measures() | extra)
+        measured = run.validation is not None and run.validation.is_due(step + 1)
+        if signal or last or measured or (step + 1) % config.save_every == 0:
+            watchdog.beat(f"the checkpoint of step {step + 1}")
+            run.saver.save(step + 1, run.engine)
+        if measured and _is_enough(run, step + 1, watchdog):
+            return
+        if signal and not last:
+            run.saver.wait()
+            raise stopped(signal, step + 1, config.steps, run.folder)
+
+
+def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
+    """Measure the checkpoint of a step; whether training ends with it. A collective."""
+    validation = run.validation
+    assert validation is not None
+    run.saver.wait()
+    with watchdog.resting(f"the measurement of step {step}"):
+        return on_rank_zero(lambda: judge(run, step, validation.of_checkpoint(step)))
+
+
+def judge(run: Run, step: int, scores: Scores) -> bool:
+    """Log scores; whether training should end. On rank 0."""
+    assert run.validation is not None
+    run.monitor.write_scores(step, scores)
+    return run.validation.is_enough(step, scores)
+
+
+def _objective(
+    run: Run, batch: Batch, step: int, alpha: float, embedded: Embedded
+) -> tuple[LossTerms, Compared]:
+    """The loss over all ranks. A collective.
+
+    Raises:
+        UserError: On every rank, if it is not finite on one of them.
+    """
+    loss = run.config.loss
+    compared = compare(embedded, batch, loss.negatives_from == "all_images")
+    terms = objective(compared, loss, alpha)
+    if not all_finite(terms.total):
+        raise UserError(
+            f"{run.folder}: the loss is not finite at step {step + 1}; lower the learning rate or "
+            "the precision's risk (bf16 rather than fp16) and start again with --resume"
+        )
+    return terms, compared
+
+
+def _next_batch(run: Run, stream: Iterator[Batch | UserError]) -> tuple[Batch, int]:
+    """This rank's next batch on its device, once every rank has its own, and the number of the
+    signal by which one of the ranks was asked to stop after it, or 0."""
+    before = time.perf_counter()
+    batch = next(stream)
+    run.monitor.waited(time.perf_counter() - before)
+    problem = str(batch) if isinstance(batch, UserError) else None
+    # One number tells whether all is well; words travel only if it is not.
+    told = largest_over_ranks(PROBLEM if problem else run.stops.asked, run.engine.device)
+    if told == PROBLEM:
+        raise_if_any(problem)
+    return cast(Batch, batch).to(run.engine.device), told
+
+
+def _count_corrupt(own: set[str], data: TrainingData) -> dict[str, float]:
+    """How many pictures of the data could not be decoded so far, over all ranks.
+
+    Raises:
+        UserError: On every rank, when they are more than MOST_CORRUPT_SHARE of the data.
+    """
+    keys = set().union(*from_every_rank(own))
+    if len(keys) > MOST_CORRUPT_SHARE * len(data.reader):
+        raise UserError(
+            f"{len(keys)} of {len(data.reader)} pictures cannot be decoded, {min(keys)} for "
+            f"example; more than {MOST_CORRUPT_SHARE:.0%} is refused, pack the shards again"
+        )
+    return {"corrupt_images": float(len(keys))}

@@ -1,0 +1,94 @@
+"""Held-out scores while training: which checkpoint is best, and whether it is worth going on.
+
+Rank 0 measures the checkpoint that was just written, with the measures of ``hnc-ds evaluate``; the
+others wait. So what is scored is what is kept, and nothing that training draws is touched.
+"""
+
+from pathlib import Path
+
+import torch
+
+from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
+from hnc_ds.config import EvaluateConfig, TrainConfig
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.evaluation.evaluate import measure
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_folder
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.training.saving import Best, read_best, write_best
+
+Scores = dict[str, float]
+"""By BENCHMARK/METRIC/GROUP."""
+
+
+class Validation:
+    """Measures the checkpoints of a run. All of it on rank 0.
+
+    Args:
+        config: With ``eval_shards``.
+        run: Its folder.
+        device: Of the measuring.
+
+    Raises:
+        UserError: No such shards.
+    """
+
+    def __init__(self, config: TrainConfig, run: Path, device: torch.device) -> None:
+        assert config.eval_shards is not None
+        self._run, self._device = run, device
+        self._reader = ShardReader(config.eval_shards)
+        self._every = config.eval_every or config.save_every
+        self._metric, self._steps, self._patience = (
+            config.eval_metric,
+            config.steps,
+            config.stop_early,
+        )
+
+    def is_due(self, step: int) -> bool:
+        """Whether the weights after a step are to be measured."""
+        return step % self._every == 0 or step == self._steps
+
+    def of_start(self, clip: Clip) -> Scores:
+        """Scores of the start model.
+
+        Raises:
+            UserError: The metric to choose by is none of them.
+        """
+        scores = self._measure(clip.eval().to(self._device), 0)
+        clip.train().to("cpu")  # as the engine takes it
+        return scores
+
+    def of_checkpoint(self, step: int) -> Scores:
+        """Scores of the checkpoint of a step; of the averaged weights where there are any."""
+        folder = checkpoint_folder(self._run, step)
+        average = folder / AVERAGE_NAME
+        clip = load_folder(average if average.is_dir() else folder)
+        return self._measure(clip.to(self._device), step)
+
+    def is_enough(self, step: int, scores: Scores) -> bool:
+        """Remember the best checkpoint, and say whether it is time to stop."""
+        before, value = read_best(self._run), scores[self._metric]
+        is_best = before is None or before.metric != self._metric or value > before.value
+        best = Best(step, self._metric, value) if before is None or is_best else before
+        write_best(self._run, best)
+        other = "best so far" if is_best else f"best {best.value:.4f} at step {best.step}"
+        print(f"eval step {step}  {self._metric} {value:.4f}  {other}", flush=True)
+        if self._patience is None or step - best.step < self._patience * self._every:
+            return False
+        if step < self._steps:
+            print(f"train: no better score in {self._patience} measurements", flush=True)
+        return True
+
+    def _measure(self, clip: Clip, step: int) -> Scores:
+        out = self._run / "results" / f"step-{step:06d}.json"
+        config = EvaluateConfig(run=self._run, shards=self._reader.folder, out=out)
+        rows = measure(clip, f"step-{step}", self._reader, self._device, config).results
+        scores = {f"{row.benchmark}/{row.metric}/{row.group}": row.value for row in rows}
+        if self._metric not in scores:
+            some = [name for name in scores if name.endswith("/all")]
+            raise UserError(
+                f"eval_metric: there is no score '{self._metric}' of these shards"
+                f"{did_you_mean(self._metric, scores)}; there are {', '.join(some)}, and the "
+                "first ones for each negative type"
+            )
+        return scores

@@ -1,0 +1,185 @@
+"""A run that ends before its last step leaves something to go on from, and goes on exactly."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.config import ModelConfig
+from hnc_ds.engine import Engine
+from hnc_ds.errors import UserError
+from hnc_ds.model.load import load_model
+from hnc_ds.train import main
+from hnc_ds.training import passes
+
+SETTINGS = {
+    "plain": [],
+    "compared with the start, LoRA, average": [
+        *"--terms contrastive 1 distill 1 preference 1 l2_to_start 0.1 --ema 0.9".split(),
+        *"--lora_rank 2 --negatives_from all_images --alpha 1 --alpha_end 3".split(),
+        *"--alpha_steps 4 --grad_checkpointing".split(),
+    ],
+    "last blocks": ["--last_blocks", "1", "--no-train_temperature"],
+}
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def to(run: Path, arguments: list[str]) -> list[str]:
+    changed = list(arguments)
+    changed[changed.index("--run") + 1] = str(run)
+    return changed
+
+
+def after_step(number: int, do: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something when a step has been computed."""
+    original, done = passes.step, []
+
+    def step(*given: Any) -> Any:
+        found = original(*given)
+        done.append(1)
+        if len(done) == number:
+            do()
+        return found
+
+    monkeypatch.setattr(passes, "step", step)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_the_resumed_run_has_the_losses_of_an_uninterrupted_one(
+    settings: list[str],
+    number: signal.Signals,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*to(whole, arguments), *settings]) == 0
+    with monkeypatch.context() as patch:
+        after_step(1, lambda: os.kill(os.getpid(), number), patch)
+        assert main([*to(cut, arguments), *settings]) == 128 + number
+    assert f"stopped by {number.name} after step 2 of 4" in capsys.readouterr().err
+    assert [path.name for path in complete_checkpoints(cut)] == ["step-000002"]
+    assert main([*to(cut, arguments), *settings, "--resume"]) == 0
+    assert losses(cut) == losses(whole)
+    for name in ("model.safetensors", "optimizer.safetensors", "averages.safetensors"):
+        last = Path("checkpoints") / "step-000004" / name
+        if (whole / last).exists():
+            found, expected = load_file(cut / last), load_file(whole / last)
+            assert all(torch.equal(found[key], expected[key]) for key in expected), name
+
+
+def test_a_checkpoint_with_low_rank_changes_is_a_plain_model(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--lora_rank", "2", "--ema", "0.9"]) == 0
+    (last,) = complete_checkpoints(tmp_path / "run")[-1:]
+    plain = set(dict(load_model(ModelConfig(), 0).towers.named_parameters()))
+    start = dict(load_model(ModelConfig(), 0).towers.named_parameters())
+    for folder in (last, last / "average"):
+        weights = load_file(folder / "model.safetensors")
+        assert set(weights) == plain
+        name = "visual.transformer.resblocks.0.attn.in_proj_weight"
+        assert not torch.equal(weights[name], start[name])
+
+
+def test_other_start_weights_are_refused_where_they_are_compared_with(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "start.safetensors"
+    state = dict(load_model(ModelConfig(), seed=3).towers.state_dict())
+    save_file(state, weights)
+    settings = ["--pretrained", str(weights), "--terms", "contrastive", "1", "distill", "1"]
+    assert main([*arguments, *settings]) == 0
+    state["logit_scale"] = state["logit_scale"] + 1
+    save_file(state, weights)
+    assert main([*arguments, *settings, "--resume", "--steps", "6"]) == 2
+    assert "its start weights are not those of before" in capsys.readouterr().err
+
+
+def test_another_scope_is_refused_when_a_run_is_resumed(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--towers", "text"]) == 0
+    assert main([*arguments, "--resume", "--steps", "6"]) == 2
+    assert "was trained with towers text, not both" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint_before(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = json.loads((tmp_path / "cpu.json").read_text())
+    with monkeypatch.context() as patch:
+        engines: list[Engine] = []
+        original = Engine.forward
+
+        def forward(engine: Engine, *inputs: Any) -> Any:
+            engines.append(engine)
+            outputs = original(engine, *inputs)
+            if len(engines) == 3:
+                return (outputs[0] * torch.nan, *outputs[1:])
+            return outputs
+
+        patch.setattr(Engine, "forward", forward)
+        assert main(arguments) == 2
+    assert "the loss is not finite at step 3" in capsys.readouterr().err
+    assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["step-000002"]
+    assert config["train_batch_size"] == 16
+    assert main([*arguments, "--resume"]) == 0
+
+
+class Overflows:
+    """DeepSpeed's engine when fp16 overflows with the smallest loss scale."""
+
+    skipped_steps = 0
+
+    def backward(self, loss: torch.Tensor, scale_wrt_gas: bool) -> None:
+        pass
+
+    def is_gradient_accumulation_boundary(self) -> bool:
+        return True
+
+    def step(self) -> None:
+        raise Exception("Current loss scale already at minimum - cannot decrease scale anymore.")
+
+
+def test_fp16_that_overflows_for_good_is_one_clear_line() -> None:
+    engine = object.__new__(Engine)
+    engine.__dict__.update(_engine=Overflows(), _pull=0.0, _decay=0.0)
+    with pytest.raises(UserError, match="fp16 overflows even with the smallest loss scale; lower"):
+        engine.backward_and_step(torch.zeros(()))
+
+
+def test_batch_statistics_over_parts_are_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((tmp_path / "cpu.json").read_text())
+    (tmp_path / "cpu.json").write_text(json.dumps(config | {"gradient_accumulation_steps": 2}))
+    assert main([*arguments, "--model", "RN50"]) == 2
+    assert "batch normalisation" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pull_on_offloaded_gradients_is_refused() -> None:
+    from hnc_ds.config import LossConfig, TrainConfig
+    from hnc_ds.training.course import refuse_inexact
+
+    loss = LossConfig(terms={"contrastive": 1.0, "l2_to_start": 1.0})
+    offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    clip: Any = SimpleNamespace(has_batch_statistics=lambda: False)
+    with pytest.raises(UserError, match="remove offload_optimizer, or use distill"):
+        refuse_inexact(TrainConfig(loss=loss), clip, offload | {"gradient_accumulation_steps": 1})

@@ -1,0 +1,123 @@
+"""Held-out scores while training: the best checkpoint is kept, and training may end early."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.config import EvaluateConfig, TrainConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.evaluate import evaluate
+from hnc_ds.train import main
+from hnc_ds.training import validation
+from hnc_ds.training.saving import read_best
+from hnc_ds.training.validation import Validation
+
+METRIC = "hnc-shards/pair_accuracy/all"
+
+
+def scores(run: Path) -> list[tuple[int, float]]:
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()
+    ]
+    return [(line["step"], line[f"eval/{METRIC}"]) for line in lines if f"eval/{METRIC}" in line]
+
+
+@pytest.fixture
+def arguments(arguments: list[str], scene_shards: Path) -> list[str]:
+    return [*arguments, "--keep_last", "1", "--eval_shards", str(scene_shards / "val")]
+
+
+def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_them(
+    arguments: list[str], scene_shards: Path, tmp_path: Path
+) -> None:
+    assert main(arguments) == 0
+    found = dict(scores(tmp_path / "run"))
+    assert list(found) == [0, 2, 4]
+    out = tmp_path / "later.json"
+    evaluate(EvaluateConfig(run=tmp_path / "run", shards=scene_shards / "val", out=out))
+    row = next(
+        row
+        for row in json.loads(out.read_text())
+        if (row["benchmark"], row["metric"], row["group"]) == tuple(METRIC.split("/"))
+    )
+    assert found[4] == row["value"]
+    best = read_best(tmp_path / "run")
+    assert best is not None
+    assert best.value == max(found.values())
+
+
+def test_measuring_does_not_change_what_is_trained(arguments: list[str], tmp_path: Path) -> None:
+    assert main([*arguments, "--eval_every", "1"]) == 0
+    place = arguments.index("--eval_shards")
+    plain = arguments[:place] + arguments[place + 2 :]
+    plain[plain.index(str(tmp_path / "run"))] = str(tmp_path / "plain")
+    assert main(plain) == 0
+
+    def losses(run: Path) -> list[float]:
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        return [line["loss"] for line in lines if "loss" in line]
+
+    assert losses(tmp_path / "run") == losses(tmp_path / "plain")
+
+
+def judged(tmp_path: Path, scene_shards: Path, values: list[float], **settings: Any) -> list[bool]:
+    config = TrainConfig(eval_shards=scene_shards / "val", eval_every=10, steps=1000, **settings)
+    judge = Validation(config, tmp_path, torch.device("cpu"))
+    return [judge.is_enough(10 * n, {METRIC: value}) for n, value in enumerate(values)]
+
+
+def test_training_ends_after_so_many_measurements_without_a_better_one(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    values = [0.5, 0.4, 0.6, 0.6, 0.55]
+    assert judged(tmp_path, scene_shards, values, stop_early=2) == [False] * 4 + [True]
+    best = read_best(tmp_path)
+    assert best is not None
+    assert (best.step, best.value) == (20, 0.6)  # the first of equals
+
+
+def test_without_a_limit_it_goes_on(scene_shards: Path, tmp_path: Path) -> None:
+    assert not any(judged(tmp_path, scene_shards, [0.5, *[0.1] * 30]))
+
+
+def test_the_best_checkpoint_outlives_later_ones(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.1, 0.9, 0.2, 0.3, 0.3])
+    monkeypatch.setattr(Validation, "_measure", lambda *_: {METRIC: next(values)})
+    assert main([*arguments, "--eval_every", "1"]) == 0
+    kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
+    assert kept == ["step-000001", "step-000004"]
+
+
+def test_an_average_is_measured_in_place_of_the_weights(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    original = validation.load_folder
+
+    def load(folder: Path) -> Any:
+        loaded.append(folder.name)
+        return original(folder)
+
+    monkeypatch.setattr(validation, "load_folder", load)
+    assert main([*arguments, "--ema", "0.5"]) == 0
+    assert loaded == ["average", "average"]
+
+
+def test_an_unknown_score_is_refused_before_there_is_a_run(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--eval_metric", "hnc-shards/pair_acuracy/all"]) == 2
+    line = capsys.readouterr().err
+    assert "did you mean 'hnc-shards/pair_accuracy/all'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_measuring_need_something_to_measure() -> None:
+    with pytest.raises(UserError, match="need --eval_shards"):
+        TrainConfig(stop_early=2)
