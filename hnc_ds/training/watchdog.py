@@ -72,6 +72,8 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def __enter__(self) -> "Watchdog":
+        for number in self._watched():  # also those that never tell anything
+            self._note(number, Sign(0, 0, "the start"))
         self._thread.start()
         return self
 
@@ -124,6 +126,9 @@ class Watchdog:
             time.sleep(EVERY_SECONDS / 10)
         return f"the connection to another rank was lost ({str(error).strip().splitlines()[0]})"
 
+    def _watched(self) -> range:
+        return range(world_size() if rank() == 0 else 1)
+
     def _watch(self) -> None:
         while not self._over.wait(min(EVERY_SECONDS, self._patience / 4)):
             try:
@@ -146,7 +151,7 @@ class Watchdog:
         if self._store is None:
             return None
         self._store.set(str(rank()), "\n".join(map(str, own)))
-        for number in range(world_size()) if rank() == 0 else (0,):
+        for number in self._watched():
             if self._store.check([str(number)]):
                 told, beats, doing = self._store.get(str(number)).decode().split("\n", 2)
                 self._note(number, Sign(int(told), int(beats), doing))

@@ -142,6 +142,15 @@ def test_one_sgd_step_under_zero_0_to_3_is_that_of_one_process(
     run_on_ranks(2, one_sgd_step_equals, scene_shards / "train", expected)
 
 
+def test_one_sgd_step_of_four_ranks_is_that_of_one_process(
+    scene_shards: Path, run_on_ranks: Callable[..., None]
+) -> None:
+    name = "every term, in parts, with activations computed again"
+    batch = batch_of(scene_shards / "train", 0)
+    expected = {name: steps_of_one_process(CASES[name], batch)}
+    run_on_ranks(4, one_sgd_step_equals, scene_shards / "train", expected)
+
+
 ADAM = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
 COSINE = {
     "type": "WarmupCosineLR",
