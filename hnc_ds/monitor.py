@@ -138,16 +138,24 @@ class Monitor:
         terms: LossTerms,
         compared: Compared,
         negative_type_BK: torch.Tensor,
-        token_TL: torch.Tensor,
+        used_T: torch.Tensor,
+        computed_T: torch.Tensor,
     ) -> None:
-        """Take in one step of this rank. No collective, and no wait for the device."""
+        """Take in one step of this rank. No collective, and no wait for the device.
+
+        Args:
+            terms: The loss.
+            compared: Its embeddings.
+            negative_type_BK: Positions in ``negative_types``.
+            used_T: Tokens of each distinct caption.
+            computed_T: The same with padding.
+        """
         self._steps_in_window += 1
         self._add("loss", terms.total.detach())
         for name, value in terms.parts.items():
             self._add(f"loss/{name}", value.detach())
-        used_T = token_TL.argmax(dim=1) + 1  # the end token has the largest number
-        self._add("tokens", torch.full_like(used_T, token_TL.shape[1]))
-        self._add("padding_share", 1 - used_T / token_TL.shape[1])
+        self._add("tokens", computed_T)
+        self._add("padding_share", 1 - used_T / computed_T)
         self._similarities = measure_similarities(compared)
         self._add_similarities(
             self._similarities, compared.slots.negative_used_BK, negative_type_BK

@@ -71,7 +71,7 @@ def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
             line["loss/image_to_text"] + line["loss/text_to_image"], rel=1e-6
         )
         assert 0 <= line["hard_negative_accuracy"] <= 1
-        assert 0 < line["padding_share"] < 1
+        assert line["padding_share"] == 0  # captions are packed
         assert line["alpha"] == 2
         assert line["temperature"] == pytest.approx(0.07, rel=0.01)
         named = {name for name in line if name.startswith("hard_negative_accuracy/")}

@@ -13,7 +13,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hnc_ds.errors import UserError
-from hnc_ds.model.text import Tokenizer, context_length, exact_text_encoder, unit_rows
+from hnc_ds.model.packed import can_pack
+from hnc_ds.model.text import (
+    Tokenizer,
+    context_length,
+    exact_text_form,
+    unit_rows,
+    used_tokens,
+)
 from hnc_ds.shards.images import INTERPOLATIONS, RESIZE_MODES, ImageSettings
 
 LARGEST_LOGIT_SCALE = 100.0
@@ -45,8 +52,8 @@ class Clip(nn.Module):
         self.config = config
         self.image_settings = _image_settings(config["preprocess_cfg"])
         context = context_length(config["model_cfg"]["text_cfg"])
-        self._encode_text, trim = exact_text_encoder(towers, tokenize, context)
-        self.tokenize = Tokenizer(tokenize, context, trim)
+        self._text_form = exact_text_form(towers, tokenize, context)
+        self.tokenize = Tokenizer(tokenize, context, self._text_form.trims)
         self.fixed_scale: float | None = None
         self.low_rank_scale: float | None = None
         """Of the changes that LoRA makes, where it is used."""
@@ -147,7 +154,14 @@ class Clip(nn.Module):
         Returns:
             [T, D], rows of unit length, float32 or wider.
         """
-        return unit_rows(self._encode_text(self.towers, token_TL))
+        return unit_rows(self._text_form.encode(self.towers, token_TL))
+
+    def computed_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
+        """Tokens that are computed for each caption, padding included, [T]."""
+        text = getattr(self.towers, "text", self.towers)
+        if self._text_form.packs and can_pack(token_TL.device, text.transformer.get_cast_dtype()):
+            return used_tokens(token_TL)
+        return torch.full_like(token_TL[:, 0], token_TL.shape[1])
 
     def logit_scale(self) -> torch.Tensor:
         """1 / tau, at most LARGEST_LOGIT_SCALE; one element."""

@@ -4,11 +4,13 @@ T distinct captions of L tokens, width of the tower W, of the embedding D.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
+
+from hnc_ds.model.packed import can_pack, pack_attention, packed_clip_text, project
 
 SPECIAL_TOKENS = 2
 
@@ -42,7 +44,7 @@ class Tokenizer:
         """Tokens without the columns that none of the captions needs, where that may be."""
         if not self._trim or not len(token_TL):
             return token_TL
-        return token_TL[:, : int(token_TL.argmax(dim=1).max()) + 1]  # the end token is the largest
+        return token_TL[:, : int(used_tokens(token_TL).max())]
 
     def is_too_long(self, caption: str) -> bool:
         """Whether the end of the caption is cut off to fit the context."""
@@ -50,6 +52,11 @@ class Tokenizer:
             longer = cast(torch.Tensor, self._tokenize([caption], self.context_length + 1))
             return bool(longer[0, -1] != longer[0].min())
         return len(self._tokenize.encode(caption)) + SPECIAL_TOKENS > self.context_length
+
+
+def used_tokens(token_TL: torch.Tensor) -> torch.Tensor:
+    """Tokens of each caption up to its end token, which has the largest number; [T]."""
+    return token_TL.argmax(dim=1) + 1
 
 
 def unit_rows(rows: torch.Tensor) -> torch.Tensor:
@@ -60,7 +67,7 @@ def _open_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, towers.encode_text(token_TL))
 
 
-def _trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+def trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
     """CLIP's text tower on its first L positions.
 
     Attention is causal and the feature is read at the end token, so what is left out behind it
@@ -75,14 +82,21 @@ def _trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
     x_TLW = tower.ln_final(x_TLW)
     end_T = token_TL.argmax(dim=1)
     x_TW = x_TLW[torch.arange(len(x_TLW), device=x_TLW.device), end_T]
-    projection = tower.text_projection
-    if projection is None:
-        return cast(torch.Tensor, x_TW)
-    return cast(torch.Tensor, projection(x_TW) if callable(projection) else x_TW @ projection)
+    return project(tower, x_TW)
 
 
-def exact_text_encoder(towers: Any, tokenize: Any, context_length: int) -> tuple[TextEncoder, bool]:
-    """How to encode text, and whether it may be trimmed, so that the result is the padded form's.
+class TextForm(NamedTuple):
+    """How captions are encoded."""
+
+    encode: TextEncoder
+    trims: bool
+    """Whether captions may be cut to the longest of a call."""
+    packs: bool
+    """Whether no padding at all is computed, where the device can do without."""
+
+
+def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm:
+    """The shortest way to encode text that gives the padded form's embeddings.
 
     Decided by a check and not by the model's name: towers without a causal mask, or that pool
     elsewhere, get the padding they were trained with.
@@ -90,17 +104,27 @@ def exact_text_encoder(towers: Any, tokenize: Any, context_length: int) -> tuple
     probes = ["a", "the red star is above the blue ring", "two dogs and a cat on an old sofa"]
     trimmed_TL = Tokenizer(tokenize, context_length, True)(probes)
     padded_TL = Tokenizer(tokenize, context_length, False)(probes)
+    forms = [TextForm(trimmed_clip_text, True, False), TextForm(_open_clip_text, True, False)]
+    if pack_attention(towers, context_length):
+        forms.insert(0, TextForm(_packed_or_trimmed, True, True))
     training = towers.training
     towers.eval()
     try:
         with torch.no_grad():
             expected = unit_rows(towers.encode_text(padded_TL))
-            for encode in (_trimmed_clip_text, _open_clip_text):
-                if _agrees(encode, towers, trimmed_TL, expected):
-                    return encode, True
+            for form in forms:
+                if _agrees(form.encode, towers, trimmed_TL, expected):
+                    return form
     finally:
         towers.train(training)
-    return _open_clip_text, False
+    return TextForm(_open_clip_text, False, False)
+
+
+def _packed_or_trimmed(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+    tower = getattr(towers, "text", towers)
+    if can_pack(token_TL.device, tower.transformer.get_cast_dtype()):
+        return packed_clip_text(towers, token_TL)
+    return trimmed_clip_text(towers, token_TL)
 
 
 def _agrees(

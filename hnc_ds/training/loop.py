@@ -22,6 +22,7 @@ from hnc_ds.distributed import (
 )
 from hnc_ds.engine import Engine, is_accelerated
 from hnc_ds.errors import LostRank, UserError
+from hnc_ds.model.text import used_tokens
 from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData, batches
@@ -84,7 +85,8 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
         seed = hash((config.seed, step, rank()))  # for models with dropout
         of = partial(_objective, run, batch, step, alpha)
         terms, compared = passes.step(run.engine, batch, of, seed)
-        run.monitor.add(terms, compared, batch.negative_type_BK, batch.token_TL)
+        tokens = used_tokens(batch.token_TL), run.engine.module.computed_tokens(batch.token_TL)
+        run.monitor.add(terms, compared, batch.negative_type_BK, *tokens)
         if due:
             extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
             extra |= _count_corrupt(corrupt, run.data)

@@ -1,20 +1,16 @@
 """The model around open_clip: exact trimming, the bounded temperature, names and files."""
 
-import json
 import math
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
-from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
-
-CAPTIONS = ["a", "The red star is above the blue ring.", "There are two dogs and a cat."]
+from hnc_ds.model.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -22,73 +18,9 @@ def tiny() -> Clip:
     return load_model(ModelConfig(), seed=0)
 
 
-def make_folder(folder: Path, text: dict[str, object], **model: object) -> Path:
-    """A small model in open_clip's local-dir layout, with random weights."""
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 16,
-        },
-        "text_cfg": {"context_length": 20, "vocab_size": CLIP_VOCABULARY, "width": 32, "heads": 2}
-        | {"layers": 2}
-        | text,
-    } | model
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {}})
-    )
-    torch.manual_seed(1)
-    towers = open_clip.create_model(f"local-dir:{folder}")
-    save_file(towers.state_dict(), folder / "model.safetensors")
-    return folder
-
-
 def test_the_tiny_model_is_small_and_takes_32_pixels(tiny: Clip) -> None:
     assert 1e6 < sum(p.numel() for p in tiny.parameters()) < 2e6
     assert tiny.image_settings.size == 32
-
-
-def test_trimmed_text_has_the_embeddings_and_gradients_of_padded_text(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "plain", {})
-    clip = load_folder(folder)
-    reference = open_clip.create_model(f"local-dir:{folder}")
-    padded_TL = open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS)
-    token_TL = clip.tokenize(CAPTIONS)
-    assert token_TL.shape[1] < padded_TL.shape[1]
-    found, expected = clip.encode_texts(token_TL), reference.encode_text(padded_TL, normalize=True)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    found[:, 0].sum().backward()
-    expected[:, 0].sum().backward()
-    ours = dict(clip.towers.named_parameters())
-    for name, parameter in reference.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(ours[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("text", "model", "trims"),
-    [
-        ({}, {"custom_text": True}, True),
-        ({"pool_type": "last", "no_causal_mask": True}, {"custom_text": True}, False),
-    ],
-)
-def test_a_text_tower_is_trimmed_only_if_that_changes_nothing(
-    text: dict[str, object], model: dict[str, object], trims: bool, tmp_path: Path
-) -> None:
-    folder = make_folder(tmp_path / "other", text, **model)
-    clip = load_folder(folder)
-    context = 20
-    assert (clip.tokenize(CAPTIONS).shape[1] < context) == trims
-    reference = open_clip.create_model(f"local-dir:{folder}").eval()
-    padded_TL = open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS)
-    with torch.no_grad():
-        expected = reference.encode_text(padded_TL, normalize=True)
-        found = clip.encode_texts(clip.tokenize(CAPTIONS))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_images_are_normalised_as_open_clip_does(tiny: Clip) -> None:
