@@ -38,11 +38,16 @@ setup(
         "msgspec>=0.19",
         "ijson>=3.3",
         "tqdm>=4.66",
+        "fsspec>=2024.6",  # shards behind URLs
+        "aiohttp>=3.9",  # by which it opens http and https
         "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
     ],
     extras_require={
         "audit": ["scikit-learn>=1.5"],
         "negclip": ["HanTa>=1.2.1,<1.3"],  # its English model lies in its package
+        "s3": ["s3fs>=2024.6"],
+        "gs": ["gcsfs>=2024.6"],
+        "hf": ["huggingface_hub>=0.24"],
         "llava": ["transformers>=4.50"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [
@@ -50,9 +55,11 @@ setup(
             "jinja2>=3.1",
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "moto[server,s3]>=5.0",
             "mypy>=1.13",
             "pytest>=8.2",
             "ruff>=0.9",
+            "s3fs>=2024.6",
             "scikit-learn>=1.5",  # also for its photographs
             "HanTa>=1.2.1,<1.3",
         ],

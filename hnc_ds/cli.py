@@ -5,6 +5,7 @@ Every stage is imported only when it is asked for, so that `hnc-ds generate` nee
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -64,7 +65,7 @@ def pack(config: Annotated[PackConfig, Flat]) -> None:
 
 def inspect(config: Annotated[InspectConfig, Flat]) -> None:
     """Show what shards or captions hold: counts per negative type, and samples."""
-    if config.shards.is_file():
+    if Path(config.shards).is_file():
         from hnc_ds.captions.contents import inspect_captions
 
         inspect_captions(config)

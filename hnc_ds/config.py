@@ -244,14 +244,15 @@ class PackConfig:
 class InspectConfig:
     """Look into a folder of shards, or a file of captions."""
 
-    shards: tyro.conf.Positional[Path]
-    """Folder that 'hnc-ds pack' wrote, or a file of captions."""
+    shards: tyro.conf.Positional[str]
+    """Folder that 'hnc-ds pack' wrote, its URL, or a file of captions."""
 
     samples: int | None = None
     """Images on the sheet, 12 when not given; of a file, groups per negative type, 10."""
 
     sheet: Path | None = None
-    """PNG of samples with their captions; SHARDS/sheet.png when not given."""
+    """PNG of samples with their captions; SHARDS/sheet.png when not given, of a URL
+    sheet.png here."""
 
     seed: int = 0
     """Which samples."""
@@ -427,8 +428,15 @@ class ScopeConfig:
 class DataConfig:
     """What is drawn from the shards, and in which order (hnc_ds/shards)."""
 
-    shards: Path | None = None
-    """Folder that 'hnc-ds pack' wrote; rendered scenes are prepared under data/ when not given."""
+    shards: str | None = None
+    """Folder that 'hnc-ds pack' wrote, or its URL (s3, gs, https, hf, ...); rendered scenes are
+    prepared under data/ when not given."""
+
+    cache: Path | None = None
+    """Where shards of a URL are kept; $HNC_DS_CACHE or ~/.cache/hnc_ds when not given."""
+
+    cache_gb: float | None = None
+    """Most gigabytes of them; $HNC_DS_CACHE_GB or 50 when not given."""
 
     hard_negatives: int = 4
     """Hard negatives drawn for each image (K)."""
@@ -519,8 +527,9 @@ class TrainConfig:
     keep_last: int = 2
     """Checkpoints that are kept."""
 
-    eval_shards: Path | None = None
-    """Held-out shards that are measured while training, the start model first."""
+    eval_shards: str | None = None
+    """Held-out shards, a folder or a URL, that are measured while training; the start model
+    first."""
 
     eval_every: int | None = None
     """Steps between measurements, each of a checkpoint; as --save-every when not given."""
@@ -574,8 +583,8 @@ class EvaluateConfig:
     run: tyro.conf.Positional[Path]
     """A run folder (its newest checkpoint) or one checkpoint folder."""
 
-    shards: Path
-    """Held-out shards of 'hnc-ds pack'."""
+    shards: str
+    """Held-out shards of 'hnc-ds pack', a folder or a URL."""
 
     out: Path
     """results.json; the score of every pair goes beside it as *.items.jsonl."""
@@ -604,8 +613,8 @@ class MineConfig:
     run: tyro.conf.Positional[Path | None] = None
     """A run folder (its newest checkpoint) or one checkpoint folder; or give --model."""
 
-    shards: Path
-    """Shards of 'hnc-ds pack'."""
+    shards: str
+    """Shards of 'hnc-ds pack', a folder or a URL."""
 
     out: Path
     """NAME.safetensors, for the flag --similar of a training."""

@@ -43,7 +43,7 @@ def updated(settings: Settings, values: dict[str, Any], where: str) -> Settings:
         raise UserError(f"{where}: {error}") from error
 
 
-PATHS = frozenset({"deepspeed_config", "run", "config", "shards", "eval_shards", "similar"})
+PATHS = frozenset({"deepspeed_config", "run", "config", "cache", "similar"})
 """Settings of a training run that are paths."""
 
 

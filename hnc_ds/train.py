@@ -44,6 +44,7 @@ from hnc_ds.distributed import (
 )
 from hnc_ds.engine import Engine, device, start_process_group
 from hnc_ds.errors import LostRank, Stopped, UserError, did_you_mean
+from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
@@ -86,14 +87,14 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
-def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig, Path, Path]:
+def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig, Path, str]:
     """Choose the run's folder and its shards. On rank 0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     shards = config.data.shards
     if shards is None:
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES}")
-        shards = prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train"
+        shards = str(prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
     if config.resume and complete_checkpoints(run):
         course.check_same_course(config, deepspeed, read_settings(run), run)
@@ -101,7 +102,7 @@ def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig
 
 
 def _train(
-    config: TrainConfig, run: Path, shards: Path, deepspeed: dict[str, Any], stops: Stops
+    config: TrainConfig, run: Path, shards: str, deepspeed: dict[str, Any], stops: Stops
 ) -> None:
     saved = together(partial(_newest, run, config.resume))
     clip, start_weights, digest = together(partial(course.begin, config, saved))
@@ -113,7 +114,7 @@ def _train(
     start = saved.step if saved else 0
     validation = together(partial(_make_validation, config, run))
     scores = on_rank_zero(partial(validation.of_start, clip)) if validation and not saved else {}
-    record = course.record(config, deepspeed, digest)
+    record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
     monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device())
@@ -132,7 +133,7 @@ def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
 
 def _start_run(run: Path, record: dict[str, Any], continued: bool) -> None:
     if continued:
-        course.check_same_start(read_settings(run), record["start_weights"], run)
+        course.check_same_content(read_settings(run), record, run)
     start_run(run, record)
 
 

@@ -73,11 +73,12 @@ def inspect_captions(config: InspectConfig) -> None:
         raise UserError(
             f"{config.shards}: --sheet and --verify look into shards; pack the captions first"
         )
-    images = tqdm(read_captions(config.shards), desc="read", unit=" images", disable=None)
+    path = Path(config.shards)
+    images = tqdm(read_captions(path), desc="read", unit=" images", disable=None)
     contents = survey(images, config.samples or SAMPLES, config.seed)
     if not contents.images:
         raise UserError(f"{config.shards}: holds no images")
-    _print([*_counts(config.shards, contents), *_samples(contents)])
+    _print([*_counts(path, contents), *_samples(contents)])
 
 
 def _print(lines: list[str]) -> None:

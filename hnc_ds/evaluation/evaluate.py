@@ -5,7 +5,6 @@
 Composes the measures; the formulas lie in hard_negatives.py, retrieval.py and statistics.py.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +125,7 @@ def _header(
 ) -> ItemsHeader:
     return ItemsHeader(
         model=name,
-        shards=Path(os.path.relpath(reader.folder, out.parent)).as_posix(),
+        shards=reader.location_from(out.parent),
         fingerprint=fingerprint(reader.index),
         images=len(embedded.samples),
         captions=len(captions),

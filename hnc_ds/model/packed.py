@@ -102,7 +102,8 @@ def packed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
     place_P = place_L.expand_as(kept_TL)[kept_TL]
     dtype = tower.transformer.get_cast_dtype()
     x_PW = tower.token_embedding(token_TL[kept_TL]).to(dtype)
-    x_PW = x_PW + tower.positional_embedding[place_P].to(dtype)
+    # An embedding and not an index: the gradient of the latter is summed in any order by threads.
+    x_PW = x_PW + F.embedding(place_P, tower.positional_embedding).to(dtype)
     x_PW = tower.transformer(x_PW[None], attn_mask=used_T)[0]
     end_T = used_T.cumsum(0) - 1
     return project(tower, tower.ln_final(x_PW[end_T])[order_T.argsort()])

@@ -18,6 +18,7 @@ from hnc_ds.evaluation.items import PairItem, fingerprint
 from hnc_ds.report.paired import SharedItems, identity
 from hnc_ds.report.runs import Measurement, Run
 from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.remote import is_url
 
 CARDS = 4
 """Pairs in a gallery."""
@@ -68,6 +69,9 @@ class Pictures:
         self.remark = ""
         header = measurement.header
         if header is None:
+            return
+        if is_url(header.shards):
+            self.remark = f"Pictures are missing: the shards are far away, at {header.shards}."
             return
         try:
             reader = ShardReader(measurement.folder / header.shards)

@@ -20,7 +20,6 @@ from hnc_ds.shards.format import (
     SampleOffsets,
     ShardSummary,
     decode_sample,
-    read_index,
     read_shard_index,
     sample_key,
 )
@@ -40,12 +39,12 @@ def inspect_shards(config: InspectConfig) -> None:
     Raises:
         UserError: Not a finished folder, damaged shards, or a sheet that cannot be written.
     """
-    if config.verify:
-        shards, samples = verify(config.shards)
-        print(f"verified: every byte of {samples} samples in {_shards(shards)} is as recorded")
     reader = ShardReader(config.shards)
-    print("\n".join(_table(config.shards, reader.index, _words(reader))))
-    sheet = config.sheet or config.shards / SHEET_NAME
+    if config.verify:
+        shards, samples = verify(reader)
+        print(f"verified: every byte of {samples} samples in {_shards(shards)} is as recorded")
+    print("\n".join(_table(reader.location, reader.index, _words(reader))))
+    sheet = config.sheet or (Path() if reader.is_far else reader.folder) / SHEET_NAME
     most = min(config.samples or SAMPLES, len(reader))
     drawn = random.Random(config.seed).sample(range(len(reader)), most)
     pictures = [(reader.image_bytes(i), reader.sample(i)) for i in sorted(drawn)]
@@ -60,7 +59,7 @@ def inspect_shards(config: InspectConfig) -> None:
     print(f"{len(pictures)} samples drawn on {sheet}")
 
 
-def verify(folder: Path) -> tuple[int, int]:
+def verify(reader: ShardReader) -> tuple[int, int]:
     """Read every shard and compare it with its index, byte by byte.
 
     Returns:
@@ -69,17 +68,16 @@ def verify(folder: Path) -> tuple[int, int]:
     Raises:
         UserError: The first difference, with shard and member.
     """
-    index = read_index(folder)
+    index = reader.index
     with tqdm(desc="verify", total=index.samples, unit=" images", disable=None) as bar:
-        for shard in index.shards:
-            _verify_shard(folder, shard)
+        for number, shard in enumerate(index.shards):
+            _verify_shard(reader.fetch(number), shard)
             bar.update(shard.samples)
     return len(index.shards), index.samples
 
 
-def _verify_shard(folder: Path, shard: ShardSummary) -> None:
-    path = folder / shard.file
-    recorded = read_shard_index(folder, shard.file)
+def _verify_shard(path: Path, shard: ShardSummary) -> None:
+    recorded = read_shard_index(path.parent, shard.file)
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -144,7 +142,7 @@ def _texts(sample: TrainingSample) -> list[tuple[str, str]]:
     return true + [(each.type, each.caption) for group in sample.groups for each in group.negatives]
 
 
-def _table(folder: Path, index: DatasetIndex, words: _Words) -> list[str]:
+def _table(folder: str, index: DatasetIndex, words: _Words) -> list[str]:
     total = sum(index.negatives.values())
     wide = max(map(len, ("true captions", *index.negatives)))
     rows = [

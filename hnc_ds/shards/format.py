@@ -112,8 +112,12 @@ def decode_sample(data: bytes, where: str) -> TrainingSample:
     return sample
 
 
-def read_index(folder: Path) -> DatasetIndex:
+def read_index(folder: Path, whole: bool = True) -> DatasetIndex:
     """Read and check a shard folder's index.json against the files beside it.
+
+    Args:
+        folder: What ``hnc-ds pack`` wrote.
+        whole: Whether its shards must all be there.
 
     Raises:
         UserError: No folder, no index, no samples, a shard that is missing or whose size is not
@@ -136,6 +140,8 @@ def read_index(folder: Path) -> DatasetIndex:
         tar = folder / shard.file
         if tar.parent != folder:
             raise UserError(f"{path}: names '{shard.file}', which is outside the folder")
+        if not whole:
+            continue
         if not tar.is_file():
             raise UserError(f"{tar}: missing, but {INDEX_NAME} lists it; pack the shards again")
         if (size := tar.stat().st_size) != shard.bytes:

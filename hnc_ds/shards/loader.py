@@ -21,6 +21,7 @@ from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, train
 from hnc_ds.shards.negatives import draw_negatives, type_weights
 from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.remote import cache_of
 from hnc_ds.shards.similar import sample_order
 
 EMPTY = -1
@@ -100,7 +101,7 @@ class TrainingData(Dataset["Batch | UserError"]):
     A UserError met while reading is returned, not raised: ranks must agree to stop.
 
     Args:
-        folder: Shards of ``hnc-ds pack``.
+        location: Shards of ``hnc-ds pack``: a folder, or the URL of one.
         data: What is drawn.
         seed: Of the order and every draw.
         batch: Rows of all ranks (N).
@@ -114,7 +115,7 @@ class TrainingData(Dataset["Batch | UserError"]):
 
     def __init__(
         self,
-        folder: Path,
+        location: Path | str,
         data: DataConfig,
         seed: int,
         batch: int,
@@ -122,13 +123,14 @@ class TrainingData(Dataset["Batch | UserError"]):
         image_settings: ImageSettings,
         tokenize: Tokenize,
     ) -> None:
-        self.reader = ShardReader(folder)
+        self.reader = ShardReader(location, cache_of(data.cache, data.cache_gb))
         self.negative_types = tuple(sorted(self.reader.index.negatives))
         self._type_numbers = {name: number for number, name in enumerate(self.negative_types)}
-        self._type_weights = type_weights(data, self.negative_types, folder)
+        self._type_weights = type_weights(data, self.negative_types, location)
         self._order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self._image_settings, self._tokenize = image_settings, tokenize
+        self._ahead: list[int] = []
 
     def __getitem__(self, step: int) -> "Batch | UserError":
         try:
@@ -143,12 +145,18 @@ class TrainingData(Dataset["Batch | UserError"]):
             UserError: Damaged shards, or too many corrupt pictures in a row.
         """
         first = step * self._batch + self._rows.start
+        self._fetch_ahead(first)
         corrupt: list[str] = []
         draws = [
             self._draw(first + row, visit, corrupt)
             for row, visit in enumerate(self._order.visits(first, len(self._rows)))
         ]
         return self._collate(draws, tuple(corrupt))
+
+    def _fetch_ahead(self, position: int) -> None:
+        if self.reader.is_far and (ahead := self._order.shards_ahead(position)) != self._ahead:
+            self._ahead = ahead
+            self.reader.fetch_ahead(ahead)
 
     def _draw(self, position: int, visit: Visit, corrupt: list[str]) -> Draw:
         """What is trained on at a position of the stream."""

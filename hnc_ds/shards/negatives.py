@@ -61,7 +61,7 @@ def _draw_type(types: list[str], weights: dict[str, float], rng: random.Random) 
     return rng.choices(types, [weights[name] for name in types])[0]
 
 
-def type_weights(data: DataConfig, present: Sequence[str], folder: Path) -> dict[str, float]:
+def type_weights(data: DataConfig, present: Sequence[str], folder: Path | str) -> dict[str, float]:
     """How often each negative type is drawn, of those that a folder of shards holds.
 
     Raises:

@@ -72,6 +72,18 @@ class SampleOrder:
         epoch, place = divmod(position, self.samples)
         return self._block_samples(epoch, self._find_block(epoch, place)[0])
 
+    def shards_ahead(self, position: int) -> list[int]:
+        """The shards that are read from a position on: those of its block, and of the next."""
+        epoch, place = divmod(position, self.samples)
+        block, _ = self._find_block(epoch, place)
+        is_last = (block + 1) * self._block >= len(self.shard_sizes)
+        following = (epoch + 1, 0) if is_last else (epoch, block + 1)
+        both = [self._block_shards(epoch, block), self._block_shards(*following)]
+        return [int(shard) for shard in np.concatenate(both)]
+
+    def _block_shards(self, epoch: int, block: int) -> NDArray[np.int64]:
+        return self._epoch_shards(epoch)[0][block * self._block : (block + 1) * self._block]
+
     def _find_block(self, epoch: int, place: int) -> tuple[int, int]:
         """(block, offset in it) of a place in an epoch."""
         _, ends = self._epoch_shards(epoch)
@@ -98,7 +110,7 @@ class SampleOrder:
         return shards, np.cumsum(np.add.reduceat(self.shard_sizes[shards], starts))
 
     def _shuffle_samples(self, epoch: int, block: int) -> NDArray[np.int64]:
-        shards = self._epoch_shards(epoch)[0][block * self._block : (block + 1) * self._block]
+        shards = self._block_shards(epoch, block)
         samples = np.concatenate(
             [self._firsts[shard] + np.arange(self.shard_sizes[shard]) for shard in shards]
         )
@@ -138,6 +150,10 @@ class PairedOrder:
     def neighbours(self, position: int) -> NDArray[np.int64]:
         """The samples mixed with the pair at a position, as ``SampleOrder.neighbours``."""
         return self._order.neighbours(position // 2)
+
+    def shards_ahead(self, position: int) -> list[int]:
+        """As ``SampleOrder.shards_ahead``, of the samples that come by themselves."""
+        return self._order.shards_ahead(position // 2)
 
     def _partner(self, place: int, visit: Visit) -> Visit:
         near = self._nearest[visit.sample]

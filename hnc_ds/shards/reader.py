@@ -1,4 +1,4 @@
-"""Random access to the samples of a shard folder, by the byte offsets of its index.
+"""Random access to the samples of a shard folder, here or far away, by the offsets of its index.
 
 A sample costs two positioned reads, wherever it lies, so a resumed run replays nothing. Few tars
 are open at a time; the file knows nothing of order, decoding or tensors.
@@ -7,6 +7,7 @@ are open at a time; the file knows nothing of order, decoding or tensors.
 import os
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from hnc_ds.errors import UserError
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.format import (
     SampleOffsets,
+    ShardSummary,
     decode_sample,
     read_index,
     read_shard_index,
 )
+from hnc_ds.shards.remote import Cache, RemoteFolder, cache_of, is_url
 
 
 class ShardReader:
@@ -26,16 +29,23 @@ class ShardReader:
     Picklable: files are opened on first use, in the process that reads.
 
     Args:
-        folder: What ``hnc-ds pack`` wrote.
+        location: What ``hnc-ds pack`` wrote: a folder, or the URL of one.
+        cache: Of shards behind a URL; that of the environment when not given.
         max_open: Tars and offset tables kept open at a time.
 
     Raises:
-        UserError: As ``read_index``.
+        UserError: As ``read_index``; no way to the URL.
     """
 
-    def __init__(self, folder: Path, max_open: int = 32) -> None:
-        self.folder = folder
-        self.index = read_index(folder)
+    def __init__(
+        self, location: Path | str, cache: Cache | None = None, max_open: int = 32
+    ) -> None:
+        self._remote: RemoteFolder | None = None
+        if isinstance(location, str) and is_url(location):
+            self._remote = RemoteFolder(location, cache or cache_of(None, None))
+        self.folder = self._remote.folder if self._remote else Path(location)
+        self.location = self._remote.url if self._remote else str(self.folder)
+        self.index = read_index(self.folder, whole=self._remote is None)
         self.shard_sizes = [shard.samples for shard in self.index.shards]
         self._ends = list(accumulate(self.shard_sizes))
         self._max_open = max_open
@@ -62,7 +72,29 @@ class ShardReader:
     def where(self, sample: int) -> str:
         """``FOLDER/SHARD:KEY``, for messages."""
         shard = bisect_right(self._ends, sample)
-        return f"{self.folder / self.index.shards[shard].file}:{self.key(sample)}"
+        return f"{self.location}/{self.index.shards[shard].file}:{self.key(sample)}"
+
+    def location_from(self, folder: Path) -> str:
+        """Where the shards are, seen from a folder, in POSIX form; or their URL."""
+        if self._remote is not None:
+            return self.location
+        return Path(os.path.relpath(self.folder, folder)).as_posix()
+
+    def fetch(self, shard: int) -> Path:
+        """The tar of a shard, on this machine by now."""
+        if self._remote is not None:
+            self._remote.fetch(self.index.shards[shard])
+        return self.folder / self.index.shards[shard].file
+
+    @property
+    def is_far(self) -> bool:
+        """Whether shards have to be fetched."""
+        return self._remote is not None
+
+    def fetch_ahead(self, shards: Sequence[int]) -> None:
+        """Tell which shards will be read next, so that far ones are on their way by then."""
+        if self._remote is not None:
+            self._remote.fetch_ahead([self.index.shards[shard] for shard in shards])
 
     def close(self) -> None:
         """Close what is open; reading opens it again."""
@@ -81,6 +113,7 @@ class ShardReader:
             self._open.move_to_end(shard)
             return self._open[shard]
         summary = self.index.shards[shard]
+        self.fetch(shard)
         shard_index = read_shard_index(self.folder, summary.file)
         if shard_index.summary != summary:
             raise UserError(
@@ -89,9 +122,17 @@ class ShardReader:
             )
         if len(self._open) >= self._max_open:
             os.close(self._open.popitem(last=False)[1][0])
-        file = os.open(self.folder / summary.file, os.O_RDONLY)
-        self._open[shard] = (file, shard_index.samples)
+        self._open[shard] = (self._open_tar(summary), shard_index.samples)
         return self._open[shard]
+
+    def _open_tar(self, shard: ShardSummary) -> int:
+        while True:
+            try:
+                return os.open(self.folder / shard.file, os.O_RDONLY)
+            except FileNotFoundError:
+                if self._remote is None:
+                    raise
+                self._remote.fetch(shard)  # another process made room in between
 
     def _read(self, file: int, offset: int, size: int, sample: int) -> bytes:
         data = os.pread(file, size, offset)

@@ -6,6 +6,7 @@ B rows of this rank, N of all, T distinct captions, K hard-negative slots, D wid
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from hnc_ds.distributed import gather_constants, gather_rows, rank
 from hnc_ds.objective.rows import Rows, Slots, repeat, vary
@@ -56,18 +57,24 @@ def compare(embedded: Embedded, batch: Batch, all_negatives: bool) -> Compared:
 
 
 def _rows(image_BD: torch.Tensor, text_TD: torch.Tensor, batch: Batch, all_negatives: bool) -> Rows:
-    text_BD = text_TD[batch.positive_B]
-    negative_BKD = text_TD[batch.negative_BK.clamp(min=0)]
+    text_BD = _rows_of(text_TD, batch.positive_B)
+    negative_BKD = _rows_of(text_TD, batch.negative_BK)
     image_ND, text_ND = _gather_pairs(image_BD, text_BD)
     return Rows(
         image_BD,
         text_BD,
         negative_BKD,
-        text_TD[batch.unrelated_BM.clamp(min=0)],
+        _rows_of(text_TD, batch.unrelated_BM),
         image_ND,
         text_ND,
         _gather(negative_BKD.flatten(0, 1)) if all_negatives else text_TD[:0],
     )
+
+
+def _rows_of(text_TD: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Captions by number, of an empty slot the first. As an embedding, whose gradient is summed in
+    one order; that of an index is not, with several threads on a CPU."""
+    return F.embedding(rows.clamp(min=0), text_TD)
 
 
 def _gather_pairs(image_BD: torch.Tensor, text_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -22,6 +22,9 @@ from hnc_ds.model.load import load_folder, load_model
 from hnc_ds.model.scope import choose_scope
 from hnc_ds.settings_file import to_json
 
+MAY_MOVE = frozenset(("shards", "cache", "cache_gb", "workers"))
+"""Settings of the data that change nothing drawn; what the shards hold is compared by itself."""
+
 
 class Beginning(NamedTuple):
     """The model as training takes it up."""
@@ -98,26 +101,48 @@ def weights_digest(clip: Clip) -> str:
     return digest.hexdigest()
 
 
-def record(config: TrainConfig, deepspeed: dict[str, Any], digest: str | None) -> dict[str, Any]:
-    """What a run's config.json holds."""
+def record(
+    config: TrainConfig, deepspeed: dict[str, Any], start: str | None, shards: str
+) -> dict[str, Any]:
+    """What a run's config.json holds.
+
+    Args:
+        config: As the run was started.
+        deepspeed: As resolved.
+        start: Of ``weights_digest``.
+        shards: Of what the shards hold.
+    """
     return {
         "settings": to_json(config),
         "deepspeed": deepspeed,
         "ranks": world_size(),
         "versions": {name: version(name) for name in ("torch", "deepspeed", "open_clip_torch")},
         "commit": _commit(),
-        "start_weights": digest,
+        "start_weights": start,
+        "shards": shards,
     }
 
 
-def check_same_start(before: Mapping[str, Any], digest: str | None, run: Path) -> None:
-    """Refuse to compare with other start weights than those of the steps done.
+def check_same_content(before: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> None:
+    """Refuse to go on with other shards or start weights than those of the steps done.
+
+    Args:
+        before: Of ``record`` when the run was last started.
+        now: Of ``record``.
+        run: Its folder.
 
     Raises:
         UserError: They have changed since.
     """
-    then = before.get("start_weights")
-    if then and digest and then != digest:
+
+    def changed(name: str) -> bool:
+        return bool(before.get(name) and now[name] and before[name] != now[name])
+
+    if changed("shards"):
+        raise UserError(
+            f"{run}: was trained on other shards; give those, wherever they lie now, to --shards"
+        )
+    if changed("start_weights"):
         raise UserError(
             f"{run}: its start weights are not those of before, and the objective or LoRA needs "
             "them; put the file back that the run began with"
@@ -139,7 +164,7 @@ def check_same_course(
     pairs = [
         ("seed", now["seed"], then["seed"]),
         ("model", now["model"], then["model"]),
-        *((key, now["data"][key], drawn[key]) for key in now["data"] if key != "workers"),
+        *((key, now["data"][key], drawn[key]) for key in now["data"] if key not in MAY_MOVE),
         *((key, now["scope"][key], scope[key]) for key in now["scope"]),
         (
             "train_batch_size",

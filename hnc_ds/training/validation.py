@@ -81,7 +81,7 @@ class Validation:
 
     def _measure(self, clip: Clip, step: int) -> Scores:
         out = self._run / "results" / f"step-{step:06d}.json"
-        config = EvaluateConfig(run=self._run, shards=self._reader.folder, out=out)
+        config = EvaluateConfig(run=self._run, shards=self._reader.location, out=out)
         rows = measure(clip, f"step-{step}", self._reader, self._device, config).results
         scores = {f"{row.benchmark}/{row.metric}/{row.group}": row.value for row in rows}
         if self._metric not in scores:

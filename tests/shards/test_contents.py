@@ -11,6 +11,7 @@ from hnc_ds.config import InspectConfig
 from hnc_ds.errors import UserError
 from hnc_ds.shards.contents import inspect_shards, verify
 from hnc_ds.shards.pack import pack
+from hnc_ds.shards.reader import ShardReader
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_sheet_that_cannot_be_written_is_one_line(packed, tmp_path):
 
 
 def test_a_whole_folder_is_verified(packed):
-    assert verify(packed) == (2, 6)
+    assert verify(ShardReader(packed)) == (2, 6)
 
 
 def test_one_flipped_bit_is_found(packed):
@@ -89,14 +90,14 @@ def test_one_flipped_bit_is_found(packed):
     data[700] ^= 1
     tar.write_bytes(data)
     with pytest.raises(UserError, match=r"shard-000001\.tar: its bytes are not those recorded"):
-        verify(packed)
+        verify(ShardReader(packed))
 
 
 def test_a_truncated_tar_is_found(packed):
     tar = packed / "shard-000000.tar"
     os.truncate(tar, tar.stat().st_size // 2)
     with pytest.raises(UserError, match=r"shard-000000\.tar: \d+ bytes, but index\.json says"):
-        verify(packed)
+        verify(ShardReader(packed))
 
 
 @pytest.mark.parametrize("size", [100, 700, 1024, 1536])
@@ -105,7 +106,7 @@ def test_a_tar_that_was_recorded_truncated_is_found(packed, size):
     os.truncate(tar, size)
     record_anew(tar)
     with pytest.raises(UserError, match=r"shard-000000\.tar: (not a whole tar|\d members for 4)"):
-        verify(packed)
+        verify(ShardReader(packed))
 
 
 def test_members_elsewhere_than_the_index_says_are_found(packed):
@@ -114,7 +115,7 @@ def test_members_elsewhere_than_the_index_says_are_found(packed):
     recorded["samples"][2][1] += 512
     path.write_text(json.dumps(recorded))
     with pytest.raises(UserError, match=r"shard-000000\.tar: c\.jpg is not where the index says"):
-        verify(packed)
+        verify(ShardReader(packed))
 
 
 def test_captions_of_another_image_are_found(packed):
@@ -122,7 +123,7 @@ def test_captions_of_another_image_are_found(packed):
     tar.write_bytes(tar.read_bytes().replace(b'"image_id":"e"', b'"image_id":"x"'))
     record_anew(tar)
     with pytest.raises(UserError, match=r"shard-000001\.tar:e\.json: is of image x"):
-        verify(packed)
+        verify(ShardReader(packed))
 
 
 def test_verifying_is_part_of_inspect_when_asked_for(packed, capsys):

@@ -1,0 +1,299 @@
+"""Shards far away: a folder behind any URL that fsspec opens, mirrored shard by shard.
+
+A shard is fetched whole into a folder on this machine, checked against its index, and read there as
+any other. Processes that need the same one wait for the first; the folder stays below a size, the
+shards read longest ago going first. What is open stays readable after it went.
+
+Nothing of fsspec lives longer than a call, so that a folder can be handed to worker processes.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from hnc_ds.errors import UserError
+from hnc_ds.shards.format import INDEX_NAME, ShardSummary, shard_index_path
+from hnc_ds.whole_files import TEMPORARY_SUFFIX, write_whole
+
+T = TypeVar("T")
+
+TRIES = 6
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds between tries: doubled each time, and half of it by chance, so that ranks do not come
+back together."""
+
+CACHE_GB = 50.0
+
+AT_ONCE = 4
+"""Shards that are fetched ahead at a time."""
+
+TRANSPORTS = frozenset(
+    (
+        "aiobotocore",
+        "aiohttp",
+        "botocore",
+        "gcsfs",
+        "google",
+        "httpx",
+        "huggingface_hub",
+        "requests",
+    )
+)
+"""Libraries under fsspec that raise errors of types of their own."""
+
+GIVEN_UP = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""What another try would not change."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
+"""Which extra of hnc-ds brings what a protocol needs."""
+
+
+class Cache(NamedTuple):
+    """Where shards are kept on this machine, and how much of them."""
+
+    folder: Path
+    most_bytes: int
+
+
+def cache_of(folder: Path | None, gigabytes: float | None) -> Cache:
+    """The cache by its settings, or by $HNC_DS_CACHE and $HNC_DS_CACHE_GB."""
+    if folder is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(os.environ.get("HNC_DS_CACHE") or Path(home) / "hnc_ds")
+    if gigabytes is None:
+        gigabytes = float(os.environ.get("HNC_DS_CACHE_GB") or CACHE_GB)
+    return Cache(folder, int(gigabytes * 1e9))
+
+
+def is_url(location: object) -> bool:
+    """Whether shards are named by a URL and not by a path."""
+    return isinstance(location, str) and "://" in location
+
+
+def check_url(url: str) -> str:
+    """A URL as it is used: without a slash at the end.
+
+    Raises:
+        UserError: It holds a password, which would end up in logs, or a query.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        place = parts.netloc.rpartition("@")[2]
+        raise UserError(
+            f"{parts.scheme}://{place}{parts.path}: give no user or password in a URL; "
+            "the protocol's own configuration and environment variables hold them"
+        )
+    if parts.query or parts.fragment:
+        raise UserError(f"{url}: a URL of a folder has no '?' or '#'; files are named below it")
+    return url.rstrip("/")
+
+
+class RemoteFolder:
+    """A folder of shards behind a URL, and its mirror on this machine.
+
+    Args:
+        url: Of the folder.
+        cache: Where its mirror lies.
+        wait: Called with the seconds between two tries.
+
+    Raises:
+        UserError: No index there, no way to it, or no room for it here.
+    """
+
+    def __init__(
+        self, url: str, cache: Cache, wait: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.url, self._cache, self._wait = check_url(url), cache, wait
+        index = self._try(INDEX_NAME, _read)
+        # Another version of the shards has another index, and so a mirror of its own.
+        names = (hashlib.sha256(part).hexdigest()[:16] for part in (self.url.encode(), index))
+        self.folder = cache.folder / "-".join(names)
+        with _local(cache.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _alone(self.folder / ".lock"):
+                write_whole(self.folder / INDEX_NAME, index)
+        self._ahead: dict[int, ThreadPoolExecutor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ahead": {}}  # threads stay behind
+
+    def fetch(self, shard: ShardSummary) -> None:
+        """See to it that a shard and its offsets lie in ``folder``.
+
+        Raises:
+            UserError: It cannot be had, is not what the index says, or there is no room for it.
+        """
+        tar = self.folder / shard.file
+        offsets = shard_index_path(tar)
+        with _local(self._cache.folder), _alone(tar.with_suffix(".lock")):
+            if not offsets.is_file():
+                write_whole(offsets, self._try(offsets.name, _read))
+            if not _is_there(tar, shard):
+                self._make_room(shard)
+                self._try(shard.file, partial(_download, tar, shard))
+            os.utime(tar)  # the last to be removed
+
+    def fetch_ahead(self, shards: Sequence[ShardSummary]) -> None:
+        """Begin to fetch shards in their order, as many as half of the cache holds."""
+        if os.getpid() not in self._ahead:  # threads do not survive a fork
+            self._ahead = {os.getpid(): ThreadPoolExecutor(AT_ONCE, "shards")}
+        left = self._cache.most_bytes // 2
+        for shard in shards:
+            left -= shard.bytes
+            if left >= 0:
+                self._ahead[os.getpid()].submit(self._fetch_quietly, shard)
+
+    def _fetch_quietly(self, shard: ShardSummary) -> None:
+        with suppress(UserError):  # whoever needs the shard meets it again, and tells
+            self.fetch(shard)
+
+    def _make_room(self, shard: ShardSummary) -> None:
+        """Remove the shards read longest ago until another fits."""
+        if shard.bytes > self._cache.most_bytes:
+            raise UserError(
+                f"{self.url}/{shard.file}: has {shard.bytes:,} bytes, more than the cache may hold "
+                f"({self._cache.most_bytes:,}); give it more with --cache_gb"
+            )
+        with _alone(self._cache.folder / ".lock"):
+            for left in self.folder.glob(f"{shard.file}.*{TEMPORARY_SUFFIX}"):
+                left.unlink()  # of a process that was killed
+            kept = sorted(_files(self._cache.folder, "*/*.tar"))
+            coming = _files(self._cache.folder, f"*/*.tar.*{TEMPORARY_SUFFIX}")
+            filled = sum(size for _, size, _ in (*kept, *coming))
+            over = filled + shard.bytes - self._cache.most_bytes
+            for _, size, tar in kept:
+                if over <= 0:
+                    return
+                tar.unlink(missing_ok=True)
+                over -= size
+
+    def _try(self, name: str, do: Callable[[Any, str], T]) -> T:
+        """Do something with a file of the folder, several times if need be."""
+        url, wait = f"{self.url}/{name}", FIRST_WAIT
+        for number in range(TRIES):
+            try:
+                return do(*_open_filesystem(url))
+            except Exception as error:  # libraries under fsspec have types of their own
+                if not _is_transports(error):
+                    raise
+                if number == TRIES - 1 or _is_final(error):
+                    raise UserError(_told(url, error, number + 1)) from error
+            self._wait(wait * random.uniform(0.5, 1))
+            wait = min(2 * wait, LONGEST_WAIT)
+        raise AssertionError
+
+
+def _open_filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it."""
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        import aiohttp
+
+        # A shard may take long; that nothing comes for a minute is the error.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        options["client_kwargs"] = {"timeout": timeout}
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = EXTRAS.get(urlsplit(url).scheme)
+        brings = f"pip install 'hnc-ds[{extra}]'" if extra else "install what it names"
+        raise UserError(f"{url}: needs a package that is missing ({error}); {brings}") from error
+    except ValueError as error:
+        raise UserError(f"{url}: not a URL that fsspec opens ({error})") from error
+    return filesystem, path
+
+
+def _read(filesystem: Any, path: str) -> bytes:
+    return bytes(filesystem.cat_file(path))
+
+
+def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> None:
+    """Fetch a shard whole or not at all.
+
+    Raises:
+        OSError: Its bytes are not those of the index.
+    """
+    temporary = tar.with_name(f"{tar.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        filesystem.get_file(path, str(temporary))
+        if (size := temporary.stat().st_size) != shard.bytes:
+            raise OSError(f"{size:,} bytes came, the index says {shard.bytes:,}")
+        with temporary.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            os.fsync(file.fileno())
+        if digest.hexdigest() != shard.sha256:
+            raise OSError("its bytes are not those that the index has the sha256 of")
+        temporary.replace(tar)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_there(tar: Path, shard: ShardSummary) -> bool:
+    return tar.is_file() and tar.stat().st_size == shard.bytes
+
+
+def _files(cache: Path, pattern: str) -> Iterator[tuple[int, int, Path]]:
+    """(time of the last use, bytes, path) of files in the cache."""
+    for path in cache.glob(pattern):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            yield status.st_mtime_ns, status.st_size, path
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process and thread at a time; a lock goes with the process that held it."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _local(cache: Path) -> Iterator[None]:
+    """Tell what is wrong with the cache as such."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the cache of shards cannot be written ({error.strerror or error}); "
+            "make room, or name another folder with --cache"
+        ) from error
+
+
+def _is_transports(error: Exception) -> bool:
+    """Whether an error came from the way to the shards, and not from this machine or this code."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return False
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, (OSError, EOFError, TimeoutError)) or library in TRANSPORTS
+
+
+def _is_final(error: Exception) -> bool:
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    return refused or isinstance(error, GIVEN_UP) or "Credentials" in type(error).__name__
+
+
+def _told(url: str, error: Exception, tries: int) -> str:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, FileNotFoundError):
+        return f"{url}: not found; check the URL of the folder that 'hnc-ds pack' wrote"
+    if _is_final(error):
+        return f"{url}: cannot be opened ({reason[0]}); check the URL and the credentials"
+    return f"{url}: could not be fetched in {tries} tries ({reason[0]}); is the network there?"
