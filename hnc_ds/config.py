@@ -580,6 +580,9 @@ class EvaluateConfig:
     out: Path
     """results.json; the score of every pair goes beside it as *.items.jsonl."""
 
+    benchmarks: tuple[str, ...] = ()
+    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+
     name: str | None = None
     """What to call the model in the results; the run's folder name when not given."""
 
