@@ -26,7 +26,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.model.low_rank import is_change, merged
-from hnc_ds.whole_files import flush_folder, write_whole
+from hnc_ds.whole_files import whole_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"
 ADAPTERS_NAME = "adapters.safetensors"
@@ -170,22 +170,14 @@ def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None
         UserError: The disk is full or cannot be written; earlier checkpoints are as they were.
     """
     final = checkpoint_folder(run, step)
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        _write_files(partial, made)
-        paths = sorted(path for path in partial.rglob("*") if path.is_file())
-        sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in paths}
-        state = {"step": step, "scalars": made.scalars, "files": sizes}
-        write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
-        flush_folder(partial)
-        if final.exists():  # a damaged one; complete ones are never written twice
-            shutil.rmtree(final)
-        partial.rename(final)
-        flush_folder(final.parent)
+        with whole_folder(final) as partial:  # complete ones are never written twice
+            write_files(partial, made)
+            paths = sorted(path for path in partial.rglob("*") if path.is_file())
+            sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in paths}
+            state = {"step": step, "scalars": made.scalars, "files": sizes}
+            write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         kept = complete_checkpoints(run)
         raise UserError(
             f"{final}: cannot be written ({error}); make room and start again with --resume, "
@@ -257,7 +249,8 @@ def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[s
     return state
 
 
-def _write_files(folder: Path, made: Contents) -> None:
+def write_files(folder: Path, made: Contents) -> None:
+    """Write tensors, and open_clip's configuration beside each file of weights, to the disk."""
     configuration = json.dumps(made.config, indent=2).encode()
     for name, tensors in made.files.items():
         path = folder / name

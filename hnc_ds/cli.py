@@ -15,6 +15,7 @@ from hnc_ds.config import (
     EvaluateConfig,
     GenerateConfig,
     InspectConfig,
+    InterpolateConfig,
     MineConfig,
     PackConfig,
     ReportConfig,
@@ -97,6 +98,13 @@ def evaluate(config: Annotated[EvaluateConfig, Flat]) -> None:
     evaluate(config)
 
 
+def interpolate(config: Annotated[InterpolateConfig, Flat]) -> None:
+    """Mix the weights of two models, and measure what each mixture keeps and gains (WiSE-FT)."""
+    from hnc_ds.evaluation.interpolate import interpolate
+
+    interpolate(config)
+
+
 def report(config: Annotated[ReportConfig, Flat]) -> None:
     """Compare runs in one HTML page."""
     from hnc_ds.report.page import report
@@ -121,6 +129,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "mine": mine,
     "train": train,
     "evaluate": evaluate,
+    "interpolate": interpolate,
     "report": report,
     "demo": demo,
 }

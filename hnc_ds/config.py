@@ -589,6 +589,9 @@ class EvaluateConfig:
     out: Path
     """results.json; the score of every pair goes beside it as *.items.jsonl."""
 
+    benchmarks: tuple[str, ...] = ()
+    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+
     name: str | None = None
     """What to call the model in the results; the run's folder name when not given."""
 
@@ -604,6 +607,70 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _at_least(1, batch=self.batch)
         _at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig:
+    """Mix the weights of two models and measure the mixtures (hnc_ds/evaluation/interpolate.py)."""
+
+    start: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="START")]]
+    """The model of weight 0: a run (its newest checkpoint), a checkpoint folder, an open_clip model
+    with its tag or file of weights (ViT-B-32:openai), hf-hub:... or local-dir:...; or the word
+    start, for what the run FINAL began with."""
+
+    final: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FINAL")]]
+    """The model of weight 1, named in the same ways: usually a run."""
+
+    sweep: str = "0:1:0.1"
+    """Mixing weights to measure: FIRST:LAST:STEP with both ends, or a list such as 0,0.25,0.5."""
+
+    benchmarks: tuple[str, ...] = ()
+    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+
+    shards: str | None = None
+    """Held-out shards of 'hnc-ds pack'; needed to measure."""
+
+    out: Path | None = None
+    """Folder for the results, alpha-0.3.json for the weight 0.3; needed to measure. Points that are
+    there already are not measured again."""
+
+    metric: str | None = None
+    """BENCHMARK/METRIC/GROUP of the score by which the best weight is named, such as
+    retrieval/text_to_image_R@1/all; the accuracy over all pairs when not given."""
+
+    save: str | None = None
+    """A mixing weight to keep as a checkpoint folder; with --save-to."""
+
+    save_to: Path | None = None
+    """Folder for the mixed model, which 'hnc-ds evaluate' and open_clip open."""
+
+    overwrite: bool = False
+    """Replace mixed weights that lie in --save-to."""
+
+    name: str | None = None
+    """What to call the models in the results, before the @ and the weight; FINAL's name when not
+    given."""
+
+    batch: int = 256
+    """Images or captions encoded at once. Scores depend on it by rounding only."""
+
+    workers: int = field(default_factory=_cores)
+    """Processes that read and decode."""
+
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, batch=self.batch)
+        _at_least(0, workers=self.workers)
+        if (self.shards is None) != (self.out is None):
+            raise UserError("interpolate: to measure, give --shards and --out")
+        if (self.save is None) != (self.save_to is None):
+            raise UserError("interpolate: to keep a mixed model, give --save and --save-to")
+        if self.shards is None and self.save is None:
+            raise UserError(
+                "interpolate: nothing to do; give --shards and --out, or --save and --save-to"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

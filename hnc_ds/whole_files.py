@@ -1,9 +1,10 @@
-"""Files that others see whole or not at all, even after a kill or a power cut.
+"""Files and folders that others see whole or not at all, even after a kill or a power cut.
 
 Written under a temporary name in the same folder, flushed to the disk, then renamed.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,29 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends without an exception.
+
+    What has that name then is replaced. Files in the folder are to be flushed by the block.
+
+    Raises:
+        OSError: The disk is full, or the folder above cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        flush_folder(partial)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+        flush_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(path: Path, *pieces: bytes) -> None:

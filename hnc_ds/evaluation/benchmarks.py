@@ -1,10 +1,13 @@
 """The table of benchmarks: what each is called in a report, and what guessing would score.
 
-Add a benchmark: write its measure in a file of its own, add its line here, and call it from
+Add a benchmark: write its measure in a file of its own, add its line here and one to MEASURES of
 evaluate.py. No torch here, so that reports read the table without it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from hnc_ds.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +46,25 @@ BENCHMARKS = {
         chance=None,
     ),
 }
+
+HEADLINES = (
+    ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
+    ("image to text, R@1", (RETRIEVAL, "image_to_text_R@1", "all")),
+    ("text to image, R@1", (RETRIEVAL, "text_to_image_R@1", "all")),
+)
+"""The few numbers that are shown first: a title, and benchmark, metric and group of the row."""
+
+
+def chosen_benchmarks(names: Sequence[str]) -> tuple[str, ...]:
+    """The named benchmarks in the order of the table; all of them when none is named.
+
+    Raises:
+        UserError: No benchmark is called so.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(
+                f"benchmarks: there is no '{name}'{did_you_mean(name, BENCHMARKS)}; "
+                f"there are {', '.join(BENCHMARKS)}"
+            )
+    return tuple(name for name in BENCHMARKS if not names or name in names)

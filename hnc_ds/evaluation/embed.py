@@ -4,7 +4,7 @@ Images come from shards, decoded by worker processes and viewed as the model vie
 evaluation (no cropping at random). N readable images, T captions, width D.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,21 @@ class EmbeddedImages:
     unreadable: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedSet:
+    """The readable images and the captions of a set: what its scores are computed from."""
+
+    images: list[tuple[int, str]]
+    """Index in the shards and key of each image."""
+    image_ND: torch.Tensor
+    captions: list[str]
+    text_TD: torch.Tensor
+
+
+PictureBatch = tuple[list[int], list[int], torch.Tensor | None]
+"""Indices of readable and of unreadable pictures, and the readable ones, uint8 [B, 3, R, R]."""
+
+
 class _Pictures(Dataset[tuple[int, torch.Tensor | None]]):
     """Index -> (index, uint8 [3, R, R], or None for a picture that cannot be decoded)."""
 
@@ -49,36 +64,47 @@ class _Pictures(Dataset[tuple[int, torch.Tensor | None]]):
         return sample, evaluation_view(image_3HW, self._settings)
 
 
-def _collate(
-    batch: list[tuple[int, torch.Tensor | None]],
-) -> tuple[list[int], list[int], torch.Tensor | None]:
-    """Indices of readable and of unreadable pictures, and the readable ones [B, 3, R, R]."""
+def _collate(batch: list[tuple[int, torch.Tensor | None]]) -> PictureBatch:
     readable = [(sample, image) for sample, image in batch if image is not None]
     unreadable = [sample for sample, image in batch if image is None]
     images = torch.stack([image for _, image in readable]) if readable else None
     return [sample for sample, _ in readable], unreadable, images
 
 
-@torch.inference_mode()
-def embed_images(
-    model: Clip, reader: ShardReader, device: torch.device, *, batch: int, workers: int
-) -> EmbeddedImages:
-    """Encode all images of the shards.
-
-    Raises:
-        UserError: More than 1 % of them cannot be decoded.
-    """
-    loader = DataLoader(
-        _Pictures(reader, model.image_settings),
+def read_pictures(
+    reader: ShardReader, settings: ImageSettings, device: torch.device, *, batch: int, workers: int
+) -> Iterable[PictureBatch]:
+    """All pictures of the shards in batches; read and decoded anew whenever it is gone through."""
+    return DataLoader(
+        _Pictures(reader, settings),
         batch_size=batch,
         num_workers=min(workers, -(-len(reader) // batch)),
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
+
+
+def embed_images(
+    model: Clip, reader: ShardReader, device: torch.device, *, batch: int, workers: int
+) -> EmbeddedImages:
+    """Read and encode all images of the shards. Raises UserError as `embed_pictures` does."""
+    pictures = read_pictures(reader, model.image_settings, device, batch=batch, workers=workers)
+    return embed_pictures(model, pictures, reader, device)
+
+
+@torch.inference_mode()
+def embed_pictures(
+    model: Clip, pictures: Iterable[PictureBatch], reader: ShardReader, device: torch.device
+) -> EmbeddedImages:
+    """Encode the pictures of a reader.
+
+    Raises:
+        UserError: More than 1 % of them cannot be decoded.
+    """
     rows: list[torch.Tensor] = []
     samples: list[int] = []
     unreadable: list[int] = []
-    for readable, broken, images_B3RR in tqdm(loader, "images", unit="batch", disable=None):
+    for readable, broken, images_B3RR in tqdm(pictures, "images", unit="batch", disable=None):
         samples += readable
         unreadable += broken
         if images_B3RR is not None:

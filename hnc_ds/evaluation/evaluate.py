@@ -5,50 +5,62 @@
 Composes the measures; the formulas lie in hard_negatives.py, retrieval.py and statistics.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hnc_ds.checkpoint import load_trained
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import EmbeddedImages, embed_images, embed_texts
-from hnc_ds.evaluation.hard_negatives import Pairs, list_pairs, score_pairs, summarise_pairs
-from hnc_ds.evaluation.items import (
-    Item,
-    ItemsHeader,
-    PairItem,
-    RankItem,
-    fingerprint,
-    items_path,
-    write_results,
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, RETRIEVAL, chosen_benchmarks
+from hnc_ds.evaluation.embed import (
+    EmbeddedImages,
+    EmbeddedSet,
+    PictureBatch,
+    embed_pictures,
+    embed_texts,
+    read_pictures,
 )
-from hnc_ds.evaluation.retrieval import Gallery, build_gallery, rank_both_ways, summarise_ranks
+from hnc_ds.evaluation.hard_negatives import HardNegatives
+from hnc_ds.evaluation.items import Item, ItemsHeader, fingerprint, items_path, write_results
+from hnc_ds.evaluation.retrieval import Retrieval
 from hnc_ds.evaluation.table import results_table
 from hnc_ds.model.clip import Clip
-from hnc_ds.records import Result
+from hnc_ds.records import Result, TrainingSample
 from hnc_ds.shards.reader import ShardReader
+
+MEASURES: dict[str, type[HardNegatives] | type[Retrieval]] = {
+    HARD_NEGATIVES: HardNegatives,
+    RETRIEVAL: Retrieval,
+}
+"""How each benchmark of the table is measured."""
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Score a run on shards, write results and items, and print a table.
 
     Raises:
-        UserError: No such run or shards, shards without hard negatives, more than 1 % of the
-            images unreadable, an output that cannot be written.
+        UserError: No such run, shards or benchmark, shards without hard negatives, more than 1 %
+            of the images unreadable, an output that cannot be written.
     """
     _check_out(config.out)
+    chosen_benchmarks(config.benchmarks)
     reader = ShardReader(config.shards)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = evaluation_device()
     model = load_trained(config.run, device).eval()
     name = config.name or model_name(config.run)
     measured = measure(model, name, reader, device, config)
-    write_results(config.out, measured.results, measured.header, measured.items())
+    write_results(config.out, measured.results, measured.header, measured.items)
     print(results_table(measured.results, measured.header))
     print(f"wrote {config.out} and {items_path(config.out)}")
+
+
+def evaluation_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,80 +69,85 @@ class Measured:
 
     results: list[Result]
     header: ItemsHeader
-    images: list[tuple[int, str]]
-    """Index in the shards and key of each readable image."""
-    captions: list[str]
-    pairs: Pairs
-    scores: tuple[np.ndarray, np.ndarray]
-    gallery: Gallery
-    ranks: tuple[np.ndarray, np.ndarray]
-
-    def items(self) -> Iterator[Item]:
-        """One item per pair and one per image, in the order of the shards."""
-        positive_P, negative_P = self.scores
-        for row, image in enumerate(self.pairs.image_P):
-            index, key = self.images[image]
-            yield PairItem(
-                image=index,
-                key=key,
-                statement=self.pairs.statements[row],
-                type=self.pairs.types[self.pairs.type_P[row]],
-                positive=self.captions[self.pairs.positive_P[row]],
-                negative=self.captions[self.pairs.negative_P[row]],
-                positive_score=float(positive_P[row]),
-                negative_score=float(negative_P[row]),
-            )
-        for image, (text_rank, image_rank) in enumerate(zip(*self.ranks, strict=True)):
-            caption = self.gallery.texts[self.gallery.text_of_image_N[image]]
-            yield RankItem(*self.images[image], caption, int(text_rank), int(image_rank))
+    items: Iterable[Item]
+    """Of each benchmark in turn, in the order of the shards. Made as they are taken, once."""
 
 
 def measure(
-    model: Clip, name: str, reader: ShardReader, device: torch.device, config: EvaluateConfig
+    model: Clip,
+    name: str,
+    reader: ShardReader,
+    device: torch.device,
+    config: EvaluateConfig,
+    pictures: Iterable[PictureBatch] | None = None,
 ) -> Measured:
-    """All measures of a model on the samples of a reader; writes nothing."""
-    embedded = embed_images(model, reader, device, batch=config.batch, workers=config.workers)
-    samples = [reader.sample(index) for index in embedded.samples]
+    """The chosen measures of a model on the samples of a reader; writes nothing.
+
+    Args:
+        model: On the device, in evaluation mode.
+        name: What the results call it.
+        reader: Of the samples.
+        device: Of the embeddings.
+        config: Benchmarks, batch, workers and seed; `out` is where the results will lie.
+        pictures: Of the reader, as the model sees them; read from the shards when not given.
+
+    Raises:
+        UserError: Nothing there that a chosen benchmark could measure, more than 1 % of the
+            images unreadable.
+    """
+    if pictures is None:
+        view, workers = model.image_settings, config.workers
+        pictures = read_pictures(reader, view, device, batch=config.batch, workers=workers)
+    images = embed_pictures(model, pictures, reader, device)
     caption_ids: dict[str, int] = {}
-    pairs = list_pairs(samples, caption_ids)
-    if not len(pairs):
-        raise UserError(f"{reader.folder}: holds no hard negatives; generate and pack them first")
-    gallery = build_gallery(samples)
+    measures = _measures([reader.sample(i) for i in images.samples], caption_ids, reader, config)
     captions = list(caption_ids)
     text_TD, too_long = embed_texts(model, captions, device, batch=config.batch)
-    scores = score_pairs(embedded.image_ND, text_TD, pairs)
-    gallery_rows = torch.tensor([caption_ids[text] for text in gallery.texts], device=device)
-    ranks = rank_both_ways(embedded.image_ND, text_TD[gallery_rows], gallery)
-    results = summarise_pairs(name, pairs, *scores, config.seed)
-    results += summarise_ranks(name, *ranks, config.seed)
+    keys = [(index, reader.key(index)) for index in images.samples]
+    embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
+    scored = [one.score(embedded, name, config.seed) for one in measures]
     return Measured(
-        results,
-        _header(name, reader, embedded, captions, too_long, config.out),
-        [(index, reader.key(index)) for index in embedded.samples],
-        captions,
-        pairs,
-        scores,
-        gallery,
-        ranks,
+        [row for rows, _ in scored for row in rows],
+        _header(name, reader, images, captions, too_long, config),
+        chain.from_iterable(items for _, items in scored),
     )
+
+
+def _measures(
+    samples: Sequence[TrainingSample],
+    caption_ids: dict[str, int],
+    reader: ShardReader,
+    config: EvaluateConfig,
+) -> list[HardNegatives | Retrieval]:
+    measures = []
+    for name in chosen_benchmarks(config.benchmarks):
+        made = MEASURES[name](samples, caption_ids)
+        if not len(made):
+            raise UserError(
+                f"{reader.location}: holds no {BENCHMARKS[name].title.lower()}; generate and pack "
+                f"them first, or choose other benchmarks (--benchmarks)"
+            )
+        measures.append(made)
+    return measures
 
 
 def _header(
     name: str,
     reader: ShardReader,
-    embedded: EmbeddedImages,
+    images: EmbeddedImages,
     captions: Sequence[str],
     too_long: int,
-    out: Path,
+    config: EvaluateConfig,
 ) -> ItemsHeader:
     return ItemsHeader(
         model=name,
-        shards=reader.location_from(out.parent),
+        shards=reader.location_from(config.out.parent),
         fingerprint=fingerprint(reader.index),
-        images=len(embedded.samples),
+        images=len(images.samples),
         captions=len(captions),
         too_long=too_long,
-        unreadable=tuple(reader.key(index) for index in embedded.unreadable),
+        unreadable=tuple(reader.key(index) for index in images.unreadable),
+        seed=config.seed,
     )
 
 

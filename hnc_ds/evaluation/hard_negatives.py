@@ -4,13 +4,15 @@ Strictly more similar is right; a tie is wrong and is counted. Scores are float3
 half precision different captions tie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
+from hnc_ds.evaluation.embed import EmbeddedSet
+from hnc_ds.evaluation.items import PairItem
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.records import Result, TrainingSample
 
@@ -35,6 +37,45 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.image_P)
+
+
+class HardNegatives:
+    """The benchmark of a set: which captions it needs, and then its scores.
+
+    Args:
+        samples: The readable ones of the set, in order.
+        caption_ids: Numbers of the captions to encode; new ones get the next.
+    """
+
+    def __init__(self, samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -> None:
+        self._pairs = list_pairs(samples, caption_ids)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def score(
+        self, embedded: EmbeddedSet, model: str, seed: int
+    ) -> tuple[list[Result], Iterator[PairItem]]:
+        """Rows of results, and an item for each pair."""
+        scores = score_pairs(embedded.image_ND, embedded.text_TD, self._pairs)
+        return summarise_pairs(model, self._pairs, *scores, seed), self._items(embedded, *scores)
+
+    def _items(
+        self, embedded: EmbeddedSet, positive_P: np.ndarray, negative_P: np.ndarray
+    ) -> Iterator[PairItem]:
+        pairs = self._pairs
+        for row, image in enumerate(pairs.image_P):
+            index, key = embedded.images[image]
+            yield PairItem(
+                image=index,
+                key=key,
+                statement=pairs.statements[row],
+                type=pairs.types[pairs.type_P[row]],
+                positive=embedded.captions[pairs.positive_P[row]],
+                negative=embedded.captions[pairs.negative_P[row]],
+                positive_score=float(positive_P[row]),
+                negative_score=float(negative_P[row]),
+            )
 
 
 def list_pairs(samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -> Pairs:

@@ -21,6 +21,19 @@ from hnc_ds.whole_files import write_whole
 FORMAT_VERSION = 1
 
 
+class Mixture(msgspec.Struct, frozen=True):
+    """Which two models a measured model was mixed of ('hnc-ds interpolate')."""
+
+    start: str
+    """As the user named it."""
+    final: str
+    share: str
+    """How much of the final one: 0.3."""
+    start_sha256: str
+    """Of weights and configuration."""
+    final_sha256: str
+
+
 class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     """First line: which model was measured on what."""
 
@@ -36,6 +49,9 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     """Captions that did not fit into the model's context and were cut."""
     unreadable: tuple[str, ...] = ()
     """Keys of the images that could not be decoded and are in no score."""
+    seed: int = 0
+    """Of the bootstrap intervals."""
+    mixture: Mixture | None = None
     format: int = FORMAT_VERSION
 
 
@@ -116,6 +132,17 @@ def read_results(path: Path) -> list[Result]:
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(
             f"{path}: not a list of result rows ({error}); make it with 'hnc-ds evaluate --out'"
+        ) from error
+
+
+def read_header(path: Path) -> ItemsHeader:
+    """The header of an items.jsonl. Raises UserError as `read_items` does."""
+    try:
+        with path.open("rb") as file:
+            return _read_header(file.readline(), path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run 'hnc-ds evaluate' again"
         ) from error
 
 

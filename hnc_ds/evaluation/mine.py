@@ -75,7 +75,7 @@ def find_neighbours(
     keys = [reader.key(sample) for sample in embedded.samples]
     identity_N = torch.tensor([rows.setdefault(key, len(rows)) for key in keys])
     if len(rows) < 2:
-        raise UserError(f"{reader.folder}: holds no two images that could be similar")
+        raise UserError(f"{reader.location}: holds no two images that could be similar")
     row_NK, cosine_NK = nearest_rows(embedded.image_ND, identity_N, k)
     samples = np.array(embedded.samples, dtype=np.int32)
     nearest = np.full((len(reader), k), NOBODY, dtype=np.int32)

@@ -4,13 +4,15 @@ Every image enters with one caption; captions made from templates repeat, so the
 each distinct text once, and every text that is written for an image is a right answer to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, RETRIEVAL
+from hnc_ds.evaluation.embed import EmbeddedSet
+from hnc_ds.evaluation.items import RankItem
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.records import Result, TrainingSample
 
@@ -30,6 +32,44 @@ class Gallery:
     right_image_R: np.ndarray
     right_text_R: np.ndarray
     """All (image, text) that belong together; R of them."""
+
+
+class Retrieval:
+    """The benchmark of a set: which captions it needs, and then its scores.
+
+    Args:
+        samples: The readable ones of the set, in order.
+        caption_ids: Numbers of the captions to encode; new ones get the next.
+
+    Raises:
+        ValueError: A sample without a caption group.
+    """
+
+    def __init__(self, samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -> None:
+        self._gallery = build_gallery(samples)
+        numbers = [caption_ids.setdefault(text, len(caption_ids)) for text in self._gallery.texts]
+        self._row_G = torch.tensor(numbers)
+
+    def __len__(self) -> int:
+        return len(self._gallery.text_of_image_N)
+
+    def score(
+        self, embedded: EmbeddedSet, model: str, seed: int
+    ) -> tuple[list[Result], Iterator[RankItem]]:
+        """Rows of results, and an item for each image."""
+        text_GD = embedded.text_TD[self._row_G.to(embedded.text_TD.device)]
+        ranks = rank_both_ways(embedded.image_ND, text_GD, self._gallery)
+        return summarise_ranks(model, *ranks, seed), self._items(embedded, *ranks)
+
+    def _items(
+        self, embedded: EmbeddedSet, text_rank_N: np.ndarray, image_rank_N: np.ndarray
+    ) -> Iterator[RankItem]:
+        gallery = self._gallery
+        for image, (text_rank, image_rank) in enumerate(
+            zip(text_rank_N, image_rank_N, strict=True)
+        ):
+            caption = gallery.texts[gallery.text_of_image_N[image]]
+            yield RankItem(*embedded.images[image], caption, int(text_rank), int(image_rank))
 
 
 def build_gallery(samples: Sequence[TrainingSample]) -> Gallery:

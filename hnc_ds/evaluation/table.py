@@ -1,32 +1,72 @@
-"""The results of one evaluation as lines for a terminal. Percent lives here and in report/."""
+"""Results as lines for a terminal: of one evaluation, and of a sweep.
 
-from collections.abc import Sequence
+Percent lives here and in report/.
+"""
 
-from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
+from collections.abc import Mapping, Sequence
+
+from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINES, RETRIEVAL
 from hnc_ds.evaluation.items import ItemsHeader
 from hnc_ds.records import Result
 
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     """A table of pair accuracy per negative type and of recall, and what was left out."""
-    row = {(r.benchmark, r.group, r.metric): r for r in results}
-    groups = [g for b, g, m in row if b == HARD_NEGATIVES and m == "pair_accuracy"]
     lines = [
         f"{header.model}: {header.images:,} images, {header.captions:,} captions",
+        *_pair_lines([result for result in results if result.benchmark == HARD_NEGATIVES]),
+        *_recall_lines([result for result in results if result.benchmark == RETRIEVAL]),
+        *_remarks(results, header),
+    ]
+    return "\n".join(lines)
+
+
+def sweep_table(points: Mapping[str, Sequence[Result]]) -> str:
+    """The headlines of each point of a sweep, a line each.
+
+    Args:
+        points: Results by the share of the final weights.
+    """
+    rows = {share: {key_of(result): result for result in r} for share, r in points.items()}
+    measured = next(iter(rows.values()))
+    columns = [(title, key) for title, key in HEADLINES if key in measured]
+    lines = ["share of FINAL".ljust(16) + "".join(title.rjust(24) for title, _ in columns)]
+    for share, row in rows.items():
+        lines.append(share.ljust(16) + "".join(_cell(row[key]).rjust(24) for _, key in columns))
+    return "\n".join(lines)
+
+
+def key_of(result: Result) -> tuple[str, str, str]:
+    """Benchmark, metric and group of a row."""
+    return result.benchmark, result.metric, result.group
+
+
+def _cell(result: Result) -> str:
+    return f"{100 * result.value:.1f} ({100 * result.low:.1f} to {100 * result.high:.1f})"
+
+
+def _pair_lines(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return []
+    row = {(result.group, result.metric): result for result in results}
+    lines = [
         "",
         f"{'hard negatives':<24}{'accuracy':>10}{'95 % interval':>18}{'margin':>9}{'pairs':>11}",
     ]
-    for group in groups:
-        accuracy = row[HARD_NEGATIVES, group, "pair_accuracy"]
-        margin = row[HARD_NEGATIVES, group, "margin"]
+    for group in dict.fromkeys(result.group for result in results):
+        accuracy, margin = row[group, "pair_accuracy"], row[group, "margin"]
         lines.append(f"{_percents(group, accuracy)}{margin.value:>9.3f}{accuracy.count:>11,}")
-    lines += ["", f"{'retrieval':<24}{'recall':>10}{'95 % interval':>18}{'queries':>20}"]
-    lines += [
-        f"{_percents(result.metric.replace('_', ' '), result)}{result.count:>20,}"
-        for result in results
-        if result.benchmark == RETRIEVAL
+    return lines
+
+
+def _recall_lines(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return []
+    return [
+        "",
+        f"{'retrieval':<24}{'recall':>10}{'95 % interval':>18}{'queries':>20}",
+        *(f"{_percents(r.metric.replace('_', ' '), r)}{r.count:>20,}" for r in results),
     ]
-    return "\n".join([*lines, *_remarks(row[HARD_NEGATIVES, "all", "ties"], header)])
 
 
 def _percents(name: str, result: Result) -> str:
@@ -34,9 +74,10 @@ def _percents(name: str, result: Result) -> str:
     return f"{name:<24}{f'{100 * result.value:.1f} %':>10}{interval:>18}"
 
 
-def _remarks(ties: Result, header: ItemsHeader) -> list[str]:
+def _remarks(results: Sequence[Result], header: ItemsHeader) -> list[str]:
     remarks = []
-    if tied := round(ties.value * ties.count):
+    ties = {key_of(result): result for result in results}.get((HARD_NEGATIVES, "ties", "all"))
+    if ties and (tied := round(ties.value * ties.count)):
         remarks.append(f"{tied:,} pairs are ties, counted as wrong")
     if header.too_long:
         remarks.append(f"{header.too_long:,} captions are longer than the context and were cut")

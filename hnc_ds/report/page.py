@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, RETRIEVAL
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, HEADLINES
 from hnc_ds.report.compare import Table, compare, label_of, percent
 from hnc_ds.report.figures import RUN_COLOURS, bars
 from hnc_ds.report.gallery import Curator, Gallery
@@ -22,12 +22,6 @@ from hnc_ds.report.paired import SharedItems, remarks_on_sharing, shared_items
 from hnc_ds.report.runs import Measurement, Run, read_runs
 from hnc_ds.report.training import panels
 from hnc_ds.whole_files import write_whole
-
-HEADLINES = (
-    ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
-    ("image to text, R@1", (RETRIEVAL, "image_to_text_R@1", "all")),
-    ("text to image, R@1", (RETRIEVAL, "text_to_image_R@1", "all")),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,22 @@ class ShardReader:
             self._remote.fetch(self.index.shards[shard])
         return self.folder / self.index.shards[shard].file
 
+    def offsets(self, shard: ShardSummary) -> tuple[SampleOffsets, ...]:
+        """Where the samples of a shard lie in it.
+
+        Raises:
+            UserError: They are missing, or of another shard.
+        """
+        if self._remote is not None:
+            self._remote.fetch_offsets(shard)
+        found = read_shard_index(self.folder, shard.file)
+        if found.summary != shard:
+            raise UserError(
+                f"{self.location}/{shard.file}: its offsets and index.json disagree; "
+                "pack the shards again"
+            )
+        return found.samples
+
     @property
     def is_far(self) -> bool:
         """Whether shards have to be fetched."""
@@ -114,15 +130,10 @@ class ShardReader:
             return self._open[shard]
         summary = self.index.shards[shard]
         self.fetch(shard)
-        shard_index = read_shard_index(self.folder, summary.file)
-        if shard_index.summary != summary:
-            raise UserError(
-                f"{self.folder / summary.file}: its offsets and index.json disagree; "
-                "pack the shards again"
-            )
+        offsets = self.offsets(summary)
         if len(self._open) >= self._max_open:
             os.close(self._open.popitem(last=False)[1][0])
-        self._open[shard] = (self._open_tar(summary), shard_index.samples)
+        self._open[shard] = (self._open_tar(summary), offsets)
         return self._open[shard]
 
     def _open_tar(self, shard: ShardSummary) -> int:

@@ -136,14 +136,23 @@ class RemoteFolder:
             UserError: It cannot be had, is not what the index says, or there is no room for it.
         """
         tar = self.folder / shard.file
-        offsets = shard_index_path(tar)
+        self.fetch_offsets(shard)
         with _local(self._cache.folder), _alone(tar.with_suffix(".lock")):
-            if not offsets.is_file():
-                write_whole(offsets, self._try(offsets.name, _read))
             if not _is_there(tar, shard):
                 self._make_room(shard)
                 self._try(shard.file, partial(_download, tar, shard))
             os.utime(tar)  # the last to be removed
+
+    def fetch_offsets(self, shard: ShardSummary) -> None:
+        """See to it that the offsets of a shard lie in ``folder``.
+
+        Raises:
+            UserError: They cannot be had, or there is no room for them.
+        """
+        offsets = shard_index_path(self.folder / shard.file)
+        with _local(self._cache.folder), _alone(offsets.with_suffix(".lock")):
+            if not offsets.is_file():
+                write_whole(offsets, self._try(offsets.name, _read))
 
     def fetch_ahead(self, shards: Sequence[ShardSummary]) -> None:
         """Begin to fetch shards in their order, as many as half of the cache holds."""

@@ -19,7 +19,6 @@ from safetensors.numpy import save
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
-from hnc_ds.shards.format import read_shard_index
 from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.whole_files import write_whole
@@ -75,7 +74,7 @@ def images_fingerprint(reader: ShardReader) -> str:
     """
     found = hashlib.sha256()
     for shard in reader.index.shards:
-        for at in read_shard_index(reader.folder, shard.file).samples:
+        for at in reader.offsets(shard):
             found.update(f"{at.key} {at.image_bytes}\n".encode())
     return found.hexdigest()
 
@@ -103,7 +102,7 @@ def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
     Raises:
         UserError: Missing, no such file, or of other images than the folder's.
     """
-    again = f"make it with 'hnc-ds mine --shards {reader.folder}'"
+    again = f"make it with 'hnc-ds mine --shards {reader.location}'"
     if not path.is_file():
         raise UserError(f"{path}: no such file; {again}")
     try:
@@ -117,7 +116,9 @@ def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
             f"{again}"
         )
     if mined.images != images_fingerprint(reader):
-        raise UserError(f"{path}: was mined from other images than {reader.folder} holds; {again}")
+        raise UserError(
+            f"{path}: was mined from other images than {reader.location} holds; {again}"
+        )
     if not _is_sound(neighbours, shape):
         raise UserError(f"{path}: its numbers are not those of {shape[0]} samples; {again}")
     return neighbours

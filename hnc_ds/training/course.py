@@ -4,7 +4,6 @@ The record is the run's config.json: settings, DeepSpeed's JSON, versions, and w
 weights were, where a resumed run needs them again.
 """
 
-import hashlib
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from hnc_ds.checkpoint import Saved, load_saved
 from hnc_ds.config import OF_START, DataConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.mix import state_sha256
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder, load_model
 from hnc_ds.model.scope import choose_scope
@@ -47,7 +47,7 @@ def begin(config: TrainConfig, saved: Saved | None) -> Beginning:
         clip = load_folder(saved.folder).train()
     else:
         clip = load_model(config.model, config.seed)
-    digest = weights_digest(clip) if needed else None
+    digest = state_sha256(clip.state_by_open_clip_name(), clip.config) if needed else None
     choose_scope(clip, config.scope)
     if config.loss.tau is not None:
         clip.fix_temperature(config.loss.tau)
@@ -92,15 +92,6 @@ def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]
         )
 
 
-def weights_digest(clip: Clip) -> str:
-    """sha256 of a model's weights, names included."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(clip.towers.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def record(
     config: TrainConfig, deepspeed: dict[str, Any], start: str | None, shards: str
 ) -> dict[str, Any]:
@@ -109,7 +100,7 @@ def record(
     Args:
         config: As the run was started.
         deepspeed: As resolved.
-        start: Of ``weights_digest``.
+        start: sha256 of the start weights.
         shards: Of what the shards hold.
     """
     return {

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as module
 from hnc_ds.evaluation.evaluate import evaluate, model_name
 from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
+from hnc_ds.records import TrainingSample
+from hnc_ds.shards.reader import ShardReader
 
 SIX = {"a": "red", "b": "red", "c": "lime", "d": "blue", "e": "lime", "f": "blue"}
 
@@ -64,6 +67,51 @@ def test_the_items_say_what_lies_behind_the_scores(run, make_shards):
 def test_every_distinct_caption_is_encoded_exactly_once(run, make_shards, model):
     evaluate(settings(run, make_shards(SIX)))
     assert len(model.encoded) == len(set(model.encoded)) == 9
+
+
+def test_only_what_a_chosen_benchmark_needs_is_encoded_and_its_rows_stay_the_same(
+    run, make_shards, model
+):
+    shards = make_shards(SIX)
+    evaluate(settings(run, shards))
+    both = read_results(run / "results/val.json")
+    for benchmark, captions in (("retrieval", 3), ("hnc-shards", 9)):
+        model.encoded.clear()
+        evaluate(settings(run, shards, benchmarks=(benchmark,)))
+        rows = read_results(run / "results/val.json")
+        assert rows == [row for row in both if row.benchmark == benchmark]
+        assert len(model.encoded) == captions
+
+
+def test_the_order_in_which_benchmarks_are_named_changes_nothing(run, make_shards):
+    shards = make_shards(SIX)
+    one, other = run / "one.json", run / "two.json"
+    evaluate(settings(run, shards, out=one))
+    evaluate(settings(run, shards, out=other, benchmarks=("retrieval", "hnc-shards")))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_shards_without_hard_negatives_can_be_measured_by_retrieval_alone(
+    run, make_shards, monkeypatch
+):
+    shards = make_shards(SIX)
+    sample = ShardReader.sample
+
+    def bare(reader: ShardReader, index: int) -> TrainingSample:
+        found = sample(reader, index)
+        groups = tuple(structs.replace(group, negatives=()) for group in found.groups)
+        return structs.replace(found, groups=groups)
+
+    monkeypatch.setattr(ShardReader, "sample", bare)
+    with pytest.raises(UserError, match="holds no hard negatives; generate and pack them first"):
+        evaluate(settings(run, shards))
+    evaluate(settings(run, shards, benchmarks=("retrieval",)))
+    assert len(read_results(run / "results/val.json")) == 6
+
+
+def test_a_benchmark_that_there_is_not_is_refused_before_any_work(run, tmp_path):
+    with pytest.raises(UserError, match="there is no 'retreival'; did you mean 'retrieval'"):
+        evaluate(settings(run, tmp_path / "none", benchmarks=("retreival",)))
 
 
 def test_results_are_the_same_bytes_for_any_batch_and_workers(run, make_shards):

@@ -1,0 +1,201 @@
+"""Between a start model and a fine-tuned one: what each mixture of their weights keeps and gains.
+
+    hnc-ds interpolate ViT-B-32:openai runs/first --sweep 0:1:0.1 --shards data/gqa/shards/val \\
+        --out runs/first/interpolated
+    hnc-ds interpolate ViT-B-32:openai runs/first --save 0.4 --save-to models/first-0.4
+
+Source: WiSE-FT, Wortsman et al. 2022. Which weight is best depends on the models and on what is
+wanted, so none is built in. Weights of both ends stay in memory, on the CPU, beside the model that
+is measured. Pictures are decoded once where they take no more than MOST_KEPT bytes, else once for
+each point; captions are tokenized for each point.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import torch
+
+from hnc_ds.config import EvaluateConfig, InterpolateConfig
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, chosen_benchmarks
+from hnc_ds.evaluation.embed import PictureBatch, read_pictures
+from hnc_ds.evaluation.ends import load_ends
+from hnc_ds.evaluation.evaluate import evaluation_device, measure
+from hnc_ds.evaluation.items import (
+    ItemsHeader,
+    Mixture,
+    fingerprint,
+    items_path,
+    read_header,
+    read_results,
+    write_results,
+)
+from hnc_ds.evaluation.mix import State, mixed, own_state, set_weights, state_sha256
+from hnc_ds.evaluation.mixed_folder import refuse_existing, write_mixed
+from hnc_ds.evaluation.sweep import best_point, check_metric, read_share, read_sweep, share_name
+from hnc_ds.evaluation.table import sweep_table
+from hnc_ds.records import Result
+from hnc_ds.shards.images import ImageSettings
+from hnc_ds.shards.reader import ShardReader
+
+MOST_KEPT = 4 * 2**30
+"""Bytes of decoded pictures that are kept in memory: 28,000 of 224 pixels on a side."""
+
+
+def interpolate(config: InterpolateConfig) -> None:
+    """Measure mixtures of two models, or write one as a checkpoint folder, or both.
+
+    Raises:
+        UserError: Models that cannot be had or mixed, no such shards, benchmark or metric, a sweep
+            that is none, an output that cannot be written or would replace something.
+    """
+    shares = read_sweep(config.sweep)
+    check_metric(config.metric, chosen_benchmarks(config.benchmarks))
+    saved = None if config.save is None else read_share(config.save)
+    if config.save_to is not None:
+        refuse_existing(config.save_to, config.overwrite)
+    reader = None if config.shards is None else ShardReader(config.shards)
+    ends = _Ends(config)
+    if reader is not None and config.out is not None:
+        points = _Sweep(ends, reader, config, config.out).measured(shares)
+        share, best = best_point(points, config.metric)
+        print(f"{config.start} to {config.final}\n\n{sweep_table(points)}\n")
+        print(f"highest {best.benchmark}/{best.metric}/{best.group}: {best.value:.4f} at {share}")
+    if saved is not None and config.save_to is not None:  # last: a sweep cut off can be repeated
+        ends.save(saved, config.save_to)
+
+
+class _Ends:
+    """The weights of both models, untouched, and one model that takes any mixture of them."""
+
+    def __init__(self, config: InterpolateConfig) -> None:
+        start, final = load_ends(config.start, config.final)
+        self._start, self._final = own_state(start.model), own_state(final.model)
+        self.model = final.model.eval()
+        self.name = config.name or final.name
+        self._mixture = Mixture(
+            config.start,
+            config.final,
+            "",
+            state_sha256(self._start, start.model.config),
+            state_sha256(self._final, final.model.config),
+        )
+
+    def at(self, share: Decimal) -> State:
+        """The weights at a share of the final ones."""
+        return mixed(self._start, self._final, share)
+
+    def mixture(self, share: Decimal) -> Mixture:
+        """What stands in files about a mixture."""
+        return msgspec.structs.replace(self._mixture, share=share_name(share))
+
+    def save(self, share: Decimal, folder: Path) -> None:
+        """Write a mixture as a checkpoint folder."""
+        origin = msgspec.to_builtins(self.mixture(share))
+        write_mixed(folder, self.at(share), self.model.config, {"mixture": origin})
+        print(f"wrote {folder}: {share_name(share)} of {self.name}")
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """Points of one pair of models on one set, each in a file of its own."""
+
+    ends: _Ends
+    reader: ShardReader
+    config: InterpolateConfig
+    out: Path
+
+    def measured(self, shares: Iterable[Decimal]) -> dict[str, list[Result]]:
+        """Results by the share's name; what is there already is read, the rest is measured.
+
+        Raises:
+            UserError: As `measure`; a metric that is none is told after the first point.
+        """
+        points = {share: self._known(share) for share in shares}
+        missing = [share for share, results in points.items() if results is None]
+        if missing:
+            device = evaluation_device()
+            self.ends.model.to(device)
+            pictures = self._pictures(device, keep=len(missing) > 1)
+            for share in missing:
+                points[share] = results = self._measure(share, device, pictures)
+                best_point({share_name(share): results}, self.config.metric)  # is it a metric?
+        return {share_name(share): results or [] for share, results in points.items()}
+
+    def _known(self, share: Decimal) -> list[Result] | None:
+        """The results of a point that was measured before: same models, same set, same settings."""
+        path = self._evaluation(share).out
+        if not (path.is_file() and items_path(path).is_file()):
+            return None
+        results = read_results(path)
+        measured = {row.benchmark: row.version for row in results}
+        wanted = {n: BENCHMARKS[n].version for n in chosen_benchmarks(self.config.benchmarks)}
+        if measured == wanted and self._is_of(read_header(items_path(path)), share):
+            print(f"{path}: measured before, kept")
+            return results
+        print(f"{path}: of other models, shards or settings; measured again")
+        return None
+
+    def _is_of(self, header: ItemsHeader, share: Decimal) -> bool:
+        if header.mixture is None:
+            return False
+        shards, seed = fingerprint(self.reader.index), self.config.seed
+        return (
+            _weights(header.mixture) == _weights(self.ends.mixture(share))
+            and header.model == self._name(share)
+            and (header.fingerprint, header.seed) == (shards, seed)
+        )
+
+    def _measure(
+        self, share: Decimal, device: torch.device, pictures: Iterable[PictureBatch]
+    ) -> list[Result]:
+        model, settings = self.ends.model, self._evaluation(share)
+        set_weights(model, self.ends.at(share))
+        measured = measure(model, self._name(share), self.reader, device, settings, pictures)
+        header = msgspec.structs.replace(measured.header, mixture=self.ends.mixture(share))
+        settings.out.unlink(missing_ok=True)  # items of one point never lie beside rows of another
+        write_results(settings.out, measured.results, header, measured.items)
+        print(f"wrote {settings.out}")
+        return measured.results
+
+    def _evaluation(self, share: Decimal) -> EvaluateConfig:
+        """What 'hnc-ds evaluate' would be told for a point."""
+        config = self.config
+        return EvaluateConfig(
+            run=Path(config.final),
+            shards=self.reader.location,
+            out=self.out / f"alpha-{share_name(share)}.json",
+            benchmarks=config.benchmarks,
+            batch=config.batch,
+            workers=config.workers,
+            seed=config.seed,
+        )
+
+    def _name(self, share: Decimal) -> str:
+        return f"{self.ends.name}@{share_name(share)}"
+
+    def _pictures(self, device: torch.device, *, keep: bool) -> Iterable[PictureBatch]:
+        view, batch = self.ends.model.image_settings, self.config.batch
+        workers = self.config.workers
+        pictures = read_pictures(self.reader, view, device, batch=batch, workers=workers)
+        keep = keep and _bytes_of(self.reader, view) <= MOST_KEPT
+        return _kept(pictures) if keep else pictures
+
+
+def _weights(mixture: Mixture) -> tuple[str, str, str]:
+    """What a mixture is, whatever its ends were called."""
+    return mixture.share, mixture.start_sha256, mixture.final_sha256
+
+
+def _bytes_of(reader: ShardReader, view: ImageSettings) -> int:
+    return len(reader) * 3 * view.size**2
+
+
+def _kept(pictures: Iterable[PictureBatch]) -> list[PictureBatch]:
+    """All pictures, in memory of this process: what workers send lies in shared memory."""
+    return [
+        (readable, broken, None if images is None else images.clone())
+        for readable, broken, images in pictures
+    ]

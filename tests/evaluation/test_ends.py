@@ -1,0 +1,147 @@
+"""What START and FINAL may be, and which two can be mixed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hnc_ds import checkpoint
+from hnc_ds.config import ModelConfig, TrainConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.ends import load_end, load_ends, load_own_start
+from hnc_ds.model.load import load_model
+from hnc_ds.settings_file import to_json
+
+SEED = 5
+"""Of the start weights of the run."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has one checkpoint, of other weights than it began with."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    checkpoint.start_run(folder, {"settings": to_json(TrainConfig(seed=SEED))})
+    model = load_model(ModelConfig(), seed=6)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    checkpoint.write(folder, 20, checkpoint.contents(model, weights, {}, {}, {}), keep_last=1)
+    return folder
+
+
+@pytest.fixture
+def other(run: Path, tmp_path: Path):
+    """A copy of the run's checkpoint with something changed in its configuration."""
+
+    def make(**changes: object) -> Path:
+        newest = checkpoint.newest_checkpoint(run)
+        config = json.loads((newest / "open_clip_config.json").read_text())
+        for dotted, value in changes.items():
+            *above, name = dotted.split("__")
+            place = config
+            for part in above:
+                place = place[part]
+            place[name] = value
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        save_file(load_file(newest / "model.safetensors"), tmp_path / "model.safetensors")
+        return tmp_path
+
+    return make
+
+
+def conv1(model) -> torch.Tensor:
+    return model.towers.visual.conv1.weight.detach()
+
+
+def test_a_run_a_checkpoint_and_a_local_dir_reference_are_the_same_weights(run):
+    newest = checkpoint.newest_checkpoint(run)
+    ends = [load_end(str(reference)) for reference in (run, newest, f"local-dir:{newest}")]
+    assert [end.name for end in ends[:2]] == ["first", "first/step-000020"]
+    expected = conv1(load_model(ModelConfig(), seed=6))
+    assert all(torch.equal(conv1(end.model), expected) for end in ends)
+
+
+def test_start_is_what_the_run_began_with_also_for_a_checkpoint_of_it(run):
+    expected = conv1(load_model(ModelConfig(), seed=SEED))
+    for final in (run, checkpoint.newest_checkpoint(run)):
+        start, last = load_ends("start", str(final))
+        assert start.name == "first/start"
+        assert torch.equal(conv1(start.model), expected)
+        assert not torch.equal(conv1(last.model), expected)
+
+
+def test_a_model_with_a_file_of_weights_is_loaded(run):
+    weights = checkpoint.newest_checkpoint(run) / "model.safetensors"
+    end = load_end(f"tiny:{weights}")
+    assert torch.equal(conv1(end.model), conv1(load_model(ModelConfig(), seed=6)))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("runs/frist", "runs/frist: no such folder; give a run, a checkpoint folder, or an open"),
+        ("ViT-B-32", "model with its tag or file of weights, such as ViT-B-32:openai"),
+        ("ViT-B-32:opnai", "pretrained 'opnai' is neither a file nor a tag.*did you mean 'openai'"),
+        ("ViT-B-33:openai", "not one of open_clip's; did you mean 'ViT-B-32"),
+    ],
+)
+def test_what_is_no_model_is_refused_by_name(reference, message):
+    with pytest.raises(UserError, match=message):
+        load_end(reference)
+
+
+def test_start_of_what_is_no_run_has_to_be_named(other):
+    with pytest.raises(UserError, match="lies in no run of 'hnc-ds train', so name the START"):
+        load_ends("start", str(other()))
+
+
+def test_start_of_a_run_that_does_not_say_has_to_be_named(other):
+    (folder := other()).joinpath("config.json").write_text('{"settings": {}}')
+    with pytest.raises(UserError, match=r"config\.json: settings\.model: is missing, so name"):
+        load_own_start(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model_cfg__quick_gelu": True},
+            "cannot be mixed: model_cfg.quick_gelu is not set in START, true in FINAL",
+        ),
+        (
+            {"model_cfg__vision_cfg__head_width": 64},  # the same shapes, other attention
+            r"model_cfg\.vision_cfg\.head_width is 32 in START, 64 in FINAL",
+        ),
+        (
+            {"preprocess_cfg__mean": [0.0, 0.0, 0.0]},
+            r"preprocessing mean is \[0\.\d+.*\] in START, \[0\.0, 0\.0, 0\.0\] in FINAL",
+        ),
+    ],
+)
+def test_models_that_compute_something_else_are_refused_with_the_first_difference(
+    run, other, changes, message
+):
+    with pytest.raises(UserError, match=message):
+        load_ends(str(run), str(other(**changes)))
+
+
+def test_an_activation_that_is_off_and_one_that_is_not_set_are_the_same(run, other):
+    load_ends(str(run), str(other(model_cfg__quick_gelu=False)))
+
+
+def test_other_sizes_are_refused(run, tmp_path):
+    wide = load_model(ModelConfig(), seed=1)
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    config = json.loads(json.dumps(wide.config))
+    layers = config["model_cfg"]["text_cfg"]["layers"]
+    config["model_cfg"]["text_cfg"]["layers"] = layers - 1
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    state = {
+        name: tensor
+        for name, tensor in wide.state_by_open_clip_name().items()
+        if f"transformer.resblocks.{layers - 1}." not in name or name.startswith("visual")
+    }
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=rf"text_cfg.layers is {layers} in START, {layers - 1} in"):
+        load_ends(str(run), str(folder))

@@ -1,0 +1,334 @@
+"""A sweep between the start of a small run and its end, on rendered scenes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hnc_ds import checkpoint
+from hnc_ds.config import EvaluateConfig, InterpolateConfig, ModelConfig, ReportConfig, TrainConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation import embed, items
+from hnc_ds.evaluation import interpolate as module
+from hnc_ds.evaluation.evaluate import evaluate
+from hnc_ds.evaluation.interpolate import interpolate
+from hnc_ds.evaluation.items import items_path, read_header, read_results
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+from hnc_ds.report.page import report
+from hnc_ds.settings_file import to_json
+
+SCENES = 40
+"""Pictures in the held-out shards."""
+
+
+def make_run(folder: Path, seed: int) -> Path:
+    """A run whose checkpoint differs from its start weights as much as from those of any seed."""
+    checkpoint.start_run(folder, {"settings": to_json(TrainConfig(seed=seed))})
+    model = load_model(ModelConfig(), seed + 100)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    checkpoint.write(folder, 10, checkpoint.contents(model, weights, {}, {}, {}), keep_last=1)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "runs" / "first", seed=1)
+
+
+@pytest.fixture
+def settings(run: Path, scene_shards: Path, tmp_path: Path) -> Callable[..., InterpolateConfig]:
+    """Of the command: a sweep of three points."""
+    defaults = {
+        "start": "start",
+        "final": str(run),
+        "sweep": "0,0.5,1",
+        "shards": scene_shards / "val",
+        "out": tmp_path / "sweep",
+        "workers": 0,
+    }
+    return lambda **other: InterpolateConfig(**(defaults | other))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the models that are measured while a test runs."""
+    names: list[str] = []
+    measure = module.measure
+
+    def counted(model: Clip, name: str, *other: object) -> object:
+        names.append(name)
+        return measure(model, name, *other)
+
+    monkeypatch.setattr(module, "measure", counted)
+    return names
+
+
+def only_save(folder: Path, share: str, **other: object) -> dict[str, object]:
+    return {"shards": None, "out": None, "save": share, "save_to": folder, **other}
+
+
+def values(results: Path) -> list[bytes]:
+    """The rows without what the model is called."""
+    rows = read_results(results)
+    return [msgspec.json.encode(msgspec.structs.replace(row, model="")) for row in rows]
+
+
+def scores(results: Path) -> list[bytes]:
+    return items_path(results).read_bytes().splitlines()[1:]
+
+
+def test_at_the_ends_the_values_are_those_of_evaluating_them_alone_to_the_byte(
+    run, settings, scene_shards, tmp_path
+):
+    interpolate(settings(save="0", save_to=tmp_path / "start"))
+    for alone, point in ((tmp_path / "start", "0.0"), (run, "1.0")):
+        out = tmp_path / f"alone-{point}.json"
+        evaluate(EvaluateConfig(run=alone, shards=scene_shards / "val", out=out, workers=0))
+        swept = tmp_path / "sweep" / f"alpha-{point}.json"
+        assert values(swept) == values(out)
+        assert scores(swept) == scores(out)
+
+
+def test_a_mixture_that_is_written_scores_as_it_did_in_the_sweep(settings, scene_shards, tmp_path):
+    folder = tmp_path / "models" / "half"
+    interpolate(settings(save="0.5", save_to=folder))
+    out = tmp_path / "half.json"
+    evaluate(EvaluateConfig(run=folder, shards=scene_shards / "val", out=out, workers=0))
+    assert values(out) == values(tmp_path / "sweep" / "alpha-0.5.json")
+    assert scores(out) == scores(tmp_path / "sweep" / "alpha-0.5.json")
+    assert values(out) != values(tmp_path / "sweep" / "alpha-1.0.json")
+
+
+def test_open_clip_opens_a_mixture_that_is_written(settings, tmp_path):
+    folder = tmp_path / "half"
+    interpolate(settings(**only_save(folder, "0.5")))
+    towers = open_clip.create_model(f"local-dir:{folder}")
+    start, final = (dict(load_model(ModelConfig(), seed).named_parameters()) for seed in (1, 101))
+    for name, parameter in towers.named_parameters():
+        mean = (start[f"towers.{name}"] + final[f"towers.{name}"]) / 2
+        assert torch.allclose(parameter, mean.reshape(parameter.shape), atol=1e-6, rtol=0), name
+    origin = json.loads((folder / "origin.json").read_text())["mixture"]
+    assert (origin["start"], origin["share"]) == ("start", "0.5")
+
+
+def test_the_written_ends_are_the_weights_of_the_ends_bit_for_bit(run, settings, tmp_path):
+    for share in ("0", "1"):
+        interpolate(settings(**only_save(tmp_path / share, share)))
+    final = load_file(checkpoint.newest_checkpoint(run) / "model.safetensors")
+    start = load_model(ModelConfig(), seed=1).state_by_open_clip_name()
+    for folder, state in (("0", start), ("1", final)):
+        written = load_file(tmp_path / folder / "model.safetensors")
+        assert written.keys() == state.keys()
+        assert all(torch.equal(written[name], state[name]) for name in state)
+
+
+def test_every_point_has_results_and_items_that_say_what_it_is(settings, tmp_path, capsys):
+    interpolate(settings())
+    out = tmp_path / "sweep"
+    points = ("0.0", "0.5", "1.0")
+    suffixes = (".items.jsonl", ".json")
+    names = [f"alpha-{point}{suffix}" for point in points for suffix in suffixes]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    for point in points:
+        header = read_header(out / f"alpha-{point}.items.jsonl")
+        rows = read_results(out / f"alpha-{point}.json")
+        assert {row.model for row in rows} == {header.model} == {f"first@{point}"}
+        assert (header.images, header.mixture.share) == (SCENES, point)
+        assert (out / header.shards / "index.json").is_file()
+
+
+def test_the_table_has_a_line_for_each_point_and_names_the_best(settings, tmp_path, capsys):
+    interpolate(settings(metric="retrieval/image_to_text_R@1/all"))
+    lines = capsys.readouterr().out.splitlines()
+    head = next(place for place, line in enumerate(lines) if line.startswith("share of FINAL"))
+    assert lines[head].split("  ")[-1].strip() == "text to image, R@1"
+    recalls = {}
+    for line, point in zip(lines[head + 1 :], ("0.0", "0.5", "1.0"), strict=False):
+        rows = {r.metric: r for r in read_results(tmp_path / f"sweep/alpha-{point}.json")[::-1]}
+        shown = [
+            f"{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})"
+            for r in read_results(tmp_path / f"sweep/alpha-{point}.json")
+            if (r.metric, r.group) in HEADLINES
+        ]
+        assert line.split(maxsplit=1)[0] == point
+        assert [cell in line for cell in shown] == [True] * 3
+        recalls[point] = rows["image_to_text_R@1"].value
+    best = max(recalls, key=lambda point: recalls[point])
+    highest = f"highest retrieval/image_to_text_R@1/all: {recalls[best]:.4f} at {best}"
+    assert lines[-1] == highest
+
+
+HEADLINES = {
+    ("pair_accuracy", "all"),
+    ("image_to_text_R@1", "all"),
+    ("text_to_image_R@1", "all"),
+}
+
+
+def test_only_points_that_are_missing_are_measured(settings, tmp_path, measured, capsys):
+    interpolate(settings())
+    before = (tmp_path / "sweep" / "alpha-0.5.json").stat().st_mtime_ns
+    first = capsys.readouterr().out.splitlines()[-7:]
+    interpolate(settings())
+    assert measured == ["first@0.0", "first@0.5", "first@1.0"]
+    assert capsys.readouterr().out.splitlines()[-7:] == first
+    (tmp_path / "sweep" / "alpha-1.0.json").unlink()
+    (tmp_path / "sweep" / "alpha-0.0.items.jsonl").unlink()
+    interpolate(settings(sweep="0:1:0.25"))
+    assert measured[3:] == ["first@0.0", "first@0.25", "first@0.75", "first@1.0"]
+    assert (tmp_path / "sweep" / "alpha-0.5.json").stat().st_mtime_ns == before
+
+
+def test_points_of_other_models_or_settings_are_measured_again(settings, tmp_path, measured):
+    interpolate(settings(sweep="0.5"))
+    changed = [
+        {"seed": 1},
+        {"name": "other"},
+        {"benchmarks": ("retrieval",)},
+        {"final": str(make_run(tmp_path / "elsewhere" / "first", seed=2))},
+        {"start": str(make_run(tmp_path / "third", seed=3))},
+    ]
+    for number, other in enumerate(changed, start=2):
+        interpolate(settings(sweep="0.5", **other))
+        interpolate(settings(sweep="0.5", **other))
+        assert len(measured) == number
+
+
+def test_other_shards_are_measured_again(settings, scene_shards, measured):
+    interpolate(settings(sweep="1"))
+    interpolate(settings(sweep="1", shards=scene_shards / "train"))
+    interpolate(settings(sweep="1", shards=scene_shards / "train"))
+    assert len(measured) == 2
+
+
+def test_a_point_that_was_cut_off_between_its_two_files_is_not_taken_for_whole(
+    settings, tmp_path, measured, monkeypatch
+):
+    interpolate(settings(sweep="0.5"))
+    written = items.write_whole
+
+    def full_disk(path: Path, *pieces: bytes) -> None:
+        if path.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        written(path, *pieces)
+
+    other = {"sweep": "0.5", "final": str(make_run(tmp_path / "second", seed=2)), "name": "first"}
+    monkeypatch.setattr(items, "write_whole", full_disk)
+    with pytest.raises(UserError, match=r"alpha-0\.5\.json: cannot be written \(No space left"):
+        interpolate(settings(**other))
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["alpha-0.5.items.jsonl"]
+    monkeypatch.setattr(items, "write_whole", written)
+    interpolate(settings(**other))
+    assert len(measured) == 3
+
+
+@pytest.mark.parametrize(("most", "times"), [(2**30, 1), (SCENES * 3 * 32 * 32 - 1, 3)])
+def test_pictures_are_decoded_once_where_they_fit_and_the_scores_are_the_same(
+    settings, tmp_path, monkeypatch, most, times
+):
+    decode, decoded = embed.decode_jpeg, []
+    monkeypatch.setattr(embed, "decode_jpeg", lambda data: decoded.append(1) or decode(data))
+    monkeypatch.setattr(module, "MOST_KEPT", most)
+    interpolate(settings(batch=7))
+    assert len(decoded) == times * SCENES
+    interpolate(settings(batch=7, sweep="1", out=tmp_path / "alone"))
+    for name in ("alpha-1.0.json", "alpha-1.0.items.jsonl"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "sweep" / name).read_bytes()
+
+
+def test_kept_pictures_come_from_workers_too(settings, tmp_path):
+    interpolate(settings(sweep="0,1"))
+    interpolate(settings(sweep="0,1", out=tmp_path / "two", workers=2))
+    for name in ("alpha-0.0.json", "alpha-1.0.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "sweep" / name).read_bytes()
+
+
+def test_only_the_chosen_benchmarks_are_measured(settings, tmp_path, capsys):
+    interpolate(settings(sweep="1", benchmarks=("retrieval",)))
+    rows = read_results(tmp_path / "sweep" / "alpha-1.0.json")
+    assert {row.benchmark for row in rows} == {"retrieval"}
+    printed = capsys.readouterr().out
+    assert "hard negatives" not in printed
+    assert "highest retrieval/image_to_text_R@1/all" in printed
+
+
+def test_an_existing_folder_stays_unless_it_holds_a_mixture_and_is_to_be_replaced(
+    settings, tmp_path
+):
+    folder = tmp_path / "half"
+    interpolate(settings(**only_save(folder, "0.5")))
+    before = load_file(folder / "model.safetensors")["logit_scale"]
+    with pytest.raises(UserError, match="half: exists; choose another --save-to, or add --overw"):
+        interpolate(settings(**only_save(folder, "1")))
+    assert torch.equal(load_file(folder / "model.safetensors")["logit_scale"], before)
+    interpolate(settings(**only_save(folder, "1", overwrite=True)))
+    assert json.loads((folder / "origin.json").read_text())["mixture"]["share"] == "1.0"
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="something other than mixed weights"):
+        interpolate(settings(**only_save(folder, "0", overwrite=True)))
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_mixture_before_and_no_half_one(settings, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "half"
+    interpolate(settings(**only_save(folder, "0.5")))
+
+    def full_disk(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(UserError, match=r"half: cannot be written .*No space left on device"):
+        interpolate(settings(**only_save(folder, "1", overwrite=True)))
+    assert [path.name for path in folder.parent.iterdir()] == ["half"]
+    assert json.loads((folder / "origin.json").read_text())["mixture"]["share"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sweep": "0:1:0.3"}, "do not end at 1"),
+        ({"benchmarks": ("retreival",)}, "there is no 'retreival'; did you mean 'retrieval'"),
+        ({"metric": "pair_accuracy"}, "write BENCHMARK/METRIC/GROUP, such as hnc-shards/pair_"),
+        ({"save": "2", "save_to": Path("x")}, "mixing weight 2: must lie between 0"),
+        ({"shards": Path("nowhere")}, "nowhere"),
+    ],
+)
+def test_what_can_be_known_to_be_wrong_is_refused_before_models_are_loaded(
+    settings, monkeypatch, flags, message
+):
+    monkeypatch.setattr(module, "load_ends", None)
+    with pytest.raises(UserError, match=message):
+        interpolate(settings(**flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"out": None}, "to measure, give --shards and --out"),
+        ({"save": "0.5"}, "to keep a mixed model, give --save and --save-to"),
+        ({"shards": None, "out": None}, "nothing to do"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_settings_that_ask_for_half_of_something_are_refused(settings, flags, message):
+    with pytest.raises(UserError, match=message):
+        settings(**flags)
+
+
+def test_a_metric_that_no_group_has_is_told_after_the_first_point(settings, measured):
+    with pytest.raises(UserError, match="there is no score 'hnc-shards/pair_accuracy/swp'; did"):
+        interpolate(settings(metric="hnc-shards/pair_accuracy/swp"))
+    assert measured == ["first@0.0"]
+
+
+def test_a_report_shows_a_run_whose_results_are_a_sweep(run, settings, tmp_path):
+    interpolate(settings(out=run / "results"))
+    report(ReportConfig(runs=(run,), out=tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"alpha-{point}" in page for point in ("0.0", "0.5", "1.0"))
