@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
 def loop(run: Run, start: int) -> None:
     """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
-    with Watchdog(run.config.patience) as watchdog:
+    with Watchdog(run.config.patience) as watchdog, run.saver:
         try:
             _steps(run, start, watchdog)
             run.saver.wait()

@@ -59,6 +59,13 @@ class Saver:
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Path] | None = None
 
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever ends the run, what was begun is written first. No collective."""
+        self._writer.shutdown()
+
     def save(self, step: int, engine: Engine) -> None:
         """Begin to write the state after a step. A collective.
 
