@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Comparison, Spread
+
+GPU_PAGE = Path(__file__).parent / "GPU.md"
+"""What gpu.py writes."""
 
 HEAD = """# Speed
 
@@ -14,6 +18,9 @@ by round, by the clock that its title names. CPU seconds are those of all thread
 a way: another job on the machine lengthens them less than it does seconds on the wall.
 """
 QUICK = "\n**A quick run, to see that everything works: the numbers mean nothing.**\n"
+NO_GPU = """
+No CUDA device was at hand: `python benchmarks/gpu.py`, which measures on one, has not been run yet.
+"""
 CLOCKS = {"wall": "time", "cpu": "CPU time"}
 
 
@@ -33,7 +40,8 @@ def as_markdown(
     """The page that people read."""
     told = "".join(f"\n| {fact} | {value} |" for fact, value in machine.items())
     sections = "".join(section(titles[name], comparison) for name, comparison in found.items())
-    return f"{HEAD}{QUICK * quick}\n| | |\n|---|---|{told}\n{sections}"
+    gpu = "" if GPU_PAGE.exists() else NO_GPU
+    return f"{HEAD}{gpu}{QUICK * quick}\n| | |\n|---|---|{told}\n{sections}"
 
 
 def section(title: str, comparison: Comparison) -> str:

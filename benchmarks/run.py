@@ -37,6 +37,7 @@ MEASUREMENTS = {
     "loader": "Loader: JPEGs in a tar to training crops of 224 pixels",
     "captions": "Captions: scene graphs to captions and hard negatives",
     "pack": "Pack: JPEGs and captions to tar shards",
+    "collectives": "One process and two, and what travels between them",
     "resume": "Resume: seconds to the first batch in the middle of an epoch",
 }
 """What each file measures. The order is that of the page."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from hnc_ds.checkpoint import complete_checkpoints, load_trained
+from hnc_ds.config import PRESETS, LossConfig
+from hnc_ds.settings_file import to_json
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.train import main, parse
 
@@ -141,6 +144,20 @@ def test_settings_of_a_run_repeat_it_and_flags_override_them(
     assert logs[0] == logs[1]
 
 
+def test_a_preset_sets_the_loss_and_flags_override_it(tmp_path: Path) -> None:
+    preset = parse(["--preset", "negclip", "--alpha", "3"])
+    assert preset.loss == LossConfig(
+        terms={"contrastive": 0.5}, alpha=3.0, negatives_from="all_images"
+    )
+    record = {"settings": to_json(replace(preset, steps=7))}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    again = ["--config", str(tmp_path / "config.json")]
+    assert parse(again).loss == preset.loss
+    assert parse([*again, "--terms", "contrastive", "1"]).loss.terms == {"contrastive": 1.0}
+    other = parse([*again, "--preset", "dpo"])
+    assert (other.steps, other.loss) == (7, LossConfig(**PRESETS["dpo"]))
+
+
 def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--tau", "0.05"]) == 0
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
@@ -156,6 +173,7 @@ def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -
         ({"deepspeed_config": "nix.json"}, "no DeepSpeed config at nix.json; give a file or one"),
         ({"negative_types": "swop 1"}, "no negatives of type 'swop'; did you mean 'swap'?"),
         ({"alpha": -1}, "alpha is -1.0; it must be 0 or more"),
+        ({"preset": "negclp"}, "no preset 'negclp'; did you mean 'negclip'?"),
         ({"tau": 0}, "tau is 0.0; it must lie between 0.01 and 10"),
         ({"config": "nowhere/config.json"}, "nowhere: not a run folder"),
     ],

@@ -11,8 +11,11 @@ from hnc_ds.report.runs import Run
 
 LEARNING = "Learning"
 BY_TYPE = "Hard negative accuracy by type"
+EVALUATED = "Held-out scores while training"
 MACHINE = "Loss terms, optimizer and machine"
-GROUPS = (LEARNING, BY_TYPE, MACHINE)
+GROUPS = (LEARNING, EVALUATED, BY_TYPE, MACHINE)
+SHOWN_SCORES = ("pair_accuracy", "R@1")
+"""Of the held-out scores, which there are three or six of for every type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class Panel:
 
 def panels(runs: Sequence[Run]) -> dict[str, list[Panel]]:
     """All panels, by group; groups without one are left out."""
-    names = _ordered({name for run in runs for row in run.log for name in row} - NOT_SHOWN)
+    logged = {name for run in runs for row in run.log for name in row} - NOT_SHOWN
+    names = _ordered(filter(_is_shown, logged))
     grouped: dict[str, list[Panel]] = {group: [] for group in GROUPS}
     for name in names:
         tag = tag_of(name)
@@ -70,12 +74,20 @@ def panels(runs: Sequence[Run]) -> dict[str, list[Panel]]:
 def tag_of(name: str) -> Tag:
     """A tag's entry in the table; 'hard_negative_accuracy/swap' is shown like its parent."""
     parent, _, part = name.partition("/")
+    if parent == "eval":
+        title = part.partition("/")[2].replace("_", " ").replace("/", ", ")
+        return Tag(title, EVALUATED, share=True)
     if not part:
         return TAGS.get(name, Tag(name.replace("_", " ")))
     if parent == "hard_negative_accuracy":
         return Tag(part.replace("_", " "), BY_TYPE, share=True, chance=0.5)
     known = TAGS.get(parent, Tag(parent.replace("_", " ")))
     return Tag(f"{known.title}: {part.replace('_', ' ')}", MACHINE, known.share, known.chance)
+
+
+def _is_shown(name: str) -> bool:
+    parts = name.split("/")
+    return parts[0] != "eval" or (len(parts) == 4 and parts[2].endswith(SHOWN_SCORES))
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

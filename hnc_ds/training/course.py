@@ -48,6 +48,7 @@ def begin(config: TrainConfig, saved: Saved | None) -> Beginning:
     else:
         clip = load_model(config.model, config.seed)
     digest = state_sha256(clip.state_by_open_clip_name(), clip.config) if needed else None
+    torch.manual_seed(config.seed)  # low-rank changes are drawn: the same on every rank
     choose_scope(clip, config.scope)
     if config.loss.tau is not None:
         clip.fix_temperature(config.loss.tau)

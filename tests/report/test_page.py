@@ -1,5 +1,6 @@
 """The page as a whole: what it shows, that it escapes, and that it loads nothing."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.report.figures import bars, curves
 from hnc_ds.report.page import differing_settings, render, report
 from hnc_ds.report.runs import read_runs
-from hnc_ds.report.training import BY_TYPE, panels
+from hnc_ds.report.training import BY_TYPE, EVALUATED, panels
 
 from .conftest import accuracy, pair
 
@@ -140,6 +141,22 @@ def test_curves_are_in_the_order_of_the_table_and_unknown_ones_at_the_end(make_r
     assert list(titles.values()) == [["Loss, nats", "Margin, cosine"], ["swap"], ["zebra"]]
     assert shown[BY_TYPE][0].last == [(0, "50.0 %")]
     assert shown["Learning"][0].last == [(0, "12,345")]
+
+
+def test_scores_while_training_have_a_place_of_their_own_without_margins_and_ties(make_run):
+    scores = {
+        "eval/hnc-shards/pair_accuracy/swap": 0.75,
+        "eval/hnc-shards/margin/swap": 0.1,
+        "eval/hnc-shards/ties/all": 0.0,
+        "eval/retrieval/text_to_image_R@1/all": 0.5,
+        "eval/retrieval/text_to_image_R@10/all": 0.9,
+    }
+    log = json.dumps({"step": 0} | scores) + '\n{"step": 2, "loss": 1.0}\n'
+    shown = panels(read_runs([make_run("one", log=log)]))[EVALUATED]
+    assert [(panel.title, panel.last) for panel in shown] == [
+        ("pair accuracy, swap", [(0, "75.0 %")]),
+        ("text to image R@1, all", [(0, "50.0 %")]),
+    ]
 
 
 def test_figures_take_their_colours_from_the_page():
