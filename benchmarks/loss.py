@@ -85,12 +85,12 @@ def made(rows: int, dtype: torch.dtype = torch.float32) -> Inputs:
 def ours(inputs: Inputs) -> torch.Tensor:
     """As training computes it."""
     image, text, negative = inputs
-    count = len(image)
+    count, device = len(image), image.device
     nothing = negative.new_zeros((count, 0, WIDTH))
-    index = torch.arange(count)[:, None].repeat(1, 2)
+    index = torch.arange(count, device=device)[:, None].repeat(1, 2)
     rows = Rows(image, text, negative, nothing, image, text, negative.flatten(0, 1))
-    used = torch.ones(count, NEGATIVES, dtype=torch.bool)
-    number = torch.arange(count * NEGATIVES) + count
+    used = torch.ones(count, NEGATIVES, dtype=torch.bool, device=device)
+    number = torch.arange(count * NEGATIVES, device=device) + count
     masks = repeat(index), vary(number, used.flatten(), index)
     slots = Slots(used, used[:, :0], index, index, number, used.flatten(), 0, *masks)
     compared = Compared(rows, slots, image.new_tensor([SCALE]))
@@ -100,7 +100,7 @@ def ours(inputs: Inputs) -> torch.Tensor:
 def theirs(inputs: Inputs) -> torch.Tensor:
     """As NegCLIP's and CE-CLIP's forks of open_clip do: one matrix of all logits."""
     image, text, negative = inputs
-    target = torch.arange(len(image))
+    target = torch.arange(len(image), device=image.device)
     to_text = SCALE * image @ text.T
     hard = SCALE * image @ negative.flatten(0, 1).T + math.log(ALPHA)
     to_image = SCALE * text @ image.T
