@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Comparison, Spread
+from benchmarks.timing import Check, Comparison, Spread, Timing
 
 GPU_PAGE = Path(__file__).parent / "GPU.md"
 """What gpu.py writes."""
@@ -29,6 +29,27 @@ def as_json(machine: Mapping[str, str], found: Mapping[str, Comparison], quick: 
     measurements = {name: _as_values(comparison) for name, comparison in found.items()}
     content = {"machine": dict(machine), "quick": quick, "measurements": measurements}
     return json.dumps(content, indent=1) + "\n"
+
+
+def from_json(text: str) -> tuple[dict[str, str], dict[str, Comparison]]:
+    """Machine and measurements as ``as_json`` wrote them."""
+    content = json.loads(text)
+    return content["machine"], {n: _compared(v) for n, v in content["measurements"].items()}
+
+
+def _compared(values: dict[str, Any]) -> Comparison:
+    return Comparison(
+        clock=values["clock"],
+        baseline=values["baseline"],
+        timings={
+            way: tuple(map(Timing, found["wall_seconds"], found["cpu_seconds"]))
+            for way, found in values["ways"].items()
+        },
+        checks=tuple(Check(c["what"], c["found"], c["allowed"]) for c in values["checks"]),
+        notes=tuple(values["notes"]),
+        items=values["items"],
+        count=values["count"],
+    )
 
 
 def as_markdown(

@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                  all: some minutes on two cores (make bench)
     python benchmarks/run.py text loader      these, on the terminal alone
+    python benchmarks/run.py loss --update    these, and into the page in place of the old ones
     python benchmarks/run.py --quick          all, in seconds; the numbers mean nothing
 
 A measurement is a file beside this one with ``measure(folder, quick) -> Comparison``, and a line
@@ -16,7 +17,7 @@ if __name__ == "__main__" and not __package__:  # started by path: find benchmar
 
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import cast
 import tyro
 
 from benchmarks.machine import facts
-from benchmarks.results import as_json, as_markdown, section
+from benchmarks.results import as_json, as_markdown, from_json, section
 from benchmarks.timing import Comparison
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.whole_files import write_whole
@@ -55,6 +56,9 @@ class Settings:
     quick: bool = False
     """Tiny inputs, few rounds: whether it works, not how fast."""
 
+    update: bool = False
+    """Put the named ones into RESULTS in place of what is there of them."""
+
     out: Path | None = None
     """Folder for RESULTS.md and RESULTS.json; benchmarks/ for a full run of all, else none."""
 
@@ -75,14 +79,29 @@ def run(settings: Settings) -> bool:
         print(f"measuring {name} ...", flush=True)
         found[name] = measure(name, settings.quick)
         print(section(MEASUREMENTS[name], found[name]), flush=True)
-    out = settings.out or (None if settings.names or settings.quick else HERE)
+    agree = all(check.holds for comparison in found.values() for check in comparison.checks)
+    whole = not (settings.names or settings.quick)
+    out = settings.out or (HERE if whole or settings.update else None)
+    if settings.update and out is not None:
+        machine, found = _updated(out / "RESULTS.json", machine, found)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "RESULTS.json", as_json(machine, found, settings.quick).encode())
         page = as_markdown(machine, MEASUREMENTS, found, settings.quick)
         write_whole(out / "RESULTS.md", page.encode())
         print(f"wrote {out / 'RESULTS.md'} and RESULTS.json")
-    return all(check.holds for comparison in found.values() for check in comparison.checks)
+    return agree
+
+
+def _updated(
+    path: Path, machine: dict[str, str], found: dict[str, Comparison]
+) -> tuple[dict[str, str], dict[str, Comparison]]:
+    """An earlier page's machine and measurements with new ones in their places, dated."""
+    before, kept = from_json(path.read_text())
+    load = machine["load before the start"]
+    when = f"Measured again on {machine['date']}; load before the start {load}."
+    dated = {n: replace(c, notes=(*c.notes, when)) for n, c in found.items()}
+    return before, {name: (kept | dated)[name] for name in MEASUREMENTS if name in kept | dated}
 
 
 def measure(name: str, quick: bool) -> Comparison:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.graphs import write_graphs
 from benchmarks.memory import peak_mebibytes
-from benchmarks.results import as_markdown
+from benchmarks.results import as_json, as_markdown, from_json
 from benchmarks.run import MEASUREMENTS, Settings
 from benchmarks.timing import Check, Clock, Comparison, Timing, alternate, timed
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
@@ -157,3 +157,9 @@ def test_graphs_can_come_again_under_other_ids(tmp_path: Path) -> None:
 def test_an_unknown_measurement_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'loader'"):
         Settings(names=("loadr",))
+
+
+def test_measurements_are_read_back_as_they_were_written() -> None:
+    machine = {"date": "today"}
+    text = as_json(machine, {"loss": compared()}, quick=False)
+    assert from_json(text) == (machine, {"loss": compared()})

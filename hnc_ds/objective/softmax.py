@@ -92,10 +92,9 @@ class _LogSumExp(torch.autograd.Function):
     def forward(
         ctx: Any, row_BD: torch.Tensor, column_CD: torch.Tensor, scale: torch.Tensor, excluded: Any
     ) -> torch.Tensor:
-        scaled_BD = row_BD * scale
-        lse_B = scaled_BD.new_full((len(row_BD),), -torch.inf)
+        lse_B = row_BD.new_full((len(row_BD),), -torch.inf)
         for columns in column_slices(len(row_BD), len(column_CD)):
-            logits_BE = _logits(scaled_BD, column_CD[columns], _mask(excluded, columns))
+            logits_BE = _logits(row_BD, column_CD[columns], scale, _mask(excluded, columns))
             lse_B = torch.logaddexp(lse_B, _log_sum(logits_BE))
         ctx.save_for_backward(row_BD, column_CD, scale, lse_B)
         ctx.excluded = excluded
@@ -105,13 +104,14 @@ class _LogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_B: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         row_BD, column_CD, scale, lse_B = ctx.saved_tensors
-        scaled_BD = row_BD * scale
-        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad[1])
+        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad)
+        weight_B1 = (gradient_B * scale)[:, None]
         for columns in column_slices(len(row_BD), len(column_CD)):
-            share_BE = _logits(scaled_BD, column_CD[columns], _mask(ctx.excluded, columns))
-            _to_shares(share_BE, lse_B).mul_(gradient_B[:, None])
-            gradients.add(share_BE, scaled_BD, column_CD[columns], columns)
-        return gradients.scaled(row_BD, scale)
+            mask = _mask(ctx.excluded, columns)
+            share_BE = _logits(row_BD, column_CD[columns], scale, mask)
+            _to_shares(share_BE, lse_B).mul_(weight_B1)
+            gradients.add(share_BE, row_BD, column_CD[columns], columns)
+        return gradients.row_BD, gradients.column_CD, gradients.of_scale(row_BD, scale), None
 
 
 class _AgainstStart(torch.autograd.Function):
@@ -131,13 +131,12 @@ class _AgainstStart(torch.autograd.Function):
         scale: torch.Tensor,
         excluded: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        scaled_BD, start_scaled_BD = row_BD * scale, start_row_BD * scale
-        lse_B = scaled_BD.new_full((len(row_BD),), -torch.inf)
+        lse_B = row_BD.new_full((len(row_BD),), -torch.inf)
         start_lse_B, gap_B = lse_B.clone(), torch.zeros_like(lse_B)
         for columns in column_slices(len(row_BD), len(column_CD)):
             excluded_BE = _mask(excluded, columns)
-            logits_BE = _logits(scaled_BD, column_CD[columns], excluded_BE)
-            start_BE = _logits(start_scaled_BD, start_column_CD[columns], excluded_BE)
+            logits_BE = _logits(row_BD, column_CD[columns], scale, excluded_BE)
+            start_BE = _logits(start_row_BD, start_column_CD[columns], scale, excluded_BE)
             apart_BE = _hide(start_BE - logits_BE, excluded_BE, 0)
             lse_B = torch.logaddexp(lse_B, _log_sum(logits_BE))
             seen_B = torch.logaddexp(start_lse_B, _log_sum(start_BE.clone()))
@@ -155,55 +154,55 @@ class _AgainstStart(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients_B: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         row_BD, column_CD, start_row_BD, start_column_CD, scale, lse_B, start_B = ctx.saved_tensors
-        of_lse_B, _, of_gap_B = gradients_B
-        scaled_BD, start_scaled_BD = row_BD * scale, start_row_BD * scale
-        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad[1])
+        of_lse_B1, of_gap_B1 = ((gradients_B[n] * scale)[:, None] for n in (0, 2))
+        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad)
         for columns in column_slices(len(row_BD), len(column_CD)):
             excluded_BE = _mask(ctx.excluded, columns)
-            share_BE = _logits(scaled_BD, column_CD[columns], excluded_BE)
-            _to_shares(share_BE, lse_B).mul_(of_lse_B[:, None])
-            start_BE = _logits(start_scaled_BD, start_column_CD[columns], excluded_BE)
-            share_BE -= _to_shares(start_BE, start_B).mul_(of_gap_B[:, None])
-            gradients.add(share_BE, scaled_BD, column_CD[columns], columns)
-        of_row, of_column, *_ = gradients.scaled(row_BD, scale)
-        return of_row, of_column, None, None, None, None
+            share_BE = _logits(row_BD, column_CD[columns], scale, excluded_BE)
+            _to_shares(share_BE, lse_B).mul_(of_lse_B1)
+            start_BE = _logits(start_row_BD, start_column_CD[columns], scale, excluded_BE)
+            share_BE -= _to_shares(start_BE, start_B).mul_(of_gap_B1)
+            gradients.add(share_BE, row_BD, column_CD[columns], columns)
+        return gradients.row_BD, gradients.column_CD, None, None, None, None
 
 
 class _Gradients(NamedTuple):
-    """Of rows and columns, summed slice by slice."""
+    """Of rows and columns, summed slice by slice. What is given is times the scale already."""
 
     row_BD: torch.Tensor
-    """Not yet times the scale."""
     column_CD: torch.Tensor | None
     """None where the columns are constants."""
 
     @staticmethod
-    def of(row_BD: torch.Tensor, column_CD: torch.Tensor, columns_too: bool) -> "_Gradients":
+    def of(row_BD: torch.Tensor, column_CD: torch.Tensor, needed: Any) -> "_Gradients":
         return _Gradients(
-            torch.zeros_like(row_BD), torch.empty_like(column_CD) if columns_too else None
+            torch.zeros_like(row_BD), torch.empty_like(column_CD) if needed[1] else None
         )
 
     def add(
         self,
         gradient_BE: torch.Tensor,
-        scaled_BD: torch.Tensor,
+        row_BD: torch.Tensor,
         column_ED: torch.Tensor,
         columns: slice,
     ) -> None:
         self.row_BD.addmm_(gradient_BE, column_ED)
         if self.column_CD is not None:
-            torch.mm(gradient_BE.T, scaled_BD, out=self.column_CD[columns])
+            torch.mm(gradient_BE.T, row_BD, out=self.column_CD[columns])
 
-    def scaled(self, row_BD: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of row, column, scale and the mask, as the functions take them."""
-        of_scale = (self.row_BD * row_BD).sum().view_as(scale)
-        return self.row_BD * scale, self.column_CD, of_scale, None
+    def of_scale(self, row_BD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """sum_c gradient * row . column, which is the rows' gradient times the rows."""
+        total = torch.dot(self.row_BD.reshape(-1), row_BD.reshape(-1))
+        return (total / scale).view_as(scale)
 
 
 def _logits(
-    scaled_BD: torch.Tensor, column_ED: torch.Tensor, excluded_BE: torch.Tensor | None
+    row_BD: torch.Tensor,
+    column_ED: torch.Tensor,
+    scale: torch.Tensor,
+    excluded_BE: torch.Tensor | None,
 ) -> torch.Tensor:
-    return _hide(scaled_BD @ column_ED.T, excluded_BE, -torch.inf)
+    return _hide((row_BD @ column_ED.T).mul_(scale), excluded_BE, -torch.inf)
 
 
 def _mask(excluded: Any, columns: slice) -> torch.Tensor | None:
