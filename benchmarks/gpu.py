@@ -1,0 +1,190 @@
+"""Training on one CUDA device, beside open_clip's way: an unattended run of less than 8 minutes.
+
+    python benchmarks/gpu.py                          writes benchmarks/GPU.md and GPU.json
+    python benchmarks/gpu.py --device cpu --quick     the logic alone, in seconds: build/gpu/GPU.md
+
+Needs no network. Sections run in processes of their own, most wanted first; one that fails, dies or
+hangs is told on the page, which is written anew whenever something is found.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:  # started by path: find benchmarks and hnc_ds
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import json
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from benchmarks.machine import facts
+from benchmarks.on_gpu import sections as on_gpu
+from benchmarks.on_gpu.page import Book, Found
+from benchmarks.on_gpu.sections import SECTIONS
+
+HERE = Path(__file__).parent
+RESERVE_SECONDS = 25.0
+"""Of the minutes, for imports, ending and writing."""
+LOOKS_SECONDS = 0.2
+"""Between looks at what a section has told."""
+LAST_WORDS = 300
+"""Characters of what a process wrote before it died."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure training on one CUDA device."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    """cpu: to see that everything works."""
+
+    quick: bool = False
+    """Tiny model, few steps: whether it works, not how fast."""
+
+    out: Path | None = None
+    """Folder for GPU.md and GPU.json: benchmarks/, or build/gpu/ if nothing is measured."""
+
+    minutes: float = 8.0
+    """It ends before; what there is no time for is left out."""
+
+    def is_real(self) -> bool:
+        """Whether its numbers mean something."""
+        return self.device == "cuda" and not self.quick
+
+    def folder(self) -> Path:
+        """Where to write."""
+        return self.out or (HERE if self.is_real() else HERE.parent / "build" / "gpu")
+
+
+def run(settings: Settings) -> Book:
+    """Every section in turn, as far as the time goes."""
+    until = time.time() + 60 * settings.minutes - RESERVE_SECONDS
+    found = {name: Found(section.title) for name, section in SECTIONS.items()}
+    of_machine = facts()
+    of_machine.pop("torch threads")  # as many as torch likes
+    book = Book(of_machine, settings.is_real(), found)
+    # On a device each has a process of its own, as an error there may spoil all that follows.
+    groups = [tuple(SECTIONS)] if settings.quick else [(name,) for name in SECTIONS]
+    with tempfile.TemporaryDirectory(prefix="hnc_ds-gpu-") as scratch:
+        for number, names in enumerate(groups):
+            book.write(settings.folder())
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            _run_group(names, folder, until, settings, book)
+    book.write(settings.folder())
+    return book
+
+
+def _run_group(
+    names: Sequence[str], folder: Path, until: float, settings: Settings, book: Book
+) -> None:
+    first, left = SECTIONS[names[0]], until - time.time()
+    if left < on_gpu.needed(first, settings.quick):
+        for name in names:
+            book.sections[name].state = on_gpu.left_out(SECTIONS[name], left)
+        return
+    print(f"measuring {', '.join(names)} ...", flush=True)
+    asked = {
+        "names": names,
+        "device": settings.device,
+        "quick": settings.quick,
+        "folder": str(folder),
+        "file": str(folder / "told.jsonl"),
+        "until": until,
+    }
+    command = [sys.executable, str(HERE / "on_gpu" / "sections.py"), json.dumps(asked)]
+    watch(command, folder, until, book, names, settings.folder())
+
+
+def watch(
+    command: Sequence[str], folder: Path, until: float, book: Book, names: Sequence[str], out: Path
+) -> None:
+    """Run a process, and take up what it tells in FOLDER/told.jsonl until it ends or is ended.
+
+    Args:
+        command: The process.
+        folder: For what it writes.
+        until: Of ``time.time()``: then it is killed with all it has started.
+        book: Takes up what is told.
+        names: Sections that the process runs.
+        out: Where the book is written to.
+    """
+    taken, killed = 0, False
+    with (folder / "printed").open("w+") as printed:
+        process = subprocess.Popen(
+            command,
+            stdout=printed,
+            stderr=printed,
+            env=_environment(folder),
+            start_new_session=True,
+        )
+        while True:
+            ended = process.poll() is not None
+            lines = _told(folder / "told.jsonl")
+            for line in lines[taken:]:
+                book.take(line)
+            if len(lines) > taken:
+                book.write(out)
+            taken = len(lines)
+            if ended:
+                break
+            if time.time() > until:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed = True
+            time.sleep(LOOKS_SECONDS)
+        printed.seek(0)
+        ended_as = f"its process ended with status {process.returncode}"
+        why = "no time was left" if killed else ended_as
+        _tell_unfinished(book, names, why, printed.read())
+
+
+def _tell_unfinished(book: Book, names: Sequence[str], why: str, printed: str) -> None:
+    words = " ".join(printed.split())[-LAST_WORDS:]
+    for name in names:
+        if book.sections[name].state in ("running", "not begun"):
+            book.sections[name].errors.append(f"{why}; the last it wrote: {words or 'nothing'}")
+
+
+def _told(file: Path) -> list[dict[str, Any]]:
+    """Whole lines."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines(True) if line.endswith("\n")]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Without a launcher's variables: each process is a run of one rank."""
+    launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    kept = {name: value for name, value in os.environ.items() if name not in launcher}
+    return kept | {
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+    }
+
+
+def main() -> int:
+    """0, 1 when something failed, 2 without the device that is asked for."""
+    settings = tyro.cli(Settings)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        print("gpu: no CUDA device; --device cpu --quick tries the logic alone", file=sys.stderr)
+        return 2
+    if settings.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    book = run(settings)
+    print(book.page())
+    print(f"wrote {settings.folder() / 'GPU.md'} and GPU.json")
+    return 0 if book.holds() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
