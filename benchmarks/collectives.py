@@ -1,253 +1,297 @@
-"""What travels between two ranks in a step, and what a second process brings.
+"""What a rank sends in a training step at two processes: ours under each ZeRO stage, beside
+open_clip's way, which averages all gradients and gathers all embeddings, negatives included.
 
-Bytes are counted in the calls of torch.distributed, in processes of their own, once per ZeRO stage;
-the peer is open_clip's way: DistributedDataParallel, and all embeddings gathered with gradient.
-Seconds are those of one process and of two with the same batch of both together.
+Calls are counted where they enter torch.distributed. What a rank sends for one is computed for ring
+algorithms, as NCCL has them, so that a count does not depend on what gloo does beneath.
 
-    python benchmarks/collectives.py RANK RANKS PORT WAY STEPS    one rank; prints bytes and seconds
+B images of a rank, W ranks, K hard negatives an image, D width, P trained parameters, fp32.
 """
 
-import os
 import sys
-
-if __name__ == "__main__" and not __package__:  # started by path: find benchmarks and hnc_ds
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import json
-import socket
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
-from benchmarks.timing import Check, Comparison, Timing
-from hnc_ds.config import LossConfig, ModelConfig, ScopeConfig
-from hnc_ds.deepspeed_config import resolve
-from hnc_ds.distributed import gather_rows
-from hnc_ds.engine import Engine, start_process_group
+from benchmarks.made import drawn_captions, made_batch
+from benchmarks.ranks import Ranks
+from benchmarks.timing import Check, Comparison, Table, Timing
+from benchmarks.ways import Ours, Theirs, shipped, their_batch
+from hnc_ds.config import ModelConfig, ScopeConfig
+from hnc_ds.distributed import largest_over_ranks
+from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.model.scope import choose_scope
-from hnc_ds.objective.terms import Compared, LossTerms, objective
-from hnc_ds.shards.loader import Batch
-from hnc_ds.training import passes
-from hnc_ds.training.compare import Embedded, compare
 
-BATCH, NEGATIVES, MODEL = 256, 4, "tiny"
-OURS, THEIRS = "2 processes", "1 process"
-WAYS = ("zero0", "zero1", "zero2", "zero3", "zero1-image", "open_clip")
-"""What is counted: ours under each stage, with one tower frozen, and the peer's."""
+RANKS, ROWS, NEGATIVES = 2, 16, 4
+MODEL, LARGE, LARGE_ROWS = "tiny", "ViT-B-32", 256
+FLOAT = 4
+"""Bytes."""
+DEVIATION = 0.01
+"""Share by which a count may differ from the formula: what is aligned, clipped, told to others."""
+THEIRS = "open_clip's way: DDP, negatives appended"
+FROZEN = "hnc_ds: ZeRO 1, only the image tower trains"
+ALL_NEGATIVES = "hnc_ds: ZeRO 1, hard negatives of all images"
 
 
-CALLS = {
-    "all_reduce": 0,
-    "all_gather": 1,
-    "all_gather_into_tensor": 1,
-    "reduce_scatter_tensor": 1,
-    "reduce": 0,
-    "broadcast": 0,
+class Way(NamedTuple):
+    """How a step is done, and how often all weights are sent by it."""
+
+    weights: float
+    """Of 2 (W - 1) / W times their bytes, which is an all-reduce; a gather or a
+    reduce-scatter is half of it."""
+    stage: int | None = None
+    """ZeRO's; None: the peer."""
+    towers: str = "both"
+    all_negatives: bool = False
+
+
+WAYS = {
+    "hnc_ds: ZeRO 0": Way(1.0, 0),
+    "hnc_ds: ZeRO 1": Way(1.5, 1),
+    "hnc_ds: ZeRO 2": Way(1.5, 2),
+    "hnc_ds: ZeRO 3": Way(1.0, 3),
+    FROZEN: Way(1.5, 1, towers="image"),
+    ALL_NEGATIVES: Way(1.5, 1, all_negatives=True),
+    THEIRS: Way(1.0),
 }
-"""torch.distributed's, and the position of what a rank gives to them."""
+"""Gradients are all-reduced, under ZeRO 1 and 2 the new weights gathered as well. Under ZeRO 3
+weights are gathered once, as DeepSpeed keeps those of so small a model until the backward pass, and
+gradients reduce-scattered."""
 
 
-class Step(NamedTuple):
-    """What a rank found."""
+OF_WEIGHTS = ("deepspeed.", "torch.nn.parallel.", "benchmarks.ways")
+"""Modules that send weights and gradients; what others send is for the loss."""
 
-    bytes: int
-    """Given to collectives by this rank in one step: its own rows to a gather, all to a sum."""
+
+class Counted(NamedTuple):
+    """Of one step, on one rank."""
+
+    weights: float
+    """Bytes sent for weights and gradients: by DeepSpeed or DistributedDataParallel."""
+    embeddings: float
+    """Bytes sent for what the loss compares."""
+    calls: int
     seconds: float
+    cpu: float
+    parameters: int
+    """That train."""
 
 
 def measure(folder: Path, quick: bool) -> Comparison:
-    """Images/s of one and of two processes; bytes of each way in the notes."""
-    steps = 2 if quick else 20
-    rounds = [_both(steps) for _ in range(2 if quick else 5)]
-    counted = {way: _run_ranks(2, way, 2)[0].bytes for way in WAYS}
-    trained = sum(p.numel() for p in load_model(ModelConfig(model=MODEL), 0).parameters())
-    told = ", ".join(f"{way} {count / 1e6:.2f}" for way, count in counted.items())
-    frozen = counted["zero1"] - counted["zero1-image"]
-    text = _text_parameters()
+    """Seconds of a step of each way in turns; what each sends in a table."""
+    rounds = 2 if quick else 5
+    captions = drawn_captions(folder, RANKS * ROWS, NEGATIVES)
+    with Ranks(folder / "ranks", RANKS, make, captions) as ranks:
+        for way in WAYS:
+            ranks.ask(way)  # the first step also makes what optimizers keep
+        found = {way: ranks.ask(way)[0] for way in WAYS}
+        turns = [{way: _timing(ranks.ask(way)) for way in WAYS} for _ in range(rounds)]
     return Comparison(
         clock="wall",
         baseline=THEIRS,
-        timings={
-            THEIRS: tuple(Timing(one, one) for one, _ in rounds),
-            OURS: tuple(Timing(two, 2 * two) for _, two in rounds),
-        },
-        checks=(
-            Check(
-                "zero0: bytes beyond those of the gradients, of these",
-                counted["zero0"] / (4 * trained) - 1,
-                0.5,
-            ),
-            Check(
-                "zero1: bytes that a frozen text tower does not save, of its weights' twice",
-                1 - frozen / (8 * text),
-                0.05,
-            ),
-        ),
+        timings={way: tuple(turn[way] for turn in turns) for way in WAYS},
+        checks=_checks(found),
         notes=(
-            f"{MODEL}, fp32, batch {BATCH} of all processes, {NEGATIVES} hard negatives an image, "
-            f"one thread each; {steps} steps, the start of the processes not counted.",
-            f"Megabytes that a rank gives to collectives in a step: {told}; the gradients alone "
-            f"are {4 * trained / 1e6:.2f}. Under ZeRO 1 to 3 weights travel as well; under 3 "
-            "those of a model this small stay whole on every rank.",
+            f"{MODEL}, fp32, {RANKS} processes of one thread on gloo, {ROWS} images a process, "
+            f"{NEGATIVES} hard negatives an image; a step in memory, nothing is read.",
+            "Sent: bytes that a rank sends in a step with ring algorithms, mean over the ranks; "
+            "calls of torch.distributed are counted in the processes, DDP's in its hook.",
+            f"{LARGE} is not run here: its columns are the formulas that the counts of {MODEL} are "
+            f"checked against, with its parameters and width and {LARGE_ROWS} images a process.",
+            "The way back of gathered embeddings is an all-reduce on gloo in ours; on NCCL, and "
+            "in the columns of formulas, it is a reduce-scatter, half of that.",
         ),
-        items="images",
-        count=BATCH * steps,
+        tables=(_table(found),),
     )
 
 
-def _both(steps: int) -> tuple[float, float]:
-    """Seconds of the steps in one process, and in two."""
-    alone, together = _run_ranks(1, "zero1", steps), _run_ranks(2, "zero1", steps)
-    return steps * alone[0].seconds, steps * max(rank.seconds for rank in together)
+def make(captions: list[tuple[str, ...]]) -> Callable[[str], Counted]:
+    """On a rank: what does a step of a way and counts it."""
+    counter = Counter()
+    counter.listen()  # before DeepSpeed is imported, as it keeps some of the functions
+    steps = {name: _step_of(way, captions) for name, way in WAYS.items()}
+    return partial(_counted, counter, steps)
 
 
-def _text_parameters() -> int:
+def _counted(
+    counter: "Counter", steps: Mapping[str, tuple[Clip, Callable[[], object]]], name: str
+) -> Counted:
+    clip, step = steps[name]
+    dist.barrier()
+    counter.sent.clear()
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    seconds, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    weights = sum(sent for by, sent in counter.sent if by.startswith(OF_WEIGHTS))
+    embeddings = sum(sent for _, sent in counter.sent) - weights
+    return Counted(weights, embeddings, len(counter.sent), seconds, cpu, trained(clip))
+
+
+def _step_of(way: Way, captions: list[tuple[str, ...]]) -> tuple[Clip, Callable[[], object]]:
+    rank = dist.get_rank()
     clip = load_model(ModelConfig(model=MODEL), 0)
-    clip.freeze("text")
-    return sum(p.numel() for p in clip.parameters() if not p.requires_grad)
-
-
-def _run_ranks(ranks: int, way: str, steps: int) -> list[Step]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, *map(str, (rank, ranks, port, way, steps))],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+    batch = made_batch(clip, captions, range(rank * ROWS, (rank + 1) * ROWS))
+    if way.stage is None:
+        return clip, partial(
+            Theirs(clip.towers, torch.device("cpu")).step, their_batch(clip, batch)
         )
-        for rank in range(ranks)
-    ]
-    return [Step(*json.loads(rank.communicate()[0].splitlines()[-1])) for rank in started]
-
-
-def made_batch(rank: int, ranks: int) -> Batch:
-    """A rank's rows: random pictures and tokens, every caption another."""
-    rows = BATCH // ranks
-    draw = torch.Generator().manual_seed(rank)
-    captions = rows * (1 + NEGATIVES)
-    token_TL = torch.randint(1, 4000, (captions, 12), generator=draw)
-    token_TL[:, -1] = 4095  # the end token is the largest
-    number = torch.arange(captions)
-    return Batch(
-        torch.randint(0, 256, (rows, 3, 32, 32), generator=draw, dtype=torch.uint8),
-        token_TL,
-        number[:rows],
-        number[rows:].view(rows, NEGATIVES),
-        torch.zeros(rows, NEGATIVES, dtype=torch.int64),
-        torch.zeros(rows, 0, dtype=torch.int64),
-        number[:rows] + rank * captions,
-        number + rank * captions,
-        (),
-    )
-
-
-def our_step(way: str, batch: Batch, ranks: int) -> Callable[[], object]:
-    """One step as ``hnc_ds.train`` does it."""
-    clip = load_model(ModelConfig(model=MODEL), 0)
-    choose_scope(clip, ScopeConfig(towers="image" if way.endswith("image") else "both"))
-    config: dict[str, Any] = {
-        "train_batch_size": BATCH,
-        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "torch_adam": True}},
-        "zero_optimization": {"stage": int(way[4])},
-    }
-    engine = Engine(clip, clip.parameter_groups(), resolve(config, Path("-"), ranks, 1000))
-    return partial(passes.step, engine, batch, partial(_loss, batch), 0)
-
-
-def _loss(batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
-    compared = compare(embedded, batch, all_negatives=False)
-    return objective(compared, LossConfig(), 1.0), compared
-
-
-def their_step(batch: Batch) -> Callable[[], object]:
-    """One step as open_clip and NegCLIP's fork do it: all gradients, all embeddings of captions."""
-    clip = load_model(ModelConfig(model=MODEL), 0)
-    model = torch.nn.parallel.DistributedDataParallel(clip)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def reduce(group: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-        """DDP's own, which works beneath Python, where it would not be counted."""
-        work = dist.all_reduce(bucket.buffer(), async_op=True)
-        return work.get_future().then(lambda future: future.value()[0] / dist.get_world_size())
-
-    model.register_comm_hook(None, reduce)
-    texts = torch.cat([batch.positive_B, batch.negative_BK.flatten()])
+    choose_scope(clip, ScopeConfig(towers=way.towers))  # type: ignore[arg-type]
+    config = shipped("cpu", train_batch_size=RANKS * ROWS, zero_optimization={"stage": way.stage})
+    ours = Ours(clip, config, RANKS, way.all_negatives)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        image_BD, text_TD, scale = model(batch.images_B3RR, batch.token_TL)
-        image_ND, text_ND = gather_rows(image_BD), gather_rows(text_TD[texts])
-        target = torch.arange(len(image_BD))
-        F.cross_entropy(scale * image_BD @ text_ND.T, target).backward()
-        assert len(image_ND)
-        optimizer.step()
+        largest_over_ranks(0, ours.engine.device)  # as training asks before each step
+        ours.step(batch)
 
-    return step
+    return clip, step
+
+
+def trained(clip: Clip) -> int:
+    """Parameters that train; under ZeRO 3, too, where a rank holds only pieces of them."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in clip.parameters() if p.requires_grad)
 
 
 class Counter:
-    """Adds up what torch.distributed's calls are given."""
+    """What is sent for the calls of torch.distributed, and by which module each is called."""
 
     def __init__(self) -> None:
-        self.bytes = 0
-        self._inside = False
+        self.sent: list[tuple[str, float]] = []
 
     def listen(self) -> None:
-        """Count every call from now on; a call within a call is counted once.
-
-        Before DeepSpeed is imported, as it keeps some of them.
-        """
-        for name, position in CALLS.items():
+        """Count every call from now on."""
+        for name, sent in SENT.items():
             if hasattr(dist, name):
-                setattr(dist, name, partial(self._call, getattr(dist, name), position))
+                setattr(dist, name, partial(self._call, getattr(dist, name), sent))
 
-    def _call(self, original: Callable[..., Any], position: int, *given: Any, **named: Any) -> Any:
-        if self._inside:
-            return original(*given, **named)
-        tensor = given[position] if len(given) > position else next(iter(named.values()))
-        tensors = tensor if isinstance(tensor, list) else [tensor]
-        self.bytes += sum(each.numel() * each.element_size() for each in tensors)
-        self._inside = True
-        try:
-            return original(*given, **named)
-        finally:
-            self._inside = False
+    def _call(self, original: Callable[..., Any], sent: "Sent", *given: Any, **named: Any) -> Any:
+        # One frame up; partial, being C, has none.
+        caller = sys._getframe(1).f_globals["__name__"]
+        self.sent.append((caller, sent((*given, *named.values()), dist.get_world_size())))
+        return original(*given, **named)
 
 
-def as_rank(rank: int, ranks: int, port: int, way: str, steps: int) -> Step:
-    """Run as one of the ranks."""
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-    os.environ.update(address | numbers)
-    counter, batch = Counter(), made_batch(rank, ranks)
-    counter.listen()
-    start_process_group()
-    step = their_step(batch) if way == "open_clip" else our_step(way, batch, ranks)
-    for _ in range(2):
-        step()
-    counter.bytes = 0
-    step()
-    counted, before = counter.bytes, time.perf_counter()
-    for _ in range(steps):
-        step()
-    return Step(counted, (time.perf_counter() - before) / steps)
+Sent = Callable[[tuple[Any, ...], int], float]
 
 
-if __name__ == "__main__":
-    own_rank, all_ranks, own_port, own_way, own_steps = sys.argv[1:]
-    found = as_rank(int(own_rank), int(all_ranks), int(own_port), own_way, int(own_steps))
-    print(json.dumps(found), flush=True)
+def _reduced(given: tuple[Any, ...], ranks: int) -> float:
+    return 2 * (ranks - 1) / ranks * max(_sizes(given))
+
+
+def _gathered(given: tuple[Any, ...], ranks: int) -> float:
+    """A rank's own part, or the part that is left to it, goes to all others."""
+    return (ranks - 1) * min(_sizes(given))
+
+
+def _passed_on(given: tuple[Any, ...], ranks: int) -> float:
+    """From one to all, or from all to one, mean over the ranks."""
+    return (ranks - 1) / ranks * max(_sizes(given))
+
+
+def _scattered(given: tuple[Any, ...], ranks: int) -> float:
+    """The rank that has what is scattered sends all parts but its own; the others nothing."""
+    sizes = _sizes(given)
+    return (ranks - 1) / ranks * max(sizes) if len(sizes) > 1 else 0
+
+
+def _sizes(given: tuple[Any, ...]) -> list[int]:
+    """Bytes of each tensor among the arguments, and of each list of them."""
+    lists = [part if isinstance(part, (list, tuple)) else [part] for part in given]
+    tensors = [[t for t in part if isinstance(t, torch.Tensor)] for part in lists]
+    return [sum(t.numel() * t.element_size() for t in part) for part in tensors if part]
+
+
+SENT: dict[str, Sent] = {
+    "all_reduce": _reduced,
+    "all_gather": _gathered,
+    "all_gather_into_tensor": _gathered,
+    "_all_gather_base": _gathered,
+    "reduce_scatter": _gathered,
+    "reduce_scatter_tensor": _gathered,
+    "_reduce_scatter_base": _gathered,
+    "reduce": _passed_on,
+    "broadcast": _passed_on,
+    "scatter": _scattered,
+    "all_to_all": _scattered,
+    "all_to_all_single": _scattered,
+    "_broadcast_coalesced": _passed_on,
+}
+"""What is sent by the functions that training may call."""
+
+
+def of_weights(way: Way, parameters: int) -> float:
+    """Bytes that a rank sends for weights and gradients."""
+    return way.weights * 2 * (RANKS - 1) / RANKS * FLOAT * parameters
+
+
+def of_embeddings(way: Way, rows: int, width: int, on_gloo: bool) -> float:
+    """Bytes that a rank sends for what the loss compares, forward and backward.
+
+    Each row goes to all other ranks, and its gradient comes back from them: as a reduce-scatter,
+    or on gloo, in ours, as an all-reduce, which takes twice as much. With ours go the numbers by
+    which equal images and texts are known.
+    """
+    all_negatives = NEGATIVES * (way.stage is None or way.all_negatives)
+    forth = 2 + all_negatives
+    back = (forth if way.towers == "both" else 1) * (1 + (on_gloo and way.stage is not None))
+    numbers = 0 if way.stage is None else 8 * (2 + all_negatives)
+    return (RANKS - 1) * rows * (FLOAT * width * (forth + back) + numbers)
+
+
+def _timing(answers: list[Counted]) -> Timing:
+    return Timing(max(a.seconds for a in answers), sum(a.cpu for a in answers))
+
+
+def _checks(found: Mapping[str, Counted]) -> tuple[Check, ...]:
+    width = load_model(ModelConfig(model=MODEL), 0).config["model_cfg"]["embed_dim"]
+    both, frozen = found["hnc_ds: ZeRO 1"], found[FROZEN]
+    weights = [c.weights / of_weights(WAYS[n], c.parameters) - 1 for n, c in found.items()]
+    embeddings = [
+        c.embeddings / of_embeddings(WAYS[n], ROWS, width, True) - 1 for n, c in found.items()
+    ]
+    gone = of_weights(WAYS[FROZEN], both.parameters - frozen.parameters)
+    return (
+        Check(
+            "bytes for weights and gradients, off what the parameters say, as a share",
+            max(map(abs, weights)),
+            DEVIATION,
+        ),
+        Check("the same for embeddings", max(map(abs, embeddings)), DEVIATION),
+        Check(
+            "what a frozen text tower does not save, of its share",
+            abs(1 - (both.weights - frozen.weights) / gone),
+            DEVIATION,
+        ),
+    )
+
+
+def _table(found: Mapping[str, Counted]) -> Table:
+    clip = load_model(ModelConfig(model=LARGE), 0)
+    width, both = clip.config["model_cfg"]["embed_dim"], trained(clip)
+    clip.freeze("text")
+    large = {"both": both, "image": trained(clip)}
+    rows = {
+        name: (
+            counted.weights / 1e6,
+            counted.embeddings / 1e6,
+            counted.calls,
+            of_weights(WAYS[name], large[WAYS[name].towers]) / 1e6,
+            of_embeddings(WAYS[name], LARGE_ROWS, width, False) / 1e6,
+        )
+        for name, counted in found.items()
+    }
+    return Table(
+        "sent in a step by a rank, MB",
+        (
+            f"{MODEL}: weights, gradients",
+            f"{MODEL}: embeddings",
+            "calls",
+            f"{LARGE}: weights, gradients",
+            f"{LARGE}: embeddings",
+        ),
+        rows,
+    )

@@ -60,7 +60,7 @@ def write_pack_input(
     for source, picture in zip(sources, pictures, strict=True):
         source.write_bytes(picture)
     sets = [
-        _filled(groups, negatives)
+        filled(groups, negatives)
         for groups in caption_sets(folder, min(images, CAPTION_SETS), most_captions)
     ]
     with (folder / "captions.jsonl").open("wb") as file:
@@ -77,7 +77,8 @@ def write_pack_input(
     )
 
 
-def _filled(groups: tuple[CaptionGroup, ...], least: int) -> tuple[CaptionGroup, ...]:
+def filled(groups: tuple[CaptionGroup, ...], least: int) -> tuple[CaptionGroup, ...]:
+    """Groups with at least ``least`` negatives, as far as their image has so many."""
     of_image = {n.caption: n for group in groups for n in group.negatives}
     filled = []
     for group in groups:

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Check, Comparison, Spread, Timing
-
-GPU_PAGE = Path(__file__).parent / "GPU.md"
-"""What gpu.py writes."""
+from benchmarks.timing import Check, Comparison, Spread, Table, Timing
 
 HEAD = """# Speed
 
@@ -19,8 +17,10 @@ a way: another job on the machine lengthens them less than it does seconds on th
 """
 QUICK = "\n**A quick run, to see that everything works: the numbers mean nothing.**\n"
 NO_GPU = """
-No CUDA device was at hand: `python benchmarks/gpu.py`, which measures on one, has not been run yet.
+No CUDA device has run this yet. `python benchmarks/gpu.py` does: unattended, without a network, in
+less than 8 minutes; it writes GPU.md and GPU.json beside this page.
 """
+WITH_GPU = "\nOn a CUDA device: [GPU.md](GPU.md), written by `python benchmarks/gpu.py`.\n"
 CLOCKS = {"wall": "time", "cpu": "CPU time"}
 
 
@@ -49,6 +49,10 @@ def _compared(values: dict[str, Any]) -> Comparison:
         notes=tuple(values["notes"]),
         items=values["items"],
         count=values["count"],
+        tables=tuple(
+            Table(t["title"], tuple(t["columns"]), {w: tuple(r) for w, r in t["rows"].items()})
+            for t in values["tables"]
+        ),
     )
 
 
@@ -57,12 +61,17 @@ def as_markdown(
     titles: Mapping[str, str],
     found: Mapping[str, Comparison],
     quick: bool,
+    gpu: str = "",
 ) -> str:
-    """The page that people read."""
+    """The page that people read; ``gpu`` is what ``gpu_line`` says."""
     told = "".join(f"\n| {fact} | {value} |" for fact, value in machine.items())
     sections = "".join(section(titles[name], comparison) for name, comparison in found.items())
-    gpu = "" if GPU_PAGE.exists() else NO_GPU
     return f"{HEAD}{gpu}{QUICK * quick}\n| | |\n|---|---|{told}\n{sections}"
+
+
+def gpu_line(folder: Path) -> str:
+    """Where the results of gpu.py are, or that there are none."""
+    return WITH_GPU if (folder / "GPU.json").is_file() else NO_GPU
 
 
 def section(title: str, comparison: Comparison) -> str:
@@ -77,27 +86,40 @@ def section(title: str, comparison: Comparison) -> str:
         "|---|---|---|---|",
         *(_row(comparison, way) for way in comparison.timings),
         "",
+        *(line for table in comparison.tables for line in _lines(table)),
         *(f"* {note}" for note in comparison.notes),
-        *(
-            f"* {'Checked' if check.holds else '**FAILED**'}: {check.what}: {check.found:.2g}, "
-            f"allowed {check.allowed:.2g}."
-            for check in comparison.checks
-        ),
+        *map(check_line, comparison.checks),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _row(comparison: Comparison, way: str) -> str:
-    compared = "1" if way == comparison.baseline else _cell(comparison.speed_up(way))
-    wall, cpu = (_cell(comparison.measured(way, clock)) for clock in ("wall", "cpu"))
+    compared = "1" if way == comparison.baseline else cell(comparison.speed_up(way))
+    wall, cpu = (cell(comparison.measured(way, clock)) for clock in ("wall", "cpu"))
     return f"| {way} | {wall} | {cpu} | {compared} |"
 
 
-def _cell(values: Spread) -> str:
-    return f"{_number(values.median)} ({_number(values.low)} - {_number(values.high)})"
+def _lines(table: Table) -> list[str]:
+    return [
+        f"| {table.title} | {' | '.join(table.columns)} |",
+        "|---" * (1 + len(table.columns)) + "|",
+        *(f"| {way} | {' | '.join(map(number, row))} |" for way, row in table.rows.items()),
+        "",
+    ]
 
 
-def _number(value: float) -> str:
+def check_line(check: Check) -> str:
+    """Whether it holds, and by how much."""
+    holds = "Checked" if check.holds else "**FAILED**"
+    return f"* {holds}: {check.what}: {check.found:.2g}, allowed {check.allowed:.2g}."
+
+
+def cell(values: Spread) -> str:
+    """Median (smallest - largest)."""
+    return f"{number(values.median)} ({number(values.low)} - {number(values.high)})"
+
+
+def number(value: float) -> str:
     """Three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -125,5 +147,6 @@ def _as_values(comparison: Comparison) -> dict[str, Any]:
             }
             for check in comparison.checks
         ],
+        "tables": [asdict(table) for table in comparison.tables],
         "notes": list(comparison.notes),
     }

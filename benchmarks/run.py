@@ -26,7 +26,7 @@ from typing import cast
 import tyro
 
 from benchmarks.machine import facts
-from benchmarks.results import as_json, as_markdown, from_json, section
+from benchmarks.results import as_json, as_markdown, from_json, gpu_line, section
 from benchmarks.timing import Comparison
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.whole_files import write_whole
@@ -38,7 +38,8 @@ MEASUREMENTS = {
     "loader": "Loader: JPEGs in a tar to training crops of 224 pixels",
     "captions": "Captions: scene graphs to captions and hard negatives",
     "pack": "Pack: JPEGs and captions to tar shards",
-    "collectives": "One process and two, and what travels between them",
+    "collectives": "Collectives: a step of two processes, and what they send each other",
+    "scaling": "Scaling: the same batch on one process and on two",
     "resume": "Resume: seconds to the first batch in the middle of an epoch",
 }
 """What each file measures. The order is that of the page."""
@@ -87,7 +88,7 @@ def run(settings: Settings) -> bool:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "RESULTS.json", as_json(machine, found, settings.quick).encode())
-        page = as_markdown(machine, MEASUREMENTS, found, settings.quick)
+        page = as_markdown(machine, MEASUREMENTS, found, settings.quick, gpu_line(HERE))
         write_whole(out / "RESULTS.md", page.encode())
         print(f"wrote {out / 'RESULTS.md'} and RESULTS.json")
     return agree

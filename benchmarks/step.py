@@ -19,6 +19,7 @@ import webdataset as wds
 
 from benchmarks.inputs import packed, photograph, write_pack_input
 from benchmarks.timing import Check, Comparison, alternate
+from benchmarks.ways import BETAS, DECAY, RATE, decay_groups, their_loss
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig
 from hnc_ds.deepspeed_config import resolve
 from hnc_ds.engine import Engine, start_process_group
@@ -32,7 +33,6 @@ from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare, embed
 
 MODEL, NEGATIVES = "ViT-B-32", 4
-RATE, DECAY, BETAS = 1e-5, 0.1, (0.9, 0.98)
 OURS, THEIRS = "hnc_ds", "open_clip's way, negatives appended"
 SEED = 0
 DEEPSPEED = {
@@ -113,13 +113,7 @@ class Theirs:
         self._shards, self._batch = shards, batch
         self._transform = open_clip.image_transform(clip.image_settings.size, is_train=True)
         self._types = type_weights(DataConfig(), tuple(read_index(shards).negatives), shards)
-        named = list(self.towers.named_parameters())
-        plain = [p for n, p in named if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n]
-        chosen = {id(p) for p in plain}
-        groups = [
-            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": DECAY},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        groups = decay_groups(self.towers.named_parameters())
         self._optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
 
     def step(self) -> None:
@@ -151,11 +145,7 @@ class Theirs:
         """InfoNCE of the images with all captions, and of the positive captions with the images."""
         image_BD = self.towers.encode_image(images_B3RR, normalize=True)
         text_TD = self.towers.encode_text(token_TL, normalize=True)
-        scale = self.towers.logit_scale.exp()
-        target = torch.arange(len(image_BD))
-        to_text = scale * image_BD @ text_TD.T
-        to_image = scale * text_TD[: len(image_BD)] @ image_BD.T
-        return F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)
+        return their_loss(image_BD, text_TD, self.towers.logit_scale.exp())
 
 
 def _agreement(ours: Ours, theirs: Theirs) -> tuple[Check, ...]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Clock = Literal["wall", "cpu"]
 
@@ -44,6 +44,17 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Quantities of the ways that are no times."""
+
+    title: str
+    columns: tuple[str, ...]
+    """With their units, if they differ from the title's."""
+    rows: dict[str, tuple[float, ...]]
+    """By way; a number for each column."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One measurement: ways of doing the same work, timed in turn."""
 
@@ -60,6 +71,7 @@ class Comparison:
     """What is counted: 'images'."""
     count: int | None = None
     """Items in a turn; None where the seconds themselves are what counts."""
+    tables: tuple[Table, ...] = ()
 
     def measured(self, way: str, clock: Clock) -> Spread:
         """Items per second of a clock, or seconds where there is no count."""
@@ -78,15 +90,24 @@ class Comparison:
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], rounds: int
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: "Callable[[Callable[[], Any]], Timing] | None" = None,
 ) -> dict[str, tuple[Timing, ...]]:
-    """Time the ways in turn, ``rounds`` times, after one turn of each that does not count."""
+    """Time the ways in turn, ``rounds`` times, after one turn of each that does not count.
+
+    Args:
+        ways: What is done.
+        rounds: How often.
+        clock: Does a turn and says what it took; ``timed`` if none is given.
+    """
+    clock = clock or timed
     for work in ways.values():
         work()
     taken: dict[str, list[Timing]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
-            taken[name].append(timed(work))
+            taken[name].append(clock(work))
     return {name: tuple(timings) for name, timings in taken.items()}
 
 

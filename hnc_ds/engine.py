@@ -98,6 +98,10 @@ class Engine:
         """Backward passes of a step: gradient_accumulation_steps."""
         return int(self._engine.gradient_accumulation_steps())
 
+    def close(self) -> None:
+        """Let go of the memory: DeepSpeed's hooks hold it in circles that Python does not see."""
+        self._engine.destroy()
+
     def forward(self, *inputs: Any) -> Any:
         """The model's forward, with DeepSpeed's hooks."""
         return self._engine(*inputs)

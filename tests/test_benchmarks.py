@@ -3,16 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from benchmarks.collectives import SENT
 from benchmarks.graphs import write_graphs
 from benchmarks.memory import peak_mebibytes
-from benchmarks.results import as_json, as_markdown, from_json
+from benchmarks.ranks import Ranks
+from benchmarks.results import as_json, as_markdown, from_json, gpu_line
 from benchmarks.run import MEASUREMENTS, Settings
-from benchmarks.timing import Check, Clock, Comparison, Timing, alternate, timed
+from benchmarks.timing import Check, Clock, Comparison, Table, Timing, alternate, timed
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
 from hnc_ds.errors import UserError
 from hnc_ds.records import SceneGraph
@@ -82,6 +88,19 @@ def test_the_page_has_medians_ranges_and_failed_checks() -> None:
     assert "| ours | 6 (4 - 12) | 12 (12 - 12) | 3 (2 - 4) |" in page
     assert "**FAILED**: difference: 0.6, allowed 0.5." in page
     assert "mean nothing" not in page
+
+
+def test_tables_of_other_quantities_follow_the_times() -> None:
+    table = Table("MB", ("sent", "received"), {"ours": (1.5, 200.0)})
+    with_table = replace(compared(), tables=(table,))
+    page = as_markdown({}, {"name": "A title"}, {"name": with_table}, False)
+    assert "| MB | sent | received |\n|---|---|---|\n| ours | 1.5 | 200 |\n" in page
+
+
+def test_the_page_says_whether_a_gpu_has_run_its_part(tmp_path: Path) -> None:
+    assert "No CUDA device has run this yet" in gpu_line(tmp_path)
+    (tmp_path / "GPU.json").touch()
+    assert "[GPU.md](GPU.md)" in gpu_line(tmp_path)
 
 
 @pytest.mark.parametrize(("found", "holds"), [(0.5, True), (0.51, False), (float("nan"), False)])
@@ -161,5 +180,38 @@ def test_an_unknown_measurement_is_refused_with_the_nearest_name() -> None:
 
 def test_measurements_are_read_back_as_they_were_written() -> None:
     machine = {"date": "today"}
-    text = as_json(machine, {"loss": compared()}, quick=False)
-    assert from_json(text) == (machine, {"loss": compared()})
+    found = {"loss": replace(compared(), tables=(Table("sent", ("MB",), {"ours": (1.5,)}),))}
+    assert from_json(as_json(machine, found, quick=False)) == (machine, found)
+
+
+def adds_up() -> Callable[[int], int]:
+    """On a rank: its number plus what it is given; the second rank refuses 13."""
+
+    def work(given: int) -> int:
+        if given == 13 and dist.get_rank() == 1:
+            raise ValueError("not that one")
+        if given == 13:
+            dist.barrier()  # waits for the other for ever
+        return given + dist.get_rank()
+
+    return work
+
+
+def test_ranks_answer_in_order_and_a_failure_of_one_is_raised(tmp_path: Path) -> None:
+    with Ranks(tmp_path / "ranks", 2, adds_up) as ranks:
+        assert ranks.ask(5) == [5, 6]
+        with pytest.raises(RuntimeError, match=r"rank 1: .*not that one"):
+            ranks.ask(13)
+
+
+def test_what_a_rank_sends_is_counted_by_ring_algorithms() -> None:
+    """Of four ranks; a row of 4 floats has 16 bytes."""
+    row, four_rows = torch.zeros(4), torch.zeros(16)
+    rows = [torch.zeros(4) for _ in range(4)]
+    assert SENT["all_reduce"]((four_rows, None), 4) == 2 * 3 * 16
+    assert SENT["all_gather"]((rows, row), 4) == 3 * 16
+    assert SENT["all_gather_into_tensor"]((four_rows, row), 4) == 3 * 16
+    assert SENT["reduce_scatter_tensor"]((row, four_rows), 4) == 3 * 16
+    assert SENT["broadcast"]((four_rows, 0), 4) == 3 * 16
+    assert SENT["scatter"]((row, rows, 0), 4) == 3 * 16
+    assert SENT["scatter"]((row, None, 1), 4) == 0

@@ -1,0 +1,114 @@
+"""THE TABLE of sections, and the process that runs some of them.
+
+python benchmarks/on_gpu/sections.py '{"names": [...], "device": "cuda", ...}'     by gpu.py
+"""
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:  # started by path: find benchmarks and hnc_ds
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[0] = os.path.dirname(os.path.dirname(here))
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.on_gpu.ground import Ground, Tell
+
+Work = Callable[[Ground, Tell], None]
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    work: Work
+    needs: float
+    """Seconds without which it is not begun, the start of its process included."""
+
+
+def _of(module: str, *arguments: object) -> Work:
+    """``measure`` of a module, imported when it is called: what fails there fails there alone."""
+
+    def work(ground: Ground, tell: Tell) -> None:
+        measure = import_module(f"benchmarks.on_gpu.{module}").measure
+        partial(measure, *arguments)(ground, tell)
+
+    return work
+
+
+SECTIONS = {
+    "peak": Section("Peak of bf16 matrix products", _of("peak"), 30),
+    "agreement": Section("Results on this device", _of("agreement"), 45),
+    "ViT-B-32": Section(
+        "Training steps: ViT-B/32", _of("speed", "ViT-B-32", (4096, 2048, 1024, 512, 256, 128)), 60
+    ),
+    "ViT-L-14-336": Section(
+        "Training steps: ViT-L/14 at 336 pixels",
+        _of("speed", "ViT-L-14-336", (512, 256, 128, 64, 32, 16, 8)),
+        75,
+    ),
+    "real": Section("Training from shards", _of("real"), 60),
+    "parts": Section("A batch in parts", _of("parts"), 70),
+}
+"""What is measured, the most wanted first. The order is that of the page."""
+
+
+def run_sections(
+    names: Iterable[str], sections: Mapping[str, Section], ground: Ground, file: Path
+) -> None:
+    """One after the other, while there is time; none stops those after it."""
+    for name in names:
+        tell, section = Tell(file, name), sections[name]
+        if ground.left() < needed(section, ground.quick):
+            tell.state(left_out(section, ground.left()))
+            continue
+        tell.state("running")
+        with tell.attempt("stopped"):
+            section.work(ground, tell)
+        tell.state("done")
+        ground.free()
+
+
+def needed(section: Section, quick: bool) -> float:
+    """Seconds that must be left."""
+    return 1.0 if quick else section.needs
+
+
+def left_out(section: Section, left: float) -> str:
+    """What is said of a section for which there is no time."""
+    return f"left out: {max(0.0, left):.0f} s were left, it needs {section.needs:.0f}"
+
+
+def _facts(device: torch.device, tell: Tell) -> None:
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        tell.fact("accelerator", f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
+        tell.fact("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    else:
+        tell.fact("accelerator", "none: the CPU")
+    tell.fact("deepspeed", version("deepspeed"))
+
+
+def main(given: str) -> None:
+    """Run what gpu.py asks for."""
+    asked = json.loads(given)
+    device = torch.device(asked["device"])
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # several would wait for each other where others work as well
+    file, names = Path(asked["file"]), asked["names"]
+    ground = Ground(device, asked["quick"], Path(asked["folder"]), asked["until"])
+    with Tell(file, names[0]).attempt("the device"):
+        _facts(device, Tell(file, names[0]))
+    run_sections(names, SECTIONS, ground, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
