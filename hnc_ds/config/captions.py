@@ -1,0 +1,113 @@
+"""Settings of the captions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from hnc_ds.config.checks import REQUIRED, at_least, cores, share
+from hnc_ds.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How captions are made from scene graphs (hnc_ds/captions)."""
+
+    scene_graphs: Annotated[Path, REQUIRED] = Path()
+    """GQA's train_sceneGraphs.json or val_sceneGraphs.json, or a file of that layout (.gz too)."""
+
+    out: Annotated[Path, REQUIRED] = Path()
+    """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
+
+    types: tuple[str, ...] = ()
+    """Negative types to make, or families of them: hnc, swaps, negclip, structure_clip. When none
+    is named: hnc and swaps."""
+
+    per_image: int = 48
+    """Most caption groups of an image. No predicate takes more than a quarter of the places for
+    relations: left and right are 89 % of GQA's."""
+
+    tables: Path | None = None
+    """Frequencies of the training graphs, from 'hnc-ds tables': attributes are also drawn as often
+    as things have them, and exchanges that nobody would say are left out."""
+
+    open_world: bool = False
+    """Also write negatives that are only not annotated as true. They are tagged, and a training
+    draws them less often (--open_world_weight)."""
+
+    by_colour: float = 2 / 3
+    """How often a noun's attribute is its colour, where it has one."""
+
+    hnc_json: Path | None = None
+    """Also write the captions in the layout of the released HNC files, .json or .json.gz."""
+
+    audit: bool = False
+    """Measure how far text alone gives the label away, and add it to the statistics. Takes minutes
+    on a large file and needs hnc_ds[audit]."""
+
+    seed: int = 0
+    """Same seed, same bytes."""
+
+    workers: int = field(default_factory=cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace an existing file of captions."""
+
+    check: Path | None = None
+    """Only say whether this file of scene graphs is complete; needs no other flag."""
+
+    def __post_init__(self) -> None:
+        at_least(1, per_image=self.per_image, workers=self.workers)
+        share(by_colour=self.by_colour)
+        if self.check is None and Path() in (self.scene_graphs, self.out):
+            raise UserError("generate: give --scene-graphs and --out, or only --check FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesConfig:
+    """How often things, attributes and relations occur (hnc_ds/captions/tables.py)."""
+
+    scene_graphs: Path
+    """GQA's train_sceneGraphs.json, or a file of that layout (.gz too)."""
+
+    out: Path
+    """tables.json or tables.json.gz."""
+
+    any_split: bool = False
+    """Also count a file whose name says validation or test."""
+
+    overwrite: bool = False
+    """Replace existing tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapWordsConfig:
+    """Word swaps from a list of captions (hnc_ds/captions/swap_words.py)."""
+
+    captions: Path
+    """COCO's captions_*.json, Karpathy's dataset_*.json, a CSV or TSV with a header, or JSON Lines;
+    .gz too."""
+
+    out: Path
+    """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
+
+    split: tuple[str, ...] = ()
+    """Of Karpathy's file, the splits to read: train restval; all when none is named."""
+
+    types: tuple[str, ...] = ()
+    """Word swaps to make; all of them when none is named."""
+
+    per_caption: int = 3
+    """Most negatives of a caption; of one type never more than one."""
+
+    seed: int = 0
+    """Same seed, same bytes."""
+
+    workers: int = field(default_factory=cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace an existing file of captions."""
+
+    def __post_init__(self) -> None:
+        at_least(1, per_caption=self.per_caption, workers=self.workers)

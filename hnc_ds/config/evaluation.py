@@ -1,0 +1,156 @@
+"""Settings of what measures, mixes and compares models."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hnc_ds.config.checks import at_least, cores
+from hnc_ds.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measure a run on held-out shards (hnc_ds/evaluation)."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder (its newest checkpoint) or one checkpoint folder."""
+
+    shards: str
+    """Held-out shards of 'hnc-ds pack', a folder or a URL."""
+
+    out: Path
+    """results.json; the score of every pair goes beside it as *.items.jsonl."""
+
+    benchmarks: tuple[str, ...] = ()
+    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+
+    name: str | None = None
+    """What to call the model in the results; the run's folder name when not given."""
+
+    batch: int = 256
+    """Images or captions encoded at once. Scores depend on it by rounding only."""
+
+    workers: int = field(default_factory=cores)
+    """Processes that read and decode."""
+
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch=self.batch)
+        at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig:
+    """Mix the weights of two models and measure the mixtures (hnc_ds/evaluation/interpolate.py)."""
+
+    start: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="START")]]
+    """The model of weight 0: a run (its newest checkpoint), a checkpoint folder, an open_clip model
+    with its tag or file of weights (ViT-B-32:openai), hf-hub:... or local-dir:...; or the word
+    start, for what the run FINAL began with."""
+
+    final: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FINAL")]]
+    """The model of weight 1, named in the same ways: usually a run."""
+
+    sweep: str = "0:1:0.1"
+    """Mixing weights to measure: FIRST:LAST:STEP with both ends, or a list such as 0,0.25,0.5."""
+
+    benchmarks: tuple[str, ...] = ()
+    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+
+    shards: str | None = None
+    """Held-out shards of 'hnc-ds pack'; needed to measure."""
+
+    out: Path | None = None
+    """Folder for the results, alpha-0.3.json for the weight 0.3; needed to measure. Points that are
+    there already are not measured again."""
+
+    metric: str | None = None
+    """BENCHMARK/METRIC/GROUP of the score by which the best weight is named, such as
+    retrieval/text_to_image_R@1/all; the accuracy over all pairs when not given."""
+
+    save: str | None = None
+    """A mixing weight to keep as a checkpoint folder; with --save-to."""
+
+    save_to: Path | None = None
+    """Folder for the mixed model, which 'hnc-ds evaluate' and open_clip open."""
+
+    overwrite: bool = False
+    """Replace mixed weights that lie in --save-to."""
+
+    name: str | None = None
+    """What to call the models in the results, before the @ and the weight; FINAL's name when not
+    given."""
+
+    batch: int = 256
+    """Images or captions encoded at once. Scores depend on it by rounding only."""
+
+    workers: int = field(default_factory=cores)
+    """Processes that read and decode."""
+
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch=self.batch)
+        at_least(0, workers=self.workers)
+        if (self.shards is None) != (self.out is None):
+            raise UserError("interpolate: to measure, give --shards and --out")
+        if (self.save is None) != (self.save_to is None):
+            raise UserError("interpolate: to keep a mixed model, give --save and --save-to")
+        if self.shards is None and self.save is None:
+            raise UserError(
+                "interpolate: nothing to do; give --shards and --out, or --save and --save-to"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    """Find the images most similar to each image (hnc_ds/evaluation/mine.py)."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """A run folder (its newest checkpoint) or one checkpoint folder; or give --model."""
+
+    shards: str
+    """Shards of 'hnc-ds pack', a folder or a URL."""
+
+    out: Path
+    """NAME.safetensors, for the flag --similar of a training."""
+
+    model: str | None = None
+    """An open_clip model name or hf-hub:/local-dir: reference, in place of a run."""
+
+    pretrained: str | None = None
+    """An open_clip tag or a local file of weights for --model."""
+
+    k: int = 8
+    """Similar images kept for each image. NegCLIP draws one of the 3 nearest; with more in the file
+    a training can choose (--nearest)."""
+
+    batch: int = 256
+    """Images encoded at once. Similarities depend on it by rounding only."""
+
+    workers: int = field(default_factory=cores)
+    """Processes that read and decode."""
+
+    def __post_init__(self) -> None:
+        at_least(1, k=self.k, batch=self.batch)
+        at_least(0, workers=self.workers)
+        if (self.run is None) == (self.model is None):
+            raise UserError("mine: give either a run or --model, so that images can be compared")
+        if self.pretrained and self.run:
+            raise UserError("mine: --pretrained belongs to --model; a run has weights of its own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Compare runs in one self-contained HTML page."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders; the first is what the others are compared with."""
+
+    out: Path = Path("report.html")
+    """The page."""

@@ -1,0 +1,127 @@
+"""Settings of the shards: how they are packed, looked into and drawn from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from hnc_ds.config.checks import Weights, at_least, cores, share
+from hnc_ds.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """How images and captions become tar shards (hnc_ds/shards/pack.py)."""
+
+    captions: Path
+    """captions.jsonl(.gz) of 'hnc-ds generate', or a released HNC file (.json, .json.gz)."""
+
+    images: Path
+    """Folder of the images, ID.jpg."""
+
+    out: Path
+    """Folder for the shards and their index."""
+
+    samples_per_shard: int = 1000
+    """Images in a tar."""
+
+    workers: int = field(default_factory=cores)
+    """Processes. The bytes do not depend on it."""
+
+    overwrite: bool = False
+    """Replace shards that were packed from something else."""
+
+    check: bool = False
+    """Only say whether captions, images and disk space are complete; write nothing."""
+
+    def __post_init__(self) -> None:
+        at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Look into a folder of shards, or a file of captions."""
+
+    shards: tyro.conf.Positional[str]
+    """Folder that 'hnc-ds pack' wrote, its URL, or a file of captions."""
+
+    samples: int | None = None
+    """Images on the sheet, 12 when not given; of a file, groups per negative type, 10."""
+
+    sheet: Path | None = None
+    """PNG of samples with their captions; SHARDS/sheet.png when not given, of a URL
+    sheet.png here."""
+
+    seed: int = 0
+    """Which samples."""
+
+    verify: bool = False
+    """Read every shard and compare its sha256 with the index."""
+
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            at_least(1, samples=self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is drawn from the shards, and in which order (hnc_ds/shards)."""
+
+    shards: str | None = None
+    """Folder that 'hnc-ds pack' wrote, or its URL (s3, gs, https, hf, ...); rendered scenes are
+    prepared under data/ when not given."""
+
+    cache: Path | None = None
+    """Where shards of a URL are kept; $HNC_DS_CACHE or ~/.cache/hnc_ds when not given."""
+
+    cache_gb: float | None = None
+    """Most gigabytes of them; $HNC_DS_CACHE_GB or 50 when not given."""
+
+    hard_negatives: int = 4
+    """Hard negatives drawn for each image (K)."""
+
+    unrelated_negatives: int = 0
+    """Captions of other images drawn for each image besides the batch's own (M)."""
+
+    negative_types: Weights = field(default_factory=dict)
+    """How often each negative type is drawn, relative to the others: swap 2 attribute 1. Types not
+    named are not drawn; without any, all types are drawn alike."""
+
+    open_world_weight: float = 0.25
+    """How often a negative that is not proven false ('hnc-ds generate --open-world', 'swap-words')
+    is drawn, relative to a proven one of its type; 0 leaves them out."""
+
+    crop: float = 0.9
+    """Smallest share of the picture's area that a random training crop keeps; 1 never crops."""
+
+    shuffle_shards: int = 16
+    """Shards that are mixed with each other at a time; 0 mixes the whole data set."""
+
+    similar: Path | None = None
+    """File of 'hnc-ds mine' for these shards: puts a similar image after each image, so that
+    batches hold pairs that are hard to tell apart."""
+
+    nearest: int = 3
+    """How many of the nearest images the similar one is drawn from; with --similar only."""
+
+    workers: int = 1
+    """Processes per rank that read and decode; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            0,
+            hard_negatives=self.hard_negatives,
+            unrelated_negatives=self.unrelated_negatives,
+            shuffle_shards=self.shuffle_shards,
+            workers=self.workers,
+        )
+        at_least(1, nearest=self.nearest)
+        share(open_world_weight=self.open_world_weight)
+        if not 0 < self.crop <= 1:
+            raise UserError(f"crop is {self.crop}; it must be more than 0 and at most 1")
+        if any(weight < 0 for weight in self.negative_types.values()) or (
+            self.negative_types and not sum(self.negative_types.values())
+        ):
+            raise UserError(
+                "negative_types: weights must be 0 or more, and one of them more than 0"
+            )
