@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hnc_ds.distributed import rank, sum_over_ranks, world_size
-from hnc_ds.objective.rows import other_true_pairs
-from hnc_ds.objective.softmax import column_slices
+from hnc_ds.objective.similarities import Similarities, measure_similarities
 from hnc_ds.objective.terms import Compared, LossTerms
 from hnc_ds.whole_files import write_whole
 
@@ -51,6 +51,7 @@ TAGS = {
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
     "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
     "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards",
+    "eval/worst_pairs": "pictures: held-out negatives that lead most over their positives",
     "corrupt_images": "pictures replaced by a neighbour, since the start",
 }
 
@@ -59,9 +60,6 @@ CONSOLE = ("loss", "hard_negative_accuracy", "retrieval_r1", "margin", "temperat
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "V100": 125}
 """Dense 16-bit matrix peak by a word of the accelerator's name (vendor data sheets)."""
-
-SAMPLED_ROWS = 64
-"""Images whose cosines with the batch's other captions go into a histogram."""
 
 HISTOGRAM_EVERY = 10
 """Lines between histograms of similarities."""
@@ -72,20 +70,6 @@ class Cost(NamedTuple):
 
     per_image: float
     per_token: float
-
-
-class Similarities(NamedTuple):
-    """Cosines of this rank's images with their texts, float32."""
-
-    positive_B: torch.Tensor
-    hard_BK: torch.Tensor
-    others_sum_B: torch.Tensor
-    """Of other images' captions that are not true of the row."""
-    others_count_B: torch.Tensor
-    others_best_B: torch.Tensor
-    """-inf where there are none."""
-    some_others: torch.Tensor
-    """Some of them, and -inf, for the histogram."""
 
 
 class Monitor:
@@ -243,14 +227,22 @@ class Monitor:
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
 
-    def write_scores(self, step: int, scores: dict[str, float]) -> None:
-        """Add scores of held-out data to the log. On rank 0."""
+    def write_held_out(self, step: int, scores: dict[str, float], worst: np.ndarray | None) -> None:
+        """Add what was measured on held-out data to the log. On rank 0.
+
+        Args:
+            step: Steps done.
+            scores: By BENCHMARK/METRIC/GROUP.
+            worst: A picture of the pairs that are most wrong, uint8 [height, width, 3].
+        """
         line = {f"eval/{name}": value for name, value in scores.items()}
         with self._log.open("a") as log:
             log.write(json.dumps({"step": step, **line}) + "\n")
         if self._writer is not None:
             for name, value in line.items():
                 self._writer.add_scalar(name, value, step)
+            if worst is not None:
+                self._writer.add_image("eval/worst_pairs", worst, step, dataformats="HWC")
             self._writer.flush()
 
     def _write_histograms(self, writer: SummaryWriter, found: Similarities, step: int) -> None:
@@ -267,37 +259,6 @@ class Monitor:
         """Flush and close what is open."""
         if self._writer is not None:
             self._writer.close()
-
-
-@torch.no_grad()
-def measure_similarities(compared: Compared) -> Similarities:
-    """Cosines of this rank's images with their captions, hard negatives and all positives.
-
-    A slice of the columns at a time, as in the objective, so that memory does not grow with B * N.
-    """
-    rows, slots = compared.rows, compared.slots
-    image_BD, text_ND = rows.image_BD.float(), rows.text_ND
-    own_B = torch.arange(len(image_BD), device=image_BD.device) + slots.first_row
-    sum_B, count_B = torch.zeros_like(image_BD[:, 0]), torch.zeros_like(own_B)
-    best_B = torch.full_like(sum_B, -torch.inf)
-    some = image_BD[:0, 0]
-    for columns in column_slices(len(image_BD), len(text_ND)):
-        cosine_BE = image_BD @ text_ND[columns].float().T
-        number_E = torch.arange(columns.start, columns.stop, device=image_BD.device)
-        true_BE = other_true_pairs(slots, columns) | (number_E == own_B[:, None])
-        sum_B += cosine_BE.masked_fill(true_BE, 0).sum(dim=1)
-        count_B += (~true_BE).sum(dim=1)
-        best_B = torch.maximum(best_B, cosine_BE.masked_fill_(true_BE, -torch.inf).amax(dim=1))
-        if not columns.start:
-            some = cosine_BE[:SAMPLED_ROWS].clone()
-    return Similarities(
-        (image_BD * rows.text_BD.float()).sum(dim=1),
-        torch.einsum("bd,bkd->bk", image_BD, rows.negative_BKD.float()),
-        sum_B,
-        count_B,
-        best_B,
-        some,
-    )
 
 
 def _memory_gib(device: torch.device) -> float:

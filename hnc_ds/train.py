@@ -113,7 +113,9 @@ def _train(
     data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
     start = saved.step if saved else 0
     validation = together(partial(_make_validation, config, run))
-    scores = on_rank_zero(partial(validation.of_start, clip)) if validation and not saved else {}
+    found = None
+    if validation and not saved:
+        found = on_rank_zero(partial(validation.of_start, clip))
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
@@ -122,8 +124,8 @@ def _train(
     engine = _make_engine(config, clip, deepspeed, saved, start_weights)
     saver = Saver(run, config.keep_last)
     work = Run(config, run, engine, data, monitor, saver, validation, stops)
-    if scores:
-        on_rank_zero(partial(judge, work, 0, scores))
+    if found:
+        on_rank_zero(partial(judge, work, 0, found))
     loop(work, start)
 
 

@@ -10,6 +10,7 @@ Nothing of fsspec lives longer than a call, so that a folder can be handed to wo
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import random
 import time
@@ -191,17 +192,16 @@ class RemoteFolder:
     def _try(self, name: str, do: Callable[[Any, str], T]) -> T:
         """Do something with a file of the folder, several times if need be."""
         url, wait = f"{self.url}/{name}", FIRST_WAIT
-        for number in range(TRIES):
+        for number in itertools.count(1):
             try:
                 return do(*_open_filesystem(url))
             except Exception as error:  # libraries under fsspec have types of their own
                 if not _is_transports(error):
                     raise
-                if number == TRIES - 1 or _is_final(error):
-                    raise UserError(_told(url, error, number + 1)) from error
+                if number == TRIES or _is_final(error):
+                    raise UserError(_told(url, error, number)) from error
             self._wait(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, LONGEST_WAIT)
-        raise AssertionError
 
 
 def _open_filesystem(url: str) -> tuple[Any, str]:

@@ -33,7 +33,7 @@ _Word = tuple[str, str]
 
 
 def draw_sheet(samples: list[tuple[bytes, TrainingSample]], path: Path, seed: int) -> None:
-    """Draw the samples, three in a row, and write them as a PNG.
+    """Write ``drawn_sheet`` as a PNG.
 
     Args:
         samples: (JPEG bytes, captions) of each.
@@ -43,6 +43,12 @@ def draw_sheet(samples: list[tuple[bytes, TrainingSample]], path: Path, seed: in
     Raises:
         OSError: The file cannot be written.
     """
+    with whole_file(path) as file:
+        drawn_sheet(samples, seed).save(file, "PNG")
+
+
+def drawn_sheet(samples: list[tuple[bytes, TrainingSample]], seed: int) -> Image.Image:
+    """The samples, three in a row: (JPEG bytes, captions) of each."""
     names = sorted({n.type for _, s in samples for group in s.groups for n in group.negatives})
     colours = {name: TYPE_COLOURS[i % len(TYPE_COLOURS)] for i, name in enumerate(names)}
     cards = [_card(data, sample, colours, seed) for data, sample in samples]
@@ -60,8 +66,7 @@ def draw_sheet(samples: list[tuple[bytes, TrainingSample]], path: Path, seed: in
             draw.rectangle(frame, fill=PAPER, outline=FRAME)
             sheet.paste(card, (left, top))
         top = bottom + MARGIN
-    with whole_file(path) as file:
-        sheet.save(file, "PNG")
+    return sheet
 
 
 def _card(data: bytes, sample: TrainingSample, colours: dict[str, str], seed: int) -> Image.Image:

@@ -30,7 +30,7 @@ from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare
 from hnc_ds.training.saving import Saver
 from hnc_ds.training.stops import Stops, stopped
-from hnc_ds.training.validation import Scores, Validation
+from hnc_ds.training.validation import HeldOut, Validation
 from hnc_ds.training.watchdog import Watchdog
 
 MOST_CORRUPT_SHARE = 0.01
@@ -111,11 +111,11 @@ def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
         return on_rank_zero(lambda: judge(run, step, validation.of_checkpoint(step)))
 
 
-def judge(run: Run, step: int, scores: Scores) -> bool:
-    """Log scores; whether training should end. On rank 0."""
+def judge(run: Run, step: int, found: HeldOut) -> bool:
+    """Log what was measured; whether training should end. On rank 0."""
     assert run.validation is not None
-    run.monitor.write_scores(step, scores)
-    return run.validation.is_enough(step, scores)
+    run.monitor.write_held_out(step, found.scores, found.worst)
+    return run.validation.is_enough(step, found.scores)
 
 
 def _objective(

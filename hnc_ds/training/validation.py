@@ -5,7 +5,9 @@ others wait. So what is scored is what is kept, and nothing that training draws 
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
@@ -16,9 +18,18 @@ from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.training.saving import Best, read_best, write_best
+from hnc_ds.training.worst import draw_worst
 
 Scores = dict[str, float]
 """By BENCHMARK/METRIC/GROUP."""
+
+
+class HeldOut(NamedTuple):
+    """What one measurement found."""
+
+    scores: Scores
+    worst: np.ndarray | None
+    """The pairs that are most wrong, uint8 RGB [height, width, 3]."""
 
 
 class Validation:
@@ -48,18 +59,18 @@ class Validation:
         """Whether the weights after a step are to be measured."""
         return step % self._every == 0 or step == self._steps
 
-    def of_start(self, clip: Clip) -> Scores:
-        """Scores of the start model.
+    def of_start(self, clip: Clip) -> HeldOut:
+        """The start model measured.
 
         Raises:
             UserError: The metric to choose by is none of them.
         """
-        scores = self._measure(clip.eval().to(self._device), 0)
+        found = self._measure(clip.eval().to(self._device), 0)
         clip.train().to("cpu")  # as the engine takes it
-        return scores
+        return found
 
-    def of_checkpoint(self, step: int) -> Scores:
-        """Scores of the checkpoint of a step; of the averaged weights where there are any."""
+    def of_checkpoint(self, step: int) -> HeldOut:
+        """The checkpoint of a step measured; its averaged weights where there are any."""
         folder = checkpoint_folder(self._run, step)
         average = folder / AVERAGE_NAME
         clip = load_folder(average if average.is_dir() else folder)
@@ -79,11 +90,11 @@ class Validation:
             print(f"train: no better score in {self._patience} measurements", flush=True)
         return True
 
-    def _measure(self, clip: Clip, step: int) -> Scores:
+    def _measure(self, clip: Clip, step: int) -> HeldOut:
         out = self._run / "results" / f"step-{step:06d}.json"
         config = EvaluateConfig(run=self._run, shards=self._reader.location, out=out)
-        rows = measure(clip, f"step-{step}", self._reader, self._device, config).results
-        scores = {f"{row.benchmark}/{row.metric}/{row.group}": row.value for row in rows}
+        measured = measure(clip, f"step-{step}", self._reader, self._device, config)
+        scores = {f"{r.benchmark}/{r.metric}/{r.group}": r.value for r in measured.results}
         if self._metric not in scores:
             some = [name for name in scores if name.endswith("/all")]
             raise UserError(
@@ -91,4 +102,4 @@ class Validation:
                 f"{did_you_mean(self._metric, scores)}; there are {', '.join(some)}, and the "
                 "first ones for each negative type"
             )
-        return scores
+        return HeldOut(scores, draw_worst(measured.items, self._reader))

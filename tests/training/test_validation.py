@@ -4,17 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.evaluate import evaluate
+from hnc_ds.evaluation.items import PairItem
+from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
-from hnc_ds.training import validation
+from hnc_ds.training import validation, worst
 from hnc_ds.training.saving import read_best
-from hnc_ds.training.validation import Validation
+from hnc_ds.training.validation import HeldOut, Validation
 
 METRIC = "hnc-shards/pair_accuracy/all"
 
@@ -64,6 +68,50 @@ def test_measuring_does_not_change_what_is_trained(arguments: list[str], tmp_pat
     assert losses(tmp_path / "run") == losses(tmp_path / "plain")
 
 
+def test_tensorboard_shows_the_pairs_that_are_most_wrong(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    pictures = events.Images("eval/worst_pairs")
+    assert [picture.step for picture in pictures] == [0, 2, 4]
+    assert pictures[0].width > 1500
+
+
+def pair(image: int, positive_score: float, negative_score: float) -> PairItem:
+    return PairItem(
+        image=image,
+        key=str(image),
+        statement="relation",
+        type="swap",
+        positive="The red ring is above the blue star.",
+        negative="The blue star is above the red ring.",
+        positive_score=positive_score,
+        negative_score=negative_score,
+    )
+
+
+def test_the_worst_pairs_are_of_different_images_and_shown_with_their_margins(
+    scene_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    original = worst.drawn_sheet
+
+    def drawn(cards: list[Any], seed: int) -> Any:
+        shown.extend(sample.image_id for _, sample in cards)
+        return original(cards, seed)
+
+    monkeypatch.setattr(worst, "drawn_sheet", drawn)
+    leads = [(0, 0.1), (0, -0.4), (0, -0.3), (1, 0.2), (2, -0.2), (3, 0.3)]
+    items = [pair(image, 0.5 + lead, 0.5) for image, lead in leads]
+    picture = worst.draw_worst(items, ShardReader(scene_shards / "val"))
+    assert shown == ["0   margin -0.400", "2   margin -0.200", "1   margin +0.200"]
+    assert picture is not None
+    assert picture.dtype == np.uint8
+    assert worst.draw_worst([], ShardReader(scene_shards / "val")) is None
+
+
 def judged(tmp_path: Path, scene_shards: Path, values: list[float], **settings: Any) -> list[bool]:
     config = TrainConfig(eval_shards=scene_shards / "val", eval_every=10, steps=1000, **settings)
     judge = Validation(config, tmp_path, torch.device("cpu"))
@@ -88,7 +136,7 @@ def test_the_best_checkpoint_outlives_later_ones(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.1, 0.9, 0.2, 0.3, 0.3])
-    monkeypatch.setattr(Validation, "_measure", lambda *_: {METRIC: next(values)})
+    monkeypatch.setattr(Validation, "_measure", lambda *_: HeldOut({METRIC: next(values)}, None))
     assert main([*arguments, "--eval_every", "1"]) == 0
     kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
     assert kept == ["step-000001", "step-000004"]
