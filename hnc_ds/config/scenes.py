@@ -29,6 +29,9 @@ class ScenesConfig:
     objects: tuple[int, int] = (2, 5)
     """Fewest and most objects in a picture."""
 
+    fewest: float = 0.0
+    """Share of pictures that have the fewest objects; the others have any number of them."""
+
     shapes: int = 8
     """Kinds of shape, taken from the front of the list."""
 
@@ -52,7 +55,8 @@ class ScenesConfig:
         at_least(1, workers=self.workers)
         at_least(32, size=self.size)
         at_least(2, shapes=self.shapes, colours=self.colours)
-        share(patterned=self.patterned, namesakes=self.namesakes, overlaps=self.overlaps)
+        share(fewest=self.fewest, patterned=self.patterned)
+        share(namesakes=self.namesakes, overlaps=self.overlaps)
         fewest, most = self.objects
         if not 1 <= fewest <= most <= 8:
             raise UserError(

@@ -68,7 +68,10 @@ def compose(config: ScenesConfig, rng: np.random.Generator) -> Scene:
         RuntimeError: Nothing fits, which the limits of ScenesConfig rule out.
     """
     for _ in range(50):
-        count = int(rng.integers(config.objects[0], config.objects[1] + 1))
+        few, many = config.objects
+        if config.fewest and rng.random() < config.fewest:
+            many = few
+        count = int(rng.integers(few, many + 1))
         paired = count > 1 and rng.random() < config.overlaps
         pairing = str(rng.choice(list(PAIRINGS))) if paired else None
         kinds = choose(config, count, pairing, rng)

@@ -162,6 +162,12 @@ def test_eight_things_of_two_shapes_and_colours_fit_into_32_pixels() -> None:
         assert len(scene.things) == 8
 
 
+def test_a_share_of_the_pictures_has_the_fewest_objects() -> None:
+    counts = [len(scene.things) for scene in scenes(400, size=64, objects=(2, 3), fewest=0.6)]
+    assert 0.74 < counts.count(2) / 400 < 0.86  # 0.6 and half of the rest
+    assert all(len(scene.things) == 2 for scene in scenes(9, objects=(2, 5), fewest=1.0))
+
+
 def test_shapes_repeat_only_where_namesakes_are_wanted() -> None:
     for scene in scenes(30, size=32, objects=(4, 4), namesakes=0.0):
         assert len({thing.kind.name for thing in scene.things}) == 4
