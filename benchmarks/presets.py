@@ -1,10 +1,11 @@
 """Objectives side by side on rendered scenes: the same start, the same pictures, the same steps.
 
-    python benchmarks/presets.py                   hours on two cores; goes on where it was stopped
+    python benchmarks/presets.py          about NN on two cores; goes on where it was stopped
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
-For each seed, plain CLIP is trained first; every objective then goes on from it with the same
-pictures and captions in the same order. Not a part of `make bench`: it measures models, not speed.
+For each seed, plain CLIP is trained first, on pictures of two objects; every objective then goes on
+from it with the same pictures of two or three objects and the same captions of all types in the
+same order. Not a part of `make bench`: it measures models, not speed.
 """
 
 import os
@@ -16,16 +17,24 @@ if __name__ == "__main__" and not __package__:  # started by path: find benchmar
 import json
 import shlex
 import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import mean
+from typing import IO, Any
 
-import msgspec
 import tyro
 
+from benchmarks.machine import facts
+from benchmarks.preset_tables import read, tables
+from hnc_ds.config.checks import cores
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.records import Result
 from hnc_ds.whole_files import write_whole
+
+HERE = Path(__file__).parent
 
 OBJECTIVES = {
     "clip": "--preset clip",
@@ -41,22 +50,32 @@ OBJECTIVES = {
 }
 """What is compared, as flags of a training."""
 
-SCENES = "--size 64 --objects 2 3 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
-CAPTIONS = "--by-colour 1"
-TYPES = (
-    "swap 6 relation_attr_pred 6 relation_pred 2 relation_attr_subj 1 relation_attr_obj 1 "
-    "relation_subj 0.2 relation_obj 0.2 swap_attribute 1 attribute 1 object 1 attribute_subg 1 "
-    "and_logic_rel 0.5 obj_verify_count 0.5"
-)
-"""Every caption type of the scenes but two, those of relations drawn most often."""
+LOOK = "--size 64 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
+"""Plain shapes that lie apart, each kind once in a picture."""
 
-DRAWN = f"--crop 1 --hard_negatives 4 --workers 0 --negative_types {TYPES}"
+SCENES = {"two": "--objects 2 2", "mixed": "--objects 2 3 --fewest 0.6"}
+"""Pictures to start on, and those of the comparison: subjects and objects can be exchanged only
+where there is a third thing."""
+
+ORDER = "swap 1 relation_attr_pred 1"
+"""What the start draws its captions by: of both things, in full."""
+
+TYPES = (
+    "swap 3 relation_attr_pred 3 relation_pred 1 relation_attr_subj 0.5 relation_attr_obj 0.5 "
+    "relation_subj 0.2 relation_obj 0.2 swap_attribute 0.5 attribute 0.2 object 0.2 "
+    "attribute_subg 0.2 and_logic_attr 0.1 and_logic_rel 0.1 xor_logic_attr 0.1 "
+    "obj_verify_count 0.1 obj_verify_count_attr 0.1"
+)
+"""Every type that the scenes give, those that are hard to learn more often."""
+
+MODEL = "tiny-rn"
+DRAWN = "--crop 1 --hard_negatives 4 --workers 0"
 DEEPSPEED = {
-    "train_batch_size": 128,
+    "train_batch_size": 64,
     "optimizer": {
         "type": "AdamW",
         "params": {
-            "lr": 1.5e-3,
+            "lr": 2e-3,
             "betas": [0.9, 0.98],
             "eps": 1e-6,
             "weight_decay": 0.1,
@@ -72,8 +91,19 @@ DEEPSPEED = {
     "zero_optimization": {"stage": 1},
 }
 
-Key = tuple[str, str, str]
-"""Benchmark, metric, group."""
+HEAD = """# Objectives on rendered scenes
+
+Written by `python benchmarks/presets.py`. Held-out scenes, {seed_count} seeds; percent, means over
+the seeds and, in brackets, the smallest and the largest. In the first table each type of a column
+counts alike.
+
+Trained: per seed plain CLIP for {start_steps} steps on {train} pictures of two things, then every
+objective for {steps} steps from there on {train} pictures of two or three; batches of {batch}, one
+process. Made with {machine}.
+
+{objectives}
+
+"""
 
 
 @dataclass(frozen=True)
@@ -81,21 +111,21 @@ class Settings:
     """Compare objectives on rendered scenes."""
 
     out: Path = Path("runs/presets")
-    """Folder of the runs and of presets.md."""
+    """Folder of the runs and their logs."""
 
     scenes: Path = Path("data/presets")
     """Folder of pictures, captions and shards."""
 
     train: int = 12000
-    """Training scenes."""
+    """Training scenes of each set."""
 
-    val: int = 1000
-    """Held-out scenes."""
+    val: int = 1500
+    """Held-out scenes of each set."""
 
-    start_steps: int = 1000
+    start_steps: int = 2500
     """Steps of plain CLIP before the comparison."""
 
-    steps: int = 5000
+    steps: int = 2500
     """Steps of every objective."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -103,6 +133,12 @@ class Settings:
 
     only: tuple[str, ...] = ()
     """Objectives; all when none is named."""
+
+    at_once: int = 2
+    """Trainings that run beside each other."""
+
+    page: Path | None = None
+    """Where the tables go: benchmarks/PRESETS.md of all objectives, else OUT/PRESETS.md."""
 
     def __post_init__(self) -> None:
         for name in self.only:
@@ -112,108 +148,151 @@ class Settings:
                     f"there are {', '.join(OBJECTIVES)}"
                 )
 
+    def shards(self, scenes: str, split: str) -> Path:
+        """Of a set of scenes."""
+        return self.scenes / scenes / "shards" / split
+
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the objectives."""
+        return self.only or tuple(OBJECTIVES)
+
 
 def run(settings: Settings) -> None:
-    """Make what is missing, train what is not trained, and write the table of what is there."""
-    prepare(settings)
-    chosen = settings.only or tuple(OBJECTIVES)
-    for seed in settings.seeds:
-        start = train(settings, "start", seed, "--preset clip", settings.start_steps, None)
-        for name in chosen:
-            folder = train(settings, name, seed, OBJECTIVES[name], settings.steps, start)
-            evaluate(settings, folder)
-            write_table(settings, chosen)
+    """Make what is missing, train what is not trained, and write the tables of what is there."""
+    for scenes in SCENES:
+        prepare(settings, scenes)
+    in_turns(settings, partial(start, settings), [(seed,) for seed in settings.seeds])
+    jobs = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
+    in_turns(settings, partial(compare, settings), jobs)
+    out = settings.page or ((settings.out if settings.only else HERE) / "PRESETS.md")
+    write_whole(out, page(settings).encode())
+    print(f"wrote {out}")
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, scenes: str) -> None:
     """Scenes, captions and shards; each stage goes on where it was stopped."""
-    data = settings.scenes
-    _hnc_ds(f"scenes --out {data} --train {settings.train} --val {settings.val} {SCENES}")
+    data = settings.scenes / scenes
+    counts = f"--train {settings.train} --val {settings.val}"
+    hnc_ds(f"scenes --out {data} {counts} {LOOK} {SCENES[scenes]}")
     for split in ("train", "val"):
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():
             graphs = data / f"{split}_sceneGraphs.json"
-            _hnc_ds(f"generate --scene-graphs {graphs} --out {captions} {CAPTIONS}")
-        out = data / "shards" / split
-        _hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {out}")
+            hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --by-colour 1")
+        out = settings.shards(scenes, split)
+        hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {out}")
 
 
-def train(
-    settings: Settings, name: str, seed: int, objective: str, steps: int, start: Path | None
-) -> Path:
-    """The last checkpoint of a run, trained or taken up again where it is not finished."""
-    folder = settings.out / f"{name}-{seed}"
-    last = folder / "checkpoints" / f"step-{steps:06d}"
-    if not (last / "state.json").is_file():
-        settings.out.mkdir(parents=True, exist_ok=True)
-        config = settings.out / "deepspeed.json"
-        write_whole(config, json.dumps(DEEPSPEED, indent=1).encode())
-        model = f"--model local-dir:{start.resolve()}" if start else ""
-        _hnc_ds(
-            f"train --deepspeed_config {config} --shards {settings.scenes / 'shards' / 'train'} "
-            f"--run {folder} --steps {steps} --seed {seed} --save_every 500 --log_every 50 "
-            f"{model} {objective} {DRAWN} --resume"
-        )
-    return last
+def in_turns(settings: Settings, do: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
+    """Some at a time; the first that fails stops those that have not begun."""
+    with ThreadPoolExecutor(settings.at_once) as pool:
+        begun = [pool.submit(do, *job) for job in jobs]
+        wait(begun, return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    for job in begun:
+        if not job.cancelled():
+            job.result()
 
 
-def evaluate(settings: Settings, checkpoint: Path) -> None:
-    """Score a checkpoint on the held-out scenes."""
-    out = results_of(checkpoint)
+def start(settings: Settings, seed: int) -> None:
+    """Plain CLIP on pictures of two things."""
+    drawn = f"--preset clip --model {MODEL} --negative_types {ORDER}"
+    train(settings, "start", seed, "two", settings.start_steps, drawn)
+
+
+def compare(settings: Settings, name: str, seed: int) -> None:
+    """Train an objective from the start of a seed, and score it on the held-out scenes."""
+    begin = checkpoint(settings, "start", seed, settings.start_steps).resolve()
+    drawn = f"--model local-dir:{begin} {OBJECTIVES[name]} --negative_types {TYPES}"
+    train(settings, name, seed, "mixed", settings.steps, drawn)
+    last, out = checkpoint(settings, name, seed, settings.steps), results(settings, name, seed)
     if not out.is_file():
-        _hnc_ds(f"evaluate {checkpoint} --shards {settings.scenes / 'shards' / 'val'} --out {out}")
+        scenes = settings.shards("mixed", "val")
+        told = log(settings, name, seed)
+        hnc_ds(f"evaluate {last} --shards {scenes} --out {out} --workers 0", settings, told)
 
 
-def results_of(checkpoint: Path) -> Path:
-    """Where the scores of a checkpoint lie."""
-    return checkpoint.parent.parent / "results" / f"{checkpoint.name}.json"
+def train(settings: Settings, name: str, seed: int, scenes: str, steps: int, flags: str) -> None:
+    """A run, or the rest of it."""
+    if (checkpoint(settings, name, seed, steps) / "state.json").is_file():
+        return
+    config = settings.out / "deepspeed.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(config, json.dumps(DEEPSPEED, indent=1).encode())
+    before = time.monotonic()
+    hnc_ds(
+        f"train --deepspeed_config {config} --shards {settings.shards(scenes, 'train')} "
+        f"--run {settings.out / f'{name}-{seed}'} --steps {steps} --seed {seed} "
+        f"--save_every 500 --log_every 50 {DRAWN} {flags} --resume",
+        settings,
+        log(settings, name, seed),
+    )
+    print(f"{name}, seed {seed}: {steps} steps, {time.monotonic() - before:.0f} s", flush=True)
 
 
-def write_table(settings: Settings, names: tuple[str, ...]) -> None:
-    """presets.md: percent, means over the seeds that are there, smallest to largest in brackets."""
-    found = {name: scores(settings, name) for name in names}
-    keys = [key for key in _first(found) if key[1] != "ties" and "margin" not in key[1]]
-    counts = {len(of_seeds) for of_seeds in found.values()}
-    head = f"| percent, {'/'.join(map(str, sorted(counts)))} seeds | {' | '.join(found)} |"
-    rows = [
-        f"| {key[1]} {key[2]} | {' | '.join(_cell(found[name], key) for name in found)} |"
-        for key in keys
-    ]
-    lines = [head, "|---" * (len(found) + 1) + "|", *rows]
-    write_whole(settings.out / "presets.md", "".join(f"{line}\n" for line in lines).encode())
+def checkpoint(settings: Settings, name: str, seed: int, steps: int) -> Path:
+    """The last one of a run."""
+    return settings.out / f"{name}-{seed}" / "checkpoints" / f"step-{steps:06d}"
 
 
-def scores(settings: Settings, name: str) -> list[dict[Key, float]]:
-    """Of each seed that has been measured."""
-    last = f"step-{settings.steps:06d}.json"
-    paths = [settings.out / f"{name}-{seed}" / "results" / last for seed in settings.seeds]
-    return [
-        {
-            (row.benchmark, row.metric, row.group): row.value
-            for row in msgspec.json.decode(path.read_bytes(), type=list[Result])
-        }
-        for path in paths
-        if path.is_file()
-    ]
+def results(settings: Settings, name: str, seed: int) -> Path:
+    """Where the scores of a run lie."""
+    return settings.out / f"{name}-{seed}" / "results" / f"step-{settings.steps:06d}.json"
 
 
-def _first(found: dict[str, list[dict[Key, float]]]) -> list[Key]:
-    return next((list(of_seeds[0]) for of_seeds in found.values() if of_seeds), [])
+def log(settings: Settings, name: str, seed: int) -> Path:
+    """What a run printed."""
+    return settings.out / "logs" / f"{name}-{seed}.log"
 
 
-def _cell(of_seeds: list[dict[Key, float]], key: Key) -> str:
-    values = [100 * each[key] for each in of_seeds if key in each]
-    if not values:
-        return "-"
-    return f"{mean(values):.1f} ({min(values):.1f} - {max(values):.1f})"
+def hnc_ds(arguments: str, settings: Settings | None = None, told: Path | None = None) -> None:
+    """Run a command; beside others, with its share of the cores and what it prints in a file.
 
-
-def _hnc_ds(arguments: str) -> None:
-    print(f"\n$ hnc-ds {arguments}", flush=True)
+    Raises:
+        UserError: It failed.
+    """
     command = [sys.executable, "-m", "hnc_ds.cli", *shlex.split(arguments)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    if subprocess.run(command, check=False, env=environment).returncode:
-        raise UserError(f"'hnc-ds {arguments.split()[0]}' failed; see above")
+    if settings:
+        environment["OMP_NUM_THREADS"] = str(max(1, cores() // settings.at_once))
+    with open_log(told) as output:
+        print(f"$ hnc-ds {arguments}", file=output, flush=True)
+        status = subprocess.run(
+            command, check=False, env=environment, stdout=output, stderr=output
+        ).returncode
+    if status:
+        where = f"see {told}" if told else "see above"
+        raise UserError(f"'hnc-ds {arguments.split()[0]}' failed; {where}")
+
+
+@contextmanager
+def open_log(path: Path | None) -> Iterator[IO[str]]:
+    """The file, to be added to; the screen without one."""
+    if path is None:
+        yield sys.stdout
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        yield file
+
+
+def page(settings: Settings) -> str:
+    """What was trained, and what came out."""
+    names = settings.chosen()
+    found = {
+        name: [scores for seed in settings.seeds if (scores := read(results(settings, name, seed)))]
+        for name in names
+    }
+    counts = "/".join(map(str, sorted({len(of_seeds) for of_seeds in found.values()})))
+    machine = facts()
+    head = HEAD.format(
+        **vars(settings),
+        seed_count=counts,
+        batch=DEEPSPEED["train_batch_size"],
+        machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),
+        objectives="\n".join(f"    {name:16} {OBJECTIVES[name]}" for name in names),
+    )
+    return head + tables(found)
 
 
 def main() -> int:

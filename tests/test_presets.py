@@ -1,41 +1,95 @@
-"""The comparison of objectives: what is put into its table."""
+"""The comparison of objectives: what is trained, in which order, and what its tables say."""
 
+import threading
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from benchmarks.presets import OBJECTIVES, Settings, scores, write_table
+from benchmarks import presets
+from benchmarks.preset_tables import read, tables
+from benchmarks.presets import OBJECTIVES, TYPES, Settings, compare, in_turns, page
+from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
 from hnc_ds.config import PRESETS
 from hnc_ds.errors import UserError
 from hnc_ds.records import Result
 
 
-def measured(settings: Settings, name: str, seed: int, value: float) -> None:
+def measured(path: Path, **accuracies: float) -> Path:
+    """Scores as evaluate writes them."""
     rows = [
-        Result(name, "hnc-shards", 1, metric, "swap", value, 0.0, 1.0, 10)
-        for metric in ("pair_accuracy", "margin")
+        Result("m", "hnc-shards", 1, metric, group, value, 0.0, 1.0, 10)
+        for group, value in accuracies.items()
+        for metric in ("pair_accuracy", "margin", "ties")
     ]
-    path = settings.out / f"{name}-{seed}" / "results" / f"step-{settings.steps:06d}.json"
-    path.parent.mkdir(parents=True)
+    rows.append(Result("m", "retrieval", 1, "image_to_text_R@1", "all", 0.25, 0.0, 1.0, 10))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(rows))
+    return path
 
 
-def test_the_table_has_means_over_the_seeds_that_were_measured(tmp_path: Path) -> None:
-    settings = Settings(out=tmp_path, steps=7)
-    for seed, value in enumerate((0.5, 0.6)):
-        measured(settings, "clip", seed, value)
-    assert [len(scores(settings, name)) for name in ("clip", "dpo")] == [2, 0]
-    write_table(settings, ("clip", "dpo"))
-    assert (tmp_path / "presets.md").read_text().splitlines() == [
-        "| percent, 0/2 seeds | clip | dpo |",
-        "|---|---|---|",
-        "| pair_accuracy swap | 55.0 (50.0 - 60.0) | - |",
-    ]
+def test_a_column_is_the_mean_of_its_types_and_a_cell_the_mean_of_the_seeds(tmp_path: Path) -> None:
+    opposites = {"relation_pred": 0.5, "relation_attr_pred": 0.7}
+    seeds = [read(measured(tmp_path / f"{n}", swap=n / 10, **opposites)) for n in (5, 6)]
+    lines = tables({"hnc": seeds, "clip": []}).splitlines()
+    swap, opposite = lines[2].split(" | ")[1:3]
+    assert (swap, opposite) == ("55.0 (50.0 - 60.0)", "60.0 (60.0 - 60.0)")
+    assert lines[3].startswith("| clip | - | - |")
+    assert "| pair_accuracy swap | 55.0 (50.0 - 60.0) | - |" in lines
+    assert "| image_to_text_R@1 all | 25.0 (25.0 - 25.0) | - |" in lines
+    assert not any("margin" in line or "ties" in line for line in lines)
 
 
-def test_every_preset_is_compared_and_a_misspelt_one_is_refused() -> None:
+def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: Path) -> None:
+    settings = Settings(out=tmp_path, steps=7, only=("clip", "dpo"))
+    measured(presets.results(settings, "clip", 2), swap=0.5)
+    told = page(settings)
+    assert "0/1 seeds" in told
+    assert "for 7 steps" in told
+    assert "    dpo              --preset dpo\n" in told
+
+
+def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr(presets, "hnc_ds", lambda arguments, *_: commands.append(arguments))
+    settings = Settings(out=tmp_path)
+    for name in ("clip", "dpo"):
+        compare(settings, name, 1)
+    trained = [command for command in commands if command.startswith("train")]
+    assert all(f"{tmp_path}/start-1/checkpoints/step-" in command for command in trained)
+    clip, dpo = (c.replace(name, "NAME") for c, name in zip(trained, ("clip", "dpo"), strict=True))
+    assert clip == dpo
+
+
+def test_as_many_run_at_once_as_wanted_and_a_failure_stops_the_rest() -> None:
+    both, begun = threading.Barrier(2, timeout=20), list[int]()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number < 2:
+            both.wait()
+        if number == 1:
+            raise UserError("failed")
+        time.sleep(0.1)
+
+    with pytest.raises(UserError, match="failed"):
+        in_turns(Settings(at_once=2), work, [(number,) for number in range(50)])
+    assert len(begun) < 10
+
+
+def test_a_command_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
+    told = tmp_path / "logs" / "run.log"
+    with pytest.raises(UserError, match=f"'hnc-ds evaluate' failed; see {told}"):
+        presets.hnc_ds(f"evaluate {tmp_path} --shards none --out x.json", Settings(), told)
+    assert "hnc-ds: " in told.read_text()
+
+
+def test_every_preset_is_compared_on_known_types_and_a_misspelt_one_is_refused() -> None:
     used = " ".join(OBJECTIVES.values())
     assert all(f"--preset {name}" in used for name in PRESETS)
+    assert set(TYPES.split()[::2]) <= set(NEGATIVE_TYPES)
     with pytest.raises(UserError, match="no objective 'negclp'; did you mean 'negclip'"):
         Settings(only=("negclp",))

@@ -14,7 +14,7 @@ class ModelConfig:
 
     model: str = "tiny"
     """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' takes 32 pixels and is for
-    trying out."""
+    trying out, 'tiny-rn' is a residual network and takes 64."""
 
     pretrained: str | None = None
     """An open_clip tag or a local file of weights; none starts from random weights."""
