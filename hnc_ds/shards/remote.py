@@ -10,7 +10,6 @@ Nothing of fsspec lives longer than a call, so that a folder can be handed to wo
 import errno
 import fcntl
 import hashlib
-import itertools
 import os
 import random
 import time
@@ -191,8 +190,9 @@ class RemoteFolder:
 
     def _try(self, name: str, do: Callable[[Any, str], T]) -> T:
         """Do something with a file of the folder, several times if need be."""
-        url, wait = f"{self.url}/{name}", FIRST_WAIT
-        for number in itertools.count(1):
+        url, wait, number = f"{self.url}/{name}", FIRST_WAIT, 0
+        while True:
+            number += 1
             try:
                 return do(*_open_filesystem(url))
             except Exception as error:  # libraries under fsspec have types of their own
