@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
 
 from hnc_ds.model.packed import can_pack, pack_attention, packed_clip_text, project
+from hnc_ds.model.word_ids import WordIds
 
 SPECIAL_TOKENS = 2
 
@@ -35,10 +36,23 @@ class Tokenizer:
         self.context_length = context_length
         self._tokenize = tokenize
         self._trim = trim
+        is_clips = type(tokenize) is SimpleTokenizer and tokenize.reduction_fn is None
+        self._word_ids = WordIds(tokenize) if is_clips else None
 
     def __call__(self, captions: Sequence[str]) -> torch.Tensor:
         """int64 [T, L], padded to the longest caption, or to the context where that is needed."""
-        return self.trimmed(cast(torch.Tensor, self._tokenize(list(captions), self.context_length)))
+        if self._word_ids is None:
+            all_TL = self._tokenize(list(captions), self.context_length)
+            return self.trimmed(cast(torch.Tensor, all_TL))
+        rows = [self._framed(self._word_ids(caption)) for caption in captions]
+        length = max(map(len, rows), default=0) if self._trim else self.context_length
+        padded = [row + [0] * (length - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
+
+    def _framed(self, ids: list[int]) -> list[int]:
+        """Between start and end; what is beyond the context is cut off before the end."""
+        start, end = self._tokenize.sot_token_id, self._tokenize.eot_token_id
+        return [start, *ids[: self.context_length - SPECIAL_TOKENS], end]
 
     def trimmed(self, token_TL: torch.Tensor) -> torch.Tensor:
         """Tokens without the columns that none of the captions needs, where that may be."""
@@ -48,10 +62,10 @@ class Tokenizer:
 
     def is_too_long(self, caption: str) -> bool:
         """Whether the end of the caption is cut off to fit the context."""
-        if not isinstance(self._tokenize, SimpleTokenizer):
+        if self._word_ids is None:
             longer = cast(torch.Tensor, self._tokenize([caption], self.context_length + 1))
             return bool(longer[0, -1] != longer[0].min())
-        return len(self._tokenize.encode(caption)) + SPECIAL_TOKENS > self.context_length
+        return len(self._word_ids(caption)) + SPECIAL_TOKENS > self.context_length
 
 
 def used_tokens(token_TL: torch.Tensor) -> torch.Tensor:
