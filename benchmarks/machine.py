@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import hnc_ds
+from hnc_ds.config.checks import cores
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "webdataset", "pillow", "numpy", "msgspec")
 
@@ -16,7 +17,7 @@ def facts() -> dict[str, str]:
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
-        "cores": str(_cores()),
+        "cores": str(cores()),
         "load before the start": _load(),
         "torch threads": "1",
         "system": f"{platform.system()} {platform.machine()}",
@@ -26,15 +27,10 @@ def facts() -> dict[str, str]:
     }
 
 
-def _cores() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _load() -> str:
     """Processes that wanted to run in the last minute."""
     load = os.getloadavg()[0]
-    busy = "; the machine was busy, so two workers had less than two cores" * (load > _cores() / 2)
+    busy = "; the machine was busy, so two workers had less than two cores" * (load > cores() / 2)
     return f"{load:.1f}{busy}"
 
 

@@ -1,7 +1,6 @@
 """``hnc_ds.train`` itself on shards of made-up photographs: does the loader keep up?"""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from statistics import mean
@@ -11,6 +10,7 @@ from benchmarks.on_gpu.ground import Ground, Row, Tell
 from benchmarks.on_gpu.speed import NEGATIVES
 from benchmarks.ways import shipped
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig, TrainConfig
+from hnc_ds.config.checks import cores
 from hnc_ds.model.load import load_model
 from hnc_ds.shards.loader import PREFETCHED_BATCHES
 from hnc_ds.train import train
@@ -75,7 +75,7 @@ def _trained(
 
 def _workers(model: str, batch: int, tell: Tell) -> int:
     """Cores - 1, or as many as there is shared memory for what they read ahead."""
-    wanted = max(1, _cores() - 1)
+    wanted = max(1, cores() - 1)
     size = load_model(ModelConfig(model=model), 0).image_settings.size
     ahead = PREFETCHED_BATCHES * batch * 3 * size**2
     room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else ahead * wanted
@@ -83,7 +83,3 @@ def _workers(model: str, batch: int, tell: Tell) -> int:
     if workers < wanted:
         tell.note(f"{workers} workers instead of {wanted}: {SHARED_MEMORY} has no room for more.")
     return workers
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
