@@ -3,9 +3,9 @@
     python benchmarks/presets.py          about NN on two cores; goes on where it was stopped
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
-For each seed, plain CLIP is trained first, on pictures of two objects; every objective then goes on
-from it with the same pictures of two or three objects and the same captions of all types in the
-same order. Not a part of `make bench`: it measures models, not speed.
+For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
+and captions in the same order: first captions that name both things in full, then captions of all
+types. Not a part of `make bench`: it measures models, not speed.
 """
 
 import os
@@ -50,26 +50,27 @@ OBJECTIVES = {
 }
 """What is compared, as flags of a training."""
 
-LOOK = "--size 64 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
-"""Plain shapes that lie apart, each kind once in a picture."""
+SCENES = (
+    "--size 64 --objects 2 3 --fewest 0.5 --shapes 6 --colours 8 --patterned 0 --namesakes 0 "
+    "--overlaps 0"
+)
+"""Plain shapes that lie apart, each kind once in a picture. Subjects and objects can be exchanged
+only where there is a third thing."""
 
-SCENES = {"two": "--objects 2 2", "mixed": "--objects 2 3 --fewest 0.6"}
-"""Pictures to start on, and those of the comparison: subjects and objects can be exchanged only
-where there is a third thing."""
-
-ORDER = "swap 1 relation_attr_pred 1"
-"""What the start draws its captions by: of both things, in full."""
+IN_FULL = "swap 1 relation_attr_pred 1"
+"""By what captions are drawn at first: 'The red star is above the blue ring.'"""
 
 TYPES = (
-    "swap 3 relation_attr_pred 3 relation_pred 1 relation_attr_subj 0.5 relation_attr_obj 0.5 "
-    "relation_subj 0.2 relation_obj 0.2 swap_attribute 0.5 attribute 0.2 object 0.2 "
-    "attribute_subg 0.2 and_logic_attr 0.1 and_logic_rel 0.1 xor_logic_attr 0.1 "
-    "obj_verify_count 0.1 obj_verify_count_attr 0.1"
+    "swap 2 relation_attr_pred 2 relation_pred 2 relation_attr_subj 1.5 relation_attr_obj 1.5 "
+    "relation_subj 0.5 relation_obj 0.5 swap_attribute 1 attribute 1 object 1 attribute_subg 1 "
+    "and_logic_attr 0.3 and_logic_rel 0.3 xor_logic_attr 0.3 obj_verify_count 0.3 "
+    "obj_verify_count_attr 0.3"
 )
-"""Every type that the scenes give, those that are hard to learn more often."""
+"""Every type that the scenes give; of relations more, which are the hardest to learn."""
 
 MODEL = "tiny-rn"
 DRAWN = "--crop 1 --hard_negatives 4 --workers 0"
+CONFIG = "deepspeed.json"
 DEEPSPEED = {
     "train_batch_size": 64,
     "optimizer": {
@@ -97,9 +98,10 @@ Written by `python benchmarks/presets.py`. Held-out scenes, {seed_count} seeds; 
 the seeds and, in brackets, the smallest and the largest. In the first table each type of a column
 counts alike.
 
-Trained: per seed plain CLIP for {start_steps} steps on {train} pictures of two things, then every
-objective for {steps} steps from there on {train} pictures of two or three; batches of {batch}, one
-process. Made with {machine}.
+Trained: per seed plain CLIP for {start_steps} steps, then every objective from there, for
+{first_steps} steps with captions that name both things in full and for {steps} steps with captions
+of all types, its start model then being its own; {train} pictures, batches of {batch}, one process.
+Made with {machine}.
 
 {objectives}
 
@@ -116,17 +118,20 @@ class Settings:
     scenes: Path = Path("data/presets")
     """Folder of pictures, captions and shards."""
 
-    train: int = 12000
-    """Training scenes of each set."""
+    train: int = 40000
+    """Training scenes."""
 
-    val: int = 1500
-    """Held-out scenes of each set."""
+    val: int = 2000
+    """Held-out scenes."""
 
-    start_steps: int = 2500
+    start_steps: int = 300
     """Steps of plain CLIP before the comparison."""
 
+    first_steps: int = 1500
+    """Steps of every objective with captions in full."""
+
     steps: int = 2500
-    """Steps of every objective."""
+    """Steps of every objective after that, with all types."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of start weights and order."""
@@ -148,9 +153,9 @@ class Settings:
                     f"there are {', '.join(OBJECTIVES)}"
                 )
 
-    def shards(self, scenes: str, split: str) -> Path:
-        """Of a set of scenes."""
-        return self.scenes / scenes / "shards" / split
+    def shards(self, split: str) -> Path:
+        """Of train or val."""
+        return self.scenes / "shards" / split
 
     def chosen(self) -> tuple[str, ...]:
         """Names of the objectives."""
@@ -159,8 +164,7 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Make what is missing, train what is not trained, and write the tables of what is there."""
-    for scenes in SCENES:
-        prepare(settings, scenes)
+    prepare(settings)
     in_turns(settings, partial(start, settings), [(seed,) for seed in settings.seeds])
     jobs = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
     in_turns(settings, partial(compare, settings), jobs)
@@ -169,17 +173,18 @@ def run(settings: Settings) -> None:
     print(f"wrote {out}")
 
 
-def prepare(settings: Settings, scenes: str) -> None:
-    """Scenes, captions and shards; each stage goes on where it was stopped."""
-    data = settings.scenes / scenes
-    counts = f"--train {settings.train} --val {settings.val}"
-    hnc_ds(f"scenes --out {data} {counts} {LOOK} {SCENES[scenes]}")
+def prepare(settings: Settings) -> None:
+    """DeepSpeed's settings, scenes, captions and shards; what is there already is kept."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
+    data = settings.scenes
+    hnc_ds(f"scenes --out {data} --train {settings.train} --val {settings.val} {SCENES}")
     for split in ("train", "val"):
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():
             graphs = data / f"{split}_sceneGraphs.json"
             hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --by-colour 1")
-        out = settings.shards(scenes, split)
+        out = settings.shards(split)
         hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {out}")
 
 
@@ -195,35 +200,35 @@ def in_turns(settings: Settings, do: Callable[..., None], jobs: Iterable[tuple[A
 
 
 def start(settings: Settings, seed: int) -> None:
-    """Plain CLIP on pictures of two things."""
-    drawn = f"--preset clip --model {MODEL} --negative_types {ORDER}"
-    train(settings, "start", seed, "two", settings.start_steps, drawn)
+    """A little plain CLIP."""
+    objective = f"--preset clip --model {MODEL}"
+    train(settings, "start", seed, settings.start_steps, objective, IN_FULL)
 
 
 def compare(settings: Settings, name: str, seed: int) -> None:
     """Train an objective from the start of a seed, and score it on the held-out scenes."""
     begin = checkpoint(settings, "start", seed, settings.start_steps).resolve()
-    drawn = f"--model local-dir:{begin} {OBJECTIVES[name]} --negative_types {TYPES}"
-    train(settings, name, seed, "mixed", settings.steps, drawn)
+    objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
+    train(settings, f"{name}-first", seed, settings.first_steps, objective, IN_FULL)
+    begin = checkpoint(settings, f"{name}-first", seed, settings.first_steps).resolve()
+    objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
+    train(settings, name, seed, settings.steps, objective, TYPES)
     last, out = checkpoint(settings, name, seed, settings.steps), results(settings, name, seed)
     if not out.is_file():
-        scenes = settings.shards("mixed", "val")
         told = log(settings, name, seed)
-        hnc_ds(f"evaluate {last} --shards {scenes} --out {out} --workers 0", settings, told)
+        scenes = f"--shards {settings.shards('val')} --workers 0"
+        hnc_ds(f"evaluate {last} {scenes} --out {out}", settings, told)
 
 
-def train(settings: Settings, name: str, seed: int, scenes: str, steps: int, flags: str) -> None:
-    """A run, or the rest of it."""
+def train(settings: Settings, name: str, seed: int, steps: int, flags: str, types: str) -> None:
+    """A run, or the rest of it, with captions drawn by negative types."""
     if (checkpoint(settings, name, seed, steps) / "state.json").is_file():
         return
-    config = settings.out / "deepspeed.json"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(config, json.dumps(DEEPSPEED, indent=1).encode())
     before = time.monotonic()
     hnc_ds(
-        f"train --deepspeed_config {config} --shards {settings.shards(scenes, 'train')} "
+        f"train --deepspeed_config {settings.out / CONFIG} --shards {settings.shards('train')} "
         f"--run {settings.out / f'{name}-{seed}'} --steps {steps} --seed {seed} "
-        f"--save_every 500 --log_every 50 {DRAWN} {flags} --resume",
+        f"--save_every 500 --log_every 50 {DRAWN} {flags} --negative_types {types} --resume",
         settings,
         log(settings, name, seed),
     )

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import presets
 from benchmarks.preset_tables import read, tables
-from benchmarks.presets import OBJECTIVES, TYPES, Settings, compare, in_turns, page
+from benchmarks.presets import IN_FULL, OBJECTIVES, TYPES, Settings, compare, in_turns, page
 from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
 from hnc_ds.config import PRESETS
 from hnc_ds.errors import UserError
@@ -58,10 +58,12 @@ def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
     settings = Settings(out=tmp_path)
     for name in ("clip", "dpo"):
         compare(settings, name, 1)
-    trained = [command for command in commands if command.startswith("train")]
-    assert all(f"{tmp_path}/start-1/checkpoints/step-" in command for command in trained)
-    clip, dpo = (c.replace(name, "NAME") for c, name in zip(trained, ("clip", "dpo"), strict=True))
-    assert clip == dpo
+    first, then, _, *others = commands
+    assert f"local-dir:{tmp_path}/start-1/checkpoints/step-000300 --preset clip" in first
+    assert f"--negative_types {IN_FULL} --resume" in first
+    assert f"local-dir:{tmp_path}/clip-first-1/checkpoints/step-001500 --preset clip" in then
+    assert f"--negative_types {TYPES} --resume" in then
+    assert [command.replace("clip", "dpo") for command in commands[:3]] == others
 
 
 def test_as_many_run_at_once_as_wanted_and_a_failure_stops_the_rest() -> None:
