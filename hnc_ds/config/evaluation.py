@@ -30,7 +30,7 @@ class EvaluateConfig:
     """What to call the model in the results; the run's folder name when not given."""
 
     batch: int = 256
-    """Images or captions encoded at once. Scores depend on it by rounding only."""
+    """Images read at once, in multiples of 64. Scores do not depend on it."""
 
     workers: int = field(default_factory=cores)
     """Processes that read and decode."""
@@ -86,7 +86,7 @@ class InterpolateConfig:
     given."""
 
     batch: int = 256
-    """Images or captions encoded at once. Scores depend on it by rounding only."""
+    """Images read at once, in multiples of 64. Scores do not depend on it."""
 
     workers: int = field(default_factory=cores)
     """Processes that read and decode."""
@@ -131,7 +131,7 @@ class MineConfig:
     a training can choose (--nearest)."""
 
     batch: int = 256
-    """Images encoded at once. Similarities depend on it by rounding only."""
+    """Images read at once, in multiples of 64. Similarities do not depend on it."""
 
     workers: int = field(default_factory=cores)
     """Processes that read and decode."""

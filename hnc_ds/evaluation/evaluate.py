@@ -20,6 +20,7 @@ from hnc_ds.evaluation.embed import (
     EmbeddedImages,
     EmbeddedSet,
     PictureBatch,
+    ShardPictures,
     embed_pictures,
     embed_texts,
     read_pictures,
@@ -96,13 +97,14 @@ def measure(
             images unreadable.
     """
     if pictures is None:
-        view, workers = model.image_settings, config.workers
-        pictures = read_pictures(reader, view, device, batch=config.batch, workers=workers)
+        shards, workers = ShardPictures(reader), config.workers
+        view, batch = model.image_settings, config.batch
+        pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
     images = embed_pictures(model, pictures, reader, device)
     caption_ids: dict[str, int] = {}
     measures = _measures([reader.sample(i) for i in images.samples], caption_ids, reader, config)
     captions = list(caption_ids)
-    text_TD, too_long = embed_texts(model, captions, device, batch=config.batch)
+    text_TD, too_long = embed_texts(model, captions, device)
     keys = [(index, reader.key(index)) for index in images.samples]
     embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
     scored = [one.score(embedded, name, config.seed) for one in measures]

@@ -20,7 +20,7 @@ import torch
 
 from hnc_ds.config import EvaluateConfig, InterpolateConfig
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, chosen_benchmarks
-from hnc_ds.evaluation.embed import PictureBatch, read_pictures
+from hnc_ds.evaluation.embed import PictureBatch, ShardPictures, read_pictures
 from hnc_ds.evaluation.ends import load_ends
 from hnc_ds.evaluation.evaluate import evaluation_device, measure
 from hnc_ds.evaluation.items import (
@@ -179,7 +179,8 @@ class _Sweep:
     def _pictures(self, device: torch.device, *, keep: bool) -> Iterable[PictureBatch]:
         view, batch = self.ends.model.image_settings, self.config.batch
         workers = self.config.workers
-        pictures = read_pictures(self.reader, view, device, batch=batch, workers=workers)
+        shards = ShardPictures(self.reader)
+        pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
         keep = keep and _bytes_of(self.reader, view) <= MOST_KEPT
         return _kept(pictures) if keep else pictures
 
@@ -195,7 +196,4 @@ def _bytes_of(reader: ShardReader, view: ImageSettings) -> int:
 
 def _kept(pictures: Iterable[PictureBatch]) -> list[PictureBatch]:
     """All pictures, in memory of this process: what workers send lies in shared memory."""
-    return [
-        (readable, broken, None if images is None else images.clone())
-        for readable, broken, images in pictures
-    ]
+    return [PictureBatch(*(part.clone() for part in batch)) for batch in pictures]

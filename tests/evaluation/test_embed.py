@@ -3,17 +3,21 @@
 import pytest
 import torch
 
+from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation import embed
 from hnc_ds.evaluation.embed import embed_images, embed_texts
+from hnc_ds.model.load import load_model
 from hnc_ds.shards.reader import ShardReader
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("batch", [1, 2, 100])
-def test_texts_are_encoded_once_and_come_back_in_order(model, batch):
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_texts_are_encoded_once_and_come_back_in_order(model, monkeypatch, at_once):
+    monkeypatch.setattr(embed, "TEXTS_AT_ONCE", at_once)
     captions = ["it is a long text of red", "lime", "so blue"]
-    text_TD, too_long = embed_texts(model, captions, CPU, batch=batch)
+    text_TD, too_long = embed_texts(model, captions, CPU)
     assert text_TD.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert sorted(model.encoded) == sorted(captions)
     assert too_long == 0
@@ -21,7 +25,7 @@ def test_texts_are_encoded_once_and_come_back_in_order(model, batch):
 
 def test_captions_beyond_the_context_are_counted_and_those_that_just_fit_are_not(model):
     eight, nine = "red " * 8, "red " * 9
-    assert embed_texts(model, [eight, nine, "red"], CPU, batch=8)[1] == 1
+    assert embed_texts(model, [eight, nine, "red"], CPU)[1] == 1
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(1, 0), (2, 1), (64, 2)])
@@ -49,3 +53,13 @@ def test_a_rare_damaged_image_is_left_out_and_named(model, make_shards, damage):
     assert embedded.unreadable == (119,)
     assert embedded.samples == tuple(range(119))
     assert len(embedded.image_ND) == 119
+
+
+def test_embeddings_of_a_real_model_are_the_same_bits_for_any_batch(make_shards, damage):
+    """Also where a picture in the middle cannot be decoded."""
+    shards = make_shards({f"{i:03d}": ("red", "blue", "lime")[i % 3] for i in range(150)})
+    damage(shards, 70)
+    clip, reader = load_model(ModelConfig(), seed=0).eval(), ShardReader(shards)
+    one, other = (embed_images(clip, reader, CPU, batch=n, workers=0) for n in (1, 200))
+    assert one.samples == other.samples
+    assert torch.equal(one.image_ND, other.image_ND)
