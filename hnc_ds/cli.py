@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from hnc_ds.config import (
+    BenchmarksConfig,
     DemoConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -92,10 +93,17 @@ def train(config: Annotated[TrainConfig, Flat]) -> None:
 
 
 def evaluate(config: Annotated[EvaluateConfig, Flat]) -> None:
-    """Measure a run on held-out shards."""
+    """Measure a model on held-out shards and on released benchmarks."""
     from hnc_ds.evaluation.evaluate import evaluate
 
     evaluate(config)
+
+
+def benchmarks(config: Annotated[BenchmarksConfig, Flat]) -> None:
+    """List what 'evaluate' can measure, what it needs and what of it is there."""
+    from hnc_ds.evaluation.listing import list_benchmarks
+
+    list_benchmarks(config)
 
 
 def interpolate(config: Annotated[InterpolateConfig, Flat]) -> None:
@@ -129,6 +137,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "mine": mine,
     "train": train,
     "evaluate": evaluate,
+    "benchmarks": benchmarks,
     "interpolate": interpolate,
     "report": report,
     "demo": demo,

@@ -5,7 +5,13 @@ they live in ds_configs/*.json and nowhere else.
 """
 
 from hnc_ds.config.captions import GenerateConfig, SwapWordsConfig, TablesConfig
-from hnc_ds.config.evaluation import EvaluateConfig, InterpolateConfig, MineConfig, ReportConfig
+from hnc_ds.config.evaluation import (
+    BenchmarksConfig,
+    EvaluateConfig,
+    InterpolateConfig,
+    MineConfig,
+    ReportConfig,
+)
 from hnc_ds.config.objective import (
     LOSS_TERMS,
     OF_NEGATIVES,
@@ -24,6 +30,7 @@ __all__ = [
     "OF_NEGATIVES",
     "OF_START",
     "PRESETS",
+    "BenchmarksConfig",
     "DataConfig",
     "DemoConfig",
     "EvaluateConfig",

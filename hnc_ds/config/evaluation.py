@@ -12,19 +12,31 @@ from hnc_ds.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure a run on held-out shards (hnc_ds/evaluation)."""
+    """Measure a model on held-out shards and on benchmarks (hnc_ds/evaluation)."""
 
-    run: tyro.conf.Positional[Path]
-    """A run folder (its newest checkpoint) or one checkpoint folder."""
-
-    shards: str
-    """Held-out shards of 'hnc-ds pack', a folder or a URL."""
+    run: tyro.conf.Positional[Annotated[str | Path, tyro.conf.arg(metavar="MODEL")]]
+    """A run (its newest checkpoint), a checkpoint folder, an open_clip model with its tag or file
+    of weights (ViT-B-32:openai), hf-hub:... or local-dir:...."""
 
     out: Path
     """results.json; the score of every pair goes beside it as *.items.jsonl."""
 
+    shards: str | None = None
+    """Held-out shards of 'hnc-ds pack', a folder or a URL."""
+
     benchmarks: tuple[str, ...] = ()
-    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+    """What to measure on the shards: hnc-shards (hard negatives), retrieval; all when none is
+    named."""
+
+    data: str = ""
+    """Released benchmarks and where their files lie: sugarcrepe=DIR,valse=DIR; 'hnc-ds benchmarks'
+    lists them."""
+
+    images: str = ""
+    """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
+
+    allow_missing: bool = False
+    """Leave out questions without their files or pictures; told beside every score."""
 
     name: str | None = None
     """What to call the model in the results; the run's folder name when not given."""
@@ -41,6 +53,18 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         at_least(1, batch=self.batch)
         at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarksConfig:
+    """List what can be measured (hnc_ds/evaluation/listing.py)."""
+
+    data: str = ""
+    """Released benchmarks and where their files lie, to count what is there:
+    sugarcrepe=DIR,valse=DIR."""
+
+    images: str = ""
+    """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,38 +1,14 @@
-"""The two models of an interpolation: found by what the user calls them, and fit to be mixed.
-
-runs/first                       a run: its newest checkpoint
-runs/first/checkpoints/step-...  a checkpoint, or any folder in open_clip's local-dir layout
-ViT-B-32:openai                  an open_clip model with its tag or its file of weights
-hf-hub:... local-dir:...         as open_clip writes them
-start                            in the first place: what the second place's run began with
-"""
+"""The two models of an interpolation: fit to be mixed."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings
-from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.evaluate import model_name
+from hnc_ds.evaluation.models import OWN_START, End, load_end, load_own_start
 from hnc_ds.model.clip import Clip
-from hnc_ds.model.load import load_model
-from hnc_ds.settings_file import updated
-
-OWN_START = "start"
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One of the two models, on the CPU."""
-
-    name: str
-    """What results call it."""
-    model: Clip
 
 
 def load_ends(start: str, final: str) -> tuple[End, End]:
@@ -49,46 +25,6 @@ def load_ends(start: str, final: str) -> tuple[End, End]:
             "same architecture, activation and preprocessing"
         )
     return first, last
-
-
-def load_end(reference: str) -> End:
-    """Load a run, a checkpoint folder or an open_clip model.
-
-    Raises:
-        UserError: It is none of them, or a model without weights.
-    """
-    if Path(reference).is_dir():
-        return End(model_name(Path(reference)), load_trained(Path(reference), torch.device("cpu")))
-    if reference.startswith(("hf-hub:", "local-dir:")):
-        return End(reference, load_model(ModelConfig(model=reference), seed=0))
-    model, _, weights = reference.partition(":")
-    if not weights:
-        raise UserError(
-            f"{reference}: no such folder; give a run, a checkpoint folder, or an open_clip model "
-            "with its tag or file of weights, such as ViT-B-32:openai"
-        )
-    return End(reference, load_model(ModelConfig(model=model, pretrained=weights), seed=0))
-
-
-def load_own_start(trained: Path) -> End:
-    """The model that a run began with, before its first step.
-
-    Args:
-        trained: The run, or a checkpoint in it.
-
-    Raises:
-        UserError: It lies in no run, or the settings of the run do not say.
-    """
-    folder = trained.resolve()
-    found = [path for path in (folder, *folder.parents[:3]) if (path / SETTINGS_NAME).is_file()]
-    if not found:
-        raise UserError(f"{trained}: lies in no run of 'hnc-ds train', so name the START model")
-    run, where = found[0], f"{found[0] / SETTINGS_NAME}: settings.model"
-    settings = read_settings(run).get("settings")
-    if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
-        raise UserError(f"{where}: is missing, so name the START model")
-    config = updated(ModelConfig(), settings["model"], where)
-    return End(f"{run.name}/{OWN_START}", load_model(config, settings.get("seed", 0)))
 
 
 def first_difference(start: Clip, final: Clip) -> str | None:

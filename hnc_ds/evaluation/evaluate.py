@@ -1,61 +1,69 @@
-"""Measure a checkpoint on held-out shards: results.json, and every score behind it.
+"""Measure a model: results.json, and every score behind it.
 
     hnc-ds evaluate runs/first --shards data/scenes/shards/val --out runs/first/results/val.json
-
-Composes the measures; the formulas lie in hard_negatives.py, retrieval.py and statistics.py.
+    hnc-ds evaluate ViT-B-32:openai --data sugarcrepe=sugar-crepe/data --images coco2017=val2017 \\
+        --out results/openai.json
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import torch
 
-from hnc_ds.checkpoint import load_trained
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, RETRIEVAL, chosen_benchmarks
-from hnc_ds.evaluation.embed import (
-    EmbeddedImages,
-    EmbeddedSet,
-    PictureBatch,
-    ShardPictures,
-    embed_pictures,
-    embed_texts,
-    read_pictures,
+from hnc_ds.evaluation.ask import ask
+from hnc_ds.evaluation.benchmarks import chosen_benchmarks
+from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
+from hnc_ds.evaluation.items import (
+    AnsweredItem,
+    Coverage,
+    Item,
+    ItemsHeader,
+    items_path,
+    write_results,
 )
-from hnc_ds.evaluation.hard_negatives import HardNegatives
-from hnc_ds.evaluation.items import Item, ItemsHeader, fingerprint, items_path, write_results
-from hnc_ds.evaluation.retrieval import Retrieval
+from hnc_ds.evaluation.models import End, load_end
+from hnc_ds.evaluation.on_shards import measure
+from hnc_ds.evaluation.question import Question
+from hnc_ds.evaluation.question_sets import QUESTION_SETS, read_places, read_questions
+from hnc_ds.evaluation.summary import summarise
 from hnc_ds.evaluation.table import results_table
-from hnc_ds.model.clip import Clip
-from hnc_ds.records import Result, TrainingSample
+from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
-
-MEASURES: dict[str, type[HardNegatives] | type[Retrieval]] = {
-    HARD_NEGATIVES: HardNegatives,
-    RETRIEVAL: Retrieval,
-}
-"""How each benchmark of the table is measured."""
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Score a run on shards, write results and items, and print a table.
+    """Score a model, write results and items, and print a table.
 
     Raises:
-        UserError: No such run, shards or benchmark, shards without hard negatives, more than 1 %
-            of the images unreadable, an output that cannot be written.
+        UserError: No such model, shards, benchmark, files or pictures; nothing to measure on; an
+            output that cannot be written.
     """
     _check_out(config.out)
     chosen_benchmarks(config.benchmarks)
-    reader = ShardReader(config.shards)
+    places, files = read_places(config.data), ImageFiles(read_image_folders(config.images))
+    if config.shards is None and not places:
+        raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
+    reader = None if config.shards is None else ShardReader(config.shards)
+    questions = {
+        name: read_questions(name, place, config.allow_missing) for name, place in places.items()
+    }
     device = evaluation_device()
-    model = load_trained(config.run, device).eval()
-    name = config.name or model_name(config.run)
-    measured = measure(model, name, reader, device, config)
-    write_results(config.out, measured.results, measured.header, measured.items)
-    print(results_table(measured.results, measured.header))
+    end = load_end(str(config.run))
+    model = End(config.name or end.name, end.model.to(device).eval())
+    header, rows, items = ItemsHeader(model=model.name, seed=config.seed), list[Result](), []
+    if reader is not None:
+        measured = measure(model.model, model.name, reader, device, config)
+        header, rows, items = measured.header, measured.results, [measured.items]
+    for name, asked in questions.items():
+        own, coverage, answered = measure_questions(model, name, asked, files, device, config)
+        header = msgspec.structs.replace(header, sets={**header.sets, name: coverage})
+        rows, items = [*rows, *own], [*items, answered]
+    write_results(config.out, rows, header, chain.from_iterable(items))
+    print(results_table(rows, header))
     print(f"wrote {config.out} and {items_path(config.out)}")
 
 
@@ -64,101 +72,51 @@ def evaluation_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Everything one evaluation gives."""
-
-    results: list[Result]
-    header: ItemsHeader
-    items: Iterable[Item]
-    """Of each benchmark in turn, in the order of the shards. Made as they are taken, once."""
-
-
-def measure(
-    model: Clip,
+def measure_questions(
+    model: End,
     name: str,
-    reader: ShardReader,
+    questions: list[Question],
+    files: ImageFiles,
     device: torch.device,
     config: EvaluateConfig,
-    pictures: Iterable[PictureBatch] | None = None,
-) -> Measured:
-    """The chosen measures of a model on the samples of a reader; writes nothing.
-
-    Args:
-        model: On the device, in evaluation mode.
-        name: What the results call it.
-        reader: Of the samples.
-        device: Of the embeddings.
-        config: Benchmarks, batch, workers and seed; `out` is where the results will lie.
-        pictures: Of the reader, as the model sees them; read from the shards when not given.
+) -> tuple[list[Result], Coverage, Iterable[Item]]:
+    """A model on one set of questions: rows, what they are of, and an item for each question.
 
     Raises:
-        UserError: Nothing there that a chosen benchmark could measure, more than 1 % of the
-            images unreadable.
+        UserError: As ``ask``.
     """
-    if pictures is None:
-        shards, workers = ShardPictures(reader), config.workers
-        view, batch = model.image_settings, config.batch
-        pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
-    images = embed_pictures(model, pictures, reader, device)
-    caption_ids: dict[str, int] = {}
-    measures = _measures([reader.sample(i) for i in images.samples], caption_ids, reader, config)
-    captions = list(caption_ids)
-    text_TD, too_long = embed_texts(model, captions, device)
-    keys = [(index, reader.key(index)) for index in images.samples]
-    embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
-    scored = [one.score(embedded, name, config.seed) for one in measures]
-    return Measured(
-        [row for rows, _ in scored for row in rows],
-        _header(name, reader, images, captions, too_long, config),
-        chain.from_iterable(items for _, items in scored),
+    known = QUESTION_SETS[name]
+    answers = ask(
+        model.model,
+        questions,
+        files,
+        device,
+        benchmark=name,
+        allow_missing=config.allow_missing,
+        batch=config.batch,
+        workers=config.workers,
     )
-
-
-def _measures(
-    samples: Sequence[TrainingSample],
-    caption_ids: dict[str, int],
-    reader: ShardReader,
-    config: EvaluateConfig,
-) -> list[HardNegatives | Retrieval]:
-    measures = []
-    for name in chosen_benchmarks(config.benchmarks):
-        made = MEASURES[name](samples, caption_ids)
-        if not len(made):
-            raise UserError(
-                f"{reader.location}: holds no {BENCHMARKS[name].title.lower()}; generate and pack "
-                f"them first, or choose other benchmarks (--benchmarks)"
-            )
-        measures.append(made)
-    return measures
-
-
-def _header(
-    name: str,
-    reader: ShardReader,
-    images: EmbeddedImages,
-    captions: Sequence[str],
-    too_long: int,
-    config: EvaluateConfig,
-) -> ItemsHeader:
-    return ItemsHeader(
-        model=name,
-        shards=reader.location_from(config.out.parent),
-        fingerprint=fingerprint(reader.index),
-        images=len(images.samples),
-        captions=len(captions),
-        too_long=too_long,
-        unreadable=tuple(reader.key(index) for index in images.unreadable),
-        seed=config.seed,
+    outcomes = [known.rule(*pair) for pair in zip(answers.questions, answers.scores, strict=True)]
+    rows = summarise(
+        name, known.version, model.name, answers.questions, outcomes, known.averages, config.seed
     )
-
-
-def model_name(run: Path) -> str:
-    """``first`` for runs/first, ``first/step-000500`` for one of its checkpoint folders."""
-    folder = run.resolve()
-    if folder.parent.name == "checkpoints":
-        return f"{folder.parent.parent.name}/{folder.name}"
-    return folder.name
+    items = [
+        AnsweredItem(
+            benchmark=name,
+            id=question.id,
+            group=question.group,
+            images=tuple(f"{image.source}/{image.name}" for image in question.images),
+            captions=question.captions,
+            scores=tuple(tuple(row) for row in scores.image_text_IC.tolist()),
+            right=dict(outcome.right),
+            tied=outcome.tied,
+            tags=question.tags,
+        )
+        for question, scores, outcome in zip(
+            answers.questions, answers.scores, outcomes, strict=True
+        )
+    ]
+    return rows, answers.coverage, items
 
 
 def _check_out(out: Path) -> None:

@@ -106,14 +106,15 @@ def score_pairs(
     Both are summed in the same way, so that equal embeddings give exactly equal scores.
     """
     return (
-        _cosines(image_ND, text_TD, pairs.image_P, pairs.positive_P),
-        _cosines(image_ND, text_TD, pairs.image_P, pairs.negative_P),
+        cosines(image_ND, text_TD, pairs.image_P, pairs.positive_P),
+        cosines(image_ND, text_TD, pairs.image_P, pairs.negative_P),
     )
 
 
-def _cosines(
+def cosines(
     image_ND: torch.Tensor, text_TD: torch.Tensor, image_P: np.ndarray, text_P: np.ndarray
 ) -> np.ndarray:
+    """Cosine of rows with rows, float32 [P]; each pair is summed in the same way."""
     scores = np.empty(len(image_P), dtype=np.float32)
     for start in range(0, len(image_P), _PAIRS_AT_ONCE):
         rows = slice(start, start + _PAIRS_AT_ONCE)

@@ -22,7 +22,7 @@ from hnc_ds.config import EvaluateConfig, InterpolateConfig
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, chosen_benchmarks
 from hnc_ds.evaluation.embed import PictureBatch, ShardPictures, read_pictures
 from hnc_ds.evaluation.ends import load_ends
-from hnc_ds.evaluation.evaluate import evaluation_device, measure
+from hnc_ds.evaluation.evaluate import evaluation_device
 from hnc_ds.evaluation.items import (
     ItemsHeader,
     Mixture,
@@ -34,6 +34,7 @@ from hnc_ds.evaluation.items import (
 )
 from hnc_ds.evaluation.mix import State, mixed, own_state, set_weights, state_sha256
 from hnc_ds.evaluation.mixed_folder import refuse_existing, write_mixed
+from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.evaluation.sweep import best_point, check_metric, read_share, read_sweep, share_name
 from hnc_ds.evaluation.table import sweep_table
 from hnc_ds.records import Result

@@ -34,17 +34,40 @@ class Mixture(msgspec.Struct, frozen=True):
     final_sha256: str
 
 
+class Coverage(msgspec.Struct, frozen=True):
+    """Of what a score on a released benchmark is, and what is wrong with it."""
+
+    questions: int
+    """That were scored."""
+    images: int
+    captions: int
+    """Distinct ones that were encoded."""
+    fingerprint: str
+    """sha256 over the questions: equal where two models were asked the same."""
+    lost: dict[str, int] = {}
+    """Questions by group of which a picture is missing or cannot be decoded."""
+    missing: tuple[str, ...] = ()
+    """Pictures that are not there, SOURCE/NAME."""
+    unreadable: tuple[str, ...] = ()
+    """Files that cannot be decoded."""
+    too_long: int = 0
+    """Captions that did not fit into the model's context and were cut."""
+    identical: int = 0
+    """Questions whose true and false caption are one text."""
+
+
 class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     """First line: which model was measured on what."""
 
     model: str
-    shards: str
-    """Folder of the shards, relative to the folder of this file."""
-    fingerprint: str
+    shards: str = ""
+    """Folder of the shards, relative to the folder of this file; nothing without any."""
+    fingerprint: str = ""
     """sha256 over the shards' own sha256s: equal where two models saw the same data."""
-    images: int
-    captions: int
-    """Distinct captions that were encoded."""
+    images: int = 0
+    """Of the shards."""
+    captions: int = 0
+    """Distinct captions of the shards that were encoded."""
     too_long: int = 0
     """Captions that did not fit into the model's context and were cut."""
     unreadable: tuple[str, ...] = ()
@@ -52,6 +75,8 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     seed: int = 0
     """Of the bootstrap intervals."""
     mixture: Mixture | None = None
+    sets: dict[str, Coverage] = {}
+    """By name of a released benchmark."""
     format: int = FORMAT_VERSION
 
 
@@ -86,7 +111,24 @@ class RankItem(msgspec.Struct, frozen=True, tag_field="item", tag="ranks"):
     text_to_image: int
 
 
-Item = PairItem | RankItem
+class AnsweredItem(msgspec.Struct, frozen=True, tag_field="item", tag="question"):
+    """One question of a released benchmark, and what became of it."""
+
+    benchmark: str
+    id: str
+    group: str
+    images: tuple[str, ...]
+    """SOURCE/NAME."""
+    captions: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    """Cosines, a row for each image."""
+    right: dict[str, bool]
+    """By metric."""
+    tied: bool
+    tags: tuple[str, ...] = ()
+
+
+Item = PairItem | RankItem | AnsweredItem
 
 
 def items_path(results: Path) -> Path:
@@ -177,7 +219,7 @@ def _read_header(line: bytes, path: Path) -> ItemsHeader:
 
 
 def _read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Item]:
-    decoder = msgspec.json.Decoder(PairItem | RankItem)
+    decoder = msgspec.json.Decoder(PairItem | RankItem | AnsweredItem)
     for number, line in enumerate(lines, start=2):
         try:
             yield decoder.decode(line)

@@ -19,7 +19,7 @@ from hnc_ds.checkpoint import load_trained
 from hnc_ds.config import MineConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.embed import EmbeddedImages, embed_images
-from hnc_ds.evaluation.evaluate import model_name
+from hnc_ds.evaluation.models import model_name
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.shards.order import NOBODY

@@ -5,7 +5,7 @@ evidence: whole images are drawn anew, never single pairs. Source: the percentil
 the cluster bootstrap, Davison and Hinkley, "Bootstrap Methods and their Application", 1997.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,58 @@ def paired_difference(
     """
     difference_N = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     return bootstrap_mean(difference_N, cluster, seed=seed, resamples=resamples)
+
+
+def bootstrap_of_group_means(
+    values: npt.ArrayLike,
+    group: npt.ArrayLike,
+    groups: Sequence[str],
+    cluster: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """The mean over groups of their means, whatever their sizes, with its interval.
+
+    A group of which a resample has no item is not in that resample's mean.
+
+    Args:
+        values: N values.
+        group: N labels.
+        groups: Those that count.
+        cluster: N labels; items of one are drawn together.
+        seed: Of the resamples.
+        resamples: How many.
+
+    Raises:
+        ValueError: No item of these groups.
+    """
+    number_of = {name: number for number, name in enumerate(groups)}
+    number_N = np.array([number_of.get(name, -1) for name in np.asarray(group).tolist()])
+    kept_N = number_N >= 0
+    if not kept_N.any():
+        raise ValueError(f"no item of the groups {', '.join(groups)}")
+    value_N, number_N = np.asarray(values, dtype=float)[kept_N], number_N[kept_N]
+    cluster_N = np.unique(np.asarray(cluster)[kept_N], return_inverse=True)[1].reshape(-1)
+    shape = (int(cluster_N.max()) + 1, len(groups))
+    sums_CG, counts_CG = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums_CG, (cluster_N, number_N), value_N)
+    np.add.at(counts_CG, (cluster_N, number_N), 1.0)
+    means = [
+        _means_of_groups(drawn_RC @ sums_CG, drawn_RC @ counts_CG)
+        for drawn_RC in _draws(shape[0], seed, resamples)
+    ]
+    low, high = np.quantile(np.concatenate(means), [TAIL, 1 - TAIL])
+    value = float(_means_of_groups(sums_CG.sum(axis=0), counts_CG.sum(axis=0)))
+    return Interval(value, min(float(low), value), max(float(high), value), len(value_N))
+
+
+def _means_of_groups(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Over the last axis: means of the groups that have any items."""
+    known = counts > 0
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=known)
+    found: np.ndarray = means.sum(axis=-1) / known.sum(axis=-1)
+    return found
 
 
 def _resampled_means(

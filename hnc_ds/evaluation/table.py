@@ -6,17 +6,20 @@ Percent lives here and in report/.
 from collections.abc import Mapping, Sequence
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINES, RETRIEVAL
-from hnc_ds.evaluation.items import ItemsHeader
+from hnc_ds.evaluation.items import Coverage, ItemsHeader
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.records import Result
 
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     """A table of pair accuracy per negative type and of recall, and what was left out."""
+    of_shards = f": {header.images:,} images, {header.captions:,} captions" if header.shards else ""
     lines = [
-        f"{header.model}: {header.images:,} images, {header.captions:,} captions",
+        f"{header.model}{of_shards}",
         *_pair_lines([result for result in results if result.benchmark == HARD_NEGATIVES]),
         *_recall_lines([result for result in results if result.benchmark == RETRIEVAL]),
         *_remarks(results, header),
+        *(line for name in header.sets for line in _set_lines(name, results, header.sets[name])),
     ]
     return "\n".join(lines)
 
@@ -67,6 +70,44 @@ def _recall_lines(results: Sequence[Result]) -> list[str]:
         f"{'retrieval':<24}{'recall':>10}{'95 % interval':>18}{'queries':>20}",
         *(f"{_percents(r.metric.replace('_', ' '), r)}{r.count:>20,}" for r in results),
     ]
+
+
+def _set_lines(name: str, results: Sequence[Result], coverage: Coverage) -> list[str]:
+    """A released benchmark: every score, and of what it is."""
+    known, own = QUESTION_SETS[name], [row for row in results if row.benchmark == name]
+    lines = ["", f"{known.title:<36}{'score':>8}{'95 % interval':>18}{'items':>9}"]
+    for row in own:
+        words = row.metric if row.group == "all" else f"{row.metric}, {row.group}"
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        if row.metric != "ties":
+            lines.append(f"{words:<36}{f'{100 * row.value:.1f} %':>8}{interval:>18}{row.count:>9,}")
+    ties = next(row for row in own if row.metric == "ties")
+    return [*lines, *set_remarks(name, coverage, round(ties.value * ties.count))]
+
+
+def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:
+    """What a reader of a released benchmark's scores has to know."""
+    found, lost = [], sum(coverage.lost.values())
+    there = coverage.questions + lost
+    if lost:
+        found.append(
+            f"{lost:,} of {there:,} questions are left out ({lost / there:.1%}): "
+            f"{len(coverage.missing):,} pictures are missing, {len(coverage.unreadable):,} cannot "
+            "be decoded"
+        )
+    released = sum(QUESTION_SETS[name].released.values())
+    if released and there != released:
+        found.append(f"the release has {released:,} questions, these files {there:,}")
+    if coverage.identical:
+        found.append(
+            f"{coverage.identical:,} questions have one text as true and false caption, which "
+            "nobody can answer"
+        )
+    if ties:
+        found.append(f"{ties:,} questions are decided by a tie")
+    if coverage.too_long:
+        found.append(f"{coverage.too_long:,} captions are longer than the context and were cut")
+    return found
 
 
 def _percents(name: str, result: Result) -> str:

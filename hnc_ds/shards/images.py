@@ -22,6 +22,9 @@ INTERPOLATIONS = {
 
 RESIZE_MODES = ("shortest", "squash")
 
+MOST_PIXELS = 2**28
+"""Of a picture from anywhere: 16,384 on a side, 0.8 GB decoded."""
+
 
 class CorruptImage(Exception):
     """The bytes are not a picture that can be decoded."""
@@ -67,6 +70,34 @@ def _decode_with_pillow(data: bytes) -> torch.Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CorruptImage(str(error)) from error
     return functional.pil_to_tensor(picture)
+
+
+def decode_untrusted(data: bytes) -> torch.Tensor:
+    """``decode_jpeg`` for pictures from anywhere: one that would fill the memory is refused.
+
+    Raises:
+        CorruptImage: Undecodable, or of more than MOST_PIXELS.
+    """
+    try:
+        width, height = Image.open(io.BytesIO(data)).size  # reads no more than the header
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CorruptImage(str(error)) from error
+    if width * height > MOST_PIXELS:
+        raise CorruptImage(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+    return decode_jpeg(data)
+
+
+def cut_out(image_3HW: torch.Tensor, box: tuple[int, int, int, int]) -> torch.Tensor:
+    """The part of a picture within left, top, right, bottom; black beyond its edges, as Pillow has
+    it.
+
+    Raises:
+        CorruptImage: There is nothing within.
+    """
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        raise CorruptImage(f"the box {box} is empty")
+    return functional.crop(image_3HW, top, left, bottom - top, right - left)
 
 
 def evaluation_view(image_3HW: torch.Tensor, settings: ImageSettings) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.evaluation.evaluate import measure
+from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder
 from hnc_ds.shards.reader import ShardReader

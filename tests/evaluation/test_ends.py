@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from hnc_ds import checkpoint
 from hnc_ds.config import ModelConfig, TrainConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ends import load_end, load_ends, load_own_start
+from hnc_ds.evaluation.ends import load_ends
+from hnc_ds.evaluation.models import load_end, load_own_start
 from hnc_ds.model.load import load_model
 from hnc_ds.settings_file import to_json
 

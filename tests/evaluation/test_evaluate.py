@@ -9,8 +9,9 @@ from msgspec import structs
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as module
-from hnc_ds.evaluation.evaluate import evaluate, model_name
+from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
+from hnc_ds.evaluation.models import model_name
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.reader import ShardReader
 

@@ -1,0 +1,174 @@
+"""Questions put to a model: every distinct picture and caption is encoded once, then scored."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.embed import embed_texts, encode_pictures, read_pictures
+from hnc_ds.evaluation.hard_negatives import cosines
+from hnc_ds.evaluation.image_files import ImageFiles
+from hnc_ds.evaluation.items import Coverage
+from hnc_ds.evaluation.question import IDENTICAL, ImageRef, Question
+from hnc_ds.evaluation.rules import Scores
+from hnc_ds.model.clip import Clip
+from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The questions that could be asked, and their scores."""
+
+    questions: list[Question]
+    scores: list[Scores]
+    coverage: Coverage
+
+
+class FilePictures:
+    """Pictures in files, cut to a box where the question says so.
+
+    Args:
+        files: And boxes, by index.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, ImageRef]]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def picture(self, index: int) -> torch.Tensor:
+        """uint8 [3, height, width]. Raises CorruptImage."""
+        path, image = self._files[index]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CorruptImage(str(error)) from error
+        image_3HW = decode_untrusted(data)
+        return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
+
+
+def ask(
+    model: Clip,
+    questions: Sequence[Question],
+    files: ImageFiles,
+    device: torch.device,
+    *,
+    benchmark: str,
+    allow_missing: bool,
+    batch: int,
+    workers: int,
+) -> Answers:
+    """Score questions.
+
+    Args:
+        model: On the device, in evaluation mode.
+        questions: Of one benchmark.
+        files: Where pictures are.
+        device: Of the embeddings.
+        benchmark: Its name, for messages.
+        allow_missing: Whether questions without their pictures may be left out.
+        batch: Pictures read at once.
+        workers: Processes that read and decode.
+
+    Raises:
+        UserError: Pictures are missing or cannot be decoded, and may not be; or all are.
+    """
+    wanted = list(dict.fromkeys(image for question in questions for image in question.images))
+    paths = {image: files.find(image) for image in wanted}
+    found = [(path, image) for image, path in paths.items() if path is not None]
+    missing = [image for image, path in paths.items() if path is None]
+    if missing and not (allow_missing and found):
+        raise UserError(_missing(benchmark, missing, wanted, questions))
+    pictures = read_pictures(
+        FilePictures(found), model.image_settings, device, batch=batch, workers=workers
+    )
+    encoded = encode_pictures(model, pictures, device)
+    unreadable = [found[index] for index in encoded.unreadable]
+    if unreadable and not (allow_missing and encoded.samples):
+        raise UserError(
+            f"{benchmark}: {unreadable[0][0]} and {len(unreadable) - 1} more of {len(found):,} "
+            "pictures cannot be decoded; copy them again, or give --allow-missing to leave out "
+            "their questions"
+        )
+    row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
+    kept = [q for q in questions if all(image in row_of for image in q.images)]
+    captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
+    text_TD, too_long = embed_texts(model, list(captions), device)
+    return Answers(
+        kept,
+        scores_of(kept, encoded.image_ND, row_of, text_TD, captions),
+        Coverage(
+            questions=len(kept),
+            images=len(encoded.samples),
+            captions=len(captions),
+            lost=dict(Counter(q.group for q in questions) - Counter(q.group for q in kept)),
+            missing=tuple(f"{image.source}/{image.name}" for image in missing),
+            unreadable=tuple(str(path) for path, _ in unreadable),
+            too_long=too_long,
+            identical=sum(IDENTICAL in question.tags for question in kept),
+            fingerprint=fingerprint(kept),
+        ),
+    )
+
+
+def fingerprint(questions: Sequence[Question]) -> str:
+    """sha256 over the questions: equal where two models were asked the same."""
+    told = [repr((q.id, q.images, q.captions, sorted(q.match), q.group)) for q in questions]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def scores_of(
+    questions: Sequence[Question],
+    image_ND: torch.Tensor,
+    image_row: Mapping[ImageRef, int],
+    text_TD: torch.Tensor,
+    text_row: Mapping[str, int],
+) -> list[Scores]:
+    """Cosines of each question, all summed in one way: equal embeddings give equal scores."""
+    cells = [
+        [(image_row[image], text_row[caption]) for image in q.images for caption in q.captions]
+        for q in questions
+    ]
+    texts = [
+        [(text_row[a], text_row[b]) for a in q.captions for b in q.captions] for q in questions
+    ]
+    image_text = _scored(cells, image_ND, text_TD)
+    text_text = _scored(texts, text_TD, text_TD)
+    return [
+        Scores(one.reshape(len(q.images), -1), other.reshape(len(q.captions), -1))
+        for q, one, other in zip(questions, image_text, text_text, strict=True)
+    ]
+
+
+def _scored(
+    cells: Sequence[Sequence[tuple[int, int]]], one_D: torch.Tensor, other_D: torch.Tensor
+) -> list[np.ndarray]:
+    """Cosines of rows of one with rows of the other, float32, in the groups that they come in."""
+    ends = np.cumsum([len(group) for group in cells])[:-1]
+    rows = np.array([pair for group in cells for pair in group], dtype=np.int64).reshape(-1, 2)
+    return np.split(cosines(one_D, other_D, rows[:, 0], rows[:, 1]), ends)
+
+
+def _missing(
+    benchmark: str,
+    missing: Sequence[ImageRef],
+    wanted: Sequence[ImageRef],
+    questions: Sequence[Question],
+) -> str:
+    gone = set(missing)
+    lost = sum(not gone.isdisjoint(question.images) for question in questions)
+    sources = ",".join(f"{source}=DIR" for source in sorted({image.source for image in missing}))
+    first = f"{missing[0].source}/{missing[0].name}"
+    line = (
+        f"{benchmark}: {len(missing):,} of {len(wanted):,} pictures are not there, the first is "
+        f"{first}; name their folders: --images {sources}"
+    )
+    if len(missing) < len(wanted):
+        line += f", or give --allow-missing to leave out {lost:,} of {len(questions):,} questions"
+    return line

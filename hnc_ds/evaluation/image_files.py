@@ -1,0 +1,111 @@
+"""Where the user has the pictures of benchmarks: --images coco2017=DIR,vg=DIR:DIR2. No torch."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.evaluation.question import ImageRef
+
+
+class Source(NamedTuple):
+    """A collection of pictures."""
+
+    holds: str
+    """Names of its files."""
+    origin: str
+    licence: str
+
+
+SOURCES = {
+    "coco2017": Source(
+        "000000NNNNNN.jpg of val2017 (VSR: of train2017 as well)",
+        "https://cocodataset.org",
+        "of each photographer (Flickr)",
+    ),
+    "coco2014": Source(
+        "COCO_val2014_000000NNNNNN.jpg", "https://cocodataset.org", "of each photographer (Flickr)"
+    ),
+    "coco2014-train": Source(
+        "COCO_train2014_000000NNNNNN.jpg",
+        "https://cocodataset.org",
+        "of each photographer (Flickr)",
+    ),
+    "vg": Source(
+        "ID.jpg of Visual Genome, in VG_100K and VG_100K_2",
+        "https://homes.cs.washington.edu/~ranjay/visualgenome",
+        "of each photographer (Flickr, YFCC100M)",
+    ),
+    "gqa": Source(
+        "ID.jpg of GQA's images folder, those with n for the test part",
+        "https://cs.stanford.edu/people/dorarad/gqa",
+        "of each photographer (Flickr)",
+    ),
+    "flickr30k": Source(
+        "ID.jpg", "https://shannon.cs.illinois.edu/DenotationGraph", "research only"
+    ),
+    "winoground": Source(
+        "ex_ID_img_K.png", "https://huggingface.co/datasets/facebook/winoground", "Getty's own"
+    ),
+    "visual7w": Source("v7w_ID.jpg", "https://ai.stanford.edu/~yukez/visual7w", "as vg"),
+    "swig": Source("VERB_N.jpg of images_512", "https://github.com/allenai/swig", "unknown"),
+    "visdial": Source(
+        "VisualDialog_val2018_000000NNNNNN.jpg", "https://visualdialog.org", "as coco2014"
+    ),
+    "whatsup": Source(
+        "controlled_images/ and controlled_clevr/",
+        "https://github.com/amitakamath/whatsup_vlms",
+        "MIT",
+    ),
+    "mmvp": Source("TYPE/ID.jpg", "https://huggingface.co/datasets/MMVP/MMVP_VLM", "MIT"),
+}
+"""By the names that items and --images give them."""
+
+
+def read_image_folders(given: str) -> dict[str, tuple[Path, ...]]:
+    """``coco2017=DIR,vg=DIR:DIR2`` as folders by source.
+
+    Raises:
+        UserError: Not of that form, no such source, no such folder, a source twice.
+    """
+    folders: dict[str, tuple[Path, ...]] = {}
+    for part in filter(None, given.split(",")):
+        source, equals, paths = part.partition("=")
+        if not equals or not paths:
+            raise UserError(f"--images: '{part}' is not of the form SOURCE=FOLDER")
+        if source not in SOURCES:
+            raise UserError(
+                f"--images: there is no source '{source}'{did_you_mean(source, SOURCES)}; "
+                f"there are {', '.join(SOURCES)}"
+            )
+        if source in folders:
+            raise UserError(f"--images: {source} stands twice; join its folders by '{os.pathsep}'")
+        folders[source] = tuple(Path(path) for path in paths.split(os.pathsep))
+        for folder in folders[source]:
+            if not folder.is_dir():
+                raise UserError(f"--images: {source}={folder}: no such folder")
+    return folders
+
+
+class ImageFiles:
+    """Finds pictures in the user's folders.
+
+    Args:
+        folders: By source, looked through in their order.
+    """
+
+    def __init__(self, folders: Mapping[str, Sequence[Path]]) -> None:
+        self._folders = folders
+
+    def find(self, image: ImageRef) -> Path | None:
+        """The file of a picture; None where there is none.
+
+        Raises:
+            UserError: A name that leads out of its folder.
+        """
+        name = PurePosixPath(image.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(f"image '{image.name}' leads out of its folder; correct its file")
+        places = (folder / name for folder in self._folders.get(image.source, ()))
+        return next((place for place in places if place.is_file()), None)

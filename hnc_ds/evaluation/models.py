@@ -1,0 +1,79 @@
+"""Models by what the user calls them.
+
+runs/first                       a run: its newest checkpoint
+runs/first/checkpoints/step-...  a checkpoint, or any folder in open_clip's local-dir layout
+ViT-B-32:openai                  an open_clip model with its tag or its file of weights
+hf-hub:... local-dir:...         as open_clip writes them
+start                            of a run: what it began with
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings
+from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+from hnc_ds.settings_file import updated
+
+OWN_START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A model on the CPU."""
+
+    name: str
+    """What results call it."""
+    model: Clip
+
+
+def load_end(reference: str) -> End:
+    """Load a run, a checkpoint folder or an open_clip model.
+
+    Raises:
+        UserError: It is none of them, or a model without weights.
+    """
+    if Path(reference).is_dir():
+        return End(model_name(Path(reference)), load_trained(Path(reference), torch.device("cpu")))
+    if reference.startswith(("hf-hub:", "local-dir:")):
+        return End(reference, load_model(ModelConfig(model=reference), seed=0))
+    model, _, weights = reference.partition(":")
+    if not weights:
+        raise UserError(
+            f"{reference}: no such folder; give a run, a checkpoint folder, or an open_clip model "
+            "with its tag or file of weights, such as ViT-B-32:openai"
+        )
+    return End(reference, load_model(ModelConfig(model=model, pretrained=weights), seed=0))
+
+
+def load_own_start(trained: Path) -> End:
+    """The model that a run began with, before its first step.
+
+    Args:
+        trained: The run, or a checkpoint in it.
+
+    Raises:
+        UserError: It lies in no run, or the settings of the run do not say.
+    """
+    folder = trained.resolve()
+    found = [path for path in (folder, *folder.parents[:3]) if (path / SETTINGS_NAME).is_file()]
+    if not found:
+        raise UserError(f"{trained}: lies in no run of 'hnc-ds train', so name the START model")
+    run, where = found[0], f"{found[0] / SETTINGS_NAME}: settings.model"
+    settings = read_settings(run).get("settings")
+    if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
+        raise UserError(f"{where}: is missing, so name the START model")
+    config = updated(ModelConfig(), settings["model"], where)
+    return End(f"{run.name}/{OWN_START}", load_model(config, settings.get("seed", 0)))
+
+
+def model_name(run: Path) -> str:
+    """``first`` for runs/first, ``first/step-000500`` for one of its checkpoint folders."""
+    folder = run.resolve()
+    if folder.parent.name == "checkpoints":
+        return f"{folder.parent.parent.name}/{folder.name}"
+    return folder.name

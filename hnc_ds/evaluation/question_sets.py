@@ -1,0 +1,242 @@
+"""THE TABLE of benchmarks in released files: reader, rule, means, and what they need.
+
+Add one: a reader in readers/, a rule in rules.py if none fits, a line here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.evaluation.question import Question
+from hnc_ds.evaluation.readers import aro, hnc_test, spatial, sugarcrepe, two_images, valse
+from hnc_ds.evaluation.readers.annotations import without_twins
+from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
+from hnc_ds.evaluation.rules import (
+    Rule,
+    both_ways,
+    captions_pick_images,
+    same_meaning,
+    statements_pick_images,
+    true_beats_false,
+    true_comes_first,
+)
+from hnc_ds.evaluation.summary import Averages
+
+LEAST_ATTRIBUTE_PAIRS = 25
+"""Items of a pair of attributes without which ARO does not count it."""
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """One benchmark."""
+
+    title: str
+    about: str
+    """What is right, and how ties count."""
+    read: Callable[[Path, bool], Iterator[Question]]
+    """Of the place that --data names; whether files of it may be missing."""
+    rule: Rule
+    files: str
+    """What --data has to hold."""
+    sources: tuple[str, ...]
+    """Of pictures: what --images has to name."""
+    origin: str
+    licence: str
+    """Of the annotations."""
+    chance: float | None
+    averages: Averages = field(default_factory=Averages)
+    released: Mapping[str, int] = field(default_factory=dict)
+    """Items of each group in the release, where that is known."""
+    version: int = 1
+    """Raise it when the same model would now score differently."""
+
+
+QUESTION_SETS = {
+    "hnc-test": QuestionSet(
+        title="HNC human test",
+        about="Share of pairs in which the image is more similar to the true caption. A tie is "
+        "wrong.",
+        read=hnc_test.read_hnc_test,
+        rule=true_beats_false,
+        files=hnc_test.TEST_FILE,
+        sources=("gqa",),
+        origin="https://doi.org/10.18419/darus-4341",
+        licence="MIT",
+        chance=0.5,
+    ),
+    "sugarcrepe": QuestionSet(
+        title="SugarCrepe",
+        about="Share of items in which the image is more similar to the true caption. A tie is "
+        "wrong.",
+        read=sugarcrepe.read_sugarcrepe,
+        rule=true_beats_false,
+        files=", ".join(sugarcrepe.FILES.values()),
+        sources=("coco2017",),
+        origin="https://github.com/RAIVNLab/sugar-crepe",
+        licence="MIT",
+        chance=0.5,
+        averages=Averages(
+            {
+                "REPLACE": lambda group, _: group.startswith("replace"),
+                "SWAP": lambda group, _: group.startswith("swap"),
+                "ADD": lambda group, _: group.startswith("add"),
+            }
+        ),
+        released=sugarcrepe.RELEASED,
+    ),
+    "sugarcrepe++": QuestionSet(
+        title="SugarCrepe++",
+        about="itt: both true captions are more similar to the image than the false one; tot: they "
+        "are more similar to each other than either is to it. A tie is wrong.",
+        read=sugarcrepe.read_sugarcrepe_pp,
+        rule=same_meaning,
+        files=", ".join(sugarcrepe.PLUS_FILES.values()),
+        sources=("coco2017",),
+        origin="https://github.com/Sri-Harsha/scpp",
+        licence="CC BY 4.0 (README), MIT (LICENSE)",
+        chance=1 / 3,
+        released={n: c for n, c in sugarcrepe.RELEASED.items() if n in sugarcrepe.PLUS_FILES},
+    ),
+    "aro-relation": QuestionSet(
+        title="ARO VG-Relation",
+        about="Share of items in which the cut-out is more similar to the true caption. A tie is "
+        "wrong. 'official' is the mean over relations without those that ARO's notebook leaves "
+        "out; 'all' counts items alike.",
+        read=aro.read_relation,
+        rule=true_beats_false,
+        files=aro.RELATION_FILE,
+        sources=("vg",),
+        origin="https://github.com/mertyg/vision-language-models-are-bows",
+        licence="MIT",
+        chance=0.5,
+        averages=Averages({"official": lambda group, _: group not in LEFT_OUT}),
+    ),
+    "aro-attribution": QuestionSet(
+        title="ARO VG-Attribution",
+        about="Share of items in which the cut-out is more similar to the true caption. A tie is "
+        "wrong. 'official' is the mean over pairs of attributes with 25 items or more; 'all' "
+        "counts items alike.",
+        read=aro.read_attribution,
+        rule=true_beats_false,
+        files=aro.ATTRIBUTION_FILE,
+        sources=("vg",),
+        origin="https://github.com/mertyg/vision-language-models-are-bows",
+        licence="MIT",
+        chance=0.5,
+        averages=Averages({"official": lambda _, count: count >= LEAST_ATTRIBUTE_PAIRS}),
+    ),
+    "aro-order": QuestionSet(
+        title="ARO Order",
+        about="Share of items in which no shuffled caption is more similar to the image than the "
+        "true one. A tie is right, as in ARO's own code.",
+        read=aro.read_order,
+        rule=true_comes_first,
+        files="order.json, a list of {image_path, caption_options} with the true one first",
+        sources=("coco2014", "flickr30k"),
+        origin="https://github.com/mertyg/vision-language-models-are-bows",
+        licence="as the captions'",
+        chance=0.2,
+    ),
+    "winoground": QuestionSet(
+        title="Winoground",
+        about="text: each image picks its caption; image: each caption picks its image; group: "
+        "both. A tie is wrong.",
+        read=two_images.read_winoground,
+        rule=both_ways,
+        files="examples.jsonl",
+        sources=("winoground",),
+        origin="https://huggingface.co/datasets/facebook/winoground",
+        licence="META IMAGES RESEARCH LICENSE",
+        chance=None,
+        averages=Averages(of_tags=True),
+    ),
+    "valse": QuestionSet(
+        title="VALSE",
+        about="Pairwise accuracy: share of valid items in which the image is more similar to the "
+        "caption than to the foil. A tie is wrong.",
+        read=valse.read_valse,
+        rule=true_beats_false,
+        files=", ".join(valse.FILES.values()),
+        sources=("visual7w", "coco2017", "coco2014", "coco2014-train", "swig", "visdial"),
+        origin="https://github.com/Heidelberg-NLP/VALSE",
+        licence="MIT",
+        chance=0.5,
+        released=valse.VALID,
+    ),
+    "whatsup": QuestionSet(
+        title="What'sUp",
+        about="Share of items in which no other preposition is more similar to the image than the "
+        "true one; pair and set: of opposite pictures, and of all four of two things, all right. A "
+        "tie is right, as in its own code.",
+        read=spatial.read_whatsup,
+        rule=true_comes_first,
+        files=", ".join((*spatial.CONTROLLED.values(), *(f for f, _ in spatial.PAIRS.values()))),
+        sources=("whatsup", "coco2017", "vg"),
+        origin="https://github.com/amitakamath/whatsup_vlms",
+        licence="MIT",
+        chance=None,
+        averages=Averages(bundles=("pair", "set")),
+    ),
+    "cola": QuestionSet(
+        title="Cola, several objects",
+        about="Share of items in which each of two captions is more similar to its own image than "
+        "to the other. A tie is wrong.",
+        read=two_images.read_cola,
+        rule=captions_pick_images,
+        files=two_images.COLA_FILE,
+        sources=("vg",),
+        origin="https://github.com/arijitray1993/COLA",
+        licence="MIT",
+        chance=0.25,
+        released={"multi-object": 210},
+    ),
+    "mmvp": QuestionSet(
+        title="MMVP-VLM",
+        about="Share of pairs in which each statement picks its image. A tie counts as the second "
+        "image, as in its own code: wrong for the first statement, right for the second.",
+        read=two_images.read_mmvp,
+        rule=statements_pick_images,
+        files="Questions.csv",
+        sources=("mmvp",),
+        origin="https://huggingface.co/datasets/MMVP/MMVP_VLM",
+        licence="MIT",
+        chance=0.25,
+    ),
+}
+
+
+def read_places(given: str) -> dict[str, Path]:
+    """``sugarcrepe=DIR,valse=DIR`` as places by benchmark, in the order of the table.
+
+    Raises:
+        UserError: Not of that form, no such benchmark, no such place, a benchmark twice.
+    """
+    places: dict[str, Path] = {}
+    for part in filter(None, given.split(",")):
+        name, equals, place = part.partition("=")
+        if not equals or not place:
+            raise UserError(f"--data: '{part}' is not of the form BENCHMARK=PLACE")
+        if name not in QUESTION_SETS:
+            raise UserError(
+                f"--data: there is no benchmark '{name}'{did_you_mean(name, QUESTION_SETS)}; "
+                f"there are {', '.join(QUESTION_SETS)}"
+            )
+        if name in places:
+            raise UserError(f"--data: {name} stands twice")
+        places[name] = Path(place)
+        if not places[name].exists():
+            raise UserError(f"--data: {part}: no such file or folder")
+    return {name: places[name] for name in QUESTION_SETS if name in places}
+
+
+def read_questions(name: str, place: Path, allow_missing: bool) -> list[Question]:
+    """All questions of a benchmark.
+
+    Raises:
+        UserError: As its reader; none, or one id twice.
+    """
+    questions = without_twins(QUESTION_SETS[name].read(place, allow_missing), name)
+    if not questions:
+        raise UserError(f"{place}: holds no question of {name}")
+    return questions

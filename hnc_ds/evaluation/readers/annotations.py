@@ -1,0 +1,156 @@
+"""Annotation files as typed records. What is wrong with one is told in a line that names it."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.question import Question
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], benchmark: str) -> T:
+    """A JSON file whose content is of a kind.
+
+    Args:
+        path: The file.
+        kind: What msgspec converts it to.
+        benchmark: Its name, for messages.
+
+    Raises:
+        UserError: Missing, truncated, of another layout, or with a key twice in an object.
+    """
+    try:
+        content = json.loads(_text(path, benchmark), object_pairs_hook=_without_twins)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{error.lineno}: truncated or broken JSON ({error.msg}); copy the file again"
+        ) from error
+    except _Twin as error:
+        raise UserError(f"{path}: the key {error} stands twice; copy the file again") from error
+    return converted(content, kind, f"{path}", benchmark)
+
+
+def read_json_lines(path: Path, kind: type[T], benchmark: str) -> Iterator[T]:
+    """A file with a JSON value of a kind on each line. Raises UserError as ``read_json`` does."""
+    for number, line in enumerate(_text(path, benchmark).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{where}: truncated or broken JSON ({error.msg}); copy the file again"
+            ) from error
+        yield converted(content, kind, where, benchmark)
+
+
+def read_csv(path: Path, columns: Sequence[str], benchmark: str) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file by column name.
+
+    Raises:
+        UserError: Missing, without one of the columns, or with a row that is too short.
+    """
+    rows = csv.DictReader(_text(path, benchmark).splitlines())
+    if lacking := [name for name in columns if name not in (rows.fieldnames or ())]:
+        raise UserError(f"{path}: no column {', '.join(lacking)}; is it a file of {benchmark}?")
+    for row in rows:
+        if any(row[name] is None for name in columns):
+            raise UserError(f"{path}:{rows.line_num}: the row is too short; copy the file again")
+        yield {name: row[name] for name in columns}
+
+
+def converted(content: Any, kind: type[T], where: str, benchmark: str) -> T:
+    """A value that was read, as a kind. Raises UserError if it is none."""
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{where}: not in the layout of {benchmark} ({error}); is it another benchmark's file?"
+        ) from error
+
+
+def files_in(
+    folder: Path, names: Mapping[str, str], benchmark: str, allow_missing: bool
+) -> dict[str, Path]:
+    """The files of a benchmark that is split by group.
+
+    Args:
+        folder: Where they lie, or one of them.
+        names: File name by group.
+        benchmark: Its name, for messages.
+        allow_missing: Whether some of them may be missing.
+
+    Raises:
+        UserError: Some are missing and may not be; or all of them.
+    """
+    if folder.is_file():
+        found = {group: folder for group, name in names.items() if name == folder.name}
+    else:
+        found = {group: folder / n for group, n in names.items() if (folder / n).is_file()}
+    missing = [name for group, name in names.items() if group not in found]
+    if not found or (missing and not allow_missing):
+        raise UserError(
+            f"{folder}: {benchmark} also needs {', '.join(missing)}; put them there, or give "
+            "--allow-missing to measure what is there"
+            if found
+            else f"{folder}: none of the files of {benchmark} is there: {', '.join(missing)}"
+        )
+    return found
+
+
+def file_in(place: Path, name: str, benchmark: str) -> Path:
+    """The one file of a benchmark: what was given, or the file of that name in the folder given.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = place / name if place.is_dir() else place
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {benchmark} needs it")
+    return path
+
+
+def without_twins(questions: Iterable[Question], benchmark: str) -> list[Question]:
+    """The questions, none of which has the id of another.
+
+    Raises:
+        UserError: Two have.
+    """
+    seen: set[str] = set()
+    found = []
+    for question in questions:
+        if question.id in seen:
+            raise UserError(
+                f"{benchmark}: {question.id} stands twice; copy its file again, or remove one"
+            )
+        seen.add(question.id)
+        found.append(question)
+    return found
+
+
+class _Twin(Exception):
+    """A key that an object has twice."""
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twin(next(repr(key) for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _text(path: Path, benchmark: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {benchmark} needs it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
