@@ -118,7 +118,8 @@ def bootstrap_of_group_means(
     kept_N = number_N >= 0
     if not kept_N.any():
         raise ValueError(f"no item of the groups {', '.join(groups)}")
-    value_N, number_N = np.asarray(values, dtype=float)[kept_N], number_N[kept_N]
+    kept, number_N = np.asarray(values)[kept_N], number_N[kept_N]
+    value_N = kept.astype(float)
     cluster_N = np.unique(np.asarray(cluster)[kept_N], return_inverse=True)[1].reshape(-1)
     shape = (int(cluster_N.max()) + 1, len(groups))
     sums_CG, counts_CG = np.zeros(shape), np.zeros(shape)
@@ -128,9 +129,9 @@ def bootstrap_of_group_means(
         _means_of_groups(drawn_RC @ sums_CG, drawn_RC @ counts_CG)
         for drawn_RC in _draws(shape[0], seed, resamples)
     ]
-    low, high = np.quantile(np.concatenate(means), [TAIL, 1 - TAIL])
+    ends = np.quantile(np.concatenate(means), [TAIL, 1 - TAIL])
     value = float(_means_of_groups(sums_CG.sum(axis=0), counts_CG.sum(axis=0)))
-    return Interval(value, min(float(low), value), max(float(high), value), len(value_N))
+    return _around(value, kept, ends, shape[0])
 
 
 def _means_of_groups(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -165,11 +166,14 @@ def _draws(clusters: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 
 
 def _interval(values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval:
+    return _around(float(values_N.mean(dtype=float)), values_N, ends, clusters)
+
+
+def _around(value: float, values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval:
     low, high = float(ends[0]), float(ends[1])
     if values_N.dtype == bool and values_N.all():
         low = TAIL ** (1 / clusters)
     elif values_N.dtype == bool and not values_N.any():
         high = 1 - TAIL ** (1 / clusters)
-    value = float(values_N.mean(dtype=float))
     # Sums in another order may put an end a rounding error on the wrong side of the mean.
     return Interval(value, min(low, value), max(high, value), len(values_N))

@@ -1,0 +1,194 @@
+"""Questions with pictures in files: found, cut, encoded once; what is missing is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from hnc_ds.config import EvaluateConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation import evaluate as evaluation
+from hnc_ds.evaluation.ask import Answers, ask
+from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
+from hnc_ds.evaluation.items import AnsweredItem, read_items, read_results
+from hnc_ds.evaluation.models import End
+from hnc_ds.evaluation.question import ImageRef, Question, choice
+from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
+
+COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A picture of each colour, and one that is red on its left and blue on its right."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (16, 16), colour).save(folder / f"{name}.jpg", quality=95)
+    both = Image.new("RGB", (32, 16), COLOURS["red"])
+    both.paste(COLOURS["blue"], (16, 0, 32, 16))
+    both.save(folder / "both.jpg", format="PNG")  # called .jpg all the same
+    return folder
+
+
+def colour(name: str, true: str, false: str, box: Any = None, id: str = "") -> Question:
+    image = ImageRef("vg", f"{name}.jpg", box)
+    return choice(id or f"{name}/{true}/{box}", image, f"it is {true}", f"it is {false}", "g")
+
+
+def asked(
+    model: Any, folder: Path, questions: list[Question], allow_missing: bool = False
+) -> Answers:
+    return ask(
+        model,
+        questions,
+        ImageFiles({"vg": (folder,)}),
+        torch.device("cpu"),
+        benchmark="some",
+        allow_missing=allow_missing,
+        batch=4,
+        workers=0,
+    )
+
+
+def test_pictures_and_captions_are_encoded_once_and_cut_to_their_boxes(
+    model: Any, pictures: Path
+) -> None:
+    left, right = (0, 0, 16, 16), (16, 0, 32, 16)
+    questions = [
+        colour("both", "red", "blue", left),
+        colour("both", "blue", "red", right),
+        colour("red", "red", "blue"),
+        colour("red", "red", "lime"),
+    ]
+    answers = asked(model, pictures, questions)
+    for scores in answers.scores:
+        assert scores.image_text_IC[0, 0] == pytest.approx(1, abs=0.02)
+        assert scores.image_text_IC[0, 1] == pytest.approx(0, abs=0.02)
+    assert (answers.coverage.images, answers.coverage.captions) == (3, 3)
+    assert sorted(model.encoded) == ["it is blue", "it is lime", "it is red"]
+
+
+def test_a_missing_picture_is_an_error_or_counted(model: Any, pictures: Path) -> None:
+    questions = [colour("red", "red", "blue"), colour("pink", "red", "blue")]
+    with pytest.raises(UserError) as raised:
+        asked(model, pictures, questions)
+    assert str(raised.value) == (
+        "some: 1 of 2 pictures are not there, the first is vg/pink.jpg; name their folders: "
+        "--images vg=DIR, or give --allow-missing to leave out 1 of 2 questions"
+    )
+    answers = asked(model, pictures, questions, allow_missing=True)
+    assert [question.id for question in answers.questions] == [questions[0].id]
+    assert answers.coverage.lost == {"g": 1}
+    assert answers.coverage.missing == ("vg/pink.jpg",)
+    with pytest.raises(UserError, match="1 of 1 pictures are not there"):
+        asked(model, pictures, questions[1:], allow_missing=True)
+
+
+def test_a_damaged_picture_is_an_error_or_counted(model: Any, pictures: Path) -> None:
+    (pictures / "torn.jpg").write_bytes((pictures / "red.jpg").read_bytes()[:60])
+    questions = [colour("red", "red", "blue"), colour("torn", "red", "blue")]
+    with pytest.raises(UserError, match=r"torn\.jpg and 0 more of 2 pictures cannot be decoded"):
+        asked(model, pictures, questions)
+    coverage = asked(model, pictures, questions, allow_missing=True).coverage
+    assert coverage.unreadable == (str(pictures / "torn.jpg"),)
+    assert coverage.lost == {"g": 1}
+
+
+def test_a_picture_of_a_billion_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("1", (40_000, 40_000)).save(path)
+    with pytest.raises(CorruptImage, match=r"40000 x 40000 pixels|exceeds limit"):
+        decode_untrusted(path.read_bytes())
+
+
+def test_a_box_beyond_the_edge_is_black_there_as_pillow_has_it() -> None:
+    picture = torch.full((3, 4, 4), 200, dtype=torch.uint8)
+    box = (2, -1, 6, 3)
+    expected = Image.fromarray(picture.permute(1, 2, 0).numpy()).crop(box)
+    found = cut_out(picture, box)
+    assert found.permute(1, 2, 0).flatten().tolist() == list(expected.tobytes())
+    with pytest.raises(CorruptImage, match="is empty"):
+        cut_out(picture, (2, 2, 2, 3))
+
+
+def test_captions_beyond_the_context_are_counted(model: Any, pictures: Path) -> None:
+    image = ImageRef("vg", "red.jpg")
+    long = choice("long", image, "red " * 9, "blue", "g")
+    assert asked(model, pictures, [long]).coverage.too_long == 1
+
+
+def test_a_name_does_not_lead_out_of_its_folder(pictures: Path) -> None:
+    files = ImageFiles({"vg": (pictures,)})
+    for name in ("../pictures/red.jpg", str(pictures / "red.jpg")):
+        with pytest.raises(UserError, match="leads out of its folder"):
+            files.find(ImageRef("vg", name))
+
+
+def test_folders_are_looked_through_in_their_order(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "pink.jpg").write_bytes(b"")
+    folders = read_image_folders(f"vg={pictures}:{tmp_path / 'more'}")
+    assert ImageFiles(folders).find(ImageRef("vg", "pink.jpg")) == tmp_path / "more" / "pink.jpg"
+    for given, told in {
+        "vg": "not of the form SOURCE=FOLDER",
+        "vgg=.": "no source 'vgg'; did you mean 'vg'",
+        f"vg={tmp_path / 'none'}": "no such folder",
+        "vg=.,vg=.": "stands twice",
+    }.items():
+        with pytest.raises(UserError, match=told):
+            read_image_folders(given)
+
+
+@pytest.fixture
+def crepe(tmp_path: Path) -> Path:
+    """Two SugarCrepe questions, one of which a bag of colours cannot answer."""
+    folder = tmp_path / "crepe"
+    folder.mkdir()
+    rows = [("it is red", "it is blue"), ("red on lime", "lime on red")]
+    content = {
+        str(n): {"filename": "red.jpg", "caption": true, "negative_caption": false}
+        for n, (true, false) in enumerate(rows)
+    }
+    (folder / "swap_obj.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
+    model: Any,
+    pictures: Path,
+    crepe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model.to = lambda device: model
+    monkeypatch.setattr(evaluation, "load_end", lambda _: End("colours", model))
+    config = EvaluateConfig(
+        run="ViT:x",
+        out=tmp_path / "r.json",
+        data=f"sugarcrepe={crepe}",
+        images=f"coco2017={pictures}",
+        allow_missing=True,
+        workers=0,
+    )
+    evaluation.evaluate(config)
+    rows = {(row.metric, row.group): row.value for row in read_results(config.out)}
+    assert rows == {("accuracy", "all"): 0.5, ("ties", "all"): 0.5}
+    header, items = read_items(tmp_path / "r.items.jsonl")
+    assert header.sets["sugarcrepe"].questions == 2
+    assert [item.right for item in items if isinstance(item, AnsweredItem)] == [
+        {"accuracy": True},
+        {"accuracy": False},
+    ]
+    told = capsys.readouterr().out
+    assert "the release has 7,511 questions, these files 2" in told
+    assert "1 questions are decided by a tie" in told
+
+
+def test_nothing_to_measure_on_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --shards, or --data and --images"):
+        evaluation.evaluate(EvaluateConfig(run="x", out=tmp_path / "r.json"))

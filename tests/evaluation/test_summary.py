@@ -1,0 +1,89 @@
+"""Means by item, by group, by the groups that a benchmark's own code counts, and by bundle."""
+
+import numpy as np
+import pytest
+
+from hnc_ds.evaluation.question import FIRST, IDENTICAL, ImageRef, Question
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.rules import Outcome
+from hnc_ds.evaluation.statistics import bootstrap_of_group_means
+from hnc_ds.evaluation.summary import Averages, summarise
+
+
+def summed(
+    name: str, asked: list[tuple[str, bool]], tags: list[tuple[str, ...]] | None = None
+) -> dict[tuple[str, str], float]:
+    """Value by metric and group, of questions by group and whether they are right."""
+    labels = tags or [()] * len(asked)
+    questions = [
+        Question(str(n), (ImageRef("vg", f"{n}.jpg"),), ("t", "f"), FIRST, group, labels[n])
+        for n, (group, _) in enumerate(asked)
+    ]
+    outcomes = [Outcome({"accuracy": right}, not right) for _, right in asked]
+    rows = summarise(name, 1, "m", questions, outcomes, QUESTION_SETS[name].averages, 0)
+    assert all(row.low <= row.value <= row.high for row in rows)
+    return {(row.metric, row.group): row.value for row in rows}
+
+
+def test_all_counts_items_alike_and_macro_groups() -> None:
+    asked = [("add_obj", True)] * 3 + [("swap_obj", False)] + [("swap_att", True)]
+    found = summed("sugarcrepe", asked)
+    assert found["accuracy", "all"] == 4 / 5
+    assert found["accuracy", "swap_obj"] == 0
+    assert found["accuracy", "macro"] == pytest.approx(2 / 3)
+    assert found["accuracy", "SWAP"] == 1 / 2
+    assert found["accuracy", "ADD"] == 1
+    assert ("accuracy", "REPLACE") not in found
+    assert found["ties", "all"] == 1 / 5
+
+
+def test_aros_official_means_leave_relations_out_and_want_25_items() -> None:
+    relations = [("on", True), ("under", False), ("next to", False), ("next to", False)]
+    found = summed("aro-relation", relations)
+    assert found["accuracy", "official"] == 1 / 2  # 'next to' is symmetric
+    assert found["accuracy", "macro"] == pytest.approx(1 / 3)
+    pairs = [("red_old", n < 20) for n in range(25)] + [("red_new", False)] * 24
+    found = summed("aro-attribution", pairs)
+    assert found["accuracy", "official"] == 20 / 25
+    assert found["accuracy", "macro"] == 10 / 25
+
+
+def test_a_pair_or_a_set_is_right_when_all_of_it_is() -> None:
+    tags = [("set:a", "pair:a:x")] * 2 + [("set:a", "pair:a:y")] * 2
+    found = summed("whatsup", [("A", True), ("A", True), ("A", False), ("A", True)], tags)
+    assert found["accuracy", "all"] == 3 / 4
+    assert found["pair_accuracy", "all"] == 1 / 2
+    assert found["set_accuracy", "all"] == 0
+
+
+def test_tags_overlap_and_what_is_broken_is_no_group() -> None:
+    questions = [
+        Question(str(n), (ImageRef("vg", "1.jpg"),) * 2, ("a", "b"), FIRST, "g", tags)
+        for n, tags in enumerate([("x", "y"), ("y", IDENTICAL)])
+    ]
+    outcomes = [Outcome({"group": right}, False) for right in (True, False)]
+    rows = summarise("winoground", 1, "m", questions, outcomes, Averages(of_tags=True), 0)
+    found = {row.group: (row.value, row.count) for row in rows if row.metric == "group"}
+    assert found == {"all": (0.5, 2), "tag: x": (1.0, 1), "tag: y": (0.5, 2)}
+
+
+def test_the_interval_of_a_mean_of_groups_is_that_of_resampled_images() -> None:
+    random = np.random.default_rng(1)
+    group = random.choice(["a", "b", "c"], 300, p=[0.7, 0.2, 0.1])
+    image, value = random.integers(60, size=300), random.random(300)
+    found = bootstrap_of_group_means(value, group, ["a", "b"], image, seed=3, resamples=500)
+    means = []
+    for _ in range(500):
+        rows = np.concatenate([np.flatnonzero(image == i) for i in random.integers(60, size=60)])
+        means.append(np.mean([value[rows][group[rows] == name].mean() for name in "ab"]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found.value == pytest.approx(np.mean([value[group == n].mean() for n in "ab"]))
+    assert found.count == (group != "c").sum()
+    assert found.low == pytest.approx(low, abs=0.02)
+    assert found.high == pytest.approx(high, abs=0.02)
+
+
+def test_groups_that_are_all_right_keep_an_open_end() -> None:
+    found = bootstrap_of_group_means(np.ones(4, bool), list("aabb"), ["a", "b"], range(4))
+    assert found.value == 1
+    assert 0.3 < found.low < 0.5
