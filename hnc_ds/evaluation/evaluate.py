@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hnc_ds.evaluation.models import End, load_end
 from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS, read_places, read_questions
+from hnc_ds.evaluation.rules import Outcome
 from hnc_ds.evaluation.summary import summarise
 from hnc_ds.evaluation.table import results_table
 from hnc_ds.records import Result
@@ -96,10 +98,18 @@ def measure_questions(
         batch=config.batch,
         workers=config.workers,
     )
-    outcomes = [known.rule(*pair) for pair in zip(answers.questions, answers.scores, strict=True)]
-    rows = summarise(
-        name, known.version, model.name, answers.questions, outcomes, known.averages, config.seed
-    )
+    asked, scores = answers.questions, answers.scores
+    rows, outcomes = list[Result](), [Outcome({}, False)] * len(asked)
+    if known.rule is not None:
+        outcomes = list(map(known.rule, asked, scores))
+        rows += summarise(
+            name, known.version, model.name, asked, outcomes, known.averages, config.seed
+        )
+    if known.beyond is not None:
+        rows += [
+            Result(model.name, name, known.version, metric, group, *astuple(found))
+            for metric, group, found in known.beyond(asked, scores, config.seed)
+        ]
     items = [
         AnsweredItem(
             benchmark=name,
@@ -107,14 +117,12 @@ def measure_questions(
             group=question.group,
             images=tuple(f"{image.source}/{image.name}" for image in question.images),
             captions=question.captions,
-            scores=tuple(tuple(row) for row in scores.image_text_IC.tolist()),
+            scores=tuple(tuple(row) for row in own.image_text_IC.tolist()),
             right=dict(outcome.right),
             tied=outcome.tied,
             tags=question.tags,
         )
-        for question, scores, outcome in zip(
-            answers.questions, answers.scores, outcomes, strict=True
-        )
+        for question, own, outcome in zip(asked, scores, outcomes, strict=True)
     ]
     return rows, answers.coverage, items
 

@@ -39,6 +39,9 @@ class Question:
 IDENTICAL = "identical captions"
 """Tag of an item whose true and false caption are one text: nobody can answer it."""
 
+DEV = "dev"
+"""Tag of a question by which a threshold is chosen: it is in no score."""
+
 FIRST = frozenset({(0, 0)})
 """One image, and its first caption is the true one."""
 

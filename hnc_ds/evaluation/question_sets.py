@@ -3,17 +3,19 @@
 Add one: a reader in readers/, a rule in rules.py if none fits, a line here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.evaluation.labels import Row, pairs_as_labels, single_captions
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.readers import aro, hnc_test, spatial, sugarcrepe, two_images, valse
 from hnc_ds.evaluation.readers.annotations import without_twins
 from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
 from hnc_ds.evaluation.rules import (
     Rule,
+    Scores,
     both_ways,
     captions_pick_images,
     same_meaning,
@@ -36,7 +38,8 @@ class QuestionSet:
     """What is right, and how ties count."""
     read: Callable[[Path, bool], Iterator[Question]]
     """Of the place that --data names; whether files of it may be missing."""
-    rule: Rule
+    rule: Rule | None
+    """None where every score is in ``beyond``."""
     files: str
     """What --data has to hold."""
     sources: tuple[str, ...]
@@ -46,6 +49,8 @@ class QuestionSet:
     """Of the annotations."""
     chance: float | None
     averages: Averages = field(default_factory=Averages)
+    beyond: Callable[[Sequence[Question], Sequence[Scores], int], Iterator[Row]] | None = None
+    """Further scores, of the questions, their similarities and a seed."""
     released: Mapping[str, int] = field(default_factory=dict)
     """Items of each group in the release, where that is known."""
     version: int = 1
@@ -55,8 +60,10 @@ class QuestionSet:
 QUESTION_SETS = {
     "hnc-test": QuestionSet(
         title="HNC human test",
-        about="Share of pairs in which the image is more similar to the true caption. A tie is "
-        "wrong.",
+        about="accuracy: share of pairs in which the image is more similar to the true caption; a "
+        "tie is wrong. auroc: how often a true caption is more similar than a false one of any "
+        "image. best_threshold_accuracy: single captions called true from the best similarity "
+        "on. ratio_R: the true caption is R times as similar or more.",
         read=hnc_test.read_hnc_test,
         rule=true_beats_false,
         files=hnc_test.TEST_FILE,
@@ -64,6 +71,7 @@ QUESTION_SETS = {
         origin="https://doi.org/10.18419/darus-4341",
         licence="MIT",
         chance=0.5,
+        beyond=pairs_as_labels,
     ),
     "sugarcrepe": QuestionSet(
         title="SugarCrepe",
@@ -177,6 +185,19 @@ QUESTION_SETS = {
         licence="MIT",
         chance=None,
         averages=Averages(bundles=("pair", "set")),
+    ),
+    "vsr": QuestionSet(
+        title="VSR",
+        about="Single captions, true or false: auroc, and accuracy at the similarity that is best "
+        "for the captions of dev.jsonl.",
+        read=spatial.read_vsr,
+        rule=None,
+        files=", ".join(spatial.VSR_FILES.values()),
+        sources=("coco2017",),
+        origin="https://github.com/cambridgeltl/visual-spatial-reasoning",
+        licence="Apache-2.0",
+        chance=0.5,
+        beyond=single_captions,
     ),
     "cola": QuestionSet(
         title="Cola, several objects",

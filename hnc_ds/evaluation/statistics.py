@@ -134,6 +134,54 @@ def bootstrap_of_group_means(
     return _around(value, kept, ends, shape[0])
 
 
+def bootstrap_auroc(
+    score: npt.ArrayLike,
+    label: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Area under the ROC curve: how often a true item scores above a false one; ties count half.
+
+    Args:
+        score: N scores.
+        label: N booleans.
+        cluster: N labels; items of one are drawn together.
+        seed: Of the resamples.
+        resamples: How many; those that lack true or false items are left out.
+
+    Raises:
+        ValueError: All items are true, or none is.
+    """
+    score_N, label_N = np.asarray(score), np.asarray(label, dtype=bool)
+    if label_N.all() or not label_N.any():
+        raise ValueError("AUROC needs true and false items")
+    cluster_N = np.unique(np.asarray(cluster), return_inverse=True)[1].reshape(-1)
+    order = np.argsort(score_N, kind="stable")
+    label_N, cluster_N = label_N[order], cluster_N[order]
+    same = np.unique(score_N[order], return_inverse=True)[1].reshape(-1)
+    starts = np.flatnonzero(np.concatenate([[True], same[1:] != same[:-1]]))
+    areas = [
+        _areas(drawn_RC[:, cluster_N], label_N, starts)
+        for drawn_RC in _draws(int(cluster_N.max()) + 1, seed, resamples, len(label_N))
+    ]
+    known = np.concatenate(areas)
+    low, high = np.quantile(known[~np.isnan(known)], [TAIL, 1 - TAIL])
+    value = float(_areas(np.ones((1, len(label_N))), label_N, starts)[0])
+    return Interval(value, min(float(low), value), max(float(high), value), len(label_N))
+
+
+def _areas(weight_RN: np.ndarray, label_N: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """AUROC of each row of weights; items by ascending score, equal ones from each start on."""
+    true_RG = np.add.reduceat(weight_RN * label_N, starts, axis=1)
+    false_RG = np.add.reduceat(weight_RN * ~label_N, starts, axis=1)
+    below_RG = np.cumsum(false_RG, axis=1) - false_RG
+    above_R = (true_RG * (below_RG + false_RG / 2)).sum(axis=1)
+    pairs_R = true_RG.sum(axis=1) * false_RG.sum(axis=1)
+    return np.divide(above_R, pairs_R, out=np.full_like(pairs_R, np.nan), where=pairs_R > 0)
+
+
 def _means_of_groups(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Over the last axis: means of the groups that have any items."""
     known = counts > 0
@@ -153,10 +201,11 @@ def _resampled_means(
     return np.concatenate(blocks)
 
 
-def _draws(clusters: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Blocks of rows that say how often each cluster is in a resample."""
+def _draws(clusters: int, seed: int, resamples: int, width: int = 1) -> Iterator[np.ndarray]:
+    """Blocks of rows that say how often each cluster is in a resample; ``width``: cells that the
+    caller makes of a row."""
     random = np.random.default_rng(seed)
-    rows_at_once = max(1, _DRAWS_AT_ONCE // clusters)
+    rows_at_once = max(1, _DRAWS_AT_ONCE // max(clusters, width))
     for start in range(0, resamples, rows_at_once):
         rows = min(rows_at_once, resamples - start)
         drawn = random.integers(clusters, size=(rows, clusters))

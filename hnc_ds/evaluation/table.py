@@ -10,6 +10,9 @@ from hnc_ds.evaluation.items import Coverage, ItemsHeader
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.records import Result
 
+NOT_SHOWN = ("ties", "margin")
+"""No shares; ties are told below a table."""
+
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     """A table of pair accuracy per negative type and of recall, and what was left out."""
@@ -79,10 +82,10 @@ def _set_lines(name: str, results: Sequence[Result], coverage: Coverage) -> list
     for row in own:
         words = row.metric if row.group == "all" else f"{row.metric}, {row.group}"
         interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-        if row.metric != "ties":
+        if row.metric not in NOT_SHOWN:
             lines.append(f"{words:<36}{f'{100 * row.value:.1f} %':>8}{interval:>18}{row.count:>9,}")
-    ties = next(row for row in own if row.metric == "ties")
-    return [*lines, *set_remarks(name, coverage, round(ties.value * ties.count))]
+    ties = sum(round(row.value * row.count) for row in own if row.metric == "ties")
+    return [*lines, *set_remarks(name, coverage, ties)]
 
 
 def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:

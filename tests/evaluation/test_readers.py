@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.question import IDENTICAL, ImageRef, Question
+from hnc_ds.evaluation.question import DEV, IDENTICAL, ImageRef, Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS, read_places, read_questions
 from hnc_ds.evaluation.readers import aro, spatial, valse
 from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
 from hnc_ds.evaluation.readers.galleries import read_captioned
-from hnc_ds.evaluation.readers.spatial import read_vsr
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 PAIR = {"filename": "1.jpg", "caption": "a cat on a mat", "negative_caption": "a mat on a cat"}
@@ -125,9 +124,11 @@ def test_hnc_pairs_are_neighbours_or_named_and_zero_is_a_name(tmp_path: Path) ->
 
 def test_vsr_has_single_captions_that_are_true_or_not(tmp_path: Path) -> None:
     row = {"image": "1.jpg", "caption": "The cat is on the mat.", "relation": "on", "label": 1}
-    path = written(tmp_path / "test.jsonl", lines(row, row | {"label": 0}))
-    true, false = read_vsr(path)
+    written(tmp_path / "test.jsonl", lines(row, row | {"label": 0}))
+    written(tmp_path / "dev.jsonl", lines(row))
+    true, false, dev = read_questions("vsr", tmp_path, False)
     assert (true.match, false.match) == ({(0, 0)}, set())
+    assert (true.tags, dev.tags) == ((), (DEV,))
 
 
 def test_whatsup_names_pairs_and_sets_after_its_pictures(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_a_torn_line_is_named_and_so_is_an_id_that_stands_twice(tmp_path: Path) 
     row = {"image": "1.jpg", "caption": "c", "relation": "on", "label": 1}
     path = written(tmp_path / "test.jsonl", lines(row) + '{"image": "2.j')
     with pytest.raises(UserError, match=r"test\.jsonl:2: truncated or broken JSON"):
-        list(read_vsr(path))
+        read_questions("vsr", path, True)
     crepe = {"id": 1, "filename": "1.jpg", "caption": "a", "caption2": "b", "negative_caption": "c"}
     written(tmp_path / "swap_obj.json", [crepe, crepe])
     with pytest.raises(UserError, match=r"sugarcrepe\+\+: swap_obj/1 stands twice"):

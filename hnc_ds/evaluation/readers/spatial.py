@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.question import FIRST, ImageRef, Question, choice
-from hnc_ds.evaluation.readers.annotations import file_in, files_in, read_json, read_json_lines
+from hnc_ds.evaluation.question import DEV, FIRST, ImageRef, Question, choice
+from hnc_ds.evaluation.readers.annotations import files_in, read_json, read_json_lines
 
-VSR_FILE = "test.jsonl"
+VSR_FILES = {"test": "test.jsonl", "dev": "dev.jsonl"}
 
 CONTROLLED = {"A": "controlled_images_dataset.json", "B": "controlled_clevr_dataset.json"}
 PAIRS = {
@@ -35,18 +35,21 @@ class _Options(msgspec.Struct):
 
 
 def read_vsr(place: Path, allow_missing: bool = False) -> Iterator[Question]:
-    """test.jsonl: {image, caption, label, relation, ...} a line; a caption each, true or not.
+    """test.jsonl: {image, caption, label, relation, ...} a line; a caption each, true or not. Those
+    of dev.jsonl, by which a threshold is chosen, are tagged.
 
     Raises:
         UserError: As the readers of annotations.
 
     Source: Liu et al. 2023, https://github.com/cambridgeltl/visual-spatial-reasoning.
     """
-    path = file_in(place, VSR_FILE, "VSR")
-    for number, row in enumerate(read_json_lines(path, _Statement, "VSR")):
-        match = FIRST if row.label else frozenset[tuple[int, int]]()
-        image = ImageRef("coco2017", row.image)
-        yield Question(f"vsr/{number}", (image,), (row.caption,), match, row.relation)
+    for split, path in files_in(place, VSR_FILES, "VSR", allow_missing).items():
+        tags = (DEV,) if split == "dev" else ()
+        for number, row in enumerate(read_json_lines(path, _Statement, "VSR")):
+            match = FIRST if row.label else frozenset[tuple[int, int]]()
+            image = ImageRef("coco2017", row.image)
+            id = f"{split}/{number}"
+            yield Question(id, (image,), (row.caption,), match, row.relation, tags)
 
 
 def read_whatsup(place: Path, allow_missing: bool = False) -> Iterator[Question]:

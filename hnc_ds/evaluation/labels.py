@@ -1,0 +1,93 @@
+"""Single captions that are true or false of their image: how well one similarity tells them apart.
+
+N captions, of C images; scores are float32 cosines.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hnc_ds.evaluation.question import DEV, Question
+from hnc_ds.evaluation.rules import Scores
+from hnc_ds.evaluation.statistics import (
+    Interval,
+    bootstrap_auroc,
+    bootstrap_mean,
+    bootstrap_means,
+)
+
+RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+"""How many times as similar as its negative a caption has to be to count as told apart."""
+
+Row = tuple[str, str, Interval]
+"""Metric, group and value."""
+
+
+def pairs_as_labels(
+    questions: Sequence[Question], scores: Sequence[Scores], seed: int
+) -> Iterator[Row]:
+    """Of questions with a true and a false caption: AUROC, accuracy at one threshold, margin, and
+    shares by ratio, over all and per group.
+
+    The threshold is the best one for the group's own captions, as there are none to choose it by:
+    an upper bound of what image-text matching with one threshold could reach.
+
+    Source: the ratios are those that earlier work on HNC with CLIP reports.
+    """
+    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    group_N = np.array([q.group for q in questions])
+    true_N = np.array([one.image_text_IC[0, 0] for one in scores])
+    false_N = np.array([one.image_text_IC[0, 1] for one in scores])
+    groups = ["all", *np.unique(group_N).tolist()]
+    for group in groups if len(groups) > 2 else groups[:1]:
+        of_group = np.ones(len(group_N), bool) if group == "all" else group_N == group
+        true, false, image = true_N[of_group], false_N[of_group], image_N[of_group]
+        score = np.concatenate([true, false])
+        label = np.repeat([True, False], len(true))
+        twice = np.concatenate([image, image])
+        yield "auroc", group, bootstrap_auroc(score, label, twice, seed=seed)
+        right = (score >= best_threshold(score, label)) == label
+        yield "best_threshold_accuracy", group, bootstrap_mean(right, twice, seed=seed)
+        columns = {f"ratio_{ratio:g}": true >= np.float32(ratio) * false for ratio in RATIOS}
+        margins = {"margin": true.astype(float) - false}
+        for metric, found in bootstrap_means({**margins, **columns}, image, seed=seed).items():
+            yield metric, group, found
+
+
+def single_captions(
+    questions: Sequence[Question], scores: Sequence[Scores], seed: int
+) -> Iterator[Row]:
+    """Of questions with one caption, true or not: AUROC, and accuracy at the threshold that is best
+    for those tagged DEV, over all and per group."""
+    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    label_N = np.array([bool(q.match) for q in questions])
+    score_N = np.array([one.image_text_IC[0, 0] for one in scores])
+    dev_N = np.array([DEV in q.tags for q in questions])
+    group_N, test_N = np.array([q.group for q in questions]), ~dev_N
+    yield (
+        "auroc",
+        "all",
+        bootstrap_auroc(score_N[test_N], label_N[test_N], image_N[test_N], seed=seed),
+    )
+    if not dev_N.any():
+        return
+    threshold = best_threshold(score_N[dev_N], label_N[dev_N])
+    right_N = (score_N >= threshold) == label_N
+    yield "accuracy", "all", bootstrap_mean(right_N[test_N], image_N[test_N], seed=seed)
+    for group in np.unique(group_N[test_N]).tolist():
+        chosen = test_N & (group_N == group)
+        yield "accuracy", group, bootstrap_mean(right_N[chosen], image_N[chosen], seed=seed)
+
+
+def best_threshold(score_N: np.ndarray, label_N: np.ndarray) -> np.float32:
+    """The smallest score from which on captions are called true with the fewest mistakes; above
+    all scores if it is best to call none of them true."""
+    order = np.argsort(score_N, kind="stable")
+    score, label = score_N[order].astype(np.float32), label_N[order]
+    starts = np.concatenate([[True], score[1:] != score[:-1]])
+    true_below = np.concatenate([[0], np.cumsum(label)])
+    false_from = np.concatenate([np.cumsum(~label[::-1])[::-1], [0]])
+    mistakes = true_below + false_from
+    places = np.flatnonzero(np.concatenate([starts, [True]]))
+    best = places[np.argmin(mistakes[places])]
+    return np.float32(np.inf) if best == len(score) else score[best]

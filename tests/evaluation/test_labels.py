@@ -1,0 +1,74 @@
+"""True and false captions told apart by one similarity."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from hnc_ds.evaluation.labels import best_threshold, pairs_as_labels, single_captions
+from hnc_ds.evaluation.question import DEV, FIRST, ImageRef, Question
+from hnc_ds.evaluation.rules import Scores
+from hnc_ds.evaluation.statistics import bootstrap_auroc
+
+
+def scored(*row: float) -> Scores:
+    return Scores(np.array([row], np.float32), np.eye(len(row), dtype=np.float32))
+
+
+def pair(image: str, group: str) -> Question:
+    return Question(image, (ImageRef("gqa", image),), ("t", "f"), FIRST, group)
+
+
+def single(number: int, label: bool, *tags: str) -> Question:
+    match = FIRST if label else frozenset[tuple[int, int]]()
+    return Question(str(number), (ImageRef("gqa", f"{number}"),), ("c",), match, "on", tags)
+
+
+def test_the_area_is_scikit_learns_with_ties_and_its_interval_that_of_resampled_images() -> None:
+    random = np.random.default_rng(0)
+    label, image = random.random(400) < 0.4, random.integers(80, size=400)
+    score = np.round(random.normal(size=400) + label, 1)  # with many ties
+    found = bootstrap_auroc(score, label, image, seed=1, resamples=400)
+    assert found.value == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+    areas = []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(image == i) for i in random.integers(80, size=80)])
+        areas.append(roc_auc_score(label[rows], score[rows]))
+    assert [found.low, found.high] == pytest.approx(np.quantile(areas, [0.025, 0.975]), abs=0.02)
+    with pytest.raises(ValueError, match="true and false"):
+        bootstrap_auroc([1, 2], [True, True], [0, 1])
+
+
+def test_the_best_threshold_makes_the_fewest_mistakes_whatever_the_scores() -> None:
+    random = np.random.default_rng(2)
+    for _ in range(200):
+        score = random.integers(4, size=6).astype(np.float32)
+        label = random.random(6) < 0.5
+        found = best_threshold(score, label)
+        mistakes = [((score >= at) != label).sum() for at in (*np.unique(score), np.inf)]
+        assert ((score >= found) != label).sum() == min(mistakes)
+
+
+def test_hnc_pairs_are_also_told_by_area_threshold_and_ratio() -> None:
+    questions = [pair("a", "relation"), pair("b", "relation"), pair("b", "object")]
+    scores = [scored(0.4, 0.2), scored(0.33, 0.3), scored(0.1, 0.1)]
+    found = {(m, g): i.value for m, g, i in pairs_as_labels(questions, scores, 0)}
+    assert found["auroc", "relation"] == 1
+    assert found["auroc", "object"] == 0.5
+    assert found["auroc", "all"] == pytest.approx((3 + 3 + 0.5) / 9)
+    assert found["best_threshold_accuracy", "relation"] == 1
+    assert found["ratio_1", "all"] == 1  # a tie is told apart by a ratio of 1
+    assert found["ratio_1.2", "all"] == pytest.approx(1 / 3)
+    assert found["margin", "relation"] == pytest.approx(0.115)
+
+
+def test_a_threshold_is_chosen_on_the_dev_captions_and_scored_on_the_others() -> None:
+    dev = [(0.1, False), (0.2, True), (0.3, True)]
+    test = [(0.15, True), (0.25, True), (0.05, False), (0.35, False)]
+    questions = [single(n, label, DEV) for n, (_, label) in enumerate(dev)]
+    questions += [single(10 + n, label) for n, (_, label) in enumerate(test)]
+    scores = [scored(score) for score, _ in (*dev, *test)]
+    found = {(m, g): i.value for m, g, i in single_captions(questions, scores, 0)}
+    assert found["accuracy", "all"] == 2 / 4  # from 0.2 on
+    assert found["auroc", "all"] == 0.5
+    without = dict.fromkeys(m for m, _, _ in single_captions(questions[3:], scores[3:], 0))
+    assert list(without) == ["auroc"]
