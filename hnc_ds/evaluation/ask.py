@@ -21,11 +21,14 @@ from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The questions that could be asked, and their scores."""
+class Encoded:
+    """The questions that could be asked, their pictures and their captions."""
 
     questions: list[Question]
-    scores: list[Scores]
+    image_ND: torch.Tensor
+    image_row: Mapping[ImageRef, int]
+    text_TD: torch.Tensor
+    text_row: Mapping[str, int]
     coverage: Coverage
 
 
@@ -53,7 +56,7 @@ class FilePictures:
         return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
 
 
-def ask(
+def encode_questions(
     model: Clip,
     questions: Sequence[Question],
     files: ImageFiles,
@@ -63,8 +66,8 @@ def ask(
     allow_missing: bool,
     batch: int,
     workers: int,
-) -> Answers:
-    """Score questions.
+) -> Encoded:
+    """Encode the pictures and captions of questions, each once.
 
     Args:
         model: On the device, in evaluation mode.
@@ -100,9 +103,12 @@ def ask(
     kept = [q for q in questions if all(image in row_of for image in q.images)]
     captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
     text_TD, too_long = embed_texts(model, list(captions), device)
-    return Answers(
+    return Encoded(
         kept,
-        scores_of(kept, encoded.image_ND, row_of, text_TD, captions),
+        encoded.image_ND,
+        row_of,
+        text_TD,
+        captions,
         Coverage(
             questions=len(kept),
             images=len(encoded.samples),
@@ -123,23 +129,19 @@ def fingerprint(questions: Sequence[Question]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def scores_of(
-    questions: Sequence[Question],
-    image_ND: torch.Tensor,
-    image_row: Mapping[ImageRef, int],
-    text_TD: torch.Tensor,
-    text_row: Mapping[str, int],
-) -> list[Scores]:
+def scores_of(encoded: Encoded) -> list[Scores]:
     """Cosines of each question, all summed in one way: equal embeddings give equal scores."""
+    image_row, text_row, questions = encoded.image_row, encoded.text_row, encoded.questions
     cells = [
         [(image_row[image], text_row[caption]) for image in q.images for caption in q.captions]
         for q in questions
     ]
     texts = [
-        [(text_row[a], text_row[b]) for a in q.captions for b in q.captions] for q in questions
+        [(text_row[one], text_row[other]) for one in q.captions for other in q.captions]
+        for q in questions
     ]
-    image_text = _scored(cells, image_ND, text_TD)
-    text_text = _scored(texts, text_TD, text_TD)
+    image_text = _scored(cells, encoded.image_ND, encoded.text_TD)
+    text_text = _scored(texts, encoded.text_TD, encoded.text_TD)
     return [
         Scores(one.reshape(len(q.images), -1), other.reshape(len(q.captions), -1))
         for q, one, other in zip(questions, image_text, text_text, strict=True)

@@ -5,7 +5,7 @@
         --out results/openai.json
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import ask
+from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
 from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
 from hnc_ds.evaluation.items import (
@@ -26,13 +26,17 @@ from hnc_ds.evaluation.items import (
     items_path,
     write_results,
 )
+from hnc_ds.evaluation.labels import Row
 from hnc_ds.evaluation.models import End, load_end
 from hnc_ds.evaluation.on_shards import measure
+from hnc_ds.evaluation.places import read_places, read_questions
 from hnc_ds.evaluation.question import Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS, read_places, read_questions
-from hnc_ds.evaluation.rules import Outcome
+from hnc_ds.evaluation.question_sets import QUESTION_SETS, ZERO_SHOT
+from hnc_ds.evaluation.rules import Outcome, Scores
+from hnc_ds.evaluation.search import search
 from hnc_ds.evaluation.summary import summarise
 from hnc_ds.evaluation.table import results_table
+from hnc_ds.evaluation.zero_shot import classify
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 
@@ -46,7 +50,10 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     _check_out(config.out)
     chosen_benchmarks(config.benchmarks)
-    places, files = read_places(config.data), ImageFiles(read_image_folders(config.images))
+    places, folders = read_places(config.data), read_image_folders(config.images)
+    if ZERO_SHOT in places:
+        folders[ZERO_SHOT] = (places[ZERO_SHOT],)
+    files = ImageFiles(folders)
     if config.shards is None and not places:
         raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
     reader = None if config.shards is None else ShardReader(config.shards)
@@ -85,10 +92,10 @@ def measure_questions(
     """A model on one set of questions: rows, what they are of, and an item for each question.
 
     Raises:
-        UserError: As ``ask``.
+        UserError: As ``encode_questions``.
     """
     known = QUESTION_SETS[name]
-    answers = ask(
+    encoded = encode_questions(
         model.model,
         questions,
         files,
@@ -98,18 +105,17 @@ def measure_questions(
         batch=config.batch,
         workers=config.workers,
     )
-    asked, scores = answers.questions, answers.scores
+    asked, scores = encoded.questions, scores_of(encoded)
     rows, outcomes = list[Result](), [Outcome({}, False)] * len(asked)
     if known.rule is not None:
         outcomes = list(map(known.rule, asked, scores))
         rows += summarise(
             name, known.version, model.name, asked, outcomes, known.averages, config.seed
         )
-    if known.beyond is not None:
-        rows += [
-            Result(model.name, name, known.version, metric, group, *astuple(found))
-            for metric, group, found in known.beyond(asked, scores, config.seed)
-        ]
+    rows += [
+        Result(model.name, name, known.version, metric, group, *astuple(interval))
+        for metric, group, interval in _beyond(model, name, encoded, scores, config)
+    ]
     items = [
         AnsweredItem(
             benchmark=name,
@@ -124,7 +130,20 @@ def measure_questions(
         )
         for question, own, outcome in zip(asked, scores, outcomes, strict=True)
     ]
-    return rows, answers.coverage, items
+    return rows, encoded.coverage, items
+
+
+def _beyond(
+    model: End, name: str, encoded: Encoded, scores: list[Scores], config: EvaluateConfig
+) -> Iterator[Row]:
+    """Scores that are of all questions together."""
+    known = QUESTION_SETS[name]
+    if known.searches:
+        yield from search(encoded, config.seed)
+    if name == ZERO_SHOT:
+        yield from classify(model.model, encoded, read_places(config.data)[name], config.seed)
+    if known.beyond is not None:
+        yield from known.beyond(encoded.questions, scores, config.seed)
 
 
 def _check_out(out: Path) -> None:

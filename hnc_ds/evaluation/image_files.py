@@ -58,6 +58,7 @@ SOURCES = {
         "https://github.com/amitakamath/whatsup_vlms",
         "MIT",
     ),
+    "zero-shot": Source("in the folder that --data names", "wherever it is from", "of each set"),
     "mmvp": Source("TYPE/ID.jpg", "https://huggingface.co/datasets/MMVP/MMVP_VLM", "MIT"),
 }
 """By the names that items and --images give them."""

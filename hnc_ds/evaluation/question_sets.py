@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.labels import Row, pairs_as_labels, single_captions
 from hnc_ds.evaluation.question import Question
-from hnc_ds.evaluation.readers import aro, hnc_test, spatial, sugarcrepe, two_images, valse
-from hnc_ds.evaluation.readers.annotations import without_twins
+from hnc_ds.evaluation.readers import (
+    aro,
+    classes,
+    galleries,
+    hnc_test,
+    spatial,
+    sugarcrepe,
+    two_images,
+    valse,
+)
 from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
 from hnc_ds.evaluation.rules import (
     Rule,
@@ -49,6 +56,8 @@ class QuestionSet:
     """Of the annotations."""
     chance: float | None
     averages: Averages = field(default_factory=Averages)
+    searches: bool = False
+    """Whether pictures and captions of all questions are searched among, instead of within each."""
     beyond: Callable[[Sequence[Question], Sequence[Scores], int], Iterator[Row]] | None = None
     """Further scores, of the questions, their similarities and a seed."""
     released: Mapping[str, int] = field(default_factory=dict)
@@ -56,6 +65,13 @@ class QuestionSet:
     version: int = 1
     """Raise it when the same model would now score differently."""
 
+
+ZERO_SHOT = "zero-shot"
+
+SEARCHED = (
+    "Hit rates: each picture among all captions, right with any of its own; each caption among all "
+    "pictures. Of equal similarities the wrong one comes first."
+)
 
 QUESTION_SETS = {
     "hnc-test": QuestionSet(
@@ -224,40 +240,42 @@ QUESTION_SETS = {
         licence="MIT",
         chance=0.25,
     ),
+    "coco-retrieval": QuestionSet(
+        title="COCO retrieval, Karpathy's test split",
+        about=SEARCHED,
+        read=galleries.read_coco_retrieval,
+        rule=None,
+        files="coco_karpathy_test.json, or Karpathy's dataset_coco.json",
+        sources=("coco2014",),
+        origin="https://cs.stanford.edu/people/karpathy/deepimagesent",
+        licence="CC BY 4.0",
+        chance=None,
+        searches=True,
+        released={"all": 5000},
+    ),
+    "flickr30k-retrieval": QuestionSet(
+        title="Flickr30k retrieval, Karpathy's test split",
+        about=SEARCHED,
+        read=galleries.read_flickr_retrieval,
+        rule=None,
+        files="flickr30k_test.json, Karpathy's dataset_flickr30k.json, or lines of image,caption",
+        sources=("flickr30k",),
+        origin="https://cs.stanford.edu/people/karpathy/deepimagesent",
+        licence="research only",
+        chance=None,
+        searches=True,
+        released={"all": 1000},
+    ),
+    ZERO_SHOT: QuestionSet(
+        title="Zero-shot classification",
+        about="Share of pictures whose class is the most similar one (acc1), or among five (acc5); "
+        "mean over classes of their acc1. Of equal similarities the wrong class comes first.",
+        read=classes.read_classes,
+        rule=None,
+        files=f"{classes.NAMES_FILE}, {classes.TEMPLATES_FILE} and a folder of pictures a class",
+        sources=(classes.SOURCE,),
+        origin="https://github.com/LAION-AI/CLIP_benchmark (names and templates of many sets)",
+        licence="of each set",
+        chance=None,
+    ),
 }
-
-
-def read_places(given: str) -> dict[str, Path]:
-    """``sugarcrepe=DIR,valse=DIR`` as places by benchmark, in the order of the table.
-
-    Raises:
-        UserError: Not of that form, no such benchmark, no such place, a benchmark twice.
-    """
-    places: dict[str, Path] = {}
-    for part in filter(None, given.split(",")):
-        name, equals, place = part.partition("=")
-        if not equals or not place:
-            raise UserError(f"--data: '{part}' is not of the form BENCHMARK=PLACE")
-        if name not in QUESTION_SETS:
-            raise UserError(
-                f"--data: there is no benchmark '{name}'{did_you_mean(name, QUESTION_SETS)}; "
-                f"there are {', '.join(QUESTION_SETS)}"
-            )
-        if name in places:
-            raise UserError(f"--data: {name} stands twice")
-        places[name] = Path(place)
-        if not places[name].exists():
-            raise UserError(f"--data: {part}: no such file or folder")
-    return {name: places[name] for name in QUESTION_SETS if name in places}
-
-
-def read_questions(name: str, place: Path, allow_missing: bool) -> list[Question]:
-    """All questions of a benchmark.
-
-    Raises:
-        UserError: As its reader; none, or one id twice.
-    """
-    questions = without_twins(QUESTION_SETS[name].read(place, allow_missing), name)
-    if not questions:
-        raise UserError(f"{place}: holds no question of {name}")
-    return questions

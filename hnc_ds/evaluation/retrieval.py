@@ -101,17 +101,20 @@ def rank_first_right(
     gallery_GD: torch.Tensor,
     right_query_R: np.ndarray,
     right_gallery_R: np.ndarray,
+    *,
+    ties_first: bool = True,
 ) -> np.ndarray:
     """How many wrong gallery rows come before each query's best right one; 0 is a hit at 1.
 
-    A wrong row with the same score comes first. Memory is bounded: rows of similarities are
-    made and dropped in blocks.
+    A wrong row with the same score comes first, unless said otherwise. Memory is bounded: rows of
+    similarities are made and dropped in blocks.
 
     Args:
         query_QD: Unit rows; every query needs a right answer.
         gallery_GD: Unit rows.
         right_query_R: Together with right_gallery_R the pairs that belong together.
         right_gallery_R: See right_query_R.
+        ties_first: Whether a wrong row with the same score comes before the right one.
 
     Returns:
         int64 [Q].
@@ -129,7 +132,8 @@ def rank_first_right(
         right_BG = torch.zeros_like(scores_BG, dtype=torch.bool)
         right_BG[row_R, column_R] = True
         best_B = scores_BG.masked_fill(~right_BG, -torch.inf).amax(dim=1, keepdim=True)
-        rank_Q[start:end] = ((scores_BG >= best_B) & ~right_BG).sum(dim=1).cpu().numpy()
+        ahead_BG = scores_BG >= best_B if ties_first else scores_BG > best_B
+        rank_Q[start:end] = (ahead_BG & ~right_BG).sum(dim=1).cpu().numpy()
     return rank_Q
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as evaluation
-from hnc_ds.evaluation.ask import Answers, ask
+from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
 from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
 from hnc_ds.evaluation.items import AnsweredItem, read_items, read_results
 from hnc_ds.evaluation.models import End
@@ -43,8 +43,8 @@ def colour(name: str, true: str, false: str, box: Any = None, id: str = "") -> Q
 
 def asked(
     model: Any, folder: Path, questions: list[Question], allow_missing: bool = False
-) -> Answers:
-    return ask(
+) -> Encoded:
+    return encode_questions(
         model,
         questions,
         ImageFiles({"vg": (folder,)}),
@@ -67,7 +67,7 @@ def test_pictures_and_captions_are_encoded_once_and_cut_to_their_boxes(
         colour("red", "red", "lime"),
     ]
     answers = asked(model, pictures, questions)
-    for scores in answers.scores:
+    for scores in scores_of(answers):
         assert scores.image_text_IC[0, 0] == pytest.approx(1, abs=0.02)
         assert scores.image_text_IC[0, 1] == pytest.approx(0, abs=0.02)
     assert (answers.coverage.images, answers.coverage.captions) == (3, 3)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.places import read_places, read_questions
 from hnc_ds.evaluation.question import DEV, IDENTICAL, ImageRef, Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS, read_places, read_questions
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.readers import aro, spatial, valse
 from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
 from hnc_ds.evaluation.readers.galleries import read_captioned

@@ -1,0 +1,85 @@
+"""Zero-shot classification: classes by folder, prompts by template."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.ask import encode_questions
+from hnc_ds.evaluation.image_files import ImageFiles
+from hnc_ds.evaluation.places import read_questions
+from hnc_ds.evaluation.readers.classes import class_names, prompts, templates
+from hnc_ds.evaluation.zero_shot import classify, embed_classes
+
+CPU = torch.device("cpu")
+COLOURS = {"a": ("red", (255, 0, 0)), "b": ("lime", (0, 255, 0)), "c": ("blue", (0, 0, 255))}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Three pictures of red, one of lime, one of blue, and one of blue in the folder of lime."""
+    for folder, (_, colour) in COLOURS.items():
+        (tmp_path / folder).mkdir()
+        for number in range(3 if folder == "a" else 1):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / folder / f"{number}.png")
+    Image.new("RGB", (8, 8), (0, 0, 255)).save(tmp_path / "b" / "wrong.png")
+    names = {folder: name for folder, (name, _) in COLOURS.items()}
+    (tmp_path / "classnames.json").write_text(json.dumps(names))
+    (tmp_path / "templates.json").write_text(json.dumps(["a photo of {c}", "{} thing"]))
+    return tmp_path
+
+
+def test_pictures_are_told_by_class_and_classes_count_alike_in_their_mean(
+    model: Any, place: Path
+) -> None:
+    encoded = encode_questions(
+        model,
+        read_questions("zero-shot", place, False),
+        ImageFiles({"zero-shot": (place,)}),
+        CPU,
+        benchmark="zero-shot",
+        allow_missing=False,
+        batch=4,
+        workers=0,
+    )
+    found = {metric: row.value for metric, _, row in classify(model, encoded, place, 0)}
+    assert found["acc1"] == pytest.approx(5 / 6)
+    assert found["acc5"] == 1
+    assert found["mean_per_class_recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
+def test_a_class_is_the_mean_of_its_prompts_of_unit_length(model: Any) -> None:
+    found = embed_classes(model, ["red"], ["{}", "{} lime lime"], CPU)
+    each = np.array([[1, 0, 0], np.array([1, 2, 0]) / np.sqrt(5)]).mean(axis=0)
+    assert found[0].tolist() == pytest.approx((each / np.linalg.norm(each)).tolist(), abs=1e-6)
+
+
+def test_names_may_be_a_list_in_the_order_of_the_folders(place: Path) -> None:
+    (place / "classnames.json").write_text(json.dumps(["x", "y", "z"]))
+    assert class_names(place) == {"a": "x", "b": "y", "c": "z"}
+    assert prompts(templates(place), "x") == ["a photo of x", "x thing"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("classnames.json", ["x"], "1 names for 3 folders"),
+        ("classnames.json", {"a": "x", "b": "y"}, "no name for the folder c"),
+        (
+            "classnames.json",
+            {"a": "x", "b": "y", "c": "z", "d": "w"},
+            "no picture of the class 'w'",
+        ),
+        ("templates.json", ["a photo"], "'a photo' has not one place"),
+        ("templates.json", [], "an empty list has not one place"),
+    ],
+)
+def test_what_does_not_fit_is_told(place: Path, file: str, content: Any, told: str) -> None:
+    (place / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=told):
+        read_questions("zero-shot", place, False)
