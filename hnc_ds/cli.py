@@ -3,6 +3,7 @@
 Every stage is imported only when it is asked for, so that `hnc-ds generate` needs no torch.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,8 @@ def main() -> int:
             COMMANDS, prog="hnc-ds", description="Teach CLIP with hard negative captions."
         )
     except UserError as error:
-        print(f"hnc-ds: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several ranks all have the same to say
+            print(f"hnc-ds: {error}", file=sys.stderr)
         return 2
     except Stopped as end:
         print(f"hnc-ds: {end}", file=sys.stderr)

@@ -79,6 +79,23 @@ def gather_constants(rows: torch.Tensor) -> torch.Tensor:
     return _all_gather(rows.detach()) if world_size() > 1 else rows.detach()
 
 
+def gather_uneven(rows: torch.Tensor) -> torch.Tensor:
+    """All ranks' rows in rank order, however many each has, without gradients.
+
+    Args:
+        rows: Of one width and type on all ranks that have any.
+    """
+    if world_size() == 1:
+        return rows
+    shapes = from_every_rank((len(rows), rows.shape[1:]))
+    most = max(count for count, _ in shapes)
+    width = next((shape for count, shape in shapes if count), rows.shape[1:])
+    padded = rows.new_zeros((most, *width))
+    padded[: len(rows)] = rows.view(len(rows), *width)
+    parts = _all_gather(padded).split(most) if most else ()
+    return torch.cat([part[:count] for part, (count, _) in zip(parts, shapes, strict=bool(most))])
+
+
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise sum of every rank's values."""
     total = values.detach().clone()

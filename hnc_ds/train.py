@@ -115,7 +115,7 @@ def _train(
     validation = together(partial(_make_validation, config, run))
     found = None
     if validation and not saved:
-        found = on_rank_zero(partial(validation.of_start, clip))
+        found = validation.of_start(clip)
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))

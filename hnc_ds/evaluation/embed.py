@@ -2,19 +2,21 @@
 
 Images are decoded by worker processes and viewed as the model views pictures in evaluation (no
 cropping at random). Rows are encoded in chunks whose ends lie at fixed places, whatever is read at
-once, as a matrix product of another height may round differently.
+once and however many ranks share the work, as a matrix product of another height may round
+differently. Ranks take chunks in turn, and all of them get everything.
 
 N readable images, T captions, width D.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from hnc_ds.distributed import from_every_rank, gather_uneven, rank, together, world_size
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
@@ -116,19 +118,26 @@ def read_pictures(
     batch: int,
     workers: int,
 ) -> Iterable[PictureBatch]:
-    """All pictures in batches; read and decoded anew whenever it is gone through.
+    """This rank's pictures in batches; read and decoded anew whenever it is gone through.
 
     Args:
         batch: Pictures at once, rounded up to whole chunks.
     """
     batch = -(-batch // IMAGES_AT_ONCE) * IMAGES_AT_ONCE
+    own = [index for chunk in _own_chunks(len(pictures), IMAGES_AT_ONCE) for index in chunk]
     return DataLoader(
-        _Views(pictures, settings),
+        Subset(_Views(pictures, settings), own),
         batch_size=batch,
-        num_workers=min(workers, -(-len(pictures) // batch)),
+        num_workers=min(workers, -(-len(own) // batch)),
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
+
+
+def _own_chunks(rows: int, at_once: int) -> list[range]:
+    """Those of this rank."""
+    starts = range(0, rows, at_once)
+    return [range(start, min(start + at_once, rows)) for start in starts[rank() :: world_size()]]
 
 
 def embed_images(
@@ -153,31 +162,45 @@ def embed_pictures(
     return images
 
 
-@torch.inference_mode()
 def encode_pictures(
     model: Clip, pictures: Iterable[PictureBatch], device: torch.device
 ) -> EmbeddedImages:
-    """Encode pictures, however many cannot be decoded."""
-    rows: list[torch.Tensor] = []
-    samples: list[int] = []
-    unreadable: list[int] = []
-    for batch in tqdm(pictures, "images", unit="batch", disable=None):
-        image_BD = _in_chunks(model.encode_images, batch.images_B3RR, IMAGES_AT_ONCE, device)
-        rows.append(image_BD[batch.readable_B.to(device)])
-        samples += batch.samples[batch.readable_B].tolist()
-        unreadable += batch.samples[~batch.readable_B].tolist()
-    return EmbeddedImages(torch.cat(rows), tuple(samples), tuple(unreadable))
+    """Encode pictures, however many cannot be decoded. A collective.
+
+    Args:
+        pictures: Of this rank.
+    """
+    image_ND, samples_N, readable_N = (
+        gather_uneven(part) for part in together(lambda: _encode_own(model, pictures, device))
+    )
+    order_N = samples_N.argsort()
+    readable_N = readable_N[order_N]
+    samples_N = samples_N[order_N]
+    return EmbeddedImages(
+        image_ND[order_N[readable_N]],
+        tuple(samples_N[readable_N].tolist()),
+        tuple(samples_N[~readable_N].tolist()),
+    )
 
 
-def _in_chunks(
-    encode: Callable[[torch.Tensor], torch.Tensor],
-    rows: torch.Tensor,
-    at_once: int,
-    device: torch.device,
-) -> torch.Tensor:
-    """float32, on the device."""
-    return torch.cat(
-        [encode(chunk.to(device, non_blocking=True)).float() for chunk in rows.split(at_once)]
+@torch.inference_mode()
+def _encode_own(
+    model: Clip, pictures: Iterable[PictureBatch], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, indices, and whether each could be decoded, on the device."""
+    rows, samples, readable = [], [], []
+    shown = None if rank() == 0 else True
+    for batch in tqdm(pictures, "images", unit="batch", disable=shown):
+        for chunk in batch.images_B3RR.split(IMAGES_AT_ONCE):
+            rows.append(model.encode_images(chunk.to(device, non_blocking=True)).float())
+        samples.append(batch.samples)
+        readable.append(batch.readable_B)
+    return _joined(rows, device), _joined(samples, device).long(), _joined(readable, device).bool()
+
+
+def _joined(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    return (
+        torch.cat([part.to(device) for part in parts]) if parts else torch.empty(0, device=device)
     )
 
 
@@ -189,11 +212,11 @@ def _refuse_if_many(unreadable: Sequence[int], reader: ShardReader) -> None:
         )
 
 
-@torch.inference_mode()
 def embed_texts(
     model: Clip, captions: Sequence[str], device: torch.device
 ) -> tuple[torch.Tensor, int]:
-    """Encode captions, each once, sorted by length so that little padding is computed.
+    """Encode captions, each once, sorted by length so that little padding is computed. A
+    collective.
 
     Args:
         captions: Distinct texts.
@@ -203,16 +226,26 @@ def embed_texts(
         into the model's context and lost their end.
     """
     order = sorted(range(len(captions)), key=lambda row: (len(captions[row]), captions[row]))
-    rows: list[torch.Tensor] = []
-    too_long = 0
-    starts = range(0, len(order), TEXTS_AT_ONCE)
-    for start in tqdm(starts, "captions", unit="batch", disable=None):
-        chosen = [captions[row] for row in order[start : start + TEXTS_AT_ONCE]]
+    own = [[order[place] for place in chunk] for chunk in _own_chunks(len(order), TEXTS_AT_ONCE)]
+    rows_TD, too_long = together(lambda: _encode_own_texts(model, captions, own, device))
+    numbers = torch.tensor([number for chunk in own for number in chunk], device=device)
+    found_TD, number_T = gather_uneven(rows_TD), gather_uneven(numbers.long())
+    text_TD = torch.empty_like(found_TD)
+    text_TD[number_T] = found_TD
+    return text_TD, sum(from_every_rank(too_long))
+
+
+@torch.inference_mode()
+def _encode_own_texts(
+    model: Clip, captions: Sequence[str], chunks: Sequence[Sequence[int]], device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """Rows in the order of the chunks, and how many captions were cut."""
+    rows, too_long = [], 0
+    shown = None if rank() == 0 else True
+    for chunk in tqdm(chunks, "captions", unit="batch", disable=shown):
+        chosen = [captions[number] for number in chunk]
         token_TL = model.tokenize(chosen)
         if token_TL.shape[1] >= model.tokenize.context_length:  # only then can one be cut
             too_long += sum(model.tokenize.is_too_long(caption) for caption in chosen)
         rows.append(model.encode_texts(token_TL.to(device)).float())
-    sorted_TD = torch.cat(rows)
-    text_TD = torch.empty_like(sorted_TD)
-    text_TD[torch.tensor(order, device=device)] = sorted_TD
-    return text_TD, too_long
+    return _joined(rows, device), too_long

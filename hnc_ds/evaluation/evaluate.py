@@ -5,6 +5,7 @@
         --out results/openai.json
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from itertools import chain
@@ -14,6 +15,7 @@ import msgspec
 import torch
 
 from hnc_ds.config import EvaluateConfig
+from hnc_ds.distributed import enter, on_rank_zero, rank, together
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
@@ -42,26 +44,16 @@ from hnc_ds.shards.reader import ShardReader
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Score a model, write results and items, and print a table.
+    """Score a model, write results and items, and print a table. Ranks that a launcher started
+    share the encoding, and what they find is what one finds alone.
 
     Raises:
         UserError: No such model, shards, benchmark, files or pictures; nothing to measure on; an
             output that cannot be written.
     """
-    _check_out(config.out)
-    chosen_benchmarks(config.benchmarks)
-    places, folders = read_places(config.data), read_image_folders(config.images)
-    if ZERO_SHOT in places:
-        folders[ZERO_SHOT] = (places[ZERO_SHOT],)
-    files = ImageFiles(folders)
-    if config.shards is None and not places:
-        raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
-    reader = None if config.shards is None else ShardReader(config.shards)
-    questions = {
-        name: read_questions(name, place, config.allow_missing) for name, place in places.items()
-    }
-    device = evaluation_device()
-    end = load_end(str(config.run))
+    device = join_ranks()
+    reader, questions, files = together(lambda: _asked(config))
+    end = together(lambda: load_end(str(config.run)))
     model = End(config.name or end.name, end.model.to(device).eval())
     header, rows, items = ItemsHeader(model=model.name, seed=config.seed), list[Result](), []
     if reader is not None:
@@ -71,9 +63,39 @@ def evaluate(config: EvaluateConfig) -> None:
         own, coverage, answered = measure_questions(model, name, asked, files, device, config)
         header = msgspec.structs.replace(header, sets={**header.sets, name: coverage})
         rows, items = [*rows, *own], [*items, answered]
-    write_results(config.out, rows, header, chain.from_iterable(items))
-    print(results_table(rows, header))
-    print(f"wrote {config.out} and {items_path(config.out)}")
+    on_rank_zero(lambda: write_results(config.out, rows, header, chain.from_iterable(items)))
+    if rank() == 0:
+        print(results_table(rows, header))
+        print(f"wrote {config.out} and {items_path(config.out)}")
+
+
+def _asked(
+    config: EvaluateConfig,
+) -> tuple[ShardReader | None, dict[str, list[Question]], ImageFiles]:
+    """Everything that is to be measured on, read before a model is loaded."""
+    _check_out(config.out)
+    chosen_benchmarks(config.benchmarks)
+    places, folders = read_places(config.data), read_image_folders(config.images)
+    if config.shards is None and not places:
+        raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
+    if ZERO_SHOT in places:
+        folders[ZERO_SHOT] = (places[ZERO_SHOT],)
+    reader = None if config.shards is None else ShardReader(config.shards)
+    questions = {
+        name: read_questions(name, place, config.allow_missing) for name, place in places.items()
+    }
+    return reader, questions, ImageFiles(folders)
+
+
+def join_ranks() -> torch.device:
+    """Join the other ranks, if a launcher started several; this rank's GPU where there is one."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    has_gpu = torch.cuda.is_available()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        enter("nccl" if has_gpu else "gloo", local_rank)
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    return evaluation_device()
 
 
 def evaluation_device() -> torch.device:

@@ -108,7 +108,8 @@ def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
     assert validation is not None
     run.saver.wait()
     with watchdog.resting(f"the measurement of step {step}"):
-        return on_rank_zero(lambda: judge(run, step, validation.of_checkpoint(step)))
+        found = validation.of_checkpoint(step)
+        return on_rank_zero(lambda: judge(run, step, found))
 
 
 def judge(run: Run, step: int, found: HeldOut) -> bool:

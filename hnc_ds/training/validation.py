@@ -1,7 +1,7 @@
 """Held-out scores while training: which checkpoint is best, and whether it is worth going on.
 
-Rank 0 measures the checkpoint that was just written, with the measures of ``hnc-ds evaluate``; the
-others wait. So what is scored is what is kept, and nothing that training draws is touched.
+All ranks measure the checkpoint that was just written, with the measures of ``hnc-ds evaluate``. So
+what is scored is what is kept, and nothing that training draws is touched.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
 from hnc_ds.config import EvaluateConfig, TrainConfig
+from hnc_ds.distributed import rank, together
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.model.clip import Clip
@@ -29,11 +30,11 @@ class HeldOut(NamedTuple):
 
     scores: Scores
     worst: np.ndarray | None
-    """The pairs that are most wrong, uint8 RGB [height, width, 3]."""
+    """The pairs that are most wrong, uint8 RGB [height, width, 3]; on rank 0."""
 
 
 class Validation:
-    """Measures the checkpoints of a run. All of it on rank 0.
+    """Measures the checkpoints of a run.
 
     Args:
         config: With ``eval_shards``.
@@ -60,7 +61,7 @@ class Validation:
         return step % self._every == 0 or step == self._steps
 
     def of_start(self, clip: Clip) -> HeldOut:
-        """The start model measured.
+        """The start model measured. A collective.
 
         Raises:
             UserError: The metric to choose by is none of them.
@@ -70,14 +71,15 @@ class Validation:
         return found
 
     def of_checkpoint(self, step: int) -> HeldOut:
-        """The checkpoint of a step measured; its averaged weights where there are any."""
+        """The checkpoint of a step measured; its averaged weights where there are any. A
+        collective."""
         folder = checkpoint_folder(self._run, step)
         average = folder / AVERAGE_NAME
-        clip = load_folder(average if average.is_dir() else folder)
+        clip = together(lambda: load_folder(average if average.is_dir() else folder))
         return self._measure(clip.to(self._device), step)
 
     def is_enough(self, step: int, scores: Scores) -> bool:
-        """Remember the best checkpoint, and say whether it is time to stop."""
+        """Remember the best checkpoint, and say whether it is time to stop. On rank 0."""
         before, value = read_best(self._run), scores[self._metric]
         is_best = before is None or before.metric != self._metric or value > before.value
         best = Best(step, self._metric, value) if before is None or is_best else before
@@ -102,4 +104,5 @@ class Validation:
                 f"{did_you_mean(self._metric, scores)}; there are {', '.join(some)}, and the "
                 "first ones for each negative type"
             )
-        return HeldOut(scores, draw_worst(measured.items, self._reader))
+        worst = draw_worst(measured.items, self._reader) if rank() == 0 else None
+        return HeldOut(scores, worst)

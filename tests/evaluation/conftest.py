@@ -50,6 +50,9 @@ class BagOfColours:
     def eval(self) -> "BagOfColours":
         return self
 
+    def to(self, device: torch.device) -> "BagOfColours":
+        return self
+
     def encode_images(self, images_B3RR: torch.Tensor) -> torch.Tensor:
         assert images_B3RR.dtype == torch.uint8
         return torch.nn.functional.normalize(images_B3RR.float().mean(dim=(2, 3)), dim=1)

@@ -169,7 +169,6 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model.to = lambda device: model
     monkeypatch.setattr(evaluation, "load_end", lambda _: End("colours", model))
     config = EvaluateConfig(
         run="ViT:x",

@@ -11,7 +11,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as module
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
-from hnc_ds.evaluation.models import model_name
+from hnc_ds.evaluation.models import End, model_name
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.reader import ShardReader
 
@@ -20,7 +20,7 @@ SIX = {"a": "red", "b": "red", "c": "lime", "d": "blue", "e": "lime", "f": "blue
 
 @pytest.fixture
 def run(monkeypatch, model, tmp_path) -> Path:
-    monkeypatch.setattr(module, "load_trained", lambda path, device: model)
+    monkeypatch.setattr(module, "load_end", lambda name: End(model_name(Path(name)), model))
     return tmp_path / "runs" / "first"
 
 

@@ -1,0 +1,63 @@
+"""Ranks that share an evaluation find what one finds alone, to the byte."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hnc_ds import checkpoint
+from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
+from hnc_ds.evaluation.evaluate import evaluate
+from hnc_ds.evaluation.items import items_path
+from hnc_ds.model.load import load_model
+from hnc_ds.settings_file import to_json
+
+PICTURES = 150
+"""Three chunks, so that neither rank has as many as the other."""
+
+
+@pytest.fixture
+def config(tmp_path: Path, scene_shards: Path) -> EvaluateConfig:
+    """A model on shards, and on questions of which one has a picture that cannot be decoded."""
+    run, crepe, pictures = (tmp_path / name for name in ("run", "crepe", "pictures"))
+    checkpoint.start_run(run, {"settings": to_json(TrainConfig())})
+    model = load_model(ModelConfig(), seed=6)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    checkpoint.write(run, 1, checkpoint.contents(model, weights, {}, {}, {}), keep_last=1)
+    crepe.mkdir()
+    pictures.mkdir()
+    questions = {}
+    for number in range(PICTURES):
+        colour = (number, 255 - number, 7 * number % 256)
+        Image.new("RGB", (32, 32), colour).save(pictures / f"{number}.png")
+        true, false = f"number {number} of many", "many of number " * (1 + number % 9)
+        questions[str(number)] = {
+            "filename": f"{number}.png",
+            "caption": true,
+            "negative_caption": false,
+        }
+    (pictures / "70.png").write_bytes(b"no picture")
+    (crepe / "swap_obj.json").write_text(json.dumps(questions))
+    return EvaluateConfig(
+        run=run,
+        shards=str(scene_shards / "val"),
+        out=tmp_path / "alone" / "results.json",
+        data=f"sugarcrepe={crepe}",
+        images=f"coco2017={pictures}",
+        allow_missing=True,
+        workers=0,
+    )
+
+
+def test_two_ranks_find_the_bytes_of_one(
+    config: EvaluateConfig, run_on_ranks: Callable[..., None], tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)  # as each rank has
+    evaluate(config)
+    together = EvaluateConfig(**{**vars(config), "out": tmp_path / "two" / "results.json"})
+    run_on_ranks(2, evaluate, together)
+    for of in (Path, items_path):
+        assert of(config.out).read_bytes() == of(together.out).read_bytes()
