@@ -1,7 +1,8 @@
 """The table of measures on shards: what each is called in a report, and what guessing would score.
 
 Add one: write its measure in a file of its own, add its line here and one to MEASURES of
-on_shards.py. Benchmarks of released files are in question_sets.py. No torch here, so that reports read the table without it.
+on_shards.py. Benchmarks of released files are in question_sets.py. No torch here, so that reports
+read the table without it.
 """
 
 from collections.abc import Sequence
