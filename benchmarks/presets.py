@@ -4,8 +4,9 @@
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
 For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
-and captions in the same order: first captions that name both things in full, then captions of all
-types. Not a part of `make bench`: it measures models, not speed.
+and captions in the same order: first pictures of two things with captions that name both in full,
+from which order is learned soonest, then pictures of two or three with captions of all types. Not a
+part of `make bench`: it measures models, not speed.
 """
 
 import os
@@ -50,11 +51,11 @@ OBJECTIVES = {
 }
 """What is compared, as flags of a training."""
 
-SCENES = (
-    "--size 64 --objects 2 3 --fewest 0.5 --shapes 6 --colours 8 --patterned 0 --namesakes 0 "
-    "--overlaps 0"
-)
-"""Plain shapes that lie apart, each kind once in a picture. Subjects and objects can be exchanged
+LOOK = "--size 64 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
+"""Plain shapes that lie apart, each kind once in a picture."""
+
+SCENES = {"two": "--objects 2 2", "mixed": "--objects 2 3 --fewest 0.5"}
+"""Pictures of the first captions, and of those of all types: subjects and objects can be exchanged
 only where there is a third thing."""
 
 IN_FULL = "swap 1 relation_attr_pred 1"
@@ -99,9 +100,9 @@ the seeds and, in brackets, the smallest and the largest. In the first table eac
 counts alike.
 
 Trained: per seed plain CLIP for {start_steps} steps, then every objective from there, for
-{first_steps} steps with captions that name both things in full and for {steps} steps with captions
-of all types, its start model then being its own; {train} pictures, batches of {batch}, one process.
-Made with {machine}.
+{first_steps} steps on pictures of two things with captions that name both in full, and for {steps}
+steps on pictures of two or three with captions of all types, its start model then being its own;
+{train} pictures of each kind, batches of {batch}, one process. Made with {machine}.
 
 {objectives}
 
@@ -119,12 +120,12 @@ class Settings:
     """Folder of pictures, captions and shards."""
 
     train: int = 40000
-    """Training scenes."""
+    """Training scenes of each kind."""
 
     val: int = 2000
-    """Held-out scenes."""
+    """Held-out scenes of each kind."""
 
-    start_steps: int = 300
+    start_steps: int = 200
     """Steps of plain CLIP before the comparison."""
 
     first_steps: int = 1500
@@ -153,9 +154,9 @@ class Settings:
                     f"there are {', '.join(OBJECTIVES)}"
                 )
 
-    def shards(self, split: str) -> Path:
-        """Of train or val."""
-        return self.scenes / "shards" / split
+    def shards(self, kind: str, split: str) -> Path:
+        """Of a kind of scenes, train or val."""
+        return self.scenes / kind / "shards" / split
 
     def chosen(self) -> tuple[str, ...]:
         """Names of the objectives."""
@@ -164,7 +165,10 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Make what is missing, train what is not trained, and write the tables of what is there."""
-    prepare(settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
+    for kind in SCENES:
+        prepare(settings, kind)
     in_turns(settings, partial(start, settings), [(seed,) for seed in settings.seeds])
     jobs = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
     in_turns(settings, partial(compare, settings), jobs)
@@ -173,18 +177,16 @@ def run(settings: Settings) -> None:
     print(f"wrote {out}")
 
 
-def prepare(settings: Settings) -> None:
-    """DeepSpeed's settings, scenes, captions and shards; what is there already is kept."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
-    data = settings.scenes
-    hnc_ds(f"scenes --out {data} --train {settings.train} --val {settings.val} {SCENES}")
+def prepare(settings: Settings, kind: str) -> None:
+    """Scenes, captions and shards; what is there already is kept."""
+    data, counts = settings.scenes / kind, f"--train {settings.train} --val {settings.val}"
+    hnc_ds(f"scenes --out {data} {counts} {LOOK} {SCENES[kind]}")
     for split in ("train", "val"):
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():
             graphs = data / f"{split}_sceneGraphs.json"
             hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --by-colour 1")
-        out = settings.shards(split)
+        out = settings.shards(kind, split)
         hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {out}")
 
 
@@ -202,33 +204,35 @@ def in_turns(settings: Settings, do: Callable[..., None], jobs: Iterable[tuple[A
 def start(settings: Settings, seed: int) -> None:
     """A little plain CLIP."""
     objective = f"--preset clip --model {MODEL}"
-    train(settings, "start", seed, settings.start_steps, objective, IN_FULL)
+    train(settings, "start", seed, settings.start_steps, objective, "two", IN_FULL)
 
 
 def compare(settings: Settings, name: str, seed: int) -> None:
     """Train an objective from the start of a seed, and score it on the held-out scenes."""
     begin = checkpoint(settings, "start", seed, settings.start_steps).resolve()
     objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
-    train(settings, f"{name}-first", seed, settings.first_steps, objective, IN_FULL)
+    train(settings, f"{name}-first", seed, settings.first_steps, objective, "two", IN_FULL)
     begin = checkpoint(settings, f"{name}-first", seed, settings.first_steps).resolve()
     objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
-    train(settings, name, seed, settings.steps, objective, TYPES)
+    train(settings, name, seed, settings.steps, objective, "mixed", TYPES)
     last, out = checkpoint(settings, name, seed, settings.steps), results(settings, name, seed)
     if not out.is_file():
         told = log(settings, name, seed)
-        scenes = f"--shards {settings.shards('val')} --workers 0"
+        scenes = f"--shards {settings.shards('mixed', 'val')} --workers 0"
         hnc_ds(f"evaluate {last} {scenes} --out {out}", settings, told)
 
 
-def train(settings: Settings, name: str, seed: int, steps: int, flags: str, types: str) -> None:
-    """A run, or the rest of it, with captions drawn by negative types."""
+def train(
+    settings: Settings, name: str, seed: int, steps: int, objective: str, kind: str, types: str
+) -> None:
+    """A run, or the rest of it: on a kind of scenes, with captions drawn by negative types."""
     if (checkpoint(settings, name, seed, steps) / "state.json").is_file():
         return
-    before = time.monotonic()
+    before, shards = time.monotonic(), settings.shards(kind, "train")
     hnc_ds(
-        f"train --deepspeed_config {settings.out / CONFIG} --shards {settings.shards('train')} "
+        f"train --deepspeed_config {settings.out / CONFIG} --shards {shards} "
         f"--run {settings.out / f'{name}-{seed}'} --steps {steps} --seed {seed} "
-        f"--save_every 500 --log_every 50 {DRAWN} {flags} --negative_types {types} --resume",
+        f"--save_every 500 --log_every 50 {DRAWN} {objective} --negative_types {types} --resume",
         settings,
         log(settings, name, seed),
     )

@@ -46,7 +46,7 @@ def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: P
     measured(presets.results(settings, "clip", 2), swap=0.5)
     told = page(settings)
     assert "0/1 seeds" in told
-    assert "for 7 steps" in told
+    assert "and for 7\nsteps on pictures of two or three" in told
     assert "    dpo              --preset dpo\n" in told
 
 
@@ -59,7 +59,7 @@ def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
     for name in ("clip", "dpo"):
         compare(settings, name, 1)
     first, then, _, *others = commands
-    assert f"local-dir:{tmp_path}/start-1/checkpoints/step-000300 --preset clip" in first
+    assert f"local-dir:{tmp_path}/start-1/checkpoints/step-000200 --preset clip" in first
     assert f"--negative_types {IN_FULL} --resume" in first
     assert f"local-dir:{tmp_path}/clip-first-1/checkpoints/step-001500 --preset clip" in then
     assert f"--negative_types {TYPES} --resume" in then
