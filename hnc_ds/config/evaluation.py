@@ -35,6 +35,10 @@ class EvaluateConfig:
     images: str = ""
     """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
 
+    corruptions: tuple[str, ...] = ()
+    """Also measure on worse pictures: all, fog (five severities), fog:3, ...; of benchmarks whose
+    questions are scored one by one."""
+
     allow_missing: bool = False
     """Leave out questions without their files or pictures; told beside every score."""
 

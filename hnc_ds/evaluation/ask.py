@@ -3,14 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import embed_texts, encode_pictures, read_pictures
+from hnc_ds.evaluation.embed import Worse, embed_texts, encode_pictures, read_pictures
 from hnc_ds.evaluation.hard_negatives import cosines
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.items import Coverage
@@ -24,6 +24,8 @@ from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
 class Encoded:
     """The questions that could be asked, their pictures and their captions."""
 
+    files: Sequence[tuple[Path, ImageRef]]
+    """Of the pictures, row by row."""
     questions: list[Question]
     image_ND: torch.Tensor
     image_row: Mapping[ImageRef, int]
@@ -44,6 +46,11 @@ class FilePictures:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def name(self, index: int) -> str:
+        """Source, name and box."""
+        image = self._files[index][1]
+        return f"{image.source}/{image.name} {image.crop or ''}"
 
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
@@ -104,6 +111,7 @@ def encode_questions(
     captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
     text_TD, too_long = embed_texts(model, list(captions), device)
     return Encoded(
+        [found[index] for index in encoded.samples],
         kept,
         encoded.image_ND,
         row_of,
@@ -121,6 +129,21 @@ def encode_questions(
             fingerprint=fingerprint(kept),
         ),
     )
+
+
+def encode_again(
+    model: Clip,
+    encoded: Encoded,
+    worse: Worse,
+    device: torch.device,
+    *,
+    batch: int,
+    workers: int,
+) -> Encoded:
+    """The same questions with worse pictures."""
+    files, view = FilePictures(encoded.files), model.image_settings
+    pictures = read_pictures(files, view, device, batch=batch, workers=workers, worse=worse)
+    return replace(encoded, image_ND=encode_pictures(model, pictures, device).image_ND)
 
 
 def fingerprint(questions: Sequence[Question]) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from hnc_ds.distributed import from_every_rank, gather_uneven, rank, together, world_size
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.corruptions import corrupt
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
 from hnc_ds.shards.reader import ShardReader
@@ -67,6 +68,10 @@ class PictureSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def name(self, index: int) -> str:
+        """Of a picture; no two have one."""
+        ...
+
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
         ...
@@ -81,17 +86,32 @@ class ShardPictures:
     def __len__(self) -> int:
         return len(self._reader)
 
+    def name(self, index: int) -> str:
+        """The key of the sample."""
+        return self._reader.key(index)
+
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
         return decode_jpeg(self._reader.image_bytes(index))
 
 
+class Worse(NamedTuple):
+    """How pictures are made worse, after resizing and before they are normalised."""
+
+    corruption: str
+    severity: int
+    seed: int
+
+
 class _Views(Dataset[tuple[int, bool, torch.Tensor]]):
     """Index -> (index, whether it can be decoded, uint8 [3, R, R])."""
 
-    def __init__(self, pictures: PictureSource, settings: ImageSettings) -> None:
+    def __init__(
+        self, pictures: PictureSource, settings: ImageSettings, worse: Worse | None
+    ) -> None:
         self._pictures = pictures
         self._settings = settings
+        self._worse = worse
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -102,7 +122,12 @@ class _Views(Dataset[tuple[int, bool, torch.Tensor]]):
         except CorruptImage:
             side = self._settings.size
             return index, False, torch.zeros(3, side, side, dtype=torch.uint8)
-        return index, True, evaluation_view(image_3HW, self._settings)
+        view_3RR = evaluation_view(image_3HW, self._settings)
+        if self._worse is not None:
+            image_RR3 = view_3RR.permute(1, 2, 0).numpy()
+            made = corrupt(image_RR3, *self._worse, name=self._pictures.name(index))
+            view_3RR = torch.from_numpy(made).permute(2, 0, 1)
+        return index, True, view_3RR
 
 
 def _collate(batch: list[tuple[int, bool, torch.Tensor]]) -> PictureBatch:
@@ -117,16 +142,18 @@ def read_pictures(
     *,
     batch: int,
     workers: int,
+    worse: Worse | None = None,
 ) -> Iterable[PictureBatch]:
     """This rank's pictures in batches; read and decoded anew whenever it is gone through.
 
     Args:
         batch: Pictures at once, rounded up to whole chunks.
+        worse: Made so, if anything is said.
     """
     batch = -(-batch // IMAGES_AT_ONCE) * IMAGES_AT_ONCE
     own = [index for chunk in _own_chunks(len(pictures), IMAGES_AT_ONCE) for index in chunk]
     return DataLoader(
-        Subset(_Views(pictures, settings), own),
+        Subset(_Views(pictures, settings, worse), own),
         batch_size=batch,
         num_workers=min(workers, -(-len(own) // batch)),
         collate_fn=_collate,

@@ -17,8 +17,9 @@ import torch
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.distributed import enter, on_rank_zero, rank, together
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
+from hnc_ds.evaluation.ask import Encoded, encode_again, encode_questions, scores_of
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
+from hnc_ds.evaluation.embed import Worse
 from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
 from hnc_ds.evaluation.items import (
     AnsweredItem,
@@ -34,6 +35,7 @@ from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.evaluation.places import read_places, read_questions
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS, ZERO_SHOT
+from hnc_ds.evaluation.robustness import Condition, read_conditions, robustness
 from hnc_ds.evaluation.rules import Outcome, Scores
 from hnc_ds.evaluation.search import search
 from hnc_ds.evaluation.summary import summarise
@@ -75,6 +77,7 @@ def _asked(
     """Everything that is to be measured on, read before a model is loaded."""
     _check_out(config.out)
     chosen_benchmarks(config.benchmarks)
+    read_conditions(config.corruptions)
     places, folders = read_places(config.data), read_image_folders(config.images)
     if config.shards is None and not places:
         raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
@@ -160,6 +163,19 @@ def _beyond(
 ) -> Iterator[Row]:
     """Scores that are of all questions together."""
     known = QUESTION_SETS[name]
+    conditions = read_conditions(config.corruptions)
+    if known.rule is not None and conditions:
+        rule, questions = known.rule, encoded.questions
+
+        def outcomes_of(condition: Condition) -> list[Outcome]:
+            worse = Worse(*condition, config.seed)
+            reading = {"batch": config.batch, "workers": config.workers}
+            device = encoded.image_ND.device
+            again = encode_again(model.model, encoded, worse, device, **reading)
+            return list(map(rule, questions, scores_of(again)))
+
+        clean = list(map(rule, questions, scores))
+        yield from robustness(questions, clean, conditions, outcomes_of, config.seed)
     if known.searches:
         yield from search(encoded, config.seed)
     if name == ZERO_SHOT:

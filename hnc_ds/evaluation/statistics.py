@@ -72,6 +72,31 @@ def bootstrap_mean(
     return bootstrap_means({"": values}, cluster, seed=seed, resamples=resamples)[""]
 
 
+def bootstrap_ratio(
+    above: npt.ArrayLike,
+    below: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """The ratio of two means over the same items, resampled together.
+
+    Raises:
+        ValueError: No item, or the mean below is 0.
+    """
+    above_N, below_N = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    if not below_N.sum():
+        raise ValueError("a ratio needs a mean other than 0 below")
+    cluster_N = np.unique(np.asarray(cluster), return_inverse=True)[1].reshape(-1)
+    sums_C2 = np.stack([np.bincount(cluster_N, weights=v) for v in (above_N, below_N)], 1)
+    sums_R2 = np.concatenate([drawn @ sums_C2 for drawn in _draws(len(sums_C2), seed, resamples)])
+    known = sums_R2[:, 1] > 0
+    low, high = np.quantile(sums_R2[known, 0] / sums_R2[known, 1], [TAIL, 1 - TAIL])
+    value = float(above_N.sum() / below_N.sum())
+    return Interval(value, min(float(low), value), max(float(high), value), len(above_N))
+
+
 def paired_difference(
     first: npt.ArrayLike,
     second: npt.ArrayLike,

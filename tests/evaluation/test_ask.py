@@ -176,11 +176,19 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
         data=f"sugarcrepe={crepe}",
         images=f"coco2017={pictures}",
         allow_missing=True,
+        corruptions=("contrast:1", "brightness:2"),
         workers=0,
     )
     evaluation.evaluate(config)
     rows = {(row.metric, row.group): row.value for row in read_results(config.out)}
-    assert rows == {("accuracy", "all"): 0.5, ("ties", "all"): 0.5}
+    assert rows == {
+        ("accuracy", "all"): 0.5,
+        ("ties", "all"): 0.5,
+        ("accuracy", "contrast 1"): 0.5,  # a colour's name can still be told
+        ("accuracy", "brightness 2"): 0.5,
+        ("accuracy", "mPC"): 0.5,
+        ("accuracy", "rPC"): 1.0,
+    }
     header, items = read_items(tmp_path / "r.items.jsonl")
     assert header.sets["sugarcrepe"].questions == 2
     assert [item.right for item in items if isinstance(item, AnsweredItem)] == [

@@ -19,7 +19,7 @@ def gallery(image_ND: torch.Tensor, text_TD: torch.Tensor, owner: list[int]) -> 
         questions.append(Question(str(image), (ref,), captions, match, "all"))
     rows = {question.images[0]: row for row, question in enumerate(questions)}
     texts = {str(text): text for text in range(len(owner))}
-    return Encoded(questions, image_ND, rows, text_TD, texts, Coverage(0, 0, 0, ""))
+    return Encoded([], questions, image_ND, rows, text_TD, texts, Coverage(0, 0, 0, ""))
 
 
 def rates(encoded: Encoded) -> dict[tuple[str, str], float]:
