@@ -7,6 +7,7 @@ the cluster bootstrap, Davison and Hinkley, "Bootstrap Methods and their Applica
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -110,8 +111,12 @@ def paired_difference(
     Much narrower than the gap between two intervals, because what makes an image hard for both
     cancels out.
     """
-    difference_N = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
-    return bootstrap_mean(difference_N, cluster, seed=seed, resamples=resamples)
+    one_N, other_N = np.asarray(first), np.asarray(second)
+    difference_N = other_N.astype(float) - one_N
+    found = bootstrap_mean(difference_N, cluster, seed=seed, resamples=resamples)
+    if one_N.dtype == bool and len(np.unique(np.asarray(cluster))) == 1:
+        return Interval(found.value, -1.0, 1.0, found.count)  # one image says nothing of others
+    return found
 
 
 def bootstrap_of_group_means(
@@ -215,6 +220,22 @@ def _means_of_groups(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
+def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """How likely so uneven a split of the items that only one of two models gets right is by
+    chance: the exact two-sided p of McNemar's test; 1 where they are right on the same items.
+
+    Source: McNemar 1947, in the binomial form.
+    """
+    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    only_first, only_second = int((one & ~other).sum()), int((~one & other).sum())
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    tail, ways = 0, 1
+    for k in range(fewer + 1):
+        tail += ways
+        ways = ways * (n - k) // (k + 1)
+    return min(1.0, float(Fraction(2 * tail, 2**n)))
+
+
 def _resampled_means(
     sums_CK: np.ndarray, size_C: np.ndarray, seed: int, resamples: int
 ) -> np.ndarray:
@@ -245,7 +266,9 @@ def _interval(values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval
 
 def _around(value: float, values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval:
     low, high = float(ends[0]), float(ends[1])
-    if values_N.dtype == bool and values_N.all():
+    if values_N.dtype == bool and clusters == 1:  # one image says nothing of others
+        low, high = 0.0, 1.0
+    elif values_N.dtype == bool and values_N.all():
         low = TAIL ** (1 / clusters)
     elif values_N.dtype == bool and not values_N.any():
         high = 1 - TAIL ** (1 / clusters)

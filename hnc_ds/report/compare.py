@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.statistics import Interval
 from hnc_ds.records import Result
-from hnc_ds.report.paired import SharedItems, difference
+from hnc_ds.report.paired import SharedItems, chance_of, difference
 from hnc_ds.report.runs import Measurement, RowKey
 
 METRIC_TITLES = {
@@ -38,6 +39,8 @@ class Cell:
     difference: str = ""
     """To the first run, with sign; empty for the first run and where no item tells."""
     difference_interval: str = ""
+    chance: str = ""
+    """McNemar's p of the difference; empty where it was not tested."""
     verdict: str = ""
     """'better' or 'worse' where the interval of the difference excludes 0."""
 
@@ -114,7 +117,7 @@ def _table(
     shared: Sequence[SharedItems | None],
 ) -> Table:
     benchmark, metric, _ = keys[0]
-    known = BENCHMARKS.get(benchmark)
+    known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
     folded = metric in METRIC_TITLES
     title = METRIC_TITLES.get(metric) or (known.title if known else benchmark)
     return Table(
@@ -164,8 +167,15 @@ def _cell(result: Result, shared: SharedItems | None, key: RowKey, best: bool) -
         best,
         _signed(change.value, result.metric),
         f"{_signed(change.low, result.metric)} to {_signed(change.high, result.metric)}",
+        _probability(chance_of(shared, key)) if shared else "",
         _verdict(change, key[1]),
     )
+
+
+def _probability(chance: float | None) -> str:
+    if chance is None:
+        return ""
+    return "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"
 
 
 def _verdict(change: Interval, metric: str) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, HEADLINES
+from hnc_ds.evaluation.table import set_remarks
 from hnc_ds.report.compare import Table, compare, label_of, percent
 from hnc_ds.report.figures import RUN_COLOURS, bars
 from hnc_ds.report.gallery import Curator, Gallery
@@ -148,6 +149,8 @@ def _remarks(
                 found.append(f"{header.too_long:,} captions exceed the model's context")
             if header.unreadable:
                 found.append(f"{len(header.unreadable):,} images could not be decoded")
+            for name, coverage in header.sets.items():
+                found += set_remarks(name, coverage, ties=0)
         remarks += [f"{run.name}: {remark}." for remark in found]
     return remarks
 

@@ -10,11 +10,12 @@ Reads and checks, computes nothing. No torch.
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import (
+    AnsweredItem,
     ItemsHeader,
     PairItem,
     RankItem,
@@ -33,7 +34,7 @@ RowKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One results file of a run. The last three are empty where it has no items."""
+    """One results file of a run. What comes after the folder is empty where it has no items."""
 
     rows: dict[RowKey, Result]
     folder: Path
@@ -41,6 +42,7 @@ class Measurement:
     header: ItemsHeader | None
     pairs: list[PairItem]
     ranks: list[RankItem]
+    answers: list[AnsweredItem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _read_measurement(path: Path) -> Measurement:
     header, items = read_items(items_path(path))
     pairs = [item for item in items if isinstance(item, PairItem)]
     ranks = [item for item in items if isinstance(item, RankItem)]
-    return Measurement(rows, path.parent, header, pairs, ranks)
+    answers = [item for item in items if isinstance(item, AnsweredItem)]
+    return Measurement(rows, path.parent, header, pairs, ranks, answers)
 
 
 def _read_settings(path: Path) -> dict[str, str]:

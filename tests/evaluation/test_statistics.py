@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from hnc_ds.evaluation import statistics
-from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_means, paired_difference
+from hnc_ds.evaluation.statistics import (
+    bootstrap_mean,
+    bootstrap_means,
+    mcnemar,
+    paired_difference,
+)
 
 
 def test_the_mean_is_over_items_and_not_over_images():
@@ -104,3 +109,21 @@ def test_another_seed_gives_another_interval_and_the_same_seed_the_same():
 def test_no_items_or_unequal_lengths_are_refused(values, images):
     with pytest.raises(ValueError, match="at least one item"):
         bootstrap_mean(values, images)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (10, 2, 0.03857421875), (0, 10, 2 / 1024), (1, 0, 1.0)],
+)
+def test_mcnemars_p_is_that_of_a_fair_coin(only_first: int, only_second: int, p: float) -> None:
+    first = [True] * only_first + [False] * only_second + [True, False]
+    second = [False] * only_first + [True] * only_second + [True, False]
+    assert mcnemar(first, second) == pytest.approx(p)
+
+
+def test_one_image_says_nothing_of_others() -> None:
+    image = ["a", "a", "a"]
+    found = bootstrap_mean(np.array([True, True, False]), image)
+    assert (found.low, found.high) == (0, 1)
+    change = paired_difference([True, True, False], [False, True, False], image)
+    assert (change.value, change.low, change.high) == (pytest.approx(-1 / 3), -1, 1)

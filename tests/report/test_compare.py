@@ -86,11 +86,11 @@ def test_a_run_without_a_row_has_an_empty_cell(make_run):
 
 def test_an_unknown_benchmark_is_shown_under_its_own_name(make_run):
     one = read_run(make_run("one"), "one").measurements["val"]
-    key = ("sugarcrepe", "accuracy", "swap_obj")
+    key = ("someones", "accuracy", "swap_obj")
     one.rows[key] = Result("m", *key[:1], 1, *key[1:], 0.625, 0.5, 0.75, 8)
     table = compare([one], [None])[-1]
     assert (table.title, table.rows[0].label, table.rows[0].cells[0].value) == (
-        "sugarcrepe",
+        "someones",
         "swap obj",
         "62.5",
     )

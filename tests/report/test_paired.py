@@ -1,0 +1,58 @@
+"""Questions of released benchmarks that two runs both answered."""
+
+from pathlib import Path
+
+import pytest
+
+from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader
+from hnc_ds.report.paired import chance_of, difference, remarks_on_sharing, shared_items
+from hnc_ds.report.runs import Measurement
+
+
+def answered(number: int, group: str, right: bool, caption: str = "t") -> AnsweredItem:
+    return AnsweredItem(
+        benchmark="sugarcrepe",
+        id=f"{group}/{number}",
+        group=group,
+        images=(f"coco2017/{number}.jpg",),
+        captions=(caption, "f"),
+        scores=((0.2, 0.1),),
+        right={"accuracy": right},
+        tied=False,
+    )
+
+
+def measured(*answers: AnsweredItem) -> Measurement:
+    return Measurement({}, Path(), ItemsHeader(model="m"), [], [], list(answers))
+
+
+def test_questions_are_compared_one_by_one_over_all_and_within_their_group() -> None:
+    first = measured(*[answered(n, "swap_obj", n < 2) for n in range(12)], answered(0, "add", True))
+    second = measured(
+        *[answered(n, "swap_obj", n >= 2) for n in range(12)], answered(0, "add", True)
+    )
+    shared = shared_items(first, second)
+    of_all = difference(shared, ("sugarcrepe", "accuracy", "all"))
+    of_group = difference(shared, ("sugarcrepe", "accuracy", "swap_obj"))
+    assert of_all is not None
+    assert of_group is not None
+    assert of_all.value == pytest.approx(8 / 13)
+    assert of_group.value == pytest.approx(8 / 12)
+    assert chance_of(shared, ("sugarcrepe", "accuracy", "all")) == pytest.approx(0.03857421875)
+
+
+def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:
+    shared = shared_items(measured(answered(0, "add", True)), measured(answered(0, "add", False)))
+    for row in (("sugarcrepe", "accuracy", "macro"), ("valse", "accuracy", "all")):
+        assert difference(shared, row) is None
+        assert chance_of(shared, row) is None
+
+
+def test_questions_that_differ_are_not_compared_and_that_is_told() -> None:
+    first = measured(answered(0, "add", True), answered(1, "add", True))
+    second = measured(answered(0, "add", True), answered(1, "add", True, caption="other"))
+    shared = shared_items(first, second)
+    assert len(shared.answers) == 1
+    assert remarks_on_sharing(first, second, shared) == [
+        "1 of 2 questions are shared with the first run; differences are over those"
+    ]
