@@ -6,8 +6,7 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -17,30 +16,17 @@ import torch
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.distributed import enter, on_rank_zero, rank, together
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import Encoded, encode_again, encode_questions, scores_of
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
-from hnc_ds.evaluation.embed import Worse
 from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
-from hnc_ds.evaluation.items import (
-    AnsweredItem,
-    Coverage,
-    Item,
-    ItemsHeader,
-    items_path,
-    write_results,
-)
-from hnc_ds.evaluation.labels import Row
+from hnc_ds.evaluation.items import Item, ItemsHeader, items_path, write_results
 from hnc_ds.evaluation.models import End, load_end
+from hnc_ds.evaluation.on_questions import measure_questions
 from hnc_ds.evaluation.on_shards import measure
 from hnc_ds.evaluation.places import read_places, read_questions
 from hnc_ds.evaluation.question import Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS, ZERO_SHOT
-from hnc_ds.evaluation.robustness import Condition, read_conditions, robustness
-from hnc_ds.evaluation.rules import Outcome, Scores
-from hnc_ds.evaluation.search import search
-from hnc_ds.evaluation.summary import summarise
+from hnc_ds.evaluation.question_sets import ZERO_SHOT
+from hnc_ds.evaluation.robustness import read_conditions
 from hnc_ds.evaluation.table import results_table
-from hnc_ds.evaluation.zero_shot import classify
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 
@@ -57,7 +43,8 @@ def evaluate(config: EvaluateConfig) -> None:
     reader, questions, files = together(lambda: _asked(config))
     end = together(lambda: load_end(str(config.run)))
     model = End(config.name or end.name, end.model.to(device).eval())
-    header, rows, items = ItemsHeader(model=model.name, seed=config.seed), list[Result](), []
+    header, rows = ItemsHeader(model=model.name, seed=config.seed), list[Result]()
+    items: list[Iterable[Item]] = []
     if reader is not None:
         measured = measure(model.model, model.name, reader, device, config)
         header, rows, items = measured.header, measured.results, [measured.items]
@@ -104,84 +91,6 @@ def join_ranks() -> torch.device:
 def evaluation_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def measure_questions(
-    model: End,
-    name: str,
-    questions: list[Question],
-    files: ImageFiles,
-    device: torch.device,
-    config: EvaluateConfig,
-) -> tuple[list[Result], Coverage, Iterable[Item]]:
-    """A model on one set of questions: rows, what they are of, and an item for each question.
-
-    Raises:
-        UserError: As ``encode_questions``.
-    """
-    known = QUESTION_SETS[name]
-    encoded = encode_questions(
-        model.model,
-        questions,
-        files,
-        device,
-        benchmark=name,
-        allow_missing=config.allow_missing,
-        batch=config.batch,
-        workers=config.workers,
-    )
-    asked, scores = encoded.questions, scores_of(encoded)
-    rows, outcomes = list[Result](), [Outcome({}, False)] * len(asked)
-    if known.rule is not None:
-        outcomes = list(map(known.rule, asked, scores))
-        rows += summarise(
-            name, known.version, model.name, asked, outcomes, known.averages, config.seed
-        )
-    rows += [
-        Result(model.name, name, known.version, metric, group, *astuple(interval))
-        for metric, group, interval in _beyond(model, name, encoded, scores, config)
-    ]
-    items = [
-        AnsweredItem(
-            benchmark=name,
-            id=question.id,
-            group=question.group,
-            images=tuple(f"{image.source}/{image.name}" for image in question.images),
-            captions=question.captions,
-            scores=tuple(tuple(row) for row in own.image_text_IC.tolist()),
-            right=dict(outcome.right),
-            tied=outcome.tied,
-            tags=question.tags,
-        )
-        for question, own, outcome in zip(asked, scores, outcomes, strict=True)
-    ]
-    return rows, encoded.coverage, items
-
-
-def _beyond(
-    model: End, name: str, encoded: Encoded, scores: list[Scores], config: EvaluateConfig
-) -> Iterator[Row]:
-    """Scores that are of all questions together."""
-    known = QUESTION_SETS[name]
-    conditions = read_conditions(config.corruptions)
-    if known.rule is not None and conditions:
-        rule, questions = known.rule, encoded.questions
-
-        def outcomes_of(condition: Condition) -> list[Outcome]:
-            worse = Worse(*condition, config.seed)
-            reading = {"batch": config.batch, "workers": config.workers}
-            device = encoded.image_ND.device
-            again = encode_again(model.model, encoded, worse, device, **reading)
-            return list(map(rule, questions, scores_of(again)))
-
-        clean = list(map(rule, questions, scores))
-        yield from robustness(questions, clean, conditions, outcomes_of, config.seed)
-    if known.searches:
-        yield from search(encoded, config.seed)
-    if name == ZERO_SHOT:
-        yield from classify(model.model, encoded, read_places(config.data)[name], config.seed)
-    if known.beyond is not None:
-        yield from known.beyond(encoded.questions, scores, config.seed)
 
 
 def _check_out(out: Path) -> None:

@@ -64,12 +64,10 @@ def single_captions(
     score_N = np.array([one.image_text_IC[0, 0] for one in scores])
     dev_N = np.array([DEV in q.tags for q in questions])
     group_N, test_N = np.array([q.group for q in questions]), ~dev_N
-    yield (
-        "auroc",
-        "all",
-        bootstrap_auroc(score_N[test_N], label_N[test_N], image_N[test_N], seed=seed),
-    )
-    if not dev_N.any():
+    if 0 < label_N[test_N].sum() < test_N.sum():  # what is left may be all true or all false
+        tested = score_N[test_N], label_N[test_N], image_N[test_N]
+        yield "auroc", "all", bootstrap_auroc(*tested, seed=seed)
+    if not dev_N.any() or not test_N.any():
         return
     threshold = best_threshold(score_N[dev_N], label_N[dev_N])
     right_N = (score_N >= threshold) == label_N

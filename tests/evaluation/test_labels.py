@@ -72,3 +72,8 @@ def test_a_threshold_is_chosen_on_the_dev_captions_and_scored_on_the_others() ->
     assert found["auroc", "all"] == 0.5
     without = dict.fromkeys(m for m, _, _ in single_captions(questions[3:], scores[3:], 0))
     assert list(without) == ["auroc"]
+
+
+def test_captions_that_are_all_true_have_no_area() -> None:
+    questions = [single(n, True) for n in range(3)]
+    assert list(single_captions(questions, [scored(0.1)] * 3, 0)) == []
