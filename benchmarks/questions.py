@@ -1,0 +1,113 @@
+"""Answering a benchmark's questions: every picture and caption once, beside SugarCrepe's own loop,
+which encodes a picture and two captions for each question.
+
+As in SugarCrepe there are five questions to a picture, and some captions come again.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+
+from benchmarks.inputs import caption_sets, photograph
+from benchmarks.timing import Check, Comparison, alternate
+from hnc_ds.config import ModelConfig
+from hnc_ds.evaluation.ask import encode_questions, scores_of
+from hnc_ds.evaluation.image_files import ImageFiles
+from hnc_ds.evaluation.places import read_questions
+from hnc_ds.evaluation.rules import true_beats_false
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+
+MODEL, PICTURES, ROUNDS = "ViT-B-32", 32, 3
+QUICK_MODEL, QUICK_PICTURES, QUICK_ROUNDS = "tiny", 3, 1
+QUESTIONS_OF_PICTURE = 5
+OURS, THEIRS = "hnc_ds", "SugarCrepe's own loop"
+
+Right = list[bool]
+
+
+def measure(folder: Path, quick: bool) -> Comparison:
+    """Questions/s."""
+    torch.set_num_threads(1)
+    model, pictures = (QUICK_MODEL, QUICK_PICTURES) if quick else (MODEL, PICTURES)
+    made(folder, pictures)
+    clip = load_model(ModelConfig(model=model), 0).eval()
+    ways: dict[str, Callable[[], Right]] = {
+        OURS: lambda: ours(clip, folder),
+        THEIRS: lambda: theirs(clip, folder),
+    }
+    found = {name: way() for name, way in ways.items()}
+    questions = pictures * QUESTIONS_OF_PICTURE
+    apart = sum(a != b for a, b in zip(found[OURS], found[THEIRS], strict=True))
+    return Comparison(
+        clock="cpu",
+        baseline=THEIRS,
+        timings=alternate(ways, QUICK_ROUNDS if quick else ROUNDS),
+        checks=(Check("answers that differ", apart, 0),),
+        notes=(
+            f"{model}, fp32, one thread; {questions} questions on {pictures} photographs of "
+            f"500x375 pixels, {_distinct(folder)} distinct captions. SugarCrepe's loop opens and "
+            "encodes a picture for every question, and captions one by one with 77 tokens.",
+        ),
+        items="questions",
+        count=questions,
+    )
+
+
+def _distinct(folder: Path) -> int:
+    rows = json.loads((folder / "swap_obj.json").read_text()).values()
+    return len({row[name] for row in rows for name in ("caption", "negative_caption")})
+
+
+def made(folder: Path, pictures: int) -> None:
+    """A file of SugarCrepe's layout, and its pictures."""
+    rows = {}
+    for number, groups in enumerate(caption_sets(folder, pictures, 48)):
+        (folder / f"{number}.jpg").write_bytes(photograph(number))
+        pairs = [(g.positive, n.caption) for g in groups for n in g.negatives]
+        for place in range(QUESTIONS_OF_PICTURE):
+            true, false = pairs[place % len(pairs)]
+            rows[f"{number}-{place}"] = {
+                "filename": f"{number}.jpg",
+                "caption": true,
+                "negative_caption": false,
+            }
+    (folder / "swap_obj.json").write_text(json.dumps(rows))
+
+
+def ours(clip: Clip, folder: Path) -> Right:
+    """As ``hnc-ds evaluate`` answers."""
+    encoded = encode_questions(
+        clip,
+        read_questions("sugarcrepe", folder, allow_missing=True),
+        ImageFiles({"coco2017": (folder,)}),
+        torch.device("cpu"),
+        benchmark="sugarcrepe",
+        allow_missing=False,
+        batch=64,
+        workers=0,
+    )
+    outcomes = map(true_beats_false, encoded.questions, scores_of(encoded))
+    return [outcome.right["accuracy"] for outcome in outcomes]
+
+
+@torch.no_grad()
+def theirs(clip: Clip, folder: Path) -> Right:
+    """As main_eval.py of SugarCrepe answers."""
+    view = open_clip.image_transform(clip.image_settings.size, is_train=False)
+    length, tokenize = clip.tokenize.context_length, clip.tokenize._tokenize
+    right = []
+    for row in json.loads((folder / "swap_obj.json").read_text()).values():
+        picture = Image.open(folder / row["filename"])
+        image_1D = clip.towers.encode_image(view(picture)[None], normalize=True)
+        true_1D, false_1D = (
+            clip.towers.encode_text(tokenize([row[name]], length), normalize=True)
+            for name in ("caption", "negative_caption")
+        )
+        scores = [float(text_1D @ image_1D.T) for text_1D in (true_1D, false_1D)]
+        right.append(scores[0] > scores[1])
+    return right
