@@ -1,6 +1,6 @@
 """Objectives side by side on rendered scenes: the same start, the same pictures, the same steps.
 
-    python benchmarks/presets.py          about three hours on two cores; goes on where it was stopped
+    python benchmarks/presets.py        three hours on two cores; goes on where it was stopped
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
 For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
