@@ -1,6 +1,6 @@
 """Objectives side by side on rendered scenes: the same start, the same pictures, the same steps.
 
-    python benchmarks/presets.py        three hours on two cores; goes on where it was stopped
+    python benchmarks/presets.py        hours on two cores; goes on where it was stopped
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
 For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
@@ -209,13 +209,15 @@ def start(settings: Settings, seed: int) -> None:
 
 def compare(settings: Settings, name: str, seed: int) -> None:
     """Train an objective from the start of a seed, and score it on the held-out scenes."""
-    begin = checkpoint(settings, "start", seed, settings.start_steps).resolve()
-    objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
-    train(settings, f"{name}-first", seed, settings.first_steps, objective, "two", IN_FULL)
-    begin = checkpoint(settings, f"{name}-first", seed, settings.first_steps).resolve()
-    objective = f"--model local-dir:{begin} {OBJECTIVES[name]}"
-    train(settings, name, seed, settings.steps, objective, "mixed", TYPES)
-    last, out = checkpoint(settings, name, seed, settings.steps), results(settings, name, seed)
+    last = checkpoint(settings, "start", seed, settings.start_steps)
+    for run, steps, kind, types in (
+        (f"{name}-first", settings.first_steps, "two", IN_FULL),
+        (name, settings.steps, "mixed", TYPES),
+    ):
+        objective = f"--model local-dir:{last.resolve()} {OBJECTIVES[name]}"
+        train(settings, run, seed, steps, objective, kind, types)
+        last = checkpoint(settings, run, seed, steps)
+    out = results(settings, name, seed)
     if not out.is_file():
         told = log(settings, name, seed)
         scenes = f"--shards {settings.shards('mixed', 'val')} --workers 0"

@@ -50,7 +50,7 @@ class FilePictures:
     def name(self, index: int) -> str:
         """Source, name and box."""
         image = self._files[index][1]
-        return f"{image.source}/{image.name} {image.crop or ''}"
+        return f"{image.title} {image.crop or ''}"
 
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
@@ -122,7 +122,7 @@ def encode_questions(
             images=len(encoded.samples),
             captions=len(captions),
             lost=dict(Counter(q.group for q in questions) - Counter(q.group for q in kept)),
-            missing=tuple(f"{image.source}/{image.name}" for image in missing),
+            missing=tuple(image.title for image in missing),
             unreadable=tuple(str(path) for path, _ in unreadable),
             too_long=too_long,
             identical=sum(IDENTICAL in question.tags for question in kept),
@@ -189,10 +189,9 @@ def _missing(
     gone = set(missing)
     lost = sum(not gone.isdisjoint(question.images) for question in questions)
     sources = ",".join(f"{source}=DIR" for source in sorted({image.source for image in missing}))
-    first = f"{missing[0].source}/{missing[0].name}"
     line = (
         f"{benchmark}: {len(missing):,} of {len(wanted):,} pictures are not there, the first is "
-        f"{first}; name their folders: --images {sources}"
+        f"{missing[0].title}; name their folders: --images {sources}"
     )
     if len(missing) < len(wanted):
         line += f", or give --allow-missing to leave out {lost:,} of {len(questions):,} questions"

@@ -17,12 +17,12 @@ from hnc_ds.config import EvaluateConfig
 from hnc_ds.distributed import enter, on_rank_zero, rank, together
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
-from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
+from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.items import Item, ItemsHeader, items_path, write_results
 from hnc_ds.evaluation.models import End, load_end
 from hnc_ds.evaluation.on_questions import measure_questions
 from hnc_ds.evaluation.on_shards import measure
-from hnc_ds.evaluation.places import read_places, read_questions
+from hnc_ds.evaluation.places import read_image_folders, read_places, read_questions
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import ZERO_SHOT
 from hnc_ds.evaluation.robustness import read_conditions

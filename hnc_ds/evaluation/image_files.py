@@ -1,11 +1,10 @@
-"""Where the user has the pictures of benchmarks: --images coco2017=DIR,vg=DIR:DIR2. No torch."""
+"""Collections of pictures, and how a picture is found in the user's folders. No torch here."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import ImageRef
 
 
@@ -62,31 +61,6 @@ SOURCES = {
     "mmvp": Source("TYPE/ID.jpg", "https://huggingface.co/datasets/MMVP/MMVP_VLM", "MIT"),
 }
 """By the names that items and --images give them."""
-
-
-def read_image_folders(given: str) -> dict[str, tuple[Path, ...]]:
-    """``coco2017=DIR,vg=DIR:DIR2`` as folders by source.
-
-    Raises:
-        UserError: Not of that form, no such source, no such folder, a source twice.
-    """
-    folders: dict[str, tuple[Path, ...]] = {}
-    for part in filter(None, given.split(",")):
-        source, equals, paths = part.partition("=")
-        if not equals or not paths:
-            raise UserError(f"--images: '{part}' is not of the form SOURCE=FOLDER")
-        if source not in SOURCES:
-            raise UserError(
-                f"--images: there is no source '{source}'{did_you_mean(source, SOURCES)}; "
-                f"there are {', '.join(SOURCES)}"
-            )
-        if source in folders:
-            raise UserError(f"--images: {source} stands twice; join its folders by '{os.pathsep}'")
-        folders[source] = tuple(Path(path) for path in paths.split(os.pathsep))
-        for folder in folders[source]:
-            if not folder.is_dir():
-                raise UserError(f"--images: {source}={folder}: no such folder")
-    return folders
 
 
 class ImageFiles:

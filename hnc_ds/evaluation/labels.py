@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hnc_ds.evaluation.question import DEV, Question
+from hnc_ds.evaluation.question import DEV, Question, first_images
 from hnc_ds.evaluation.rules import Scores
 from hnc_ds.evaluation.statistics import (
     Interval,
@@ -34,7 +34,7 @@ def pairs_as_labels(
 
     Source: the ratios are those that earlier work on HNC with CLIP reports.
     """
-    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    image_N = first_images(questions)
     group_N = np.array([q.group for q in questions])
     true_N = np.array([one.image_text_IC[0, 0] for one in scores])
     false_N = np.array([one.image_text_IC[0, 1] for one in scores])
@@ -59,7 +59,7 @@ def single_captions(
 ) -> Iterator[Row]:
     """Of questions with one caption, true or not: AUROC, and accuracy at the threshold that is best
     for those tagged DEV, over all and per group."""
-    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    image_N = first_images(questions)
     label_N = np.array([bool(q.match) for q in questions])
     score_N = np.array([one.image_text_IC[0, 0] for one in scores])
     dev_N = np.array([DEV in q.tags for q in questions])

@@ -4,8 +4,8 @@ import textwrap
 
 from hnc_ds.config import BenchmarksConfig
 from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.image_files import SOURCES, ImageFiles, read_image_folders
-from hnc_ds.evaluation.places import read_places, read_questions
+from hnc_ds.evaluation.image_files import SOURCES, ImageFiles
+from hnc_ds.evaluation.places import read_image_folders, read_places, read_questions
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 
 WIDTH = 100

@@ -66,7 +66,7 @@ def _item(name: str, question: Question, scores: Scores, outcome: Outcome) -> An
         benchmark=name,
         id=question.id,
         group=question.group,
-        images=tuple(f"{image.source}/{image.name}" for image in question.images),
+        images=tuple(image.title for image in question.images),
         captions=question.captions,
         scores=tuple(tuple(row) for row in scores.image_text_IC.tolist()),
         right=dict(outcome.right),

@@ -1,8 +1,14 @@
-"""Where the user has the files of benchmarks: --data sugarcrepe=DIR,valse=DIR."""
+"""Where the user has the files and the pictures of benchmarks.
 
+--data sugarcrepe=DIR,valse=DIR    --images coco2017=DIR,vg=DIR:DIR2
+"""
+
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.evaluation.image_files import SOURCES
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.readers.annotations import without_twins
@@ -14,22 +20,46 @@ def read_places(given: str) -> dict[str, Path]:
     Raises:
         UserError: Not of that form, no such benchmark, no such place, a benchmark twice.
     """
-    places: dict[str, Path] = {}
+    named = _named(given, "--data", "BENCHMARK=PLACE", QUESTION_SETS, "")
+    for name, place in named.items():
+        if not Path(place).exists():
+            raise UserError(f"--data: {name}={place}: no such file or folder")
+    return {name: Path(named[name]) for name in QUESTION_SETS if name in named}
+
+
+def read_image_folders(given: str) -> dict[str, tuple[Path, ...]]:
+    """``coco2017=DIR,vg=DIR:DIR2`` as folders by source.
+
+    Raises:
+        UserError: Not of that form, no such source, no such folder, a source twice.
+    """
+    joined = f"; join its folders by '{os.pathsep}'"
+    named = _named(given, "--images", "SOURCE=FOLDER", SOURCES, joined)
+    folders = {source: tuple(map(Path, p.split(os.pathsep))) for source, p in named.items()}
+    for source, own in folders.items():
+        for folder in own:
+            if not folder.is_dir():
+                raise UserError(f"--images: {source}={folder}: no such folder")
+    return folders
+
+
+def _named(given: str, flag: str, form: str, known: Iterable[str], if_twice: str) -> dict[str, str]:
+    """``NAME=REST,NAME=REST`` by name; what is wrong is told with the flag and its form."""
+    found: dict[str, str] = {}
+    what = form.partition("=")[0].lower()
     for part in filter(None, given.split(",")):
-        name, equals, place = part.partition("=")
-        if not equals or not place:
-            raise UserError(f"--data: '{part}' is not of the form BENCHMARK=PLACE")
-        if name not in QUESTION_SETS:
+        name, _, rest = part.partition("=")
+        if not rest:
+            raise UserError(f"{flag}: '{part}' is not of the form {form}")
+        if name not in known:
             raise UserError(
-                f"--data: there is no benchmark '{name}'{did_you_mean(name, QUESTION_SETS)}; "
-                f"there are {', '.join(QUESTION_SETS)}"
+                f"{flag}: there is no {what} '{name}'{did_you_mean(name, known)}; "
+                f"there are {', '.join(known)}"
             )
-        if name in places:
-            raise UserError(f"--data: {name} stands twice")
-        places[name] = Path(place)
-        if not places[name].exists():
-            raise UserError(f"--data: {part}: no such file or folder")
-    return {name: places[name] for name in QUESTION_SETS if name in places}
+        if name in found:
+            raise UserError(f"{flag}: {name} stands twice{if_twice}")
+        found[name] = rest
+    return found
 
 
 def read_questions(name: str, place: Path, allow_missing: bool) -> list[Question]:

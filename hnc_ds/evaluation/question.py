@@ -1,7 +1,10 @@
 """What a benchmark asks, in one form for all: images, captions, and which belong together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 
 class ImageRef(NamedTuple):
@@ -13,6 +16,11 @@ class ImageRef(NamedTuple):
     """File name in the collection, as the benchmark has it."""
     crop: tuple[int, int, int, int] | None = None
     """Left, top, right, bottom in pixels; cut before the model's own view of a picture."""
+
+    @property
+    def title(self) -> str:
+        """SOURCE/NAME."""
+        return f"{self.source}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +63,8 @@ def choice(
     """One image, a true and a false caption."""
     broken = (IDENTICAL,) if true == false else ()
     return Question(id, (image,), (true, false), FIRST, group, (*tags, *broken))
+
+
+def first_images(questions: Sequence[Question]) -> np.ndarray:
+    """What questions of one picture have in common: the title of their first one."""
+    return np.array([question.images[0].title for question in questions])

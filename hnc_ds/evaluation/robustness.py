@@ -13,7 +13,7 @@ import numpy as np
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from hnc_ds.evaluation.labels import Row
-from hnc_ds.evaluation.question import Question
+from hnc_ds.evaluation.question import Question, first_images
 from hnc_ds.evaluation.rules import Outcome
 from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_ratio
 
@@ -62,7 +62,7 @@ def robustness(
         outcomes_of: What becomes of them under one.
         seed: Of the intervals, by bootstrap over images.
     """
-    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    image_N = first_images(questions)
     clean_by_metric = _by_metric(clean)
     total = {metric: np.zeros(len(questions)) for metric in clean_by_metric}
     for name, severity in conditions:

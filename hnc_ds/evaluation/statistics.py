@@ -53,7 +53,7 @@ def bootstrap_means(
     label_N = np.asarray(cluster)
     if not len(label_N) or any(len(np.asarray(c)) != len(label_N) for c in columns.values()):
         raise ValueError("bootstrap needs at least one item and a value of each column for it")
-    cluster_N = np.unique(label_N, return_inverse=True)[1].reshape(-1)
+    cluster_N = _numbered(label_N)
     size_C = np.bincount(cluster_N)
     sums_CK = np.stack(
         [np.bincount(cluster_N, weights=np.asarray(c, dtype=float)) for c in columns.values()], 1
@@ -61,8 +61,10 @@ def bootstrap_means(
     means_RK = _resampled_means(sums_CK, size_C, seed, resamples)
     ends_2K = np.quantile(means_RK, [TAIL, 1 - TAIL], axis=0)
     return {
-        name: _interval(np.asarray(values), ends_2K[:, k], len(size_C))
-        for k, (name, values) in enumerate(columns.items())
+        name: _around(float(value_N.mean(dtype=float)), value_N, ends, len(size_C))
+        for name, value_N, ends in zip(
+            columns, map(np.asarray, columns.values()), ends_2K.T, strict=True
+        )
     }
 
 
@@ -89,13 +91,12 @@ def bootstrap_ratio(
     above_N, below_N = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
     if not below_N.sum():
         raise ValueError("a ratio needs a mean other than 0 below")
-    cluster_N = np.unique(np.asarray(cluster), return_inverse=True)[1].reshape(-1)
+    cluster_N = _numbered(cluster)
     sums_C2 = np.stack([np.bincount(cluster_N, weights=v) for v in (above_N, below_N)], 1)
     sums_R2 = np.concatenate([drawn @ sums_C2 for drawn in _draws(len(sums_C2), seed, resamples)])
     known = sums_R2[:, 1] > 0
-    low, high = np.quantile(sums_R2[known, 0] / sums_R2[known, 1], [TAIL, 1 - TAIL])
-    value = float(above_N.sum() / below_N.sum())
-    return Interval(value, min(float(low), value), max(float(high), value), len(above_N))
+    ends = np.quantile(sums_R2[known, 0] / sums_R2[known, 1], [TAIL, 1 - TAIL])
+    return _around(float(above_N.sum() / below_N.sum()), above_N, ends, len(sums_C2))
 
 
 def paired_difference(
@@ -150,7 +151,7 @@ def bootstrap_of_group_means(
         raise ValueError(f"no item of the groups {', '.join(groups)}")
     kept, number_N = np.asarray(values)[kept_N], number_N[kept_N]
     value_N = kept.astype(float)
-    cluster_N = np.unique(np.asarray(cluster)[kept_N], return_inverse=True)[1].reshape(-1)
+    cluster_N = _numbered(np.asarray(cluster)[kept_N])
     shape = (int(cluster_N.max()) + 1, len(groups))
     sums_CG, counts_CG = np.zeros(shape), np.zeros(shape)
     np.add.at(sums_CG, (cluster_N, number_N), value_N)
@@ -187,19 +188,19 @@ def bootstrap_auroc(
     score_N, label_N = np.asarray(score), np.asarray(label, dtype=bool)
     if label_N.all() or not label_N.any():
         raise ValueError("AUROC needs true and false items")
-    cluster_N = np.unique(np.asarray(cluster), return_inverse=True)[1].reshape(-1)
+    cluster_N = _numbered(cluster)
     order = np.argsort(score_N, kind="stable")
     label_N, cluster_N = label_N[order], cluster_N[order]
-    same = np.unique(score_N[order], return_inverse=True)[1].reshape(-1)
+    same = _numbered(score_N[order])
     starts = np.flatnonzero(np.concatenate([[True], same[1:] != same[:-1]]))
     areas = [
         _areas(drawn_RC[:, cluster_N], label_N, starts)
         for drawn_RC in _draws(int(cluster_N.max()) + 1, seed, resamples, len(label_N))
     ]
     known = np.concatenate(areas)
-    low, high = np.quantile(known[~np.isnan(known)], [TAIL, 1 - TAIL])
+    ends = np.quantile(known[~np.isnan(known)], [TAIL, 1 - TAIL])
     value = float(_areas(np.ones((1, len(label_N))), label_N, starts)[0])
-    return Interval(value, min(float(low), value), max(float(high), value), len(label_N))
+    return _around(value, score_N, ends, int(cluster_N.max()) + 1)
 
 
 def _areas(weight_RN: np.ndarray, label_N: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -260,11 +261,14 @@ def _draws(clusters: int, seed: int, resamples: int, width: int = 1) -> Iterator
         yield counts.reshape(rows, clusters).astype(float)
 
 
-def _interval(values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval:
-    return _around(float(values_N.mean(dtype=float)), values_N, ends, clusters)
+def _numbered(label: npt.ArrayLike) -> np.ndarray:
+    """Labels as numbers from 0 on, in their order."""
+    numbers: np.ndarray = np.unique(np.asarray(label), return_inverse=True)[1].reshape(-1)
+    return numbers
 
 
 def _around(value: float, values_N: np.ndarray, ends: np.ndarray, clusters: int) -> Interval:
+    """The interval from a bootstrap's ends; of shares, open where resampling shows no spread."""
     low, high = float(ends[0]), float(ends[1])
     if values_N.dtype == bool and clusters == 1:  # one image says nothing of others
         low, high = 0.0, 1.0

@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
-from hnc_ds.evaluation.question import IDENTICAL, Question
+from hnc_ds.evaluation.question import IDENTICAL, Question, first_images
 from hnc_ds.evaluation.rules import Outcome
 from hnc_ds.evaluation.statistics import Interval, bootstrap_mean, bootstrap_of_group_means
 from hnc_ds.records import Result
@@ -50,7 +50,7 @@ def summarise(
         averages: Of the benchmark.
         seed: Of the intervals.
     """
-    image_N = np.array([f"{q.images[0].source}/{q.images[0].name}" for q in questions])
+    image_N = first_images(questions)
     group_N = np.array([q.group for q in questions])
 
     def row(metric: str, group: str, found: Interval) -> Result:

@@ -1,7 +1,7 @@
 """CLIP's byte-pair encoding, faster: what cannot change is not cleaned, and words are kept.
 
-open_clip's own takes a tenth of a millisecond for a caption, most of it to look for broken
-characters and to join what it looks up; an image with its negatives has several captions.
+open_clip's own spends most of its time looking for broken characters and joining what it looks up;
+an image with its negatives has several captions.
 """
 
 import re

@@ -14,9 +14,10 @@ from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as evaluation
 from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
-from hnc_ds.evaluation.image_files import ImageFiles, read_image_folders
+from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.items import AnsweredItem, read_items, read_results
 from hnc_ds.evaluation.models import End
+from hnc_ds.evaluation.places import read_image_folders
 from hnc_ds.evaluation.question import ImageRef, Question, choice
 from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
 

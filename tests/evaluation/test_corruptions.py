@@ -84,7 +84,7 @@ def test_a_disk_has_the_radius_of_its_severity() -> None:
     point = np.zeros((224, 224, 3), np.uint8)
     point[112, 112] = 255
     for severity, radius in ((1, 3), (3, 6)):
-        seen = corrupt(np.repeat(point, 1, 0), "defocus_blur", severity, 0, "x")[..., 0]
+        seen = corrupt(point, "defocus_blur", severity, 0, "x")[..., 0]
         rows = np.flatnonzero(seen.sum(axis=1))
         assert abs((rows[-1] - rows[0]) / 2 - radius) <= 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import FIRST, ImageRef, Question
-from hnc_ds.evaluation.readers.annotations import file_in, read_json
+from hnc_ds.evaluation.readers.annotations import converted, file_in, read_json
 
 NAMES_FILE, TEMPLATES_FILE = "classnames.json", "templates.json"
 SOURCE = "zero-shot"
@@ -46,13 +46,14 @@ def class_names(place: Path) -> dict[str, str]:
         UserError: As ``read_classes``.
     """
     path = file_in(place, NAMES_FILE, BENCHMARK)
-    content = read_json(path, dict[str, str] | list[str], BENCHMARK)  # type: ignore[arg-type]
+    content = read_json(path, object, BENCHMARK)
     folders = sorted(each.name for each in place.iterdir() if each.is_dir())
     if isinstance(content, list):
         if len(content) != len(folders):
             raise UserError(f"{path}: {len(content)} names for {len(folders)} folders")
-        return dict(zip(folders, content, strict=True))
-    names = dict(sorted(content.items()))
+        listed = converted(content, list[str], f"{path}", BENCHMARK)
+        return dict(zip(folders, listed, strict=True))
+    names = dict(sorted(converted(content, dict[str, str], f"{path}", BENCHMARK).items()))
     if unnamed := sorted(set(folders) - set(names)):
         raise UserError(f"{path}: no name for the folder {unnamed[0]}, and {len(unnamed) - 1} more")
     return names
