@@ -16,6 +16,7 @@ from benchmarks.inputs import caption_sets, photograph
 from benchmarks.timing import Check, Comparison, alternate
 from hnc_ds.config import ModelConfig
 from hnc_ds.evaluation.ask import encode_questions, scores_of
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.places import read_questions
 from hnc_ds.evaluation.rules import true_beats_false
@@ -82,14 +83,11 @@ def made(folder: Path, pictures: int) -> None:
 def ours(clip: Clip, folder: Path) -> Right:
     """As ``hnc-ds evaluate`` answers."""
     encoded = encode_questions(
-        clip,
+        Encoder(clip, torch.device("cpu"), batch=64, workers=0),
         read_questions("sugarcrepe", folder, allow_missing=True),
         ImageFiles({"coco2017": (folder,)}),
-        torch.device("cpu"),
         benchmark="sugarcrepe",
         allow_missing=False,
-        batch=64,
-        workers=0,
     )
     outcomes = map(true_beats_false, encoded.questions, scores_of(encoded))
     return [outcome.right["accuracy"] for outcome in outcomes]

@@ -50,7 +50,7 @@ TAGS = {
     "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
     "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
-    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards",
+    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval",
     "eval/worst_pairs": "pictures: held-out negatives that lead most over their positives",
     "corrupt_images": "pictures replaced by a neighbour, since the start",
 }

@@ -130,7 +130,7 @@ def _train(
 
 
 def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
-    return None if config.eval_shards is None else Validation(config, run, device())
+    return Validation(config, run, device()) if config.measures else None
 
 
 def _start_run(run: Path, record: dict[str, Any], continued: bool) -> None:

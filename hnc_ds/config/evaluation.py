@@ -12,14 +12,15 @@ from hnc_ds.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure a model on held-out shards and on benchmarks (hnc_ds/evaluation)."""
+    """Measure models on held-out shards and on benchmarks (hnc_ds/evaluation)."""
 
-    run: tyro.conf.Positional[Annotated[str | Path, tyro.conf.arg(metavar="MODEL")]]
-    """A run (its newest checkpoint), a checkpoint folder, an open_clip model with its tag or file
-    of weights (ViT-B-32:openai), hf-hub:... or local-dir:...."""
+    models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]]
+    """Runs (their newest checkpoints), checkpoint folders, open_clip models with their tag or file
+    of weights (ViT-B-32:openai), hf-hub:... or local-dir:...; several are shown side by side."""
 
     out: Path
-    """results.json; the score of every pair goes beside it as *.items.jsonl."""
+    """results.json; the score of every pair goes beside it as *.items.jsonl. Of several models a
+    folder, with such a file for each."""
 
     shards: str | None = None
     """Held-out shards of 'hnc-ds pack', a folder or a URL."""
@@ -36,11 +37,14 @@ class EvaluateConfig:
     """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
 
     corruptions: tuple[str, ...] = ()
-    """Also measure on worse pictures: all, fog (five severities), fog:3, ...; of benchmarks whose
-    questions are scored one by one."""
+    """Also measure on worse pictures: all, fog (five severities), fog:3, ...."""
 
     allow_missing: bool = False
     """Leave out questions without their files or pictures; told beside every score."""
+
+    cache: Path | None = None
+    """Folder for embeddings, so that what a model encoded once is not encoded again; may be removed
+    at any time."""
 
     name: str | None = None
     """What to call the model in the results; the run's folder name when not given."""
@@ -57,6 +61,10 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         at_least(1, batch=self.batch)
         at_least(0, workers=self.workers)
+        if not self.models:
+            raise UserError("evaluate: no model; name a run, or such as ViT-B-32:openai")
+        if self.name is not None and len(self.models) > 1:
+            raise UserError("evaluate: --name is for one model; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,9 +58,16 @@ class TrainConfig:
     eval_every: int | None = None
     """Steps between measurements, each of a checkpoint; as --save-every when not given."""
 
-    eval_metric: str = "hnc-shards/pair_accuracy/all"
-    """BENCHMARK/METRIC/GROUP of the score by which the best checkpoint is kept; the larger the
-    better."""
+    eval: str = ""
+    """Released benchmarks that are measured while training, and where their files lie:
+    sugarcrepe=DIR,valse=DIR; 'hnc-ds benchmarks' lists them."""
+
+    eval_images: str = ""
+    """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
+
+    eval_metric: str | None = None
+    """BENCHMARK/METRIC/GROUP of the score by which the best checkpoint is kept, the larger the
+    better; the first one when not given: of shards, the accuracy over all pairs."""
 
     stop_early: int | None = None
     """Measurements without a better score after which training ends."""
@@ -91,10 +98,17 @@ class TrainConfig:
             patience=self.patience,
         )
         at_least(1, eval_every=self.eval_every or 1, stop_early=self.stop_early or 1)
-        if self.eval_shards is None and (self.eval_every or self.stop_early):
-            raise UserError("eval_every and stop_early need --eval_shards, held-out shards")
+        if not self.measures and (self.eval_every or self.stop_early):
+            raise UserError(
+                "eval_every and stop_early need --eval_shards or --eval, something to measure"
+            )
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}; it must be from 0 to less than 1")
         if OF_NEGATIVES & set(self.loss.weights()) and not self.data.hard_negatives:
             names = ", ".join(sorted(OF_NEGATIVES & set(self.loss.weights())))
             raise UserError(f"terms {names} need hard negatives; hard_negatives is 0")
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is anything to measure while training."""
+        return self.eval_shards is not None or bool(self.eval)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import Worse, embed_texts, encode_pictures, read_pictures
+from hnc_ds.evaluation.embed import Worse
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.hard_negatives import cosines
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.items import Coverage
 from hnc_ds.evaluation.question import IDENTICAL, ImageRef, Question
 from hnc_ds.evaluation.rules import Scores
-from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
 
 
@@ -62,29 +62,32 @@ class FilePictures:
         image_3HW = decode_untrusted(data)
         return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
 
+    def identity(self) -> str:
+        """sha256 over names, boxes, and the sizes and times of the files."""
+        stats = [path.stat() for path, _ in self._files]
+        told = [
+            repr((self.name(index), stat.st_size, stat.st_mtime_ns))
+            for index, stat in enumerate(stats)
+        ]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
 
 def encode_questions(
-    model: Clip,
+    encoder: Encoder,
     questions: Sequence[Question],
     files: ImageFiles,
-    device: torch.device,
     *,
     benchmark: str,
     allow_missing: bool,
-    batch: int,
-    workers: int,
 ) -> Encoded:
     """Encode the pictures and captions of questions, each once.
 
     Args:
-        model: On the device, in evaluation mode.
+        encoder: Of the model.
         questions: Of one benchmark.
         files: Where pictures are.
-        device: Of the embeddings.
         benchmark: Its name, for messages.
         allow_missing: Whether questions without their pictures may be left out.
-        batch: Pictures read at once.
-        workers: Processes that read and decode.
 
     Raises:
         UserError: Pictures are missing or cannot be decoded, and may not be; or all are.
@@ -95,10 +98,7 @@ def encode_questions(
     missing = [image for image, path in paths.items() if path is None]
     if missing and not (allow_missing and found):
         raise UserError(_missing(benchmark, missing, wanted, questions))
-    pictures = read_pictures(
-        FilePictures(found), model.image_settings, device, batch=batch, workers=workers
-    )
-    encoded = encode_pictures(model, pictures, device)
+    encoded = encoder.pictures(FilePictures(found))
     unreadable = [found[index] for index in encoded.unreadable]
     if unreadable and not (allow_missing and encoded.samples):
         raise UserError(
@@ -109,7 +109,7 @@ def encode_questions(
     row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
     kept = [q for q in questions if all(image in row_of for image in q.images)]
     captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
-    text_TD, too_long = embed_texts(model, list(captions), device)
+    text_TD, too_long = encoder.texts(list(captions))
     return Encoded(
         [found[index] for index in encoded.samples],
         kept,
@@ -131,19 +131,9 @@ def encode_questions(
     )
 
 
-def encode_again(
-    model: Clip,
-    encoded: Encoded,
-    worse: Worse,
-    device: torch.device,
-    *,
-    batch: int,
-    workers: int,
-) -> Encoded:
+def encode_again(encoder: Encoder, encoded: Encoded, worse: Worse) -> Encoded:
     """The same questions with worse pictures."""
-    files, view = FilePictures(encoded.files), model.image_settings
-    pictures = read_pictures(files, view, device, batch=batch, workers=workers, worse=worse)
-    return replace(encoded, image_ND=encode_pictures(model, pictures, device).image_ND)
+    return replace(encoded, image_ND=encoder.pictures(FilePictures(encoded.files), worse).image_ND)
 
 
 def fingerprint(questions: Sequence[Question]) -> str:

@@ -17,14 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from hnc_ds.distributed import from_every_rank, gather_uneven, rank, together, world_size
-from hnc_ds.errors import UserError
 from hnc_ds.evaluation.corruptions import corrupt
+from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
 from hnc_ds.shards.reader import ShardReader
-
-LARGEST_UNREADABLE_SHARE = 0.01
-"""With more images missing, a score would be of another set."""
 
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256
 """Of a chunk."""
@@ -76,6 +73,10 @@ class PictureSource(Protocol):
         """uint8 [3, height, width]. Raises CorruptImage."""
         ...
 
+    def identity(self) -> str:
+        """sha256 that is another one where a picture or their order is."""
+        ...
+
 
 class ShardPictures:
     """Those of shards."""
@@ -93,6 +94,10 @@ class ShardPictures:
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
         return decode_jpeg(self._reader.image_bytes(index))
+
+    def identity(self) -> str:
+        """That of the shards."""
+        return fingerprint(self._reader.index)
 
 
 class Worse(NamedTuple):
@@ -167,28 +172,6 @@ def _own_chunks(rows: int, at_once: int) -> list[range]:
     return [range(start, min(start + at_once, rows)) for start in starts[rank() :: world_size()]]
 
 
-def embed_images(
-    model: Clip, reader: ShardReader, device: torch.device, *, batch: int, workers: int
-) -> EmbeddedImages:
-    """Read and encode all images of the shards. Raises UserError as `embed_pictures` does."""
-    view, shards = model.image_settings, ShardPictures(reader)
-    pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
-    return embed_pictures(model, pictures, reader, device)
-
-
-def embed_pictures(
-    model: Clip, pictures: Iterable[PictureBatch], reader: ShardReader, device: torch.device
-) -> EmbeddedImages:
-    """Encode the pictures of a reader.
-
-    Raises:
-        UserError: More than 1 % of them cannot be decoded.
-    """
-    images = encode_pictures(model, pictures, device)
-    _refuse_if_many(images.unreadable, reader)
-    return images
-
-
 def encode_pictures(
     model: Clip, pictures: Iterable[PictureBatch], device: torch.device
 ) -> EmbeddedImages:
@@ -229,14 +212,6 @@ def _joined(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor
     return (
         torch.cat([part.to(device) for part in parts]) if parts else torch.empty(0, device=device)
     )
-
-
-def _refuse_if_many(unreadable: Sequence[int], reader: ShardReader) -> None:
-    if len(unreadable) > LARGEST_UNREADABLE_SHARE * len(reader):
-        raise UserError(
-            f"{reader.where(unreadable[0])}: this image and {len(unreadable) - 1} more of "
-            f"{len(reader)} cannot be decoded, which is over 1 %; pack the shards again"
-        )
 
 
 def embed_texts(

@@ -13,6 +13,7 @@ import torch
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.embed import EmbeddedSet
 from hnc_ds.evaluation.items import PairItem
+from hnc_ds.evaluation.robustness import Judged
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.records import Result, TrainingSample
 
@@ -59,6 +60,11 @@ class HardNegatives:
         """Rows of results, and an item for each pair."""
         scores = score_pairs(embedded.image_ND, embedded.text_TD, self._pairs)
         return summarise_pairs(model, self._pairs, *scores, seed), self._items(embedded, *scores)
+
+    def judge(self, embedded: EmbeddedSet) -> dict[str, Judged]:
+        """Whether each pair is right, by metric."""
+        positive_P, negative_P = score_pairs(embedded.image_ND, embedded.text_TD, self._pairs)
+        return {"pair_accuracy": Judged(positive_P > negative_P, self._pairs.image_P)}
 
     def _items(
         self, embedded: EmbeddedSet, positive_P: np.ndarray, negative_P: np.ndarray

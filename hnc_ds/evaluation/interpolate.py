@@ -16,11 +16,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import msgspec
-import torch
 
 from hnc_ds.config import EvaluateConfig, InterpolateConfig
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, chosen_benchmarks
-from hnc_ds.evaluation.embed import PictureBatch, ShardPictures, read_pictures
+from hnc_ds.evaluation.embed import PictureBatch, ShardPictures
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.ends import load_ends
 from hnc_ds.evaluation.evaluate import evaluation_device
 from hnc_ds.evaluation.items import (
@@ -35,8 +35,8 @@ from hnc_ds.evaluation.items import (
 from hnc_ds.evaluation.mix import State, mixed, own_state, set_weights, state_sha256
 from hnc_ds.evaluation.mixed_folder import refuse_existing, write_mixed
 from hnc_ds.evaluation.on_shards import measure
+from hnc_ds.evaluation.side_by_side import sweep_table
 from hnc_ds.evaluation.sweep import best_point, check_metric, read_share, read_sweep, share_name
-from hnc_ds.evaluation.table import sweep_table
 from hnc_ds.records import Result
 from hnc_ds.shards.images import ImageSettings
 from hnc_ds.shards.reader import ShardReader
@@ -117,11 +117,11 @@ class _Sweep:
         points = {share: self._known(share) for share in shares}
         missing = [share for share, results in points.items() if results is None]
         if missing:
-            device = evaluation_device()
-            self.ends.model.to(device)
-            pictures = self._pictures(device, keep=len(missing) > 1)
+            device, config = evaluation_device(), self.config
+            encoder = Encoder(self.ends.model.to(device), device, config.batch, config.workers)
+            pictures = self._pictures(encoder, keep=len(missing) > 1)
             for share in missing:
-                points[share] = results = self._measure(share, device, pictures)
+                points[share] = results = self._measure(share, encoder, pictures)
                 best_point({share_name(share): results}, self.config.metric)  # is it a metric?
         return {share_name(share): results or [] for share, results in points.items()}
 
@@ -150,11 +150,11 @@ class _Sweep:
         )
 
     def _measure(
-        self, share: Decimal, device: torch.device, pictures: Iterable[PictureBatch]
+        self, share: Decimal, encoder: Encoder, pictures: Iterable[PictureBatch]
     ) -> list[Result]:
-        model, settings = self.ends.model, self._evaluation(share)
-        set_weights(model, self.ends.at(share))
-        measured = measure(model, self._name(share), self.reader, device, settings, pictures)
+        settings = self._evaluation(share)
+        set_weights(encoder.model, self.ends.at(share))
+        measured = measure(encoder, self._name(share), self.reader, settings, pictures)
         header = msgspec.structs.replace(measured.header, mixture=self.ends.mixture(share))
         settings.out.unlink(missing_ok=True)  # items of one point never lie beside rows of another
         write_results(settings.out, measured.results, header, measured.items)
@@ -165,7 +165,7 @@ class _Sweep:
         """What 'hnc-ds evaluate' would be told for a point."""
         config = self.config
         return EvaluateConfig(
-            run=Path(config.final),
+            models=(config.final,),
             shards=self.reader.location,
             out=self.out / f"alpha-{share_name(share)}.json",
             benchmarks=config.benchmarks,
@@ -177,12 +177,9 @@ class _Sweep:
     def _name(self, share: Decimal) -> str:
         return f"{self.ends.name}@{share_name(share)}"
 
-    def _pictures(self, device: torch.device, *, keep: bool) -> Iterable[PictureBatch]:
-        view, batch = self.ends.model.image_settings, self.config.batch
-        workers = self.config.workers
-        shards = ShardPictures(self.reader)
-        pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
-        keep = keep and _bytes_of(self.reader, view) <= MOST_KEPT
+    def _pictures(self, encoder: Encoder, *, keep: bool) -> Iterable[PictureBatch]:
+        pictures = encoder.read(ShardPictures(self.reader))
+        keep = keep and _bytes_of(self.reader, encoder.model.image_settings) <= MOST_KEPT
         return _kept(pictures) if keep else pictures
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hnc_ds.evaluation.question import DEV, Question, first_images
+from hnc_ds.evaluation.robustness import Judged
 from hnc_ds.evaluation.rules import Scores
 from hnc_ds.evaluation.statistics import (
     Interval,
@@ -59,22 +60,41 @@ def single_captions(
 ) -> Iterator[Row]:
     """Of questions with one caption, true or not: AUROC, and accuracy at the threshold that is best
     for those tagged DEV, over all and per group."""
-    image_N = first_images(questions)
-    label_N = np.array([bool(q.match) for q in questions])
-    score_N = np.array([one.image_text_IC[0, 0] for one in scores])
-    dev_N = np.array([DEV in q.tags for q in questions])
-    group_N, test_N = np.array([q.group for q in questions]), ~dev_N
+    image_N, label_N, score_N, test_N = _single(questions, scores)
     if 0 < label_N[test_N].sum() < test_N.sum():  # what is left may be all true or all false
         tested = score_N[test_N], label_N[test_N], image_N[test_N]
         yield "auroc", "all", bootstrap_auroc(*tested, seed=seed)
-    if not dev_N.any() or not test_N.any():
-        return
-    threshold = best_threshold(score_N[dev_N], label_N[dev_N])
+    group_N = np.array([q.group for q in questions])[test_N]
+    for metric, (right_N, cluster_N) in judge_single_captions(questions, scores).items():
+        yield metric, "all", bootstrap_mean(right_N, cluster_N, seed=seed)
+        for group in np.unique(group_N).tolist():
+            chosen = group_N == group
+            yield metric, group, bootstrap_mean(right_N[chosen], cluster_N[chosen], seed=seed)
+
+
+def judge_single_captions(
+    questions: Sequence[Question], scores: Sequence[Scores]
+) -> dict[str, Judged]:
+    """Whether each caption is told right at the threshold that is best for those tagged DEV, which
+    are in no score; nothing where there are none of either."""
+    image_N, label_N, score_N, test_N = _single(questions, scores)
+    if test_N.all() or not test_N.any():
+        return {}
+    threshold = best_threshold(score_N[~test_N], label_N[~test_N])
     right_N = (score_N >= threshold) == label_N
-    yield "accuracy", "all", bootstrap_mean(right_N[test_N], image_N[test_N], seed=seed)
-    for group in np.unique(group_N[test_N]).tolist():
-        chosen = test_N & (group_N == group)
-        yield "accuracy", group, bootstrap_mean(right_N[chosen], image_N[chosen], seed=seed)
+    return {"accuracy": Judged(right_N[test_N], image_N[test_N])}
+
+
+def _single(
+    questions: Sequence[Question], scores: Sequence[Scores]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each question its picture, whether it is true, its score, and whether it is in a score."""
+    return (
+        first_images(questions),
+        np.array([bool(q.match) for q in questions]),
+        np.array([one.image_text_IC[0, 0] for one in scores]),
+        np.array([DEV not in q.tags for q in questions]),
+    )
 
 
 def best_threshold(score_N: np.ndarray, label_N: np.ndarray) -> np.float32:

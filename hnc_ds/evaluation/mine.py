@@ -18,7 +18,8 @@ from tqdm import tqdm
 from hnc_ds.checkpoint import load_trained
 from hnc_ds.config import MineConfig, ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import EmbeddedImages, embed_images
+from hnc_ds.evaluation.embed import EmbeddedImages
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.models import model_name
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
@@ -48,7 +49,7 @@ def mine(config: MineConfig) -> None:
     reader = ShardReader(config.shards)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name, model = _load(config, device)
-    embedded = embed_images(model, reader, device, batch=config.batch, workers=config.workers)
+    embedded = Encoder(model, device, config.batch, config.workers).shards(reader)
     neighbours = find_neighbours(embedded, reader, config.k, name)
     write_neighbours(config.out, neighbours)
     print(

@@ -37,17 +37,23 @@ def load_end(reference: str) -> End:
     Raises:
         UserError: It is none of them, or a model without weights.
     """
+    name = name_of(reference)
     if Path(reference).is_dir():
-        return End(model_name(Path(reference)), load_trained(Path(reference), torch.device("cpu")))
+        return End(name, load_trained(Path(reference), torch.device("cpu")))
     if reference.startswith(("hf-hub:", "local-dir:")):
-        return End(reference, load_model(ModelConfig(model=reference), seed=0))
+        return End(name, load_model(ModelConfig(model=reference), seed=0))
     model, _, weights = reference.partition(":")
     if not weights:
         raise UserError(
             f"{reference}: no such folder; give a run, a checkpoint folder, or an open_clip model "
             "with its tag or file of weights, such as ViT-B-32:openai"
         )
-    return End(reference, load_model(ModelConfig(model=model, pretrained=weights), seed=0))
+    return End(name, load_model(ModelConfig(model=model, pretrained=weights), seed=0))
+
+
+def name_of(reference: str) -> str:
+    """What results call a model, by what the user calls it."""
+    return model_name(Path(reference)) if Path(reference).is_dir() else reference
 
 
 def load_own_start(trained: Path) -> End:

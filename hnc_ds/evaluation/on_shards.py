@@ -3,11 +3,9 @@
 Composes the measures; the formulas lie in hard_negatives.py, retrieval.py and statistics.py.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
-
-import torch
 
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
@@ -17,18 +15,19 @@ from hnc_ds.evaluation.embed import (
     EmbeddedSet,
     PictureBatch,
     ShardPictures,
-    embed_pictures,
-    embed_texts,
-    read_pictures,
+    Worse,
 )
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.hard_negatives import HardNegatives
 from hnc_ds.evaluation.items import Item, ItemsHeader, fingerprint
 from hnc_ds.evaluation.retrieval import Retrieval
-from hnc_ds.model.clip import Clip
+from hnc_ds.evaluation.robustness import Condition, Judged, read_conditions, robustness
 from hnc_ds.records import Result, TrainingSample
 from hnc_ds.shards.reader import ShardReader
 
-MEASURES: dict[str, type[HardNegatives] | type[Retrieval]] = {
+Measure = HardNegatives | Retrieval
+
+MEASURES: dict[str, type[Measure]] = {
     HARD_NEGATIVES: HardNegatives,
     RETRIEVAL: Retrieval,
 }
@@ -46,44 +45,67 @@ class Measured:
 
 
 def measure(
-    model: Clip,
+    encoder: Encoder,
     name: str,
     reader: ShardReader,
-    device: torch.device,
     config: EvaluateConfig,
     pictures: Iterable[PictureBatch] | None = None,
 ) -> Measured:
-    """The chosen measures of a model on the samples of a reader; writes nothing.
+    """The chosen measures of a model on the samples of a reader; writes nothing. A collective.
 
     Args:
-        model: On the device, in evaluation mode.
+        encoder: Of the model.
         name: What the results call it.
         reader: Of the samples.
-        device: Of the embeddings.
-        config: Benchmarks, batch, workers and seed; `out` is where the results will lie.
-        pictures: Of the reader, as the model sees them; read from the shards when not given.
+        config: Benchmarks, corruptions and seed; `out` is where the results will lie.
+        pictures: Of the reader, as the encoder reads them; read from the shards when not given.
 
     Raises:
         UserError: Nothing there that a chosen benchmark could measure, more than 1 % of the
             images unreadable.
     """
-    if pictures is None:
-        shards, workers = ShardPictures(reader), config.workers
-        view, batch = model.image_settings, config.batch
-        pictures = read_pictures(shards, view, device, batch=batch, workers=workers)
-    images = embed_pictures(model, pictures, reader, device)
+    images = encoder.shards(reader, pictures)
     caption_ids: dict[str, int] = {}
     measures = _measures([reader.sample(i) for i in images.samples], caption_ids, reader, config)
     captions = list(caption_ids)
-    text_TD, too_long = embed_texts(model, captions, device)
+    text_TD, too_long = encoder.texts(captions)
     keys = [(index, reader.key(index)) for index in images.samples]
     embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
-    scored = [one.score(embedded, name, config.seed) for one in measures]
+    scored = [one.score(embedded, name, config.seed) for one in measures.values()]
+    rows = [row for own, _ in scored for row in own]
     return Measured(
-        [row for rows, _ in scored for row in rows],
+        [*rows, *_robustness(measures, embedded, encoder, name, reader, config)],
         _header(name, reader, images, captions, too_long, config),
         chain.from_iterable(items for _, items in scored),
     )
+
+
+def _robustness(
+    measures: Mapping[str, Measure],
+    embedded: EmbeddedSet,
+    encoder: Encoder,
+    name: str,
+    reader: ShardReader,
+    config: EvaluateConfig,
+) -> Iterator[Result]:
+    """Rows of all measures on worse pictures; pictures are encoded once for each condition."""
+    conditions = read_conditions(config.corruptions)
+
+    def judge(seen: EmbeddedSet) -> dict[tuple[str, str], Judged]:
+        return {
+            (benchmark, metric): judged
+            for benchmark, one in measures.items()
+            for metric, judged in one.judge(seen).items()
+        }
+
+    def under(condition: Condition) -> dict[tuple[str, str], Judged]:
+        images = encoder.pictures(ShardPictures(reader), Worse(*condition, config.seed))
+        return judge(replace(embedded, image_ND=images.image_ND))
+
+    found = robustness(judge(embedded), conditions, under, config.seed) if conditions else ()
+    for (benchmark, metric), group, interval in found:
+        version = BENCHMARKS[benchmark].version
+        yield Result(name, benchmark, version, metric, group, *astuple(interval))
 
 
 def _measures(
@@ -91,8 +113,8 @@ def _measures(
     caption_ids: dict[str, int],
     reader: ShardReader,
     config: EvaluateConfig,
-) -> list[HardNegatives | Retrieval]:
-    measures = []
+) -> dict[str, Measure]:
+    measures: dict[str, Measure] = {}
     for name in chosen_benchmarks(config.benchmarks):
         made = MEASURES[name](samples, caption_ids)
         if not len(made):
@@ -100,7 +122,7 @@ def _measures(
                 f"{reader.location}: holds no {BENCHMARKS[name].title.lower()}; generate and pack "
                 f"them first, or choose other benchmarks (--benchmarks)"
             )
-        measures.append(made)
+        measures[name] = made
     return measures
 
 

@@ -13,6 +13,7 @@ import torch
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, RETRIEVAL
 from hnc_ds.evaluation.embed import EmbeddedSet
 from hnc_ds.evaluation.items import RankItem
+from hnc_ds.evaluation.robustness import Judged
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.records import Result, TrainingSample
 
@@ -57,9 +58,17 @@ class Retrieval:
         self, embedded: EmbeddedSet, model: str, seed: int
     ) -> tuple[list[Result], Iterator[RankItem]]:
         """Rows of results, and an item for each image."""
-        text_GD = embedded.text_TD[self._row_G.to(embedded.text_TD.device)]
-        ranks = rank_both_ways(embedded.image_ND, text_GD, self._gallery)
+        ranks = self._ranks(embedded)
         return summarise_ranks(model, *ranks, seed), self._items(embedded, *ranks)
+
+    def judge(self, embedded: EmbeddedSet) -> dict[str, Judged]:
+        """Whether each query is a hit, by metric."""
+        image_N = np.arange(len(self))
+        return {m: Judged(hit_N, image_N) for m, hit_N in hits(*self._ranks(embedded)).items()}
+
+    def _ranks(self, embedded: EmbeddedSet) -> tuple[np.ndarray, np.ndarray]:
+        text_GD = embedded.text_TD[self._row_G.to(embedded.text_TD.device)]
+        return rank_both_ways(embedded.image_ND, text_GD, self._gallery)
 
     def _items(
         self, embedded: EmbeddedSet, text_rank_N: np.ndarray, image_rank_N: np.ndarray
@@ -146,15 +155,20 @@ def rank_both_ways(
     return text_rank_N, image_rank_G[gallery.text_of_image_N]
 
 
-def summarise_ranks(
-    model: str, image_to_text_N: np.ndarray, text_to_image_N: np.ndarray, seed: int
-) -> list[Result]:
-    """Recall at each cutoff, with intervals by bootstrap over images."""
-    columns = {
+def hits(image_to_text_N: np.ndarray, text_to_image_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether each query's right answer is within each cutoff, by metric."""
+    return {
         f"{name}_R@{cutoff}": rank_N < cutoff
         for name, rank_N in (("image_to_text", image_to_text_N), ("text_to_image", text_to_image_N))
         for cutoff in CUTOFFS
     }
+
+
+def summarise_ranks(
+    model: str, image_to_text_N: np.ndarray, text_to_image_N: np.ndarray, seed: int
+) -> list[Result]:
+    """Recall at each cutoff, with intervals by bootstrap over images."""
+    columns = hits(image_to_text_N, text_to_image_N)
     version = BENCHMARKS[RETRIEVAL].version
     images = np.arange(len(image_to_text_N))
     return [

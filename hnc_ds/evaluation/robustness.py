@@ -6,21 +6,34 @@ mPC is the mean over conditions, rPC that mean over the clean score. Captions st
 Source: mPC and rPC of Michaelis et al. 2019, for corruptions of Hendrycks and Dietterich 2019.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-from hnc_ds.evaluation.labels import Row
 from hnc_ds.evaluation.question import Question, first_images
 from hnc_ds.evaluation.rules import Outcome
-from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_ratio
+from hnc_ds.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio
 
 Condition = tuple[str, int]
 """Corruption and severity."""
 
 ALL = "all"
+MEAN_SCORE, RELATIVE_SCORE = "mPC", "rPC"
+
+K = TypeVar("K", bound=Hashable)
+"""What tells metrics apart."""
+
+
+class Judged(NamedTuple):
+    """What became of Q queries by one metric."""
+
+    right_Q: np.ndarray
+    """bool."""
+    cluster_Q: np.ndarray
+    """Labels; queries of one are drawn together."""
 
 
 def read_conditions(given: Sequence[str]) -> list[Condition]:
@@ -46,36 +59,50 @@ def read_conditions(given: Sequence[str]) -> list[Condition]:
     return [condition for condition in every if condition in wanted]
 
 
+def condition_of(group: str) -> Condition | None:
+    """The condition that a row is of, by its group; None for other rows."""
+    name, _, severity = group.rpartition(" ")
+    known = name in CORRUPTIONS and severity in map(str, SEVERITIES)
+    return (name, int(severity)) if known else None
+
+
+def is_of_conditions(group: str) -> bool:
+    """Whether a row is of worse pictures: of one condition, or of all together."""
+    return group in (MEAN_SCORE, RELATIVE_SCORE) or condition_of(group) is not None
+
+
 def robustness(
-    questions: Sequence[Question],
-    clean: Sequence[Outcome],
+    clean: Mapping[K, Judged],
     conditions: Sequence[Condition],
-    outcomes_of: Callable[[Condition], Sequence[Outcome]],
+    under: Callable[[Condition], Mapping[K, Judged]],
     seed: int,
-) -> Iterator[Row]:
-    """Rows by condition, and of all of them together, for every metric.
+) -> Iterator[tuple[K, str, Interval]]:
+    """Values by condition, and of all of them together, for every metric: (metric, group, value).
 
     Args:
-        questions: That were scored.
-        clean: What became of them on the pictures as they are.
+        clean: What became of queries on the pictures as they are, by metric.
         conditions: At least one.
-        outcomes_of: What becomes of them under one.
-        seed: Of the intervals, by bootstrap over images.
+        under: What becomes of the same queries under one.
+        seed: Of the intervals, by bootstrap over the clusters of the clean ones.
     """
-    image_N = first_images(questions)
-    clean_by_metric = _by_metric(clean)
-    total = {metric: np.zeros(len(questions)) for metric in clean_by_metric}
+    total = {metric: np.zeros(len(judged.right_Q)) for metric, judged in clean.items()}
     for name, severity in conditions:
-        for metric, right_N in _by_metric(outcomes_of((name, severity))).items():
-            total[metric] += right_N
-            found = bootstrap_mean(right_N, image_N, seed=seed)
-            yield metric, f"{name} {severity}", found
-    for metric, right_N in clean_by_metric.items():
-        mean_N = total[metric] / len(conditions)
-        yield metric, "mPC", bootstrap_mean(mean_N, image_N, seed=seed)
-        if right_N.any():
-            yield metric, "rPC", bootstrap_ratio(mean_N, right_N, image_N, seed=seed)
+        for metric, judged in under((name, severity)).items():
+            total[metric] += judged.right_Q
+            yield metric, f"{name} {severity}", bootstrap_mean(*judged, seed=seed)
+    for metric, (right_Q, cluster_Q) in clean.items():
+        mean_Q = total[metric] / len(conditions)
+        yield metric, MEAN_SCORE, bootstrap_mean(mean_Q, cluster_Q, seed=seed)
+        if np.any(right_Q):
+            yield metric, RELATIVE_SCORE, bootstrap_ratio(mean_Q, right_Q, cluster_Q, seed=seed)
 
 
-def _by_metric(outcomes: Sequence[Outcome]) -> Mapping[str, np.ndarray]:
-    return {m: np.array([outcome.right[m] for outcome in outcomes]) for m in outcomes[0].right}
+def judged_outcomes(
+    questions: Sequence[Question], outcomes: Sequence[Outcome]
+) -> dict[str, Judged]:
+    """Outcomes of questions by metric; questions of one image are drawn together."""
+    image_N = first_images(questions)
+    return {
+        metric: Judged(np.array([outcome.right[metric] for outcome in outcomes]), image_N)
+        for metric in outcomes[0].right
+    }

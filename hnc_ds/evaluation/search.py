@@ -5,6 +5,7 @@ among all pictures. Of equal similarities the wrong one comes first, and such qu
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from hnc_ds.evaluation.ask import Encoded
 from hnc_ds.evaluation.labels import Row
 from hnc_ds.evaluation.retrieval import CUTOFFS, rank_first_right
+from hnc_ds.evaluation.robustness import Judged
 from hnc_ds.evaluation.statistics import bootstrap_means
 
 
@@ -22,6 +24,32 @@ def search(encoded: Encoded, seed: int) -> Iterator[Row]:
         encoded: N questions with G captions in all.
         seed: Of the intervals, by bootstrap over pictures.
     """
+    for way in _ways(encoded):
+        rank_Q = rank_first_right(*way.right)
+        columns = _hits(way, rank_Q)
+        columns["ties"] = rank_Q != rank_first_right(*way.right, ties_first=False)
+        for metric, found in bootstrap_means(columns, way.cluster_Q, seed=seed).items():
+            yield metric, way.name if metric == "ties" else "all", found
+
+
+def judge_search(encoded: Encoded) -> dict[str, Judged]:
+    """Whether each query is a hit, by metric."""
+    return {
+        metric: Judged(hit_Q, way.cluster_Q)
+        for way in _ways(encoded)
+        for metric, hit_Q in _hits(way, rank_first_right(*way.right)).items()
+    }
+
+
+class _Way(NamedTuple):
+    """A direction of search: what rank_first_right takes, and the picture of each query."""
+
+    name: str
+    right: tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
+    cluster_Q: np.ndarray
+
+
+def _ways(encoded: Encoded) -> tuple[_Way, _Way]:
     questions = encoded.questions
     image_G = np.repeat(np.arange(len(questions)), [len(q.captions) for q in questions])
     rows_N = [encoded.image_row[q.images[0]] for q in questions]
@@ -29,14 +57,11 @@ def search(encoded: Encoded, seed: int) -> Iterator[Row]:
     image_ND = encoded.image_ND[torch.tensor(rows_N, device=encoded.image_ND.device)]
     text_GD = encoded.text_TD[torch.tensor(rows_G, device=encoded.text_TD.device)]
     text_G = np.arange(len(image_G))
-    ways = {
-        "image_to_text": (image_ND, text_GD, image_G, text_G, np.arange(len(questions))),
-        "text_to_image": (text_GD, image_ND, text_G, image_G, image_G),
-    }
-    for way, (query_QD, gallery_HD, right_query_R, right_gallery_R, cluster_Q) in ways.items():
-        right = (query_QD, gallery_HD, right_query_R, right_gallery_R)
-        rank_Q = rank_first_right(*right)
-        columns = {f"{way}_R@{cutoff}": rank_Q < cutoff for cutoff in CUTOFFS}
-        columns["ties"] = rank_Q != rank_first_right(*right, ties_first=False)
-        for metric, found in bootstrap_means(columns, cluster_Q, seed=seed).items():
-            yield metric, way if metric == "ties" else "all", found
+    return (
+        _Way("image_to_text", (image_ND, text_GD, image_G, text_G), np.arange(len(questions))),
+        _Way("text_to_image", (text_GD, image_ND, text_G, image_G), image_G),
+    )
+
+
+def _hits(way: _Way, rank_Q: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{way.name}_R@{cutoff}": rank_Q < cutoff for cutoff in CUTOFFS}

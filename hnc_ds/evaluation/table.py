@@ -1,17 +1,24 @@
-"""Results as lines for a terminal: of one evaluation, and of a sweep.
+"""Results of one model as lines for a terminal.
 
 Percent lives here and in report/.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
-from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINES, RETRIEVAL
+from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
+from hnc_ds.evaluation.corruptions import SEVERITIES
 from hnc_ds.evaluation.items import Coverage, ItemsHeader
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.robustness import condition_of, is_of_conditions
+from hnc_ds.evaluation.summary import MACRO
 from hnc_ds.records import Result
 
 NOT_SHOWN = ("ties", "margin")
 """No shares; ties are told below a table."""
+
+MOST_GROUPS = 24
+"""Of a metric, that are shown one by one."""
 
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
@@ -27,42 +34,43 @@ def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     return "\n".join(lines)
 
 
-def sweep_table(points: Mapping[str, Sequence[Result]]) -> str:
-    """The headlines of each point of a sweep, a line each.
-
-    Args:
-        points: Results by the share of the final weights.
-    """
-    rows = {share: {key_of(result): result for result in r} for share, r in points.items()}
-    measured = next(iter(rows.values()))
-    columns = [(title, key) for title, key in HEADLINES if key in measured]
-    lines = ["share of FINAL".ljust(16) + "".join(title.rjust(24) for title, _ in columns)]
-    for share, row in rows.items():
-        lines.append(share.ljust(16) + "".join(_cell(row[key]).rjust(24) for _, key in columns))
-    return "\n".join(lines)
-
-
 def key_of(result: Result) -> tuple[str, str, str]:
     """Benchmark, metric and group of a row."""
     return result.benchmark, result.metric, result.group
 
 
-def _cell(result: Result) -> str:
-    return f"{100 * result.value:.1f} ({100 * result.low:.1f} to {100 * result.high:.1f})"
+def title_of(metric: str, group: str) -> str:
+    """What a row is called beside others of its benchmark."""
+    return metric if group == "all" else f"{metric}, {group}"
+
+
+def shown_rows(results: Sequence[Result]) -> list[Result]:
+    """Those that a person reads: shares, without single conditions of worse pictures, and without
+    the groups of a metric that has more than MOST_GROUPS."""
+    rows = [r for r in results if r.metric not in NOT_SHOWN and condition_of(r.group) is None]
+    groups = Counter((r.benchmark, r.metric) for r in rows if _is_group(r))
+    return [r for r in rows if not _is_group(r) or groups[r.benchmark, r.metric] <= MOST_GROUPS]
+
+
+def _is_group(row: Result) -> bool:
+    """Whether a row is of one group, and not a mean over all or several."""
+    known = QUESTION_SETS.get(row.benchmark)
+    means = ("all", MACRO, *(known.averages.of_groups if known else ()))
+    return row.group not in means and not is_of_conditions(row.group)
 
 
 def _pair_lines(results: Sequence[Result]) -> list[str]:
     if not results:
         return []
-    row = {(result.group, result.metric): result for result in results}
+    row = {(r.group, r.metric): r for r in results if not is_of_conditions(r.group)}
     lines = [
         "",
         f"{'hard negatives':<24}{'accuracy':>10}{'95 % interval':>18}{'margin':>9}{'pairs':>11}",
     ]
-    for group in dict.fromkeys(result.group for result in results):
+    for group in dict.fromkeys(group for group, _ in row):
         accuracy, margin = row[group, "pair_accuracy"], row[group, "margin"]
         lines.append(f"{_percents(group, accuracy)}{margin.value:>9.3f}{accuracy.count:>11,}")
-    return lines
+    return [*lines, *_worse_lines(results)]
 
 
 def _recall_lines(results: Sequence[Result]) -> list[str]:
@@ -71,19 +79,44 @@ def _recall_lines(results: Sequence[Result]) -> list[str]:
     return [
         "",
         f"{'retrieval':<24}{'recall':>10}{'95 % interval':>18}{'queries':>20}",
-        *(f"{_percents(r.metric.replace('_', ' '), r)}{r.count:>20,}" for r in results),
+        *(
+            f"{_percents(r.metric.replace('_', ' '), r)}{r.count:>20,}"
+            for r in results
+            if not is_of_conditions(r.group)
+        ),
+        *_worse_lines(results),
     ]
+
+
+def _worse_lines(results: Sequence[Result]) -> list[str]:
+    """Of one benchmark on worse pictures: its first metric by corruption and severity, and what all
+    metrics are over all conditions."""
+    of = {(r.metric, condition): r for r in results if (condition := condition_of(r.group))}
+    if not of:
+        return []
+    first, _ = next(iter(of))
+    names = dict.fromkeys(name for metric, (name, _) in of if metric == first)
+    lines = ["", f"{f'{first}, severity':<36}" + "".join(f"{s:>8}" for s in SEVERITIES)]
+    for name in names:
+        cells = [of.get((first, (name, severity))) for severity in SEVERITIES]
+        lines.append(f"{name:<36}" + "".join(f"{_percent(cell):>8}" for cell in cells))
+    means = [r for r in results if is_of_conditions(r.group) and condition_of(r.group) is None]
+    return [*lines, *(f"{_percents(title_of(r.metric, r.group), r, 36)}" for r in means)]
+
+
+def _percent(result: Result | None) -> str:
+    return "-" if result is None else f"{100 * result.value:.1f}"
 
 
 def _set_lines(name: str, results: Sequence[Result], coverage: Coverage) -> list[str]:
     """A released benchmark: every score, and of what it is."""
     known, own = QUESTION_SETS[name], [row for row in results if row.benchmark == name]
-    lines = ["", f"{known.title:<36}{'score':>8}{'95 % interval':>18}{'items':>9}"]
-    for row in own:
-        words = row.metric if row.group == "all" else f"{row.metric}, {row.group}"
-        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-        if row.metric not in NOT_SHOWN:
-            lines.append(f"{words:<36}{f'{100 * row.value:.1f} %':>8}{interval:>18}{row.count:>9,}")
+    lines = ["", f"{known.title:<36}{'score':>10}{'95 % interval':>18}{'items':>9}"]
+    shown = [row for row in shown_rows(own) if not is_of_conditions(row.group)]
+    lines += [f"{_percents(title_of(r.metric, r.group), r, 36)}{r.count:>9,}" for r in shown]
+    if hidden := sum(map(_is_group, own)) - sum(map(_is_group, shown)):
+        lines.append(f"{hidden:,} rows of single groups are in the results file")
+    lines += _worse_lines(own)
     ties = sum(round(row.value * row.count) for row in own if row.metric == "ties")
     return [*lines, *set_remarks(name, coverage, ties)]
 
@@ -113,9 +146,9 @@ def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:
     return found
 
 
-def _percents(name: str, result: Result) -> str:
+def _percents(name: str, result: Result, width: int = 24) -> str:
     interval = f"{100 * result.low:.1f} to {100 * result.high:.1f}"
-    return f"{name:<24}{f'{100 * result.value:.1f} %':>10}{interval:>18}"
+    return f"{name:<{width}}{f'{100 * result.value:.1f} %':>10}{interval:>18}"
 
 
 def _remarks(results: Sequence[Result], header: ItemsHeader) -> list[str]:

@@ -4,6 +4,7 @@ All ranks measure the checkpoint that was just written, with the measures of ``h
 what is scored is what is kept, and nothing that training draws is touched.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,10 @@ from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.distributed import rank, together
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.evaluation.on_shards import measure
+from hnc_ds.evaluation.encoder import Encoder
+from hnc_ds.evaluation.evaluate import measure_all, read_asked
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder
-from hnc_ds.shards.reader import ShardReader
 from hnc_ds.training.saving import Best, read_best, write_best
 from hnc_ds.training.worst import draw_worst
 
@@ -37,18 +38,24 @@ class Validation:
     """Measures the checkpoints of a run.
 
     Args:
-        config: With ``eval_shards``.
+        config: With ``eval_shards`` or ``eval``.
         run: Its folder.
         device: Of the measuring.
 
     Raises:
-        UserError: No such shards.
+        UserError: No such shards, benchmark or files.
     """
 
     def __init__(self, config: TrainConfig, run: Path, device: torch.device) -> None:
-        assert config.eval_shards is not None
         self._run, self._device = run, device
-        self._reader = ShardReader(config.eval_shards)
+        self._config = EvaluateConfig(
+            models=(str(run),),
+            out=run / "results" / "start.json",
+            shards=config.eval_shards,
+            data=config.eval,
+            images=config.eval_images,
+        )
+        self._asked = read_asked(self._config)
         self._every = config.eval_every or config.save_every
         self._metric, self._steps, self._patience = (
             config.eval_metric,
@@ -80,12 +87,13 @@ class Validation:
 
     def is_enough(self, step: int, scores: Scores) -> bool:
         """Remember the best checkpoint, and say whether it is time to stop. On rank 0."""
-        before, value = read_best(self._run), scores[self._metric]
-        is_best = before is None or before.metric != self._metric or value > before.value
-        best = Best(step, self._metric, value) if before is None or is_best else before
+        metric = self._metric or next(iter(scores))
+        before, value = read_best(self._run), scores[metric]
+        is_best = before is None or before.metric != metric or value > before.value
+        best = Best(step, metric, value) if before is None or is_best else before
         write_best(self._run, best)
         other = "best so far" if is_best else f"best {best.value:.4f} at step {best.step}"
-        print(f"eval step {step}  {self._metric} {value:.4f}  {other}", flush=True)
+        print(f"eval step {step}  {metric} {value:.4f}  {other}", flush=True)
         if self._patience is None or step - best.step < self._patience * self._every:
             return False
         if step < self._steps:
@@ -94,15 +102,17 @@ class Validation:
 
     def _measure(self, clip: Clip, step: int) -> HeldOut:
         out = self._run / "results" / f"step-{step:06d}.json"
-        config = EvaluateConfig(run=self._run, shards=self._reader.location, out=out)
-        measured = measure(clip, f"step-{step}", self._reader, self._device, config)
+        config, asked = replace(self._config, out=out), self._asked
+        encoder = Encoder(clip, self._device, config.batch, config.workers)
+        measured = measure_all(encoder, f"step-{step}", asked, config)
         scores = {f"{r.benchmark}/{r.metric}/{r.group}": r.value for r in measured.results}
-        if self._metric not in scores:
+        if self._metric is not None and self._metric not in scores:
             some = [name for name in scores if name.endswith("/all")]
             raise UserError(
-                f"eval_metric: there is no score '{self._metric}' of these shards"
-                f"{did_you_mean(self._metric, scores)}; there are {', '.join(some)}, and the "
-                "first ones for each negative type"
+                f"eval_metric: there is no score '{self._metric}' of these"
+                f"{did_you_mean(self._metric, scores)}; there are {', '.join(some)}, and others "
+                "for each group"
             )
-        worst = draw_worst(measured.items, self._reader) if rank() == 0 else None
+        shown = asked.reader if rank() == 0 else None
+        worst = draw_worst(measured.items, shown) if shown else None
         return HeldOut(scores, worst)

@@ -42,7 +42,7 @@ def config(tmp_path: Path, scene_shards: Path) -> EvaluateConfig:
     (pictures / "70.png").write_bytes(b"no picture")
     (crepe / "swap_obj.json").write_text(json.dumps(questions))
     return EvaluateConfig(
-        run=run,
+        models=(str(run),),
         shards=str(scene_shards / "val"),
         out=tmp_path / "alone" / "results.json",
         data=f"sugarcrepe={crepe}",

@@ -14,6 +14,7 @@ from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as evaluation
 from hnc_ds.evaluation.ask import Encoded, encode_questions, scores_of
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.items import AnsweredItem, read_items, read_results
 from hnc_ds.evaluation.models import End
@@ -46,14 +47,11 @@ def asked(
     model: Any, folder: Path, questions: list[Question], allow_missing: bool = False
 ) -> Encoded:
     return encode_questions(
-        model,
+        Encoder(model, torch.device("cpu"), batch=4, workers=0),
         questions,
         ImageFiles({"vg": (folder,)}),
-        torch.device("cpu"),
         benchmark="some",
         allow_missing=allow_missing,
-        batch=4,
-        workers=0,
     )
 
 
@@ -172,7 +170,7 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
 ) -> None:
     monkeypatch.setattr(evaluation, "load_end", lambda _: End("colours", model))
     config = EvaluateConfig(
-        run="ViT:x",
+        models=("ViT:x",),
         out=tmp_path / "r.json",
         data=f"sugarcrepe={crepe}",
         images=f"coco2017={pictures}",
@@ -203,4 +201,4 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
 
 def test_nothing_to_measure_on_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --shards, or --data and --images"):
-        evaluation.evaluate(EvaluateConfig(run="x", out=tmp_path / "r.json"))
+        evaluation.evaluate(EvaluateConfig(models=("x",), out=tmp_path / "r.json"))

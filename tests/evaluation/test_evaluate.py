@@ -9,12 +9,15 @@ from msgspec import structs
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as module
+from hnc_ds.evaluation.corruptions import corrupt
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
 from hnc_ds.evaluation.models import End, model_name
 from hnc_ds.records import TrainingSample
+from hnc_ds.shards.images import decode_jpeg, evaluation_view
 from hnc_ds.shards.reader import ShardReader
 
+COLOURS = ("red", "lime", "blue")
 SIX = {"a": "red", "b": "red", "c": "lime", "d": "blue", "e": "lime", "f": "blue"}
 
 
@@ -26,7 +29,7 @@ def run(monkeypatch, model, tmp_path) -> Path:
 
 def settings(run: Path, shards: Path, **other) -> EvaluateConfig:
     defaults = {"out": run / "results" / "val.json", "workers": 0}
-    return EvaluateConfig(run=run, shards=shards, **(defaults | other))
+    return EvaluateConfig(models=(str(run),), shards=shards, **(defaults | other))
 
 
 def test_a_bag_of_words_tells_attributes_and_ties_on_swaps(run, make_shards, capsys):
@@ -143,3 +146,68 @@ def test_an_output_that_a_report_would_not_find_is_refused_before_any_work(run, 
 )
 def test_a_model_is_called_like_its_run(tmp_path, folder, name):
     assert model_name(tmp_path / folder) == name
+
+
+def test_worse_pictures_are_those_that_a_hand_makes_worse(run, make_shards, model, capsys):
+    shards, severity = make_shards(SIX), 5
+    evaluate(settings(run, shards, corruptions=(f"gaussian_noise:{severity}", "contrast:1")))
+    rows = {(r.benchmark, r.metric, r.group): r for r in read_results(run / "results/val.json")}
+    reader, right = ShardReader(shards), []
+    for number, colour in enumerate(SIX.values()):
+        view_3RR = evaluation_view(decode_jpeg(reader.image_bytes(number)), model.image_settings)
+        made = corrupt(
+            view_3RR.permute(1, 2, 0).numpy(),
+            "gaussian_noise",
+            severity,
+            seed=0,
+            name=reader.key(number),
+        )
+        seen = made.reshape(-1, 3).mean(axis=0)
+        true, false = (COLOURS.index(c) for c in (colour, "red" if colour == "blue" else "blue"))
+        right += [seen[true] > seen[false], False]  # of a swap the model sees nothing
+    worse = rows["hnc-shards", "pair_accuracy", f"gaussian_noise {severity}"]
+    assert (worse.value, worse.count) == (sum(right) / 12, 12)
+    mean = (worse.value + rows["hnc-shards", "pair_accuracy", "contrast 1"].value) / 2
+    assert rows["hnc-shards", "pair_accuracy", "mPC"].value == pytest.approx(mean)
+    assert rows["hnc-shards", "pair_accuracy", "rPC"].value == pytest.approx(mean / 0.5)
+    assert ("retrieval", "text_to_image_R@5", "mPC") in rows
+    printed = capsys.readouterr().out
+    assert "pair_accuracy, severity" in printed
+    assert "image_to_text_R@1, rPC" in printed
+
+
+def test_several_models_are_measured_into_a_folder_and_shown_side_by_side(
+    run, make_shards, tmp_path, capsys
+):
+    shards, out = make_shards(SIX), tmp_path / "both"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    models = (str(tmp_path / "one"), str(tmp_path / "two"))
+    evaluate(EvaluateConfig(models=models, shards=shards, out=out, workers=0))
+    alone = tmp_path / "alone.json"
+    evaluate(EvaluateConfig(models=models[:1], shards=shards, out=alone, workers=0))
+    assert (out / "one.json").read_bytes() == alone.read_bytes()
+    assert {row.model for row in read_results(out / "two.json")} == {"two"}
+    table = capsys.readouterr().out
+    assert "(1) one" in table
+    assert "50.0 (50.0 to 50.0)" in table
+
+
+@pytest.mark.parametrize(
+    ("models", "out", "told"),
+    [
+        (("a", "b"), "x.json", "of several models it is a folder"),
+        (("a/b:x", "a-b:x"), "x", "a/b:x and a-b:x would share a file"),
+        (("a",), "x", "name a file that ends in .json"),
+    ],
+)
+def test_outputs_of_models_that_cannot_be_are_refused(models, out, told):
+    with pytest.raises(UserError, match=told):
+        evaluate(EvaluateConfig(models=models, shards="none", out=Path(out)))
+
+
+def test_a_name_is_for_one_model():
+    with pytest.raises(UserError, match="--name is for one model"):
+        EvaluateConfig(models=("a", "b"), shards="none", out=Path("x"), name="n")
+    with pytest.raises(UserError, match="no model"):
+        EvaluateConfig(models=(), shards="none", out=Path("x"))

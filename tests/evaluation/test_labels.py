@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hnc_ds.evaluation.labels import best_threshold, pairs_as_labels, single_captions
+from hnc_ds.evaluation.labels import (
+    best_threshold,
+    judge_single_captions,
+    pairs_as_labels,
+    single_captions,
+)
 from hnc_ds.evaluation.question import DEV, FIRST, ImageRef, Question
 from hnc_ds.evaluation.rules import Scores
 from hnc_ds.evaluation.statistics import bootstrap_auroc
@@ -70,6 +75,9 @@ def test_a_threshold_is_chosen_on_the_dev_captions_and_scored_on_the_others() ->
     found = {(m, g): i.value for m, g, i in single_captions(questions, scores, 0)}
     assert found["accuracy", "all"] == 2 / 4  # from 0.2 on
     assert found["auroc", "all"] == 0.5
+    judged = judge_single_captions(questions, scores)["accuracy"]
+    assert judged.right_Q.tolist() == [False, True, True, False]
+    assert judged.cluster_Q.tolist() == [f"gqa/{n}" for n in range(10, 14)]
     without = dict.fromkeys(m for m, _, _ in single_captions(questions[3:], scores[3:], 0))
     assert list(without) == ["auroc"]
 

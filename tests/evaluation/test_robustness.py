@@ -5,7 +5,15 @@ import pytest
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import FIRST, ImageRef, Question
-from hnc_ds.evaluation.robustness import Condition, read_conditions, robustness
+from hnc_ds.evaluation.robustness import (
+    Condition,
+    Judged,
+    condition_of,
+    is_of_conditions,
+    judged_outcomes,
+    read_conditions,
+    robustness,
+)
 from hnc_ds.evaluation.rules import Outcome
 from hnc_ds.evaluation.statistics import bootstrap_ratio
 
@@ -30,15 +38,15 @@ def test_the_mean_is_over_conditions_and_its_share_of_the_clean_score() -> None:
     questions = [
         Question(str(n), (ImageRef("vg", f"{n}.jpg"),), ("t", "f"), FIRST, "g") for n in range(4)
     ]
-    clean = outcomes(True, True, True, False)
+    clean = judged_outcomes(questions, outcomes(True, True, True, False))
     worse = {("fog", 1): outcomes(True, True, False, False), ("fog", 2): outcomes(*[False] * 4)}
     asked: list[Condition] = []
 
-    def outcomes_of(condition: Condition) -> list[Outcome]:
+    def under(condition: Condition) -> dict[str, Judged]:
         asked.append(condition)
-        return worse[condition]
+        return judged_outcomes(questions, worse[condition])
 
-    rows = robustness(questions, clean, list(worse), outcomes_of, 0)
+    rows = robustness(clean, list(worse), under, 0)
     found = {(metric, group): row.value for metric, group, row in rows}
     assert asked == list(worse)
     assert found == {
@@ -47,6 +55,13 @@ def test_the_mean_is_over_conditions_and_its_share_of_the_clean_score() -> None:
         ("accuracy", "mPC"): 0.25,
         ("accuracy", "rPC"): pytest.approx(1 / 3),
     }
+
+
+def test_rows_of_conditions_are_known_by_their_groups() -> None:
+    assert condition_of("motion_blur 5") == ("motion_blur", 5)
+    assert [condition_of(group) for group in ("fog", "fog 6", "fog x", "all", "mPC")] == [None] * 5
+    assert [is_of_conditions(group) for group in ("fog 1", "mPC", "rPC")] == [True] * 3
+    assert not is_of_conditions("all")
 
 
 def test_a_ratio_has_the_interval_of_resampled_images() -> None:

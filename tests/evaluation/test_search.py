@@ -6,7 +6,7 @@ import torch
 from hnc_ds.evaluation.ask import Encoded
 from hnc_ds.evaluation.items import Coverage
 from hnc_ds.evaluation.question import ImageRef, Question
-from hnc_ds.evaluation.search import search
+from hnc_ds.evaluation.search import judge_search, search
 
 
 def gallery(image_ND: torch.Tensor, text_TD: torch.Tensor, owner: list[int]) -> Encoded:
@@ -42,6 +42,11 @@ def test_hit_rates_are_those_of_sorting_every_query() -> None:
         hits = [owner[text] in row for text, row in enumerate(best_images)]
         assert found[f"text_to_image_R@{cutoff}", "all"] == np.mean(hits)
     assert found["ties", "image_to_text"] == 0
+    judged = judge_search(gallery(image_ND, text_TD, owner))
+    assert {metric: one.right_Q.mean() for metric, one in judged.items()} == {
+        metric: value for (metric, _), value in found.items() if metric != "ties"
+    }
+    assert judged["text_to_image_R@1"].cluster_Q.tolist() == owner
 
 
 def test_of_equal_similarities_the_wrong_one_comes_first_and_is_counted() -> None:

@@ -11,10 +11,11 @@ from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.ask import encode_questions
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.places import read_questions
 from hnc_ds.evaluation.readers.classes import class_names, prompts, templates
-from hnc_ds.evaluation.zero_shot import classify, embed_classes
+from hnc_ds.evaluation.zero_shot import Classes, embed_classes
 
 CPU = torch.device("cpu")
 COLOURS = {"a": ("red", (255, 0, 0)), "b": ("lime", (0, 255, 0)), "c": ("blue", (0, 0, 255))}
@@ -37,24 +38,25 @@ def place(tmp_path: Path) -> Path:
 def test_pictures_are_told_by_class_and_classes_count_alike_in_their_mean(
     model: Any, place: Path
 ) -> None:
+    encoder = Encoder(model, CPU, batch=4, workers=0)
     encoded = encode_questions(
-        model,
+        encoder,
         read_questions("zero-shot", place, False),
         ImageFiles({"zero-shot": (place,)}),
-        CPU,
         benchmark="zero-shot",
         allow_missing=False,
-        batch=4,
-        workers=0,
     )
-    found = {metric: row.value for metric, _, row in classify(model, encoded, place, 0)}
+    classes = Classes(encoder, place)
+    found = {metric: row.value for metric, _, row in classes.classify(encoded, 0)}
+    judged = {metric: one.right_Q.mean() for metric, one in classes.judge(encoded).items()}
+    assert judged == {metric: found[metric] for metric in ("acc1", "acc5")}
     assert found["acc1"] == pytest.approx(5 / 6)
     assert found["acc5"] == 1
     assert found["mean_per_class_recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)
 
 
 def test_a_class_is_the_mean_of_its_prompts_of_unit_length(model: Any) -> None:
-    found = embed_classes(model, ["red"], ["{}", "{} lime lime"], CPU)
+    found = embed_classes(Encoder(model, CPU, 4, 0), ["red"], ["{}", "{} lime lime"])
     each = np.array([[1, 0, 0], np.array([1, 2, 0]) / np.sqrt(5)]).mean(axis=0)
     assert found[0].tolist() == pytest.approx((each / np.linalg.norm(each)).tolist(), abs=1e-6)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hnc_ds.checkpoint import complete_checkpoints
@@ -42,7 +43,7 @@ def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_th
     found = dict(scores(tmp_path / "run"))
     assert list(found) == [0, 2, 4]
     out = tmp_path / "later.json"
-    evaluate(EvaluateConfig(run=tmp_path / "run", shards=scene_shards / "val", out=out))
+    evaluate(EvaluateConfig(models=(str(tmp_path / "run"),), shards=scene_shards / "val", out=out))
     row = next(
         row
         for row in json.loads(out.read_text())
@@ -157,6 +158,43 @@ def test_an_average_is_measured_in_place_of_the_weights(
     assert loaded == ["average", "average"]
 
 
+@pytest.fixture
+def crepe(tmp_path: Path) -> tuple[str, str]:
+    """A released benchmark and its pictures, as flags name them."""
+    folder = tmp_path / "crepe"
+    folder.mkdir()
+    rows = {}
+    for number, colour in enumerate(("red", "lime", "blue")):
+        Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
+        other = {"filename": f"{number}.png", "negative_caption": "It is pink."}
+        rows[str(number)] = {**other, "caption": f"It is {colour}."}
+    (folder / "swap_obj.json").write_text(json.dumps(rows))
+    whole = {"replace_att", "replace_obj", "replace_rel", "swap_att", "add_att", "add_obj"}
+    for name in whole:
+        (folder / f"{name}.json").write_text(json.dumps({"0": rows["0"]}))
+    return f"sugarcrepe={folder}", f"coco2017={folder}"
+
+
+def test_released_benchmarks_are_measured_while_training_with_the_scores_of_evaluate(
+    arguments: list[str], crepe: tuple[str, str], tmp_path: Path
+) -> None:
+    place = arguments.index("--eval_shards")
+    del arguments[place : place + 2]
+    data, images = crepe
+    assert main([*arguments, "--eval", data, "--eval_images", images]) == 0
+    best, out = read_best(tmp_path / "run"), tmp_path / "later.json"
+    assert best is not None
+    assert best.metric == "sugarcrepe/accuracy/all"  # the first one, as none was named
+    model = (str(tmp_path / "run"),)
+    evaluate(EvaluateConfig(models=model, data=data, images=images, out=out))
+    later = {(row["metric"], row["group"]): row["value"] for row in json.loads(out.read_text())}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "eval/sugarcrepe/accuracy/all" in line][-1]
+    assert last["step"] == 4
+    for (metric, group), value in later.items():
+        assert last[f"eval/sugarcrepe/{metric}/{group}"] == value
+
+
 def test_an_unknown_score_is_refused_before_there_is_a_run(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,5 +205,5 @@ def test_an_unknown_score_is_refused_before_there_is_a_run(
 
 
 def test_settings_of_measuring_need_something_to_measure() -> None:
-    with pytest.raises(UserError, match="need --eval_shards"):
+    with pytest.raises(UserError, match="need --eval_shards or --eval"):
         TrainConfig(stop_early=2)

@@ -1,0 +1,83 @@
+"""What a model encoded is read the next time, and nothing else is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.embed import ShardPictures, Worse
+from hnc_ds.evaluation.embedding_cache import EmbeddingCache
+from hnc_ds.evaluation.encoder import Encoder
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+from hnc_ds.shards.reader import ShardReader
+
+CPU = torch.device("cpu")
+CAPTIONS = ["a red field", "a blue one"]
+
+
+@pytest.fixture
+def reader(make_shards: Callable[[dict[str, str]], Path], damage: Callable[[Path, int], None]):
+    shards = make_shards({f"{i:03d}": ("red", "blue", "lime")[i % 3] for i in range(150)})
+    damage(shards, 70)
+    return ShardReader(shards)
+
+
+def encoder(clip: Clip, folder: Path | None) -> Encoder:
+    cache = None if folder is None else EmbeddingCache(folder, clip, CPU)
+    return Encoder(clip, CPU, batch=64, workers=0, cache=cache)
+
+
+def test_what_is_kept_is_what_was_encoded_and_is_not_encoded_again(
+    reader: ShardReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
+    plain, texts = encoder(clip, None).shards(reader), encoder(clip, None).texts(CAPTIONS)
+    encoder(clip, folder).shards(reader)
+    encoder(clip, folder).texts(CAPTIONS)
+    assert len(list(folder.iterdir())) == 2
+
+    def never(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Clip, "encode_images", never)
+    monkeypatch.setattr(Clip, "encode_texts", never)
+    again = encoder(clip, folder).shards(reader)
+    assert torch.equal(again.image_ND, plain.image_ND)
+    assert (again.samples, again.unreadable) == (plain.samples, plain.unreadable) != ((), ())
+    text_TD, too_long = encoder(clip, folder).texts(CAPTIONS)
+    assert torch.equal(text_TD, texts[0])
+    assert too_long == texts[1]
+
+
+def test_other_weights_pictures_and_captions_are_other_files(
+    reader: ShardReader, tmp_path: Path
+) -> None:
+    clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
+    first = encoder(clip, folder)
+    first.texts(CAPTIONS)
+    first.texts(CAPTIONS[::-1])  # rows are in their order
+    clean = first.pictures(ShardPictures(reader))
+    worse = first.pictures(ShardPictures(reader), Worse("gaussian_noise", 5, 0))
+    assert not torch.equal(clean.image_ND, worse.image_ND)
+    assert len(list(folder.iterdir())) == 4
+    with torch.no_grad():
+        next(clip.parameters()).add_(1e-3)
+    moved = encoder(clip, folder)
+    assert not torch.equal(moved.texts(CAPTIONS)[0], first.texts(CAPTIONS)[0])
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
+    encoder(clip, folder).texts(CAPTIONS)
+    (kept,) = folder.iterdir()
+    kept.write_bytes(kept.read_bytes()[:20])
+    with pytest.raises(UserError, match=rf"{kept.name}: cannot be read .*; remove it"):
+        encoder(clip, folder).texts(CAPTIONS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another --cache"):
+        encoder(clip, tmp_path / "file").texts(CAPTIONS)
