@@ -48,6 +48,7 @@ setup(
         "s3": ["s3fs>=2024.6"],
         "gs": ["gcsfs>=2024.6"],
         "hf": ["huggingface_hub>=0.24"],
+        "parquet": ["pyarrow>=15"],  # BiVLC
         "llava": ["transformers>=4.50"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [
@@ -57,6 +58,7 @@ setup(
             "import-linter>=2.1",
             "moto[server,s3]>=5.0",
             "mypy>=1.13",
+            "pyarrow>=15",
             "pytest>=8.2",
             "ruff>=0.9",
             "s3fs>=2024.6",

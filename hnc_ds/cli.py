@@ -4,6 +4,7 @@ Every stage is imported only when it is asked for, so that `hnc-ds generate` nee
 """
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,12 +147,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> int:
-    """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal."""
+    """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0
+    where nobody reads on ('hnc-ds benchmarks | head')."""
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="hnc-ds", description="Teach CLIP with hard negative captions."
         )
+        sys.stdout.flush()
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # of several ranks all have the same to say
             print(f"hnc-ds: {error}", file=sys.stderr)
@@ -162,7 +165,21 @@ def main() -> int:
     except KeyboardInterrupt:
         print("hnc-ds: interrupted; the same command continues where it can", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
     return 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether what is printed is a pipe that nobody reads; it then goes nowhere, without another
+    complaint when Python ends."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ sentence is good English, and whether the false one differs in a way that can be
 tells.
 """
 
-import os
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -78,15 +76,7 @@ def inspect_captions(config: InspectConfig) -> None:
     contents = survey(images, config.samples or SAMPLES, config.seed)
     if not contents.images:
         raise UserError(f"{config.shards}: holds no images")
-    _print([*_counts(path, contents), *_samples(contents)])
-
-
-def _print(lines: list[str]) -> None:
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        # Whoever reads has seen enough (| head). Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print("\n".join([*_counts(path, contents), *_samples(contents)]))
 
 
 def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents:

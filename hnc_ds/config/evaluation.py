@@ -95,10 +95,20 @@ class InterpolateConfig:
     """Mixing weights to measure: FIRST:LAST:STEP with both ends, or a list such as 0,0.25,0.5."""
 
     benchmarks: tuple[str, ...] = ()
-    """What to measure: hnc-shards (hard negatives), retrieval; all when none is named."""
+    """What to measure on the shards: hnc-shards (hard negatives), retrieval; all when none is
+    named."""
 
     shards: str | None = None
-    """Held-out shards of 'hnc-ds pack'; needed to measure."""
+    """Held-out shards of 'hnc-ds pack', to measure on."""
+
+    data: str = ""
+    """Released benchmarks to measure on, and where their files lie: sugarcrepe=DIR,valse=DIR."""
+
+    images: str = ""
+    """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
+
+    allow_missing: bool = False
+    """Leave out questions without their files or pictures."""
 
     out: Path | None = None
     """Folder for the results, alpha-0.3.json for the weight 0.3; needed to measure. Points that are
@@ -133,11 +143,12 @@ class InterpolateConfig:
     def __post_init__(self) -> None:
         at_least(1, batch=self.batch)
         at_least(0, workers=self.workers)
-        if (self.shards is None) != (self.out is None):
-            raise UserError("interpolate: to measure, give --shards and --out")
+        measures = self.shards is not None or bool(self.data)
+        if measures != (self.out is not None):
+            raise UserError("interpolate: to measure, give --shards or --data, and --out")
         if (self.save is None) != (self.save_to is None):
             raise UserError("interpolate: to keep a mixed model, give --save and --save-to")
-        if self.shards is None and self.save is None:
+        if not measures and self.save is None:
             raise UserError(
                 "interpolate: nothing to do; give --shards and --out, or --save and --save-to"
             )

@@ -13,7 +13,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation.embed import Worse
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.hard_negatives import cosines
-from hnc_ds.evaluation.image_files import ImageFiles
+from hnc_ds.evaluation.image_files import ImageFiles, read_picture
 from hnc_ds.evaluation.items import Coverage
 from hnc_ds.evaluation.question import IDENTICAL, ImageRef, Question
 from hnc_ds.evaluation.rules import Scores
@@ -56,8 +56,8 @@ class FilePictures:
         """uint8 [3, height, width]. Raises CorruptImage."""
         path, image = self._files[index]
         try:
-            data = path.read_bytes()
-        except OSError as error:
+            data = read_picture(path, image)
+        except (OSError, ValueError) as error:
             raise CorruptImage(str(error)) from error
         image_3HW = decode_untrusted(data)
         return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
@@ -127,6 +127,7 @@ def encode_questions(
             too_long=too_long,
             identical=sum(IDENTICAL in question.tags for question in kept),
             fingerprint=fingerprint(kept),
+            asked=fingerprint(questions),
         ),
     )
 

@@ -22,6 +22,7 @@ from hnc_ds.config import EvaluateConfig
 from hnc_ds.distributed import enter, on_rank_zero, rank, together
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
+from hnc_ds.evaluation.embed import PictureBatch
 from hnc_ds.evaluation.embedding_cache import EmbeddingCache
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.image_files import ImageFiles
@@ -29,9 +30,8 @@ from hnc_ds.evaluation.items import Item, ItemsHeader, items_path, write_results
 from hnc_ds.evaluation.models import load_end, name_of
 from hnc_ds.evaluation.on_questions import measure_questions
 from hnc_ds.evaluation.on_shards import Measured, measure
-from hnc_ds.evaluation.places import read_image_folders, read_places, read_questions
+from hnc_ds.evaluation.places import find_images, read_places, read_questions
 from hnc_ds.evaluation.question import Question
-from hnc_ds.evaluation.question_sets import ZERO_SHOT
 from hnc_ds.evaluation.robustness import read_conditions
 from hnc_ds.evaluation.side_by_side import models_table
 from hnc_ds.evaluation.table import results_table
@@ -83,8 +83,21 @@ def _measure_model(
     return measure_all(encoder, config.name or end.name, asked, config)
 
 
-def measure_all(encoder: Encoder, name: str, asked: Asked, config: EvaluateConfig) -> Measured:
+def measure_all(
+    encoder: Encoder,
+    name: str,
+    asked: Asked,
+    config: EvaluateConfig,
+    pictures: Iterable[PictureBatch] | None = None,
+) -> Measured:
     """Everything that is asked, of one model; writes nothing. A collective.
+
+    Args:
+        encoder: Of the model.
+        name: What results call it.
+        asked: What it is measured on.
+        config: As of 'hnc-ds evaluate'.
+        pictures: Those of the shards, if they were read before.
 
     Raises:
         UserError: As ``measure`` and ``measure_questions``.
@@ -92,7 +105,7 @@ def measure_all(encoder: Encoder, name: str, asked: Asked, config: EvaluateConfi
     header, rows = ItemsHeader(model=name, seed=config.seed), list[Result]()
     items: list[Iterable[Item]] = []
     if asked.reader is not None:
-        measured = measure(encoder, name, asked.reader, config)
+        measured = measure(encoder, name, asked.reader, config, pictures)
         header, rows, items = measured.header, measured.results, [measured.items]
     for benchmark, questions in asked.questions.items():
         own, coverage, answered = measure_questions(
@@ -111,16 +124,15 @@ def read_asked(config: EvaluateConfig) -> Asked:
     """
     chosen_benchmarks(config.benchmarks)
     read_conditions(config.corruptions)
-    places, folders = read_places(config.data), read_image_folders(config.images)
+    places = read_places(config.data)
+    files = find_images(config.images, places)
     if config.shards is None and not places:
         raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
-    if ZERO_SHOT in places:
-        folders[ZERO_SHOT] = (places[ZERO_SHOT],)
     reader = None if config.shards is None else ShardReader(config.shards)
     questions = {
         name: read_questions(name, place, config.allow_missing) for name, place in places.items()
     }
-    return Asked(reader, questions, ImageFiles(folders))
+    return Asked(reader, questions, files)
 
 
 def output_files(config: EvaluateConfig) -> list[Path]:

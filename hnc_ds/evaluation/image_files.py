@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.parquet import picture_bytes, picture_file
 from hnc_ds.evaluation.question import ImageRef
 
 
@@ -57,10 +58,23 @@ SOURCES = {
         "https://github.com/amitakamath/whatsup_vlms",
         "MIT",
     ),
+    "bivlc": Source("in the files that --data names", "with the captions", "COCO's, and MIT"),
     "zero-shot": Source("in the folder that --data names", "wherever it is from", "of each set"),
     "mmvp": Source("TYPE/ID.jpg", "https://huggingface.co/datasets/MMVP/MMVP_VLM", "MIT"),
 }
 """By the names that items and --images give them."""
+
+
+def read_picture(path: Path, image: ImageRef) -> bytes:
+    """The encoded picture that ``ImageFiles.find`` found.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: The file that should hold it does not.
+    """
+    return (
+        path.read_bytes() if picture_file(image.name) is None else picture_bytes(path, image.name)
+    )
 
 
 class ImageFiles:
@@ -74,7 +88,7 @@ class ImageFiles:
         self._folders = folders
 
     def find(self, image: ImageRef) -> Path | None:
-        """The file of a picture; None where there is none.
+        """The file of a picture, or the one that holds it with others; None where there is none.
 
         Raises:
             UserError: A name that leads out of its folder.
@@ -82,5 +96,6 @@ class ImageFiles:
         name = PurePosixPath(image.name)
         if name.is_absolute() or ".." in name.parts:
             raise UserError(f"image '{image.name}' leads out of its folder; correct its file")
-        places = (folder / name for folder in self._folders.get(image.source, ()))
+        file = picture_file(image.name) or name
+        places = (folder / file for folder in self._folders.get(image.source, ()))
         return next((place for place in places if place.is_file()), None)

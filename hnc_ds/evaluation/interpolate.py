@@ -6,8 +6,8 @@
 
 Source: WiSE-FT, Wortsman et al. 2022. Which weight is best depends on the models and on what is
 wanted, so none is built in. Weights of both ends stay in memory, on the CPU, beside the model that
-is measured. Pictures are decoded once where they take no more than MOST_KEPT bytes, else once for
-each point; captions are tokenized for each point.
+is measured. Pictures of shards are decoded once where they take no more than MOST_KEPT bytes, all
+others for each point; captions are tokenized for each point.
 """
 
 from collections.abc import Iterable
@@ -18,11 +18,12 @@ from pathlib import Path
 import msgspec
 
 from hnc_ds.config import EvaluateConfig, InterpolateConfig
+from hnc_ds.evaluation.ask import fingerprint as of_questions
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, chosen_benchmarks
 from hnc_ds.evaluation.embed import PictureBatch, ShardPictures
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.ends import load_ends
-from hnc_ds.evaluation.evaluate import evaluation_device
+from hnc_ds.evaluation.evaluate import Asked, evaluation_device, measure_all, read_asked
 from hnc_ds.evaluation.items import (
     ItemsHeader,
     Mixture,
@@ -34,7 +35,8 @@ from hnc_ds.evaluation.items import (
 )
 from hnc_ds.evaluation.mix import State, mixed, own_state, set_weights, state_sha256
 from hnc_ds.evaluation.mixed_folder import refuse_existing, write_mixed
-from hnc_ds.evaluation.on_shards import measure
+from hnc_ds.evaluation.places import read_places
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.side_by_side import sweep_table
 from hnc_ds.evaluation.sweep import best_point, check_metric, read_share, read_sweep, share_name
 from hnc_ds.records import Result
@@ -53,14 +55,14 @@ def interpolate(config: InterpolateConfig) -> None:
             that is none, an output that cannot be written or would replace something.
     """
     shares = read_sweep(config.sweep)
-    check_metric(config.metric, chosen_benchmarks(config.benchmarks))
+    check_metric(config.metric, _versions(config))
     saved = None if config.save is None else read_share(config.save)
     if config.save_to is not None:
         refuse_existing(config.save_to, config.overwrite)
-    reader = None if config.shards is None else ShardReader(config.shards)
+    asked = None if config.out is None else read_asked(_evaluation(config, config.out))
     ends = _Ends(config)
-    if reader is not None and config.out is not None:
-        points = _Sweep(ends, reader, config, config.out).measured(shares)
+    if asked is not None and config.out is not None:
+        points = _Sweep(ends, asked, config, config.out).measured(shares)
         share, best = best_point(points, config.metric)
         print(f"{config.start} to {config.final}\n\n{sweep_table(points)}\n")
         print(f"highest {best.benchmark}/{best.metric}/{best.group}: {best.value:.4f} at {share}")
@@ -104,7 +106,7 @@ class _Sweep:
     """Points of one pair of models on one set, each in a file of its own."""
 
     ends: _Ends
-    reader: ShardReader
+    asked: Asked
     config: InterpolateConfig
     out: Path
 
@@ -132,8 +134,7 @@ class _Sweep:
             return None
         results = read_results(path)
         measured = {row.benchmark: row.version for row in results}
-        wanted = {n: BENCHMARKS[n].version for n in chosen_benchmarks(self.config.benchmarks)}
-        if measured == wanted and self._is_of(read_header(items_path(path)), share):
+        if measured == _versions(self.config) and self._is_of(read_header(items_path(path)), share):
             print(f"{path}: measured before, kept")
             return results
         print(f"{path}: of other models, shards or settings; measured again")
@@ -142,19 +143,22 @@ class _Sweep:
     def _is_of(self, header: ItemsHeader, share: Decimal) -> bool:
         if header.mixture is None:
             return False
-        shards, seed = fingerprint(self.reader.index), self.config.seed
+        reader, questions = self.asked.reader, self.asked.questions
+        shards = "" if reader is None else fingerprint(reader.index)
         return (
             _weights(header.mixture) == _weights(self.ends.mixture(share))
             and header.model == self._name(share)
-            and (header.fingerprint, header.seed) == (shards, seed)
+            and (header.fingerprint, header.seed) == (shards, self.config.seed)
+            and {name: of_questions(asked) for name, asked in questions.items()}
+            == {name: coverage.asked for name, coverage in header.sets.items()}
         )
 
     def _measure(
-        self, share: Decimal, encoder: Encoder, pictures: Iterable[PictureBatch]
+        self, share: Decimal, encoder: Encoder, pictures: Iterable[PictureBatch] | None
     ) -> list[Result]:
         settings = self._evaluation(share)
         set_weights(encoder.model, self.ends.at(share))
-        measured = measure(encoder, self._name(share), self.reader, settings, pictures)
+        measured = measure_all(encoder, self._name(share), self.asked, settings, pictures)
         header = msgspec.structs.replace(measured.header, mixture=self.ends.mixture(share))
         settings.out.unlink(missing_ok=True)  # items of one point never lie beside rows of another
         write_results(settings.out, measured.results, header, measured.items)
@@ -163,24 +167,41 @@ class _Sweep:
 
     def _evaluation(self, share: Decimal) -> EvaluateConfig:
         """What 'hnc-ds evaluate' would be told for a point."""
-        config = self.config
-        return EvaluateConfig(
-            models=(config.final,),
-            shards=self.reader.location,
-            out=self.out / f"alpha-{share_name(share)}.json",
-            benchmarks=config.benchmarks,
-            batch=config.batch,
-            workers=config.workers,
-            seed=config.seed,
-        )
+        return _evaluation(self.config, self.out / f"alpha-{share_name(share)}.json")
 
     def _name(self, share: Decimal) -> str:
         return f"{self.ends.name}@{share_name(share)}"
 
-    def _pictures(self, encoder: Encoder, *, keep: bool) -> Iterable[PictureBatch]:
-        pictures = encoder.read(ShardPictures(self.reader))
-        keep = keep and _bytes_of(self.reader, encoder.model.image_settings) <= MOST_KEPT
+    def _pictures(self, encoder: Encoder, *, keep: bool) -> Iterable[PictureBatch] | None:
+        """Those of the shards."""
+        reader = self.asked.reader
+        if reader is None:
+            return None
+        pictures = encoder.read(ShardPictures(reader))
+        keep = keep and _bytes_of(reader, encoder.model.image_settings) <= MOST_KEPT
         return _kept(pictures) if keep else pictures
+
+
+def _evaluation(config: InterpolateConfig, out: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        models=(config.final,),
+        shards=config.shards,
+        data=config.data,
+        images=config.images,
+        allow_missing=config.allow_missing,
+        out=out,
+        benchmarks=config.benchmarks,
+        batch=config.batch,
+        workers=config.workers,
+        seed=config.seed,
+    )
+
+
+def _versions(config: InterpolateConfig) -> dict[str, int]:
+    """Of the benchmarks that are measured."""
+    names = () if config.shards is None else chosen_benchmarks(config.benchmarks)
+    of_shards = {name: BENCHMARKS[name].version for name in names}
+    return of_shards | {name: QUESTION_SETS[name].version for name in read_places(config.data)}
 
 
 def _weights(mixture: Mixture) -> tuple[str, str, str]:

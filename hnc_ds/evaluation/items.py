@@ -44,6 +44,8 @@ class Coverage(msgspec.Struct, frozen=True):
     """Distinct ones that were encoded."""
     fingerprint: str
     """sha256 over the questions: equal where two models were asked the same."""
+    asked: str = ""
+    """The same over all that were read, those that are lost too."""
     lost: dict[str, int] = {}
     """Questions by group of which a picture is missing or cannot be decoded."""
     missing: tuple[str, ...] = ()

@@ -4,8 +4,8 @@ import textwrap
 
 from hnc_ds.config import BenchmarksConfig
 from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.image_files import SOURCES, ImageFiles
-from hnc_ds.evaluation.places import read_image_folders, read_places, read_questions
+from hnc_ds.evaluation.image_files import SOURCES
+from hnc_ds.evaluation.places import find_images, read_places, read_questions
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 
 WIDTH = 100
@@ -17,7 +17,8 @@ def list_benchmarks(config: BenchmarksConfig) -> None:
     Raises:
         UserError: As the readers of annotations.
     """
-    places, files = read_places(config.data), ImageFiles(read_image_folders(config.images))
+    places = read_places(config.data)
+    files = find_images(config.images, places)
     for name, of_shards in BENCHMARKS.items():
         _tell(name, of_shards.title, {"about": of_shards.about, "needs": "--shards"})
     for name, known in QUESTION_SETS.items():

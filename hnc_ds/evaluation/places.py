@@ -4,11 +4,11 @@
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.evaluation.image_files import SOURCES
+from hnc_ds.evaluation.image_files import SOURCES, ImageFiles
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.readers.annotations import without_twins
@@ -41,6 +41,20 @@ def read_image_folders(given: str) -> dict[str, tuple[Path, ...]]:
             if not folder.is_dir():
                 raise UserError(f"--images: {source}={folder}: no such folder")
     return folders
+
+
+def find_images(given: str, places: Mapping[str, Path]) -> ImageFiles:
+    """Where pictures are: in the folders of --images, and with benchmarks that bring their own.
+
+    Raises:
+        UserError: As ``read_image_folders``.
+    """
+    folders = read_image_folders(given)
+    for name, place in places.items():
+        if QUESTION_SETS[name].has_pictures:
+            (source,) = QUESTION_SETS[name].sources
+            folders[source] = (place.parent if place.is_file() else place,)
+    return ImageFiles(folders)
 
 
 def _named(given: str, flag: str, form: str, known: Iterable[str], if_twice: str) -> dict[str, str]:

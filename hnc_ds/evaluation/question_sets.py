@@ -11,6 +11,7 @@ from hnc_ds.evaluation.labels import Row, pairs_as_labels, single_captions
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.readers import (
     aro,
+    bivlc,
     classes,
     galleries,
     hnc_test,
@@ -25,6 +26,7 @@ from hnc_ds.evaluation.rules import (
     Scores,
     both_ways,
     captions_pick_images,
+    each_picks_its_own,
     same_meaning,
     statements_pick_images,
     true_beats_false,
@@ -60,6 +62,8 @@ class QuestionSet:
     """Whether pictures and captions of all questions are searched among, instead of within each."""
     beyond: Callable[[Sequence[Question], Sequence[Scores], int], Iterator[Row]] | None = None
     """Further scores, of the questions, their similarities and a seed."""
+    has_pictures: bool = False
+    """Whether the pictures, of its one source, lie where --data says."""
     released: Mapping[str, int] = field(default_factory=dict)
     """Items of each group in the release, where that is known."""
     version: int = 1
@@ -215,6 +219,22 @@ QUESTION_SETS = {
         chance=0.5,
         beyond=single_captions,
     ),
+    "bivlc": QuestionSet(
+        title="BiVLC",
+        about="I2T: each image picks its caption; T2I: each caption its image; group: both. The "
+        "others are of one image or caption; 'tag: swap' and its like are the means that the "
+        "authors give. A tie is wrong.",
+        read=bivlc.read_bivlc,
+        rule=each_picks_its_own,
+        files="the test split's *.parquet, with captions and pictures",
+        sources=(bivlc.SOURCE,),
+        origin="https://huggingface.co/datasets/imirandam/BiVLC",
+        licence="MIT",
+        chance=None,
+        averages=Averages(of_tags=True),
+        released=bivlc.RELEASED,
+        has_pictures=True,
+    ),
     "cola": QuestionSet(
         title="Cola, several objects",
         about="Share of items in which each of two captions is more similar to its own image than "
@@ -277,5 +297,6 @@ QUESTION_SETS = {
         origin="https://github.com/LAION-AI/CLIP_benchmark (names and templates of many sets)",
         licence="of each set",
         chance=None,
+        has_pictures=True,
     ),
 }

@@ -54,7 +54,7 @@ def both_ways(question: Question, scores: Scores) -> Outcome:
     """Two images and captions: each image picks its caption (text), each caption its image (image),
     and both (group). A tie is wrong.
 
-    Source: Winoground (Thrush et al. 2022), BiVLC, which calls them I2T and T2I.
+    Source: Winoground (Thrush et al. 2022).
     """
     text, image = _each_picks(scores.image_text_IC), _each_picks(scores.image_text_IC.T)
     right = {"text": min(text) > 0, "image": min(image) > 0}
@@ -62,6 +62,23 @@ def both_ways(question: Question, scores: Scores) -> Outcome:
         {name: bool(value) for name, value in right.items()} | {"group": min(*text, *image) > 0},
         0 in (*text, *image),
     )
+
+
+def each_picks_its_own(question: Question, scores: Scores) -> Outcome:
+    """The same by BiVLC's names, and what each of the four picks. A tie is wrong.
+
+    Source: BiVLC (Miranda et al. 2024), src/CLIP_fine_tuning/CLIP_utils.py.
+    """
+    text, image = _each_picks(scores.image_text_IC), _each_picks(scores.image_text_IC.T)
+    leads = {
+        "I2T": min(text),
+        "T2I": min(image),
+        "group": min(*text, *image),
+        **dict(zip(("Ipos_2T", "Ineg_2T"), text, strict=True)),
+        **dict(zip(("Tpos_2I", "Tneg_2I"), image, strict=True)),
+    }
+    right = {name: lead > 0 for name, lead in leads.items()}
+    return Outcome(right, 0 in (*text, *image))
 
 
 def captions_pick_images(question: Question, scores: Scores) -> Outcome:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from hnc_ds.evaluation.benchmarks import BENCHMARKS, HEADLINES
+from hnc_ds.evaluation.benchmarks import BENCHMARKS
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.sweep import headlines
 from hnc_ds.evaluation.table import key_of, shown_rows, title_of
 from hnc_ds.records import Result
 
@@ -38,8 +39,7 @@ def sweep_table(points: Mapping[str, Sequence[Result]]) -> str:
         points: Results by the share of the final weights.
     """
     rows = {share: {key_of(result): result for result in r} for share, r in points.items()}
-    measured = next(iter(rows.values()))
-    columns = [(title, key) for title, key in HEADLINES if key in measured]
+    columns = headlines(next(iter(points.values())))
     lines = ["share of FINAL".ljust(16) + "".join(title.rjust(WIDTH) for title, _ in columns)]
     for share, row in rows.items():
         lines.append(share.ljust(16) + "".join(_cell(row[key]).rjust(WIDTH) for _, key in columns))

@@ -8,12 +8,12 @@ are decimal numbers, so that ten steps of 0.1 are exactly 1 and a point is calle
 sweep.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.evaluation.benchmarks import HEADLINES
-from hnc_ds.evaluation.table import key_of
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, HEADLINES
+from hnc_ds.evaluation.table import RowKey, key_of
 from hnc_ds.records import Result
 
 MOST_POINTS = 1001
@@ -65,15 +65,17 @@ def share_name(share: Decimal) -> str:
     return digits if "." in digits else f"{digits}.0"
 
 
-def check_metric(metric: str | None, benchmarks: Sequence[str]) -> None:
+def check_metric(metric: str | None, benchmarks: Collection[str]) -> None:
     """Refuse, before any work, a metric of no chosen benchmark.
 
     Raises:
         UserError: It is not BENCHMARK/METRIC/GROUP with one of the benchmarks.
     """
     if metric is not None and metric.split("/")[0] not in benchmarks:
+        known = ("/".join(key) for _, key in HEADLINES if key[0] in benchmarks)
+        example = next(known, f"{next(iter(benchmarks), 'sugarcrepe')}/accuracy/all")
         raise UserError(
-            f"metric '{metric}': write BENCHMARK/METRIC/GROUP, such as {_default(benchmarks)}, "
+            f"metric '{metric}': write BENCHMARK/METRIC/GROUP, such as {example}, "
             f"with a benchmark that is measured: {', '.join(benchmarks)}"
         )
 
@@ -88,7 +90,8 @@ def best_point(points: Mapping[str, Sequence[Result]], metric: str | None) -> tu
     Raises:
         UserError: No row is called so.
     """
-    metric = metric or _default([result.benchmark for r in points.values() for result in r])
+    if metric is None:
+        metric = "/".join(headlines(next(iter(points.values())))[0][1])
     found = [(share, row) for share, rows in points.items() for row in rows if _name(row) == metric]
     if not found:
         names = [_name(row) for row in next(iter(points.values()))]
@@ -99,8 +102,17 @@ def best_point(points: Mapping[str, Sequence[Result]], metric: str | None) -> tu
     return max(found, key=lambda point: point[1].value)
 
 
-def _default(benchmarks: Sequence[str]) -> str:
-    return next("/".join(key) for _, key in HEADLINES if key[0] in benchmarks)
+def headlines(results: Sequence[Result]) -> list[tuple[str, RowKey]]:
+    """Title and key of the scores by which models are told apart at a glance: those of shards, and
+    the first over all items of each other benchmark."""
+    keys = list(map(key_of, results))
+    found = [(title, key) for title, key in HEADLINES if key in keys]
+    titled = set(BENCHMARKS)  # of shards
+    for key in keys:
+        if key[2] == "all" and key[0] not in titled:
+            titled.add(key[0])
+            found.append((key[0], key))
+    return found
 
 
 def _name(result: Result) -> str:

@@ -17,6 +17,9 @@ from hnc_ds.records import Result
 NOT_SHOWN = ("ties", "margin")
 """No shares; ties are told below a table."""
 
+RowKey = tuple[str, str, str]
+"""Benchmark, metric and group of a row."""
+
 MOST_GROUPS = 24
 """Of a metric, that are shown one by one."""
 
@@ -34,8 +37,8 @@ def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     return "\n".join(lines)
 
 
-def key_of(result: Result) -> tuple[str, str, str]:
-    """Benchmark, metric and group of a row."""
+def key_of(result: Result) -> RowKey:
+    """What tells rows of one model apart."""
     return result.benchmark, result.metric, result.group
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,16 +49,23 @@ def config(tmp_path: Path, scene_shards: Path) -> EvaluateConfig:
         data=f"sugarcrepe={crepe}",
         images=f"coco2017={pictures}",
         allow_missing=True,
+        corruptions=("gaussian_noise:3",),
         workers=0,
     )
 
 
-def test_two_ranks_find_the_bytes_of_one(
+def test_two_ranks_find_the_bytes_of_one_as_does_one_with_what_they_kept(
     config: EvaluateConfig, run_on_ranks: Callable[..., None], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)  # as each rank has
     evaluate(config)
-    together = EvaluateConfig(**{**vars(config), "out": tmp_path / "two" / "results.json"})
+    cache = tmp_path / "cache"
+    together = replace(config, out=tmp_path / "two" / "results.json", cache=cache)
     run_on_ranks(2, evaluate, together)
-    for of in (Path, items_path):
-        assert of(config.out).read_bytes() == of(together.out).read_bytes()
+    kept = set(cache.iterdir())
+    again = replace(together, out=tmp_path / "again" / "results.json")
+    evaluate(again)
+    assert set(cache.iterdir()) == kept  # nothing was encoded anew
+    for other in (together, again):
+        for of in (Path, items_path):
+            assert of(config.out).read_bytes() == of(other.out).read_bytes()

@@ -8,6 +8,7 @@ import msgspec
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hnc_ds import checkpoint
@@ -15,10 +16,10 @@ from hnc_ds.config import EvaluateConfig, InterpolateConfig, ModelConfig, Report
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import embed, items
 from hnc_ds.evaluation import interpolate as module
+from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.interpolate import interpolate
 from hnc_ds.evaluation.items import items_path, read_header, read_results
-from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.report.page import report
 from hnc_ds.settings_file import to_json
@@ -59,13 +60,13 @@ def settings(run: Path, scene_shards: Path, tmp_path: Path) -> Callable[..., Int
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that are measured while a test runs."""
     names: list[str] = []
-    measure = module.measure
+    measure = module.measure_all
 
-    def counted(model: Clip, name: str, *other: object) -> object:
+    def counted(encoder: Encoder, name: str, *other: object) -> object:
         names.append(name)
-        return measure(model, name, *other)
+        return measure(encoder, name, *other)
 
-    monkeypatch.setattr(module, "measure", counted)
+    monkeypatch.setattr(module, "measure_all", counted)
     return names
 
 
@@ -309,10 +310,54 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_models_are_loaded(
         interpolate(settings(**flags))
 
 
+def test_released_benchmarks_are_swept_and_a_changed_file_is_measured_again(
+    run, settings, measured, tmp_path, capsys
+):
+    folder = tmp_path / "crepe"
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "red").save(folder / "0.png")
+    question = {"filename": "0.png", "caption": "It is red.", "negative_caption": "It is blue."}
+    names = (
+        "swap_obj",
+        "swap_att",
+        "replace_obj",
+        "replace_att",
+        "replace_rel",
+        "add_obj",
+        "add_att",
+    )
+    for name in names:
+        (folder / f"{name}.json").write_text(json.dumps({"0": question}))
+    released = {"data": f"sugarcrepe={folder}", "images": f"coco2017={folder}", "shards": None}
+    interpolate(settings(**released))
+    alone = tmp_path / "alone.json"
+    where = {"data": released["data"], "images": released["images"], "workers": 0}
+    evaluate(EvaluateConfig(models=(str(run),), out=alone, **where))
+    assert values(tmp_path / "sweep" / "alpha-1.0.json") == values(alone)
+    assert "highest sugarcrepe/accuracy/all" in capsys.readouterr().out
+    interpolate(settings(**released))
+    assert len(measured) == 3
+    (folder / "swap_obj.json").write_text(json.dumps({"0": question, "1": question}))
+    interpolate(settings(**released))
+    assert len(measured) == 6
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"out": None}, "to measure, give --shards and --out"),
+        ({"metric": "sugarcrepe/accuracy/all"}, "a benchmark that is measured: hnc-shards"),
+        ({"data": "sugarcrepe=nowhere"}, "no such file or folder"),
+    ],
+)
+def test_benchmarks_that_are_not_there_are_refused_before_any_work(settings, flags, message):
+    with pytest.raises(UserError, match=message):
+        interpolate(settings(**flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"out": None}, "to measure, give --shards or --data, and --out"),
         ({"save": "0.5"}, "to keep a mixed model, give --save and --save-to"),
         ({"shards": None, "out": None}, "nothing to do"),
         ({"batch": 0}, "batch is 0"),

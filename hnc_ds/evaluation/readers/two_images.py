@@ -39,7 +39,7 @@ def read_winoground(place: Path, allow_missing: bool = False) -> Iterator[Questi
         images = tuple(ImageRef("winoground", _png(n)) for n in (row.image_0, row.image_1))
         tags = tuple(tag for tag in (row.tag, row.secondary_tag) if tag)
         captions = (row.caption_0, row.caption_1)
-        yield _each_its_own(f"winoground/{row.id}", images, captions, row.collapsed_tag, tags)
+        yield each_its_own(f"winoground/{row.id}", images, captions, row.collapsed_tag, tags)
 
 
 def read_cola(place: Path, allow_missing: bool = False) -> Iterator[Question]:
@@ -55,7 +55,7 @@ def read_cola(place: Path, allow_missing: bool = False) -> Iterator[Question]:
     for number, (url_0, caption_0, url_1, caption_1) in enumerate(rows):
         names = (PurePosixPath(urlsplit(url).path).name for url in (url_0, url_1))
         images = tuple(ImageRef("vg", name) for name in names)
-        yield _each_its_own(f"cola/{number}", images, (caption_0, caption_1), "multi-object", ())
+        yield each_its_own(f"cola/{number}", images, (caption_0, caption_1), "multi-object", ())
 
 
 def read_mmvp(place: Path, allow_missing: bool = False) -> Iterator[Question]:
@@ -80,16 +80,17 @@ def read_mmvp(place: Path, allow_missing: bool = False) -> Iterator[Question]:
             ImageRef("mmvp", f"{row['Type']}/{row['Question ID']}.jpg") for row in (one, other)
         )
         captions = tuple(MMVP_PROMPT + row["Statement"] for row in (one, other))
-        yield _each_its_own(f"mmvp/{one['Question ID']}", images, captions, one["Type"], ())
+        yield each_its_own(f"mmvp/{one['Question ID']}", images, captions, one["Type"], ())
 
 
-def _each_its_own(
+def each_its_own(
     id: str,
     images: tuple[ImageRef, ...],
     captions: tuple[str, ...],
     group: str,
     tags: tuple[str, ...],
 ) -> Question:
+    """Two images with a caption each."""
     broken = (IDENTICAL,) if captions[0] == captions[1] else ()
     return Question(id, images, captions, EACH_ITS_OWN, group, (*tags, *broken))
 
