@@ -49,7 +49,7 @@ setup(
         "gs": ["gcsfs>=2024.6"],
         "hf": ["huggingface_hub>=0.24"],
         "parquet": ["pyarrow>=15"],  # BiVLC
-        "llava": ["transformers>=4.50"],
+        "llava": ["transformers>=5.6"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [
             "matplotlib>=3.8",
@@ -59,6 +59,7 @@ setup(
             "moto[server,s3]>=5.0",
             "mypy>=1.13",
             "pyarrow>=15",
+            "transformers>=5.6",
             "pytest>=8.2",
             "ruff>=0.9",
             "s3fs>=2024.6",

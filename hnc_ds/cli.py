@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from hnc_ds.config import (
+    AnswerConfig,
     BenchmarksConfig,
     DemoConfig,
     EvaluateConfig,
@@ -115,6 +116,13 @@ def interpolate(config: Annotated[InterpolateConfig, Flat]) -> None:
     interpolate(config)
 
 
+def answer(config: Annotated[AnswerConfig, Flat]) -> None:
+    """Answer VQA v2.0 or TextVQA with a LLaVA folder."""
+    from hnc_ds.llava.answer import answer
+
+    answer(config)
+
+
 def report(config: Annotated[ReportConfig, Flat]) -> None:
     """Compare runs in one HTML page."""
     from hnc_ds.report.page import report
@@ -141,6 +149,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "benchmarks": benchmarks,
     "interpolate": interpolate,
+    "answer": answer,
     "report": report,
     "demo": demo,
 }

@@ -4,6 +4,7 @@ No torch here. Batch size, optimizer, learning rate, precision and ZeRO are not 
 they live in ds_configs/*.json and nowhere else.
 """
 
+from hnc_ds.config.answer import AnswerConfig
 from hnc_ds.config.captions import GenerateConfig, SwapWordsConfig, TablesConfig
 from hnc_ds.config.evaluation import (
     BenchmarksConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "OF_NEGATIVES",
     "OF_START",
     "PRESETS",
+    "AnswerConfig",
     "BenchmarksConfig",
     "DataConfig",
     "DemoConfig",

@@ -157,12 +157,16 @@ def output_files(config: EvaluateConfig) -> list[Path]:
 
 def join_ranks() -> torch.device:
     """Join the other ranks, if a launcher started several; this rank's GPU where there is one."""
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    has_gpu = torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        enter("nccl" if has_gpu else "gloo", local_rank)
-    if has_gpu:
-        torch.cuda.set_device(local_rank)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        enter(backend, int(os.environ.get("LOCAL_RANK", "0")))
+    return local_device()
+
+
+def local_device() -> torch.device:
+    """This process's GPU where there is one, as a launcher numbers it on its machine."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return evaluation_device()
 
 

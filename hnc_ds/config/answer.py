@@ -1,0 +1,93 @@
+"""Settings of questions to LLaVA."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hnc_ds.config.checks import at_least, cores
+from hnc_ds.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerConfig:
+    """Answer VQA v2.0 or TextVQA with a LLaVA folder (hnc_ds/llava)."""
+
+    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="LLAVA_DIR")]]
+    """A folder of LLaVA-1.5 in Hugging Face's layout, as 'hnc-ds export --into' writes one."""
+
+    dataset: Literal["vqav2", "textvqa"]
+    """Which questions these are."""
+
+    questions: Path
+    """The data set's questions, or LLaVA's JSON Lines."""
+
+    images: Path
+    """Folder of their pictures."""
+
+    out: Path | None = None
+    """Folder for the answers; the same command goes on with what is there. Needed unless --check is
+    given."""
+
+    ocr: Path | None = None
+    """TextVQA_Rosetta_OCR_v0.2_val.json, to ask with the words that were read in the pictures;
+    without it TextVQA is asked without them."""
+
+    batch: int = 16
+    """Most questions answered at once; halved where memory does not suffice."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights: auto is float16 on a GPU, as LLaVA has it, float32 on a CPU. In half
+    precision an answer may depend on what is answered beside it."""
+
+    strict: bool = False
+    """One question at a time in float32, whatever --batch and --dtype say."""
+
+    longest: int = 128
+    """Most tokens of an answer."""
+
+    part: str | None = None
+    """This process and how many there are, such as 0/4; found by itself under deepspeed, torchrun
+    and srun."""
+
+    allow_missing: bool = False
+    """Answer questions whose pictures are missing or unreadable with nothing; counted."""
+
+    check: bool = False
+    """Look whether all is there, and answer nothing."""
+
+    workers: int = cores()
+    """Processes that read pictures."""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch=self.batch, longest=self.longest)
+        at_least(0, workers=self.workers)
+        if self.out is None and not self.check:
+            raise UserError("answer: no --out; name a folder for the answers")
+        if self.ocr is not None and self.dataset != "textvqa":
+            raise UserError("answer: --ocr is for textvqa")
+        _ = self.place
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of this process, and how many there are.
+
+        Raises:
+            UserError: --part is none.
+        """
+        if self.part is None:
+            return _launched()
+        number, slash, count = self.part.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+            raise UserError(f"--part {self.part}: write such as 0/4, counted from 0")
+        return int(number), int(count)
+
+
+def _launched() -> tuple[int, int]:
+    """As a launcher said, torch's names first."""
+    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if number in os.environ and count in os.environ:
+            return int(os.environ[number]), int(os.environ[count])
+    return 0, 1

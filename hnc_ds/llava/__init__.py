@@ -1,0 +1,1 @@
+"""LLaVA with another tower: questions answered, answers scored."""

@@ -1,0 +1,152 @@
+"""A LLaVA folder of Hugging Face's as a model, a tokenizer and a view of pictures.
+
+I images, P tokens of the prompt up to and with the picture, D width of the language model.
+"""
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hnc_ds.errors import UserError
+from hnc_ds.llava.prompts import IMAGE, prompt
+from hnc_ds.shards.images import CorruptImage
+
+ARCHITECTURE = "LlavaForConditionalGeneration"
+LARGEST_PICTURE = 2**28
+"""Pixels; what claims more is refused by its header."""
+
+
+@dataclass(frozen=True)
+class Llava:
+    """Ready to answer."""
+
+    model: Any
+    """transformers' LlavaForConditionalGeneration, in evaluation mode."""
+    tokenizer: Any
+    pictures: "PictureView"
+    device: torch.device
+    image_id: int
+    """Token that stands for a picture."""
+    stop_ids: frozenset[int]
+    """Tokens that end an answer."""
+
+    def split_prompt(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids before and after the picture.
+
+        Raises:
+            UserError: The tokenizer does not know the mark of a picture.
+        """
+        ids: list[int] = self.tokenizer(prompt(text))["input_ids"]
+        if ids.count(self.image_id) != 1:
+            raise UserError(
+                f"the tokenizer makes {ids.count(self.image_id)} tokens of {IMAGE}; use the one "
+                "that came with the model"
+            )
+        place = ids.index(self.image_id)
+        return ids[:place], ids[place + 1 :]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """An answer as text."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+
+class PictureView:
+    """LLaVA's own view of a picture: padded to a square, resized and cropped with Pillow.
+
+    Args:
+        folder: Of the model.
+
+    Raises:
+        UserError: The folder does not say how pictures are viewed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+        try:
+            self._processor: Any = LlavaImageProcessorPil.from_pretrained(
+                folder, do_pad=True, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder}: no preprocessor_config.json or processor_config.json; copy the whole "
+                "folder of the model"
+            ) from error
+
+    def __call__(self, path: Path) -> torch.Tensor:
+        """float32 [3, R, R]. Raises CorruptImage."""
+        try:
+            with Image.open(path) as picture:
+                if picture.width * picture.height > LARGEST_PICTURE:
+                    raise CorruptImage(f"{path}: {picture.width} x {picture.height} pixels")
+                image = picture.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise CorruptImage(f"{path}: {error}") from error
+        found = self._processor(image, return_tensors="np")["pixel_values"][0]
+        return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The configuration of a LLaVA folder.
+
+    Raises:
+        UserError: It is none.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: no LLaVA folder of Hugging Face's ({path.name}: {error}); give one such as "
+            "llava-1.5-7b-hf"
+        ) from error
+    if ARCHITECTURE not in config.get("architectures", ()):
+        raise UserError(
+            f"{folder}: is {config.get('architectures')}, no {ARCHITECTURE}; give a folder such as "
+            "llava-1.5-7b-hf"
+        )
+    return config
+
+
+def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
+    """Load a LLaVA folder; nothing is fetched.
+
+    Raises:
+        UserError: The folder is none, lacks a file, or needs transformers.
+    """
+    config = check_folder(folder)
+    try:
+        from transformers import AutoTokenizer, LlavaForConditionalGeneration
+    except ImportError as error:
+        raise UserError("LLaVA needs transformers; pip install 'hnc-ds[llava]'") from error
+    try:
+        model: Any = LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({error}); copy the folder again") from error
+    stops = model.generation_config.eos_token_id
+    return Llava(
+        model=model.eval().to(device),
+        tokenizer=tokenizer,
+        pictures=PictureView(folder),
+        device=device,
+        image_id=int(config.get("image_token_index", config.get("image_token_id", -1))),
+        stop_ids=frozenset([stops] if isinstance(stops, int) else stops or []),
+    )
+
+
+def cache_argument(model: Any) -> str:
+    """What the model's forward calls the keys and values that were computed before: transformers
+    renamed it in 5.x."""
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"

@@ -1,0 +1,158 @@
+"""Questions about pictures, from the files that VQA v2.0, TextVQA and LLaVA have. No torch here.
+
+VQA v2.0   {"data_subtype": "val2014", "questions": [{question_id, image_id, question}]}
+TextVQA    {"data": [{question_id, image_id, question}]}, words that were read in another file
+LLaVA      a JSON value a line, {question_id, image, text}; the text is asked as it is
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
+from hnc_ds.llava.prompts import IMAGE, short_question
+
+QuestionId = int | str
+
+
+class VqaQuestion(msgspec.Struct, frozen=True):
+    """A question about a picture."""
+
+    unit: str
+    """Its own, also where question ids are not: LLaVA's TextVQA file has the image's id there."""
+    question_id: QuestionId
+    image: str
+    """File name."""
+    text: str
+    """What is asked, with all that is said before and after the question."""
+
+
+class Questions(msgspec.Struct, frozen=True):
+    """Of one file."""
+
+    asked: list[VqaQuestion]
+    ocr: str
+    """Whether words that were read in the pictures are given: with, without, as in the file."""
+
+
+class _VqaQuestion(msgspec.Struct):
+    question_id: int
+    image_id: int
+    question: str
+
+
+class _VqaFile(msgspec.Struct):
+    questions: list[_VqaQuestion]
+    data_subtype: str
+
+
+class _TextQuestion(msgspec.Struct):
+    question_id: int
+    image_id: str
+    question: str
+
+
+class _TextFile(msgspec.Struct):
+    data: list[_TextQuestion]
+
+
+class _Read(msgspec.Struct):
+    image_id: str
+    ocr_tokens: list[str]
+
+
+class _ReadFile(msgspec.Struct):
+    data: list[_Read]
+
+
+class _LlavaQuestion(msgspec.Struct):
+    question_id: QuestionId
+    image: str
+    text: str
+
+
+def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Questions:
+    """The questions of a file, in its order.
+
+    Args:
+        dataset: vqav2 or textvqa.
+        path: Questions in the data set's layout or LLaVA's.
+        ocr: TextVQA's file of words that were read in the pictures; None to ask without them.
+
+    Raises:
+        UserError: The file is missing, broken or of another layout; an id stands twice; a picture
+            of which nothing was read; a text that names a picture by itself.
+    """
+    if _is_lines(path, dataset):
+        if ocr is not None:
+            raise UserError(f"{path}: LLaVA's questions hold their OCR tokens; leave out --ocr")
+        asked, told = list(_of_llava(path, dataset)), "as in the file"
+    elif dataset == "vqav2":
+        asked, told = list(_of_vqa(path)), "without"
+    else:
+        tokens = None if ocr is None else _read_tokens(ocr)
+        asked, told = list(_of_text_vqa(path, tokens, ocr)), "without" if ocr is None else "with"
+    _check(asked, path)
+    return Questions(asked, told)
+
+
+def _is_lines(path: Path, dataset: str) -> bool:
+    """Whether a file has a JSON value on each line, as its first line alone tells."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {dataset} needs it") from error
+    try:
+        value = msgspec.json.decode(first)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(value, dict) and "text" in value
+
+
+def _of_vqa(path: Path) -> Iterator[VqaQuestion]:
+    file = read_json(path, _VqaFile, "VQA v2.0")
+    for row in file.questions:
+        image = f"COCO_{file.data_subtype}_{row.image_id:012d}.jpg"
+        text = short_question(row.question)
+        yield VqaQuestion(str(row.question_id), row.question_id, image, text)
+
+
+def _of_text_vqa(
+    path: Path, tokens: Mapping[str, Sequence[str]] | None, ocr: Path | None
+) -> Iterator[VqaQuestion]:
+    for row in read_json(path, _TextFile, "TextVQA").data:
+        if tokens is not None and row.image_id not in tokens:
+            raise UserError(f"{ocr}: has no words of the picture {row.image_id}; is it of {path}?")
+        text = short_question(row.question, None if tokens is None else tokens[row.image_id])
+        yield VqaQuestion(str(row.question_id), row.question_id, f"{row.image_id}.jpg", text)
+
+
+def _read_tokens(path: Path) -> dict[str, list[str]]:
+    rows = read_json(path, _ReadFile, "TextVQA's OCR tokens").data
+    return {row.image_id: row.ocr_tokens for row in rows}
+
+
+def _of_llava(path: Path, dataset: str) -> Iterator[VqaQuestion]:
+    seen: Counter[QuestionId] = Counter()
+    for row in read_json_lines(path, _LlavaQuestion, f"LLaVA's questions of {dataset}"):
+        unit = f"{row.question_id}#{seen[row.question_id]}"
+        seen[row.question_id] += 1
+        yield VqaQuestion(unit, row.question_id, row.image, row.text)
+
+
+def _check(asked: Sequence[VqaQuestion], path: Path) -> None:
+    if not asked:
+        raise UserError(f"{path}: holds no question")
+    units = Counter(question.unit for question in asked)
+    if twice := [unit for unit, count in units.items() if count > 1]:
+        raise UserError(f"{path}: question {twice[0]} stands twice; copy the file again")
+    for question in asked:
+        if IMAGE in question.text:
+            raise UserError(
+                f"{path}: question {question.question_id} holds '{IMAGE}', the mark of a picture; "
+                "take it out"
+            )

@@ -1,0 +1,300 @@
+"""Answers are those of asking one by one, however many are asked at once and by whom."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from hnc_ds.config import AnswerConfig
+from hnc_ds.errors import UserError
+from hnc_ds.llava import answer as module
+from hnc_ds.llava.answer import answer
+from hnc_ds.llava.journal import Job, Journal
+from hnc_ds.llava.model import PictureView
+from hnc_ds.llava.prompts import prompt, short_question
+from tests.llava.little import save_llava
+
+LONGEST = 12
+
+
+@pytest.fixture
+def settings(
+    llava_folder: Path, pictures: Path, questions: Path, tmp_path: Path
+) -> Callable[..., AnswerConfig]:
+    defaults: dict[str, Any] = {
+        "model": llava_folder,
+        "dataset": "vqav2",
+        "questions": questions,
+        "images": pictures,
+        "out": tmp_path / "answers",
+        "longest": LONGEST,
+        "workers": 0,
+    }
+    return lambda **other: AnswerConfig(**(defaults | other))
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def alone(llava_folder: Path, pictures: Path, questions: Path) -> list[str]:
+    """What transformers' own generation answers to each question by itself."""
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(llava_folder).eval()
+    words = transformers.AutoTokenizer.from_pretrained(llava_folder)
+    view = LlavaImageProcessorPil.from_pretrained(llava_folder, do_pad=True)
+    found = []
+    for row in json.loads(questions.read_text())["questions"]:
+        picture = Image.open(pictures / f"COCO_val2014_{row['image_id']:012d}.jpg")
+        told = prompt(short_question(row["question"]))
+        ids = words(told.replace("<image>", "<image>" * 16), return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            made = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=view(picture, return_tensors="pt")["pixel_values"],
+                max_new_tokens=LONGEST,
+                do_sample=False,
+            )
+        found.append(words.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
+def test_answers_are_those_of_transformers_to_each_question_alone(
+    settings: Callable[..., AnswerConfig], alone: list[str], tmp_path: Path, batch: int
+) -> None:
+    answer(settings(batch=batch))
+    found = [line["text"] for line in answers(tmp_path / "answers")]
+    assert found == alone
+    assert len(set(found)) > 10  # else equal answers would say little
+
+
+def test_strict_is_one_at_a_time_in_float32(
+    settings: Callable[..., AnswerConfig],
+    alone: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    original = module.answer_questions
+
+    def counted(*arguments: Any) -> Any:
+        sizes.append(len(arguments[2]))
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "answer_questions", counted)
+    answer(settings(strict=True, dtype="bfloat16"))
+    assert sizes == [1] * 33
+    assert [line["text"] for line in answers(tmp_path / "answers")] == alone
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_answers_the_same(
+    settings: Callable[..., AnswerConfig],
+    alone: list[str],
+    tmp_path: Path,
+    processes: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(processes):
+        assert not (tmp_path / "answers" / "answers.jsonl").exists()
+        answer(settings(batch=4, part=f"{number}/{processes}"))
+    assert [line["text"] for line in answers(tmp_path / "answers")] == alone
+    assert "process 0 of" in capsys.readouterr().out
+
+
+def _answer_slowly(config: AnswerConfig) -> None:
+    original = module.answer_questions
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return original(*arguments)
+
+    module.answer_questions = slow
+    torch.set_num_threads(1)
+    answer(config)
+
+
+def test_a_killed_process_loses_nothing_that_it_wrote(
+    settings: Callable[..., AnswerConfig], alone: list[str], tmp_path: Path
+) -> None:
+    part = tmp_path / "answers" / "parts" / "00000.jsonl"
+    process = multiprocessing.get_context("spawn").Process(
+        target=_answer_slowly, args=(settings(batch=4),)
+    )
+    process.start()
+    deadline = time.monotonic() + 120
+    while not part.exists() or part.read_bytes().count(b"\n") < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with part.open("ab") as file:
+        file.write(b'{"item":"answer","question_id":1')  # as a line that was being written
+    before = part.read_bytes()
+    kept = before[: before.rfind(b"\n") + 1]
+    assert 6 <= kept.count(b"\n") < 34
+    answer(settings(batch=2))
+    assert part.read_bytes().startswith(kept)
+    assert [line["text"] for line in answers(tmp_path / "answers")] == alone
+
+
+def test_what_is_answered_is_not_asked_again(
+    settings: Callable[..., AnswerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(settings())
+    monkeypatch.setattr(module, "load_llava", None)
+    answer(settings(batch=3))
+
+
+def test_where_memory_does_not_suffice_a_batch_is_halved(
+    settings: Callable[..., AnswerConfig],
+    alone: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, sizes = module.answer_questions, []
+
+    def small(llava: Any, prefix: Any, image_of: Any, asked: Any, longest: int) -> Any:
+        if len(asked) > 3:
+            raise torch.OutOfMemoryError
+        sizes.append(len(asked))
+        return original(llava, prefix, image_of, asked, longest)
+
+    monkeypatch.setattr(module, "answer_questions", small)
+    answer(settings(batch=8))
+    assert max(sizes) == 3
+    assert [line["text"] for line in answers(tmp_path / "answers")] == alone
+
+
+def test_each_picture_of_a_batch_is_encoded_once(
+    settings: Callable[..., AnswerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = module.encode_prefix
+
+    def counted(llava: Any, before: Any, pixels: torch.Tensor) -> Any:
+        seen.append(len(pixels))
+        return original(llava, before, pixels)
+
+    monkeypatch.setattr(module, "encode_prefix", counted)
+    answer(settings(batch=33))
+    assert seen == [6]
+
+
+def test_pictures_are_seen_as_llavas_own_code_sees_them(llava_folder: Path, pictures: Path) -> None:
+    """Padded with the mean colour, the picture in the middle, resized with Pillow's bicubic."""
+    view = PictureView(llava_folder)
+    for path in sorted(pictures.iterdir()):
+        picture = Image.open(path).convert("RGB")
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), (122, 116, 104))
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        small = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC), np.float32) / 255
+        mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+        std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+        expected = ((small - mean) / std).transpose(2, 0, 1)
+        assert np.allclose(view(path).numpy(), expected, atol=1e-5)
+
+
+def test_pictures_that_are_missing_or_broken_are_told_or_answered_with_nothing(
+    settings: Callable[..., AnswerConfig], pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(pictures, some)
+    (some / "COCO_val2014_000000000001.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 6 pictures are not there, the first is COCO_"):
+        answer(settings(images=some))
+    (some / "COCO_val2014_000000000001.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"000000000001\.jpg: .*--allow-missing"):
+        answer(settings(images=some))
+    answer(settings(images=some, allow_missing=True))
+    lines = answers(tmp_path / "answers")
+    empty = [line for line in lines if line["image"] == "COCO_val2014_000000000001.jpg"]
+    assert {(line["text"], line["margin"]) for line in empty} == {("", None)}
+    assert all(line["margin"] is not None for line in lines if line not in empty)
+    assert f"{len(empty)} of" in capsys.readouterr().out
+
+
+def test_answers_of_another_model_or_with_other_settings_are_refused(
+    settings: Callable[..., AnswerConfig], tmp_path: Path
+) -> None:
+    answer(settings())
+    other = save_llava(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="holds answers with model_sha256 .*choose another --out"):
+        answer(settings(model=other))
+    with pytest.raises(UserError, match="holds answers with longest 12, not 5"):
+        answer(settings(longest=5))
+
+
+def test_two_processes_with_one_number_are_refused(
+    settings: Callable[..., AnswerConfig], tmp_path: Path
+) -> None:
+    answer(settings())
+    job = msgspec.json.decode(
+        (tmp_path / "answers" / "parts" / "00000.jsonl").read_bytes().splitlines()[0], type=Job
+    )
+    with (
+        Journal(tmp_path / "answers", job, 0),
+        pytest.raises(UserError, match="another process is at part 0"),
+    ):
+        answer(settings())
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (None, "no LLaVA folder of Hugging Face's"),
+        ("{", "no LLaVA folder of Hugging Face's"),
+        ('{"architectures": ["LlamaForCausalLM"]}', "no LlavaForConditionalGeneration"),
+    ],
+)
+def test_a_folder_that_is_no_llava_is_told(
+    settings: Callable[..., AnswerConfig], tmp_path: Path, config: str | None, told: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    with pytest.raises(UserError, match=told):
+        answer(settings(model=folder))
+
+
+def test_checking_answers_nothing(
+    settings: Callable[..., AnswerConfig], tmp_path: Path, capsys: Any
+) -> None:
+    answer(settings(check=True, out=None))
+    assert "33 questions" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no --out"):
+        settings(out=None)
+
+
+@pytest.mark.parametrize("part", ["1", "2/2", "a/b", "-1/2"])
+def test_a_part_that_is_none_is_refused(settings: Callable[..., AnswerConfig], part: str) -> None:
+    with pytest.raises(UserError, match="write such as 0/4"):
+        settings(part=part)
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")])
+def test_the_place_among_processes_is_what_the_launcher_says(
+    settings: Callable[..., AnswerConfig], monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    for name, value in zip(names, ("2", "5"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert settings().place == (2, 5)
+    assert settings(part="0/1").place == (0, 1)
