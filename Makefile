@@ -1,15 +1,19 @@
 # make demo   the whole job on rendered scenes: generate, pack, train, evaluate, report
 # make test   every test            make check  what CI runs: lint, types, imports, tests
+# make demo-llava   towers compared in a little LLaVA
 # make bench  speed against the peers' ways            make clean  what these leave behind
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench clean
+.PHONY: demo demo-llava test check bench clean
 
 demo: .venv/installed
 	hnc-ds demo
+
+demo-llava: .venv/installed-dev
+	hnc-ds demo-llava
 
 test: .venv/installed-dev
 	pytest -q

@@ -41,6 +41,7 @@ MEASUREMENTS = {
     "collectives": "Collectives: a step of two processes, and what they send each other",
     "scaling": "Scaling: the same batch on one process and on two",
     "questions": "Benchmarks: questions answered",
+    "answers": "LLaVA: questions answered",
     "resume": "Resume: seconds to the first batch in the middle of an epoch",
 }
 """What each file measures. The order is that of the page."""

@@ -16,6 +16,7 @@ from hnc_ds.config import (
     AnswerConfig,
     BenchmarksConfig,
     DemoConfig,
+    DemoLlavaConfig,
     EvaluateConfig,
     GenerateConfig,
     InspectConfig,
@@ -137,6 +138,13 @@ def demo(config: Annotated[DemoConfig, Flat]) -> None:
     demo(config)
 
 
+def demo_llava(config: Annotated[DemoLlavaConfig, Flat]) -> None:
+    """The experiment with LLaVA in little, on rendered scenes."""
+    from hnc_ds.llava.miniature.demo import demo_llava
+
+    demo_llava(config)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "scenes": scenes,
     "generate": generate,
@@ -152,6 +160,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "answer": answer,
     "report": report,
     "demo": demo,
+    "demo-llava": demo_llava,
 }
 
 

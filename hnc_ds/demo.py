@@ -7,19 +7,13 @@ alpha 0, which is plain CLIP, and with hard negatives. Then measures both on hel
 Stages that are done already are not done again.
 """
 
-import os
-import shlex
-import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 
-from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.commands import hnc_ds
+from hnc_ds.commands import hnc_ds, train_unless_done
 from hnc_ds.config import DemoConfig
-from hnc_ds.errors import UserError
 from hnc_ds.records import Result
 
 SCENES = "--size 64 --objects 2 2 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
@@ -48,80 +42,25 @@ def demo(config: DemoConfig) -> None:
     """
     data, runs = config.scenes, {"plain-clip": 0.0, "hard-negatives": config.alpha}
     sizes = f"--train {config.train} --val {config.val} --seed {config.seed}"
-    _hnc_ds(f"scenes --out {data} {sizes} {SCENES}")
+    hnc_ds(f"scenes --out {data} {sizes} {SCENES}")
     for split in ("train", "val"):
         captions = data / f"{split}.captions.jsonl.gz"
         if not captions.is_file():
             graphs = data / f"{split}_sceneGraphs.json"
             seed = f"--seed {config.seed}"
-            _hnc_ds(f"generate --scene-graphs {graphs} --out {captions} {seed} {CAPTIONS}")
+            hnc_ds(f"generate --scene-graphs {graphs} --out {captions} {seed} {CAPTIONS}")
         shards = data / "shards" / split
-        _hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {shards}")
+        hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {shards}")
     for name, alpha in runs.items():
-        _train(config, config.out / name, alpha)
+        flags = f"--shards {data / 'shards' / 'train'} --seed {config.seed} --alpha {alpha:g}"
+        train_unless_done(config.out / name, config.steps, config.ranks, f"{flags} {NEGATIVES}")
     for name in runs:
         results = config.out / name / "results" / "val.json"
-        _hnc_ds(f"evaluate {config.out / name} --shards {data / 'shards' / 'val'} --out {results}")
+        hnc_ds(f"evaluate {config.out / name} --shards {data / 'shards' / 'val'} --out {results}")
     page = config.out / "report.html"
-    _hnc_ds(f"report {' '.join(str(config.out / name) for name in runs)} --out {page}")
+    hnc_ds(f"report {' '.join(str(config.out / name) for name in runs)} --out {page}")
     _print_table({name: config.out / name / "results" / "val.json" for name in runs})
     print(f"\nreport       {page}\nTensorBoard  tensorboard --logdir {config.out}")
-
-
-def _train(config: DemoConfig, run: Path, alpha: float) -> None:
-    if complete_checkpoints(run)[-1:] == [run / "checkpoints" / f"step-{config.steps:06d}"]:
-        print(f"{run}: trained before")
-        return
-    _run(
-        [_beside_python("deepspeed"), "--num_gpus", str(ranks_here(config.ranks))],
-        f"--log_level error --master_port {_free_port()} --module hnc_ds.train "
-        f"--deepspeed_config cpu --shards {config.scenes / 'shards' / 'train'} --run {run} "
-        f"--steps {config.steps} --seed {config.seed} --alpha {alpha:g} {NEGATIVES} --resume",
-    )
-
-
-def ranks_here(wanted: int) -> int:
-    """As many ranks as wanted, but one GPU each where there are GPUs."""
-    import torch
-
-    return min(wanted, torch.cuda.device_count()) if torch.cuda.is_available() else wanted
-
-
-def _hnc_ds(arguments: str) -> None:
-    _run([_beside_python("hnc-ds")], arguments)
-
-
-def _run(command: list[str], arguments: str) -> None:
-    """Show a command as one would type it, and run it."""
-    shown = [Path(command[0]).name, *command[1:], *shlex.split(arguments)]
-    print(f"\n$ {shlex.join(shown)}", flush=True)
-    status = subprocess.run(
-        [*command, *shlex.split(arguments)], check=False, env=_environment()
-    ).returncode
-    if status:
-        raise UserError(f"'{shlex.join(shown[:2])}' stopped with status {status}; see above")
-
-
-def _environment() -> dict[str, str]:
-    """With DeepSpeed told that there is only a CPU, so that it does not warn of it four times."""
-    import torch
-
-    known = {} if torch.accelerator.is_available() else {"DS_ACCELERATOR": "cpu"}
-    return known | os.environ
-
-
-def _beside_python(name: str) -> str:
-    """A command installed with this Python, whether or not its folder is on the PATH."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        raise UserError(f"no command '{name}' beside {sys.executable}; install hnc-ds again")
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _print_table(results: dict[str, Path]) -> None:

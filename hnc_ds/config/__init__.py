@@ -22,7 +22,7 @@ from hnc_ds.config.objective import (
     ModelConfig,
     ScopeConfig,
 )
-from hnc_ds.config.scenes import DemoConfig, ScenesConfig
+from hnc_ds.config.scenes import DemoConfig, DemoLlavaConfig, ScenesConfig
 from hnc_ds.config.shards import DataConfig, InspectConfig, PackConfig
 from hnc_ds.config.training import TrainConfig
 
@@ -35,6 +35,7 @@ __all__ = [
     "BenchmarksConfig",
     "DataConfig",
     "DemoConfig",
+    "DemoLlavaConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "InspectConfig",

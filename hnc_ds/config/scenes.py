@@ -91,3 +91,47 @@ class DemoConfig:
 
     seed: int = 0
     """Of scenes, captions, start weights and order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoLlavaConfig:
+    """The experiment with LLaVA in little, on rendered scenes (hnc_ds/llava/miniature)."""
+
+    out: Path = Path("runs/demo-llava")
+    """Folder for the runs, the models, their answers and the report."""
+
+    scenes: Path = Path("data/demo-llava")
+    """Folder for scenes, captions, shards and questions."""
+
+    train: int = 8000
+    """Training scenes."""
+
+    val: int = 500
+    """Held-out scenes."""
+
+    questions: int = 4
+    """Most of VQA v2.0's kind about a picture."""
+
+    steps: int = 800
+    """Of plain CLIP, whose tower is the baseline."""
+
+    more_steps: int = 500
+    """From there with hard negatives."""
+
+    alpha: float = 3.0
+    """Weight of the hard negatives."""
+
+    lessons: int = 800
+    """Steps of the little LLaVA's connector and language model."""
+
+    width: int = 128
+    """Of the language model."""
+
+    layers: int = 3
+    """Of the language model."""
+
+    ranks: int = 2
+    """Processes that train the towers."""
+
+    seed: int = 0
+    """Of everything."""

@@ -236,7 +236,7 @@ def test_answers_of_another_model_or_with_other_settings_are_refused(
 ) -> None:
     answer(settings())
     other = save_llava(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match="holds answers with model_sha256 .*choose another --out"):
+    with pytest.raises(UserError, match=r"holds answers with model_sha256 .*choose another --out"):
         answer(settings(model=other))
     with pytest.raises(UserError, match=r"holds answers with longest 12, not 5"):
         answer(settings(longest=5))

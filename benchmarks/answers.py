@@ -1,0 +1,115 @@
+"""Answering questions with a little LLaVA: 16 at once with one prefix a picture, and one by one as
+LLaVA's own loader does with transformers' generate.
+
+As in VQA v2.0 there are five questions to a picture.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.inputs import caption_sets, photograph
+from benchmarks.timing import Check, Comparison, alternate
+from hnc_ds.config import ModelConfig
+from hnc_ds.llava.generate import answer_questions, encode_prefix
+from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
+from hnc_ds.llava.model import Llava, load_llava
+from hnc_ds.llava.plan import batches
+from hnc_ds.llava.prompts import short_question
+from hnc_ds.llava.questions import VqaQuestion
+from hnc_ds.model.load import load_model
+
+PICTURES, QUICK_PICTURES = 32, 2
+ROUNDS, QUICK_ROUNDS = 5, 1
+QUESTIONS_OF_PICTURE, AT_ONCE = 5, 16
+LONGEST = 4
+"""Tokens of an answer: short ones, as VQA v2.0 asks for."""
+
+BATCHED, ONE_BY_ONE, THEIRS = "hnc_ds, 16 at once", "hnc_ds, one at a time", "generate, one by one"
+
+Answers = dict[str, list[int]]
+
+
+def measure(folder: Path, quick: bool) -> Comparison:
+    """Questions/s."""
+    torch.set_num_threads(1)
+    pictures = QUICK_PICTURES if quick else PICTURES
+    asked = made(folder, pictures)
+    clip = load_model(ModelConfig(), seed=0)
+    tokenizer = make_tokenizer([question.text for question in asked])
+    config = clip.config["model_cfg"]
+    model = make_llava(config, tokenizer, width=128, layers=4, heads=4, seed=0)
+    save_llava(folder / "llava", model, tokenizer, clip.image_settings)
+    llava = load_llava(folder / "llava", torch.float32, torch.device("cpu"))
+    seen = {q.image: llava.pictures(folder / q.image) for q in asked}
+    ways: dict[str, Callable[[], Answers]] = {
+        BATCHED: lambda: ours(llava, asked, seen, AT_ONCE),
+        ONE_BY_ONE: lambda: ours(llava, asked, seen, 1),
+        THEIRS: lambda: theirs(llava, asked, seen),
+    }
+    found = {name: way() for name, way in ways.items()}
+    apart = sum(found[way][q.unit] != found[THEIRS][q.unit] for way in found for q in asked)
+    return Comparison(
+        clock="cpu",
+        baseline=THEIRS,
+        timings=alternate(ways, QUICK_ROUNDS if quick else ROUNDS),
+        checks=(Check("answers that differ", apart, 0),),
+        notes=(
+            f"Four layers of width 128 behind the tower of `tiny`, random weights, fp32, one "
+            f"thread; {len(asked)} questions on {pictures} pictures, answers of {LONGEST} tokens. "
+            "Pictures are decoded before.",
+        ),
+        items="questions",
+        count=len(asked),
+    )
+
+
+def made(folder: Path, pictures: int) -> list[VqaQuestion]:
+    """Pictures, and captions as the questions about them."""
+    asked = []
+    for number, groups in enumerate(caption_sets(folder, pictures, 48)):
+        (folder / f"{number}.jpg").write_bytes(photograph(number))
+        texts = [group.positive for group in groups]
+        for place in range(QUESTIONS_OF_PICTURE):
+            text = short_question(texts[place % len(texts)])
+            unit = f"{number}-{place}"
+            asked.append(VqaQuestion(unit, unit, f"{number}.jpg", text))
+    return asked
+
+
+def ours(
+    llava: Llava, asked: list[VqaQuestion], seen: dict[str, torch.Tensor], at_once: int
+) -> Answers:
+    """As ``hnc-ds answer`` answers."""
+    found: Answers = {}
+    for batch in batches(asked, at_once):
+        names = list(dict.fromkeys(question.image for question in batch))
+        split = [llava.split_prompt(question.text) for question in batch]
+        prefix = encode_prefix(llava, split[0][0], torch.stack([seen[name] for name in names]))
+        image_of = [names.index(question.image) for question in batch]
+        answers = answer_questions(llava, prefix, image_of, [ids for _, ids in split], LONGEST)
+        found |= {q.unit: answer.ids for q, answer in zip(batch, answers, strict=True)}
+    return found
+
+
+@torch.inference_mode()
+def theirs(llava: Llava, asked: list[VqaQuestion], seen: dict[str, torch.Tensor]) -> Answers:
+    """As model_vqa_loader.py of LLaVA answers: every question by itself, its picture with it."""
+    found: Answers = {}
+    model: Any = llava.model
+    patches = model.config.image_seq_length
+    for question in asked:
+        before, after = llava.split_prompt(question.text)
+        ids = torch.tensor([[*before, *[llava.image_id] * patches, *after]])
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=seen[question.image][None],
+            max_new_tokens=LONGEST,
+            do_sample=False,
+        )
+        answer = made[0, ids.shape[1] :].tolist()
+        found[question.unit] = [token for token in answer if token not in llava.stop_ids]
+    return found

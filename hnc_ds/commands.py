@@ -1,0 +1,95 @@
+"""Commands of this project, shown as one would type them and run: what the demos are made of."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.errors import UserError
+
+
+def _ranks_here(wanted: int) -> int:
+    """As many ranks as wanted, but one GPU each where there are GPUs."""
+    import torch
+
+    return min(wanted, torch.cuda.device_count()) if torch.cuda.is_available() else wanted
+
+
+def hnc_ds(arguments: str) -> None:
+    """Run a stage.
+
+    Raises:
+        UserError: It failed; its own line stands above.
+    """
+    _run([_beside_python("hnc-ds")], arguments)
+
+
+def train_unless_done(folder: Path, steps: int, ranks: int, flags: str) -> None:
+    """Train a run with the deepspeed launcher on the CPU's configuration, or the rest of it.
+
+    Args:
+        folder: Of the run.
+        steps: Of the whole training.
+        ranks: Processes.
+        flags: Others of the training.
+
+    Raises:
+        UserError: It failed; its own line stands above.
+    """
+    if complete_checkpoints(folder)[-1:] == [folder / "checkpoints" / f"step-{steps:06d}"]:
+        print(f"{folder}: trained before")
+        return
+    _run(
+        [_beside_python("deepspeed"), "--num_gpus", str(_ranks_here(ranks))],
+        f"--log_level error --master_port {_free_port()} --module hnc_ds.train "
+        f"--deepspeed_config cpu --run {folder} --steps {steps} {flags} --resume",
+    )
+
+
+def _run(command: list[str], arguments: str) -> None:
+    """Show a command as one would type it, and run it.
+
+    Args:
+        command: Its program and first arguments.
+        arguments: The others, as one types them.
+
+    Raises:
+        UserError: It failed; its own line stands above.
+    """
+    shown = [Path(command[0]).name, *command[1:], *shlex.split(arguments)]
+    print(f"\n$ {shlex.join(shown)}", flush=True)
+    status = subprocess.run(
+        [*command, *shlex.split(arguments)], check=False, env=_environment()
+    ).returncode
+    if status:
+        raise UserError(f"'{shlex.join(shown[:2])}' stopped with status {status}; see above")
+
+
+def _environment() -> dict[str, str]:
+    """With DeepSpeed told that there is only a CPU, so that it does not warn of it four times."""
+    import torch
+
+    known = {} if torch.accelerator.is_available() else {"DS_ACCELERATOR": "cpu"}
+    return known | os.environ
+
+
+def _beside_python(name: str) -> str:
+    """A command installed with this Python, whether or not its folder is on the PATH.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise UserError(f"no command '{name}' beside {sys.executable}; install hnc-ds again")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
