@@ -41,11 +41,10 @@ Scores = dict[Key, float]
 
 
 def read(results: Path) -> Scores:
-    """What ``hnc-ds evaluate`` wrote; nothing where it has not."""
-    if not results.is_file():
-        return {}
+    """The shares that ``hnc-ds evaluate`` wrote."""
     rows = msgspec.json.decode(results.read_bytes(), type=list[Result])
-    return {(row.benchmark, row.metric, row.group): row.value for row in rows}
+    shares = [row for row in rows if row.metric not in ("ties", "margin")]
+    return {(row.benchmark, row.metric, row.group): row.value for row in shares}
 
 
 def tables(found: Mapping[str, Sequence[Scores]]) -> str:
@@ -62,7 +61,6 @@ def tables(found: Mapping[str, Sequence[Scores]]) -> str:
     full = [
         (f"{key[1]} {key[2]}", [cell([one[key] for one in seeds]) for seeds in found.values()])
         for key in keys
-        if key[1] not in ("ties", "margin")
     ]
     by_type = markdown(("percent", *found), full)
     return markdown(("percent", *SUMMARY), short) + "\n## Every score\n\n" + by_type

@@ -1,6 +1,7 @@
 """Objectives side by side on rendered scenes: the same start, the same pictures, the same steps.
 
-    python benchmarks/presets.py        hours on two cores; goes on where it was stopped
+    python benchmarks/presets.py        hours on two cores; goes on where it was stopped, also
+                                        on another machine with what PRESETS.json holds
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
 For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
@@ -30,6 +31,18 @@ from typing import IO, Any
 import tyro
 
 from benchmarks.machine import facts
+from benchmarks.preset_protocol import (
+    DEEPSPEED,
+    DRAWN,
+    IN_FULL,
+    LOOK,
+    MODEL,
+    OBJECTIVES,
+    SCENES,
+    TYPES,
+    protocol,
+)
+from benchmarks.preset_records import Records
 from benchmarks.preset_tables import read, tables
 from hnc_ds.config.checks import cores
 from hnc_ds.errors import UserError, did_you_mean
@@ -37,61 +50,7 @@ from hnc_ds.whole_files import write_whole
 
 HERE = Path(__file__).parent
 
-OBJECTIVES = {
-    "clip": "--preset clip",
-    "hnc-alpha-0.5": "--preset hnc --alpha 0.5",
-    "hnc-alpha-1": "--preset hnc --alpha 1",
-    "hnc-alpha-2": "--preset hnc --alpha 2",
-    "hnc-alpha-5": "--preset hnc --alpha 5",
-    "negclip": "--preset negclip",
-    "structure-clip": "--preset structure-clip",
-    "dpo": "--preset dpo",
-    "hnc-distill": "--preset hnc --terms contrastive 1 distill 0.5 --no-distill_negatives",
-    "hnc-l2-to-start": "--preset hnc --terms contrastive 1 l2_to_start 0.001",
-}
-"""What is compared, as flags of a training."""
-
-LOOK = "--size 64 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
-"""Plain shapes that lie apart, each kind once in a picture."""
-
-SCENES = {"two": "--objects 2 2", "mixed": "--objects 2 3 --fewest 0.5"}
-"""Pictures of the first captions, and of those of all types: subjects and objects can be exchanged
-only where there is a third thing."""
-
-IN_FULL = "swap 1 relation_attr_pred 1"
-"""By what captions are drawn at first: 'The red star is above the blue ring.'"""
-
-TYPES = (
-    "swap 2 relation_attr_pred 2 relation_pred 2 relation_attr_subj 1.5 relation_attr_obj 1.5 "
-    "relation_subj 0.5 relation_obj 0.5 swap_attribute 1 attribute 1 object 1 attribute_subg 1 "
-    "and_logic_attr 0.3 and_logic_rel 0.3 xor_logic_attr 0.3 obj_verify_count 0.3 "
-    "obj_verify_count_attr 0.3"
-)
-"""Every type that the scenes give; of relations more, which are the hardest to learn."""
-
-MODEL = "tiny-rn"
-DRAWN = "--crop 1 --hard_negatives 4 --workers 0"
 CONFIG = "deepspeed.json"
-DEEPSPEED = {
-    "train_batch_size": 64,
-    "optimizer": {
-        "type": "AdamW",
-        "params": {
-            "lr": 2e-3,
-            "betas": [0.9, 0.98],
-            "eps": 1e-6,
-            "weight_decay": 0.1,
-            "torch_adam": True,
-            "fused": True,
-        },
-    },
-    "scheduler": {
-        "type": "WarmupCosineLR",
-        "params": {"total_num_steps": "auto", "warmup_num_steps": 50, "warmup_type": "linear"},
-    },
-    "gradient_clipping": 1.0,
-    "zero_optimization": {"stage": 1},
-}
 
 HEAD = """# Objectives on rendered scenes
 
@@ -165,15 +124,18 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Make what is missing, train what is not trained, and write the tables of what is there."""
+    out = settings.page or ((settings.out if settings.only else HERE) / "PRESETS.md")
+    records = Records(out.with_suffix(".json"), protocol(vars(settings)))
+    wanted = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
+    jobs = [job for job in wanted if not records.scores(*job)]
     settings.out.mkdir(parents=True, exist_ok=True)
     write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
-    for kind in SCENES:
+    for kind in SCENES if jobs else ():
         prepare(settings, kind)
-    in_turns(settings, partial(start, settings), [(seed,) for seed in settings.seeds])
-    jobs = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
-    in_turns(settings, partial(compare, settings), jobs)
-    out = settings.page or ((settings.out if settings.only else HERE) / "PRESETS.md")
-    write_whole(out, page(settings).encode())
+    seeds = dict.fromkeys(seed for _, seed in jobs)
+    in_turns(settings, partial(start, settings), [(seed,) for seed in seeds])
+    in_turns(settings, partial(compare, settings, records), jobs)
+    write_whole(out, page(settings, records).encode())
     print(f"wrote {out}")
 
 
@@ -207,8 +169,9 @@ def start(settings: Settings, seed: int) -> None:
     train(settings, "start", seed, settings.start_steps, objective, "two", IN_FULL)
 
 
-def compare(settings: Settings, name: str, seed: int) -> None:
-    """Train an objective from the start of a seed, and score it on the held-out scenes."""
+def compare(settings: Settings, records: Records, name: str, seed: int) -> None:
+    """Train an objective from the start of a seed, score it on the held-out scenes, and keep the
+    scores."""
     last = checkpoint(settings, "start", seed, settings.start_steps)
     for run, steps, kind, types in (
         (f"{name}-first", settings.first_steps, "two", IN_FULL),
@@ -222,6 +185,7 @@ def compare(settings: Settings, name: str, seed: int) -> None:
         told = log(settings, name, seed)
         scenes = f"--shards {settings.shards('mixed', 'val')} --workers 0"
         hnc_ds(f"evaluate {last} {scenes} --out {out}", settings, told)
+    records.keep(name, seed, read(out))
 
 
 def train(
@@ -287,11 +251,11 @@ def open_log(path: Path | None) -> Iterator[IO[str]]:
         yield file
 
 
-def page(settings: Settings) -> str:
+def page(settings: Settings, records: Records) -> str:
     """What was trained, and what came out."""
     names = settings.chosen()
     found = {
-        name: [scores for seed in settings.seeds if (scores := read(results(settings, name, seed)))]
+        name: [scores for seed in settings.seeds if (scores := records.scores(name, seed))]
         for name in names
     }
     counts = "/".join(map(str, sorted({len(of_seeds) for of_seeds in found.values()})))

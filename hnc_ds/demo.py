@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from hnc_ds.commands import hnc_ds
 from hnc_ds.commands import hnc_ds, train_unless_done
 from hnc_ds.config import DemoConfig
 from hnc_ds.records import Result

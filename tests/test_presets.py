@@ -2,14 +2,17 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from benchmarks import presets
+from benchmarks.preset_protocol import IN_FULL, OBJECTIVES, TYPES, protocol
+from benchmarks.preset_records import Records
 from benchmarks.preset_tables import read, tables
-from benchmarks.presets import IN_FULL, OBJECTIVES, TYPES, Settings, compare, in_turns, page
+from benchmarks.presets import Settings, compare, in_turns, page
 from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
 from hnc_ds.config import PRESETS
 from hnc_ds.errors import UserError
@@ -43,8 +46,9 @@ def test_a_column_is_the_mean_of_its_types_and_a_cell_the_mean_of_the_seeds(tmp_
 
 def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: Path) -> None:
     settings = Settings(out=tmp_path, steps=7, only=("clip", "dpo"))
-    measured(presets.results(settings, "clip", 2), swap=0.5)
-    told = page(settings)
+    records = Records(tmp_path / "PRESETS.json", {})
+    records.keep("clip", 2, read(measured(tmp_path / "r.json", swap=0.5)))
+    told = page(settings, records)
     assert "0/1 seeds" in told
     assert "and for 7\nsteps on pictures of two or three" in told
     assert "    dpo              --preset dpo\n" in told
@@ -54,16 +58,43 @@ def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[str] = []
-    monkeypatch.setattr(presets, "hnc_ds", lambda arguments, *_: commands.append(arguments))
+
+    def run(arguments: str, *_: object) -> None:
+        commands.append(arguments)
+        if "--out" in arguments:
+            measured(Path(arguments.split()[-1]), swap=0.5)
+
+    monkeypatch.setattr(presets, "hnc_ds", run)
     settings = Settings(out=tmp_path)
+    records = Records(tmp_path / "PRESETS.json", {})
     for name in ("clip", "dpo"):
-        compare(settings, name, 1)
+        compare(settings, records, name, 1)
+    assert records.scores("dpo", 1)["hnc-shards", "pair_accuracy", "swap"] == 0.5
     first, then, _, *others = commands
     assert f"local-dir:{tmp_path}/start-1/checkpoints/step-000200 --preset clip" in first
     assert f"--negative_types {IN_FULL} --resume" in first
     assert f"local-dir:{tmp_path}/clip-first-1/checkpoints/step-001500 --preset clip" in then
     assert f"--negative_types {TYPES} --resume" in then
     assert [command.replace("clip", "dpo") for command in commands[:3]] == others
+
+
+def test_what_is_recorded_is_not_trained_again_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "PRESETS.md"
+    here = Settings(out=tmp_path / "here", page=page, only=("clip",), seeds=(0, 1))
+    kept = Records(page.with_suffix(".json"), protocol(vars(here)))
+    scores = read(measured(tmp_path / "r.json", swap=0.5, **{"x/y": 0.25}))
+    for seed in (0, 1):
+        kept.keep("clip", seed, scores)
+    monkeypatch.setattr(presets, "hnc_ds", None)
+    presets.run(here)
+    assert "| clip | 50.0 (50.0 - 50.0) |" in page.read_text()
+    again = Records(page.with_suffix(".json"), protocol(vars(here)))
+    assert again.scores("clip", 1) == scores
+    assert again.scores("clip", 2) == {}
+    with pytest.raises(UserError, match=r"of another protocol \(steps\); remove it"):
+        presets.run(replace(here, steps=7))
 
 
 def test_as_many_run_at_once_as_wanted_and_a_failure_stops_the_rest() -> None:
