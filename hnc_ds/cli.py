@@ -30,6 +30,7 @@ from hnc_ds.config import (
     TrainConfig,
 )
 from hnc_ds.errors import Stopped, UserError
+from hnc_ds.launch import read_slurm
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
 
@@ -167,6 +168,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> int:
     """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0
     where nobody reads on ('hnc-ds benchmarks | head')."""
+    read_slurm()
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     try:
         tyro.extras.subcommand_cli_from_dict(

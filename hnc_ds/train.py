@@ -45,6 +45,7 @@ from hnc_ds.distributed import (
 from hnc_ds.engine import Engine, device, start_process_group
 from hnc_ds.errors import LostRank, Stopped, UserError, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
+from hnc_ds.launch import read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
@@ -211,6 +212,7 @@ def preset(name: str) -> LossConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, train, and say what went wrong in one line. Exit status."""
+    read_slurm()
     given = sys.argv[1:] if arguments is None else arguments
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in given if not argument.startswith("--local_rank=")]

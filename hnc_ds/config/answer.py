@@ -86,8 +86,5 @@ class AnswerConfig:
 
 
 def _launched() -> tuple[int, int]:
-    """As a launcher said, torch's names first."""
-    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if number in os.environ and count in os.environ:
-            return int(os.environ[number]), int(os.environ[count])
-    return 0, 1
+    """As a launcher said, or SLURM (launch.py)."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,72 @@
+"""Ranks as SLURM's srun tells them."""
+
+import pytest
+
+from hnc_ds.launch import first_host, read_slurm
+
+STEP = {
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NUM_TASKS": "7",
+    "SLURM_STEP_TASKS_PER_NODE": "4,3",
+    "SLURM_STEP_NODELIST": "gpu[03-04]",
+    "SLURM_JOB_ID": "12345",
+    "SLURM_STEP_ID": "2",
+}
+
+
+def test_a_task_of_srun_is_a_rank() -> None:
+    found = dict(STEP)
+    read_slurm(found)
+    assert {name: found[name] for name in found if not name.startswith("SLURM")} == {
+        "RANK": "5",
+        "WORLD_SIZE": "7",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "3",
+        "MASTER_ADDR": "gpu03",
+        "MASTER_PORT": str(20_000 + (7 * 12345 + 2) % 20_000),
+    }
+
+
+def test_a_task_that_sees_one_gpu_calls_it_its_first() -> None:
+    found = STEP | {"CUDA_VISIBLE_DEVICES": "1"}
+    read_slurm(found)
+    assert found["LOCAL_RANK"] == "0"
+    several = STEP | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    read_slurm(several)
+    assert several["LOCAL_RANK"] == "1"
+
+
+def test_a_batch_script_is_one_process_and_a_launcher_is_believed() -> None:
+    batch = {name: value for name, value in STEP.items() if "STEP" not in name}
+    before = dict(batch)
+    read_slurm(batch)
+    assert batch == before
+    launched = STEP | {"RANK": "0", "WORLD_SIZE": "2"}
+    before = dict(launched)
+    read_slurm(launched)
+    assert launched == before
+
+
+def test_the_address_and_port_that_a_script_gives_stay() -> None:
+    found = STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "999"}
+    read_slurm(found)
+    assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == ("10.0.0.1", "999")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node1", "node1"),
+        ("node1,node2", "node1"),
+        ("node[1-2]", "node1"),
+        ("node[001-004,7],other", "node001"),
+        ("a[9,12-13]", "a9"),
+        ("rack[2-3]n[05-08]", "rack2n05"),
+        ("gpu-a[1-2]-ib,x", "gpu-a1-ib"),
+        ("", ""),
+    ],
+)
+def test_the_first_host_of_a_list_is_where_ranks_meet(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
