@@ -194,10 +194,11 @@ class MineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Compare runs in one self-contained HTML page."""
+    """Compare runs, or models that were evaluated, in one self-contained HTML page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders; the first is what the others are compared with."""
+    """Run folders, results files, folders of results, sweeps of 'hnc-ds interpolate'; the first is
+    what the others are compared with."""
 
     out: Path = Path("report.html")
     """The page."""

@@ -113,6 +113,8 @@ def measure_all(
         )
         header = msgspec.structs.replace(header, sets={**header.sets, benchmark: coverage})
         rows, items = [*rows, *own], [*items, answered]
+    if asked.questions:
+        header = msgspec.structs.replace(header, folders=asked.files.told())
     return Measured(rows, header, chain.from_iterable(items))
 
 

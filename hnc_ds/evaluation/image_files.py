@@ -87,6 +87,13 @@ class ImageFiles:
     def __init__(self, folders: Mapping[str, Sequence[Path]]) -> None:
         self._folders = folders
 
+    def told(self) -> dict[str, tuple[str, ...]]:
+        """Absolute folders by source."""
+        return {
+            source: tuple(str(folder.resolve()) for folder in own)
+            for source, own in self._folders.items()
+        }
+
     def find(self, image: ImageRef) -> Path | None:
         """The file of a picture, or the one that holds it with others; None where there is none.
 

@@ -79,6 +79,8 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     mixture: Mixture | None = None
     sets: dict[str, Coverage] = {}
     """By name of a released benchmark."""
+    folders: dict[str, tuple[str, ...]] = {}
+    """Of the benchmarks' pictures, by source."""
     format: int = FORMAT_VERSION
 
 
@@ -128,6 +130,8 @@ class AnsweredItem(msgspec.Struct, frozen=True, tag_field="item", tag="question"
     """By metric."""
     tied: bool
     tags: tuple[str, ...] = ()
+    boxes: tuple[tuple[int, int, int, int] | None, ...] = ()
+    """What of each image was shown, in pixels: left, top, right, bottom; all of it where None."""
 
 
 Item = PairItem | RankItem | AnsweredItem

@@ -78,6 +78,7 @@ def _item(name: str, question: Question, scores: Scores, outcome: Outcome) -> An
         right=dict(outcome.right),
         tied=outcome.tied,
         tags=question.tags,
+        boxes=tuple(image.crop for image in question.images),
     )
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HEADLINES
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.table import RowKey, key_of
 from hnc_ds.records import Result
 
@@ -111,8 +112,14 @@ def headlines(results: Sequence[Result]) -> list[tuple[str, RowKey]]:
     for key in keys:
         if key[2] == "all" and key[0] not in titled:
             titled.add(key[0])
-            found.append((key[0], key))
+            found.append((_title(key), key))
     return found
+
+
+def _title(key: RowKey) -> str:
+    benchmark, metric, _ = key
+    title = QUESTION_SETS[benchmark].title if benchmark in QUESTION_SETS else benchmark
+    return title if metric == "accuracy" else f"{title}, {metric}"
 
 
 def _name(result: Result) -> str:

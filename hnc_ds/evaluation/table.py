@@ -55,11 +55,15 @@ def shown_rows(results: Sequence[Result]) -> list[Result]:
     return [r for r in rows if not _is_group(r) or groups[r.benchmark, r.metric] <= MOST_GROUPS]
 
 
-def _is_group(row: Result) -> bool:
+def is_group(benchmark: str, metric: str, group: str) -> bool:
     """Whether a row is of one group, and not a mean over all or several."""
-    known = QUESTION_SETS.get(row.benchmark)
+    known = QUESTION_SETS.get(benchmark)
     means = ("all", MACRO, *(known.averages.of_groups if known else ()))
-    return row.group not in means and not is_of_conditions(row.group)
+    return group not in means and not is_of_conditions(group)
+
+
+def _is_group(row: Result) -> bool:
+    return is_group(*key_of(row))
 
 
 def _pair_lines(results: Sequence[Result]) -> list[str]:

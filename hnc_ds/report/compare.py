@@ -1,15 +1,18 @@
 """Tables of several runs: values with intervals, the best marked, differences to the first run.
 
-Here fractions become percent; text only, no markup.
+Here fractions become percent; no markup but the bars of figures.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.robustness import is_of_conditions
 from hnc_ds.evaluation.statistics import Interval
+from hnc_ds.evaluation.table import MOST_GROUPS, is_group
 from hnc_ds.records import Result
+from hnc_ds.report.figures import bars
 from hnc_ds.report.paired import SharedItems, chance_of, difference
 from hnc_ds.report.runs import Measurement, RowKey
 
@@ -24,6 +27,8 @@ ABOUT_METRIC = {
 }
 COSINES = frozenset({"margin"})
 """Metrics shown as they are; all others are fractions, shown as percent."""
+FOLDED = frozenset({"ratio_1", "ratio_1.1", "ratio_1.2", "ratio_1.3", "ratio_1.4", "ratio_1.5"})
+"""Metrics by group that few ask for."""
 LOWER_IS_BETTER = frozenset({"ties"})
 DIGITS_OF_COSINE = 3
 DIGITS_OF_PERCENT = 1
@@ -66,6 +71,10 @@ class Table:
     rows: list[Row]
     folded: bool
     """Shown on demand only."""
+    chart: str = ""
+    """Bars of its groups, as SVG; empty where there are none, or too many."""
+    has_chance: bool = False
+    """Whether the bars have a line of guessing."""
 
 
 def compare(
@@ -78,12 +87,13 @@ def compare(
         shared: For each run what it shares with the first; None for the first itself.
     """
     keys = dict.fromkeys(key for m in measurements if m is not None for key in m.rows)
+    shown = [key for key in keys if not is_of_conditions(key[2])]  # robust.py has those
     tables = []
-    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in keys):
-        for own in _split([key for key in keys if key[0] == benchmark]):
+    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in shown):
+        for own in _split([key for key in shown if key[0] == benchmark]):
             if own[0][1] in LOWER_IS_BETTER and not _any_above_zero(own, measurements):
                 continue  # no ties: nothing to say
-            tables.append(_table(own, measurements, shared))
+            tables += _tables(own, measurements, shared)
     return tables
 
 
@@ -95,6 +105,8 @@ def percent(fraction: float) -> str:
 def label_of(key: RowKey) -> str:
     """How a row is called: its group, or its metric where it has no groups."""
     _, metric, group = key
+    if is_of_conditions(group):
+        return f"{metric.replace('_', ' ')}, {group}"
     words = metric if group == "all" and "R@" in metric else group
     return words.replace("_", " ").replace(" R@", ", R@")
 
@@ -111,6 +123,45 @@ def _any_above_zero(keys: list[RowKey], measurements: Sequence[Measurement | Non
     return any(m.rows[key].value > 0 for m in measurements if m for key in keys if key in m.rows)
 
 
+def alone(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> Table:
+    """A table of values without differences, which no item tells."""
+    return _table(keys, measurements, [None] * len(measurements))
+
+
+def _tables(
+    keys: list[RowKey],
+    measurements: Sequence[Measurement | None],
+    shared: Sequence[SharedItems | None],
+) -> list[Table]:
+    """One table, or two where there are too many groups to stand open."""
+    groups = [key for key in keys if is_group(*key)]
+    if len(groups) > MOST_GROUPS:
+        others = [key for key in keys if key not in set(groups)]
+        whole = [_table(others, measurements, shared)] if others else []
+        parts = _table(groups, measurements, shared)
+        return [*whole, replace(parts, title=f"{parts.title}, by group", folded=True)]
+    table = _table(keys, measurements, shared)
+    chart = "" if table.folded else _chart(groups, measurements)
+    has_chance = chance_of_benchmark(keys[0][0]) is not None
+    return [replace(table, chart=chart, has_chance=has_chance)]
+
+
+def _chart(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> str:
+    """Bars of a metric by group; "" where there is one group or none."""
+    metric = keys[0][1] if keys else ""
+    own = [key for key in keys if key[1] == metric]
+    if len(own) < 2:
+        return ""
+    results = [[m.rows.get(key) if m else None for m in measurements] for key in own]
+    return bars([label_of(key) for key in own], results, chance_of_benchmark(own[0][0]))
+
+
+def chance_of_benchmark(benchmark: str) -> float | None:
+    """What guessing scores; None where that depends on the group or the set."""
+    known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
+    return known.chance if known else None
+
+
 def _table(
     keys: list[RowKey],
     measurements: Sequence[Measurement | None],
@@ -118,10 +169,12 @@ def _table(
 ) -> Table:
     benchmark, metric, _ = keys[0]
     known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
-    folded = metric in METRIC_TITLES
-    title = METRIC_TITLES.get(metric) or (known.title if known else benchmark)
+    folded = metric in METRIC_TITLES or metric in FOLDED
+    title = known.title if known else benchmark
+    if benchmark in QUESTION_SETS and any(group != "all" for _, _, group in keys):
+        title += f": {metric.replace('_', ' ')}"  # a table each
     return Table(
-        title=title,
+        title=METRIC_TITLES.get(metric, title),
         about=ABOUT_METRIC.get(metric) or (known.about if known else ""),
         unit="cosine" if metric in COSINES else "%",
         counted="Pairs" if benchmark == HARD_NEGATIVES else "Items",

@@ -7,7 +7,7 @@ page's CSS variables afterwards. Text stays text.
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -45,6 +45,14 @@ Curve = Sequence[tuple[float, float]]
 """(step, value) of one run."""
 
 
+class Labelled(NamedTuple):
+    """A point of a scatter; shares."""
+
+    x: float
+    y: float
+    label: str
+
+
 def curves(curves_by_run: Mapping[int, Curve], *, share: bool, chance: float | None) -> str:
     """One panel: a line per run over the steps.
 
@@ -70,15 +78,19 @@ def curves(curves_by_run: Mapping[int, Curve], *, share: bool, chance: float | N
         return _svg(figure)
 
 
-def bars(labels: Sequence[str], results: Sequence[Sequence[Result | None]], chance: float) -> str:
+def bars(
+    labels: Sequence[str], results: Sequence[Sequence[Result | None]], chance: float | None
+) -> str:
     """Horizontal bars of a fraction with its interval: a block per label, a bar per run.
 
     Args:
         labels: One per block, drawn from the top.
-        results: For each label, one per run; None leaves the place empty.
-        chance: Where to draw the line of guessing.
+        results: For each label, one per run; None leaves the place empty, and a run without any
+            has no place.
+        chance: Where to draw the line of guessing; nowhere for None.
     """
-    runs = len(results[0])
+    present = [run for run in range(len(results[0])) if any(row[run] for row in results)]
+    runs = max(1, len(present))
     thickness = 0.72 / runs
     with matplotlib.rc_context(_STYLE):
         height = 0.55 + len(labels) * (0.2 + 0.15 * runs)
@@ -86,17 +98,62 @@ def bars(labels: Sequence[str], results: Sequence[Sequence[Result | None]], chan
         axes = figure.add_subplot()
         _quiet(axes, "x")
         for block, row in enumerate(results):
-            for run, result in enumerate(row):
-                if result:
-                    y = block + (run - (runs - 1) / 2) * thickness
+            for place, run in enumerate(present):
+                if result := row[run]:
+                    y = block + (place - (runs - 1) / 2) * thickness
                     _draw_bar(axes, y, 0.86 * thickness, result, _colour(run))
-        axes.axvline(chance, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=4)
+        if chance is not None:
+            axes.axvline(chance, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=4)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.45, -0.55)
         axes.set_xlim(0, 1.005)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
         axes.tick_params(length=0, labelsize=9)
         return _svg(figure)
+
+
+def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_title: str) -> str:
+    """Shares against shares: a line per run through its points, each with its label.
+
+    Args:
+        points_by_run: Place of the run (its colour) to its points in order.
+        x_title: Of the axis.
+        y_title: Of the axis.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        _quiet(axes, "y")
+        axes.grid(axis="x", color=_RULE, linewidth=0.8)
+        every = [point for points in points_by_run.values() for point in points]
+        span = Labelled(np.ptp([p.x for p in every]), np.ptp([p.y for p in every]), "")
+        shown = _labelled(every, span)
+        for run, points in points_by_run.items():
+            across, up = [point.x for point in points], [point.y for point in points]
+            axes.plot(across, up, color=_colour(run), linewidth=1.2, marker="o", markersize=5)
+        for point in shown:
+            place = (point.x, point.y)
+            axes.annotate(point.label, place, (6, 4), textcoords="offset points", fontsize=8)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
+        axes.set_xlabel(x_title, fontsize=9)
+        axes.set_ylabel(y_title, fontsize=9)
+        axes.margins(0.12)
+        return _svg(figure)
+
+
+def _labelled(points: Sequence[Labelled], span: Labelled) -> list[Labelled]:
+    """Those whose labels do not lie on one before, the last ones first: ends matter most."""
+    chosen: list[Labelled] = []
+    for point in (*points[-1:], *points[:-1]):
+        near = (
+            abs(point.x - other.x) < 0.15 * span.x and abs(point.y - other.y) < 0.04 * span.y
+            for other in chosen
+        )
+        if not any(near):
+            chosen.append(point)
+    return chosen
 
 
 def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:

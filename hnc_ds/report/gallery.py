@@ -4,61 +4,15 @@ Pictures come from the shards that the items name; a report whose shards are gon
 shows the captions alone and says so.
 """
 
-import base64
-import difflib
-import io
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import PairItem, fingerprint
+from hnc_ds.report.cards import CARDS, Card, Gallery, Score, mark_differences, thumbnail
 from hnc_ds.report.paired import SharedItems, identity
 from hnc_ds.report.runs import Measurement, Run
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import is_url
-
-CARDS = 4
-"""Pairs in a gallery."""
-THUMBNAIL_PIXELS = 320
-THUMBNAIL_QUALITY = 82
-
-Words = list[tuple[str, bool]]
-"""A caption in pieces, each with whether it differs from the other caption."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How one run saw the pair of a card; cosines."""
-
-    run: int
-    positive: str
-    negative: str
-    right: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One pair with its picture."""
-
-    picture: str
-    """A data: URI; empty where there is none."""
-    key: str
-    type: str
-    positive: Words
-    negative: Words
-    scores: list[Score]
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """A few pairs chosen by one rule."""
-
-    title: str
-    about: str
-    cards: list[Card]
 
 
 class Pictures:
@@ -92,47 +46,6 @@ class Pictures:
         except (UserError, IndexError) as error:
             self.remark = f"A picture is missing: {error}."
             return ""
-
-
-def thumbnail(data: bytes) -> str:
-    """Shrink and encode a picture anew, so that only pixels reach the page; "" if it is damaged."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            small = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return ""
-    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=THUMBNAIL_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def mark_differences(caption: str, other: str) -> Words:
-    """Cut a caption into the words that it shares with the other and those that it does not."""
-    own, others = _tokens(caption), _tokens(other)
-    pieces: Words = []
-    matcher = difflib.SequenceMatcher(None, own, others, autojunk=False)
-    for operation, first, last, _, _ in matcher.get_opcodes():
-        if first < last:
-            pieces.append(("".join(own[first:last]), operation != "equal"))
-    return _without_gaps(pieces)
-
-
-def _tokens(caption: str) -> list[str]:
-    return re.findall(r"\s+|\w+|[^\w\s]", caption)
-
-
-def _without_gaps(pieces: Words) -> Words:
-    """Mark a bare space between two marked pieces too, and join neighbours of one kind."""
-    joined: Words = []
-    for index, (text, marked) in enumerate(pieces):
-        between = 0 < index < len(pieces) - 1 and text.isspace() and pieces[index + 1][1]
-        if joined and joined[-1][1] == (marked or between):
-            joined[-1] = (joined[-1][0] + text, joined[-1][1])
-        else:
-            joined.append((text, marked))
-    return joined
 
 
 class Curator:
@@ -191,11 +104,13 @@ class Curator:
         pictures = self._pictures[run]
         return [
             Card(
-                picture=pictures.of(pair) if pictures else "",
+                pictures=[pictures.of(pair) if pictures else ""],
                 key=pair.key,
                 type=pair.type.replace("_", " "),
-                positive=mark_differences(pair.positive, pair.negative),
-                negative=mark_differences(pair.negative, pair.positive),
+                lines=[
+                    ("true", mark_differences(pair.positive, pair.negative)),
+                    ("false", mark_differences(pair.negative, pair.positive)),
+                ],
                 scores=self._scores(pair),
             )
             for pair in pairs

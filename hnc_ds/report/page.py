@@ -1,6 +1,7 @@
 """Compare runs in one self-contained HTML page.
 
     hnc-ds report runs/first runs/plain-clip --out report.html
+    hnc-ds report results/ --out report.html       # of 'hnc-ds evaluate' with several models
 
 The page loads nothing: pictures are data: URIs, figures inline SVG, no script at all. Whatever
 comes from files is escaped by the template, and a content policy in the page forbids the rest.
@@ -14,15 +15,22 @@ from markupsafe import Markup
 
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES, HEADLINES
+from hnc_ds.evaluation.sweep import headlines
 from hnc_ds.evaluation.table import set_remarks
-from hnc_ds.report.compare import Table, compare, label_of, percent
-from hnc_ds.report.figures import RUN_COLOURS, bars
-from hnc_ds.report.gallery import Curator, Gallery
+from hnc_ds.report.cards import Gallery
+from hnc_ds.report.compare import Table, compare, percent
+from hnc_ds.report.figures import RUN_COLOURS
+from hnc_ds.report.gallery import Curator
 from hnc_ds.report.paired import SharedItems, remarks_on_sharing, shared_items
+from hnc_ds.report.question_gallery import QuestionCurator
+from hnc_ds.report.retention import retention
+from hnc_ds.report.robust import Robustness, robustness_panels
 from hnc_ds.report.runs import Measurement, Run, read_runs
 from hnc_ds.report.training import panels
 from hnc_ds.whole_files import write_whole
+
+MOST_HEADLINES = 6
+"""Figures of a run that are shown large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Section:
     """For each run (what, percent)."""
     tables: list[Table]
     remarks: list[str]
-    chart: str
+    robustness: list[Robustness]
     galleries: list[Gallery]
     picture_remarks: list[str]
 
@@ -76,6 +84,7 @@ def render(runs: Sequence[Run]) -> str:
         colours=RUN_COLOURS,
         settings=differing_settings(runs),
         sections=[_section(runs, name) for name in names],
+        retention=retention(runs),
         panels=panels(runs),
         log_remarks=_remarks_on_logs(runs),
     )
@@ -93,12 +102,12 @@ def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 def _section(runs: Sequence[Run], name: str) -> Section:
     measurements = [run.measurements.get(name) for run in runs]
     shared = [None, *(_shared(measurements[0], m) for m in measurements[1:])]
-    curator = Curator(runs, name)
+    curator, questions = Curator(runs, name), QuestionCurator(runs, name)
     galleries = [
         gallery
         for run, items in enumerate(shared)
         if items is not None
-        for gallery in curator.changes(run, items)
+        for gallery in (*curator.changes(run, items), *questions.changes(run, items))
     ]
     galleries += [gallery for run in range(len(runs)) for gallery in curator.extremes(run)]
     return Section(
@@ -106,9 +115,9 @@ def _section(runs: Sequence[Run], name: str) -> Section:
         [_headlines(m) for m in measurements],
         compare(measurements, shared),
         _remarks(runs, measurements, shared),
-        _chart(measurements),
+        robustness_panels(measurements),
         galleries,
-        curator.remarks(),
+        [*curator.remarks(), *questions.remarks()],
     )
 
 
@@ -118,20 +127,8 @@ def _shared(first: Measurement | None, other: Measurement | None) -> SharedItems
 
 def _headlines(measurement: Measurement | None) -> list[tuple[str, str]]:
     rows = measurement.rows if measurement else {}
-    return [(what, percent(rows[key].value)) for what, key in HEADLINES if key in rows]
-
-
-def _chart(measurements: Sequence[Measurement | None]) -> str:
-    """Bars of pair accuracy per negative type; "" without such results."""
-    keys = [
-        key
-        for key in dict.fromkeys(key for m in measurements if m for key in m.rows)
-        if key[:2] == (HARD_NEGATIVES, "pair_accuracy")
-    ]
-    if not keys:
-        return ""
-    results = [[m.rows.get(key) if m else None for m in measurements] for key in keys]
-    return bars([label_of(key) for key in keys], results, BENCHMARKS[HARD_NEGATIVES].chance or 0.0)
+    shown = headlines(list(rows.values()))[:MOST_HEADLINES]
+    return [(what, percent(rows[key].value)) for what, key in shown]
 
 
 def _remarks(
@@ -156,7 +153,7 @@ def _remarks(
 
 
 def _remarks_on_logs(runs: Sequence[Run]) -> list[str]:
-    remarks = [f"{run.name} has no training log." for run in runs if not run.log]
+    remarks = [f"{run.name} has no training log." for run in runs if run.is_run and not run.log]
     remarks += [
         f"{run.name}: left out of the log, as unreadable: {run.broken_lines} "
         f"{'line' if run.broken_lines == 1 else 'lines'}."

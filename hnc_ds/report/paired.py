@@ -76,7 +76,7 @@ def difference(shared: SharedItems, row: RowKey) -> Interval | None:
         images = [one.images[0] for one, _ in rows]
         return paired_difference(*_right(rows, metric), images) if rows else None
     direction, _, cutoff = metric.partition("_R@")
-    if benchmark == RETRIEVAL and direction in RANKS and cutoff.isdecimal():
+    if benchmark == RETRIEVAL and group == "all" and direction in RANKS and cutoff.isdecimal():
         return _recall_difference(shared, RANKS[direction], int(cutoff))
     return None
 

@@ -1,16 +1,19 @@
-"""What a run left behind, read for a report: settings, training log, results and their items.
+"""What runs left behind, read for a report: settings, training log, results and their items.
 
     RUN/config.json            settings; optional
     RUN/log.jsonl              one object per logged step; optional
     RUN/results/*.json         rows of 'hnc-ds evaluate', and *.items.jsonl beside them
+    FOLDER/alpha-*.json        a sweep of 'hnc-ds interpolate'
+    FOLDER/*.json, FILE.json   results of a model each, that may be of no run
 
 Reads and checks, computes nothing. No torch.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hnc_ds.errors import UserError
@@ -24,6 +27,12 @@ from hnc_ds.evaluation.items import (
     read_results,
 )
 from hnc_ds.records import Result
+
+SERIES = re.compile(r"(step|alpha)-([0-9.]+)")
+"""Results files of a run's checkpoints, and of mixtures."""
+
+SERIES_OF = {"step": "step", "alpha": "share"}
+"""What their numbers are; a share is of the final weights."""
 
 BOOKKEEPING = frozenset({"run", "resume", "config"})
 """Settings that say where a run lies, not what it is."""
@@ -46,6 +55,14 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """Scores of one model of a series: a checkpoint, a mixture, or the run itself."""
+
+    label: str
+    rows: dict[RowKey, Result]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything a report knows of a run."""
 
@@ -57,47 +74,105 @@ class Run:
     broken_lines: int
     """Lines of the log that are not JSON objects, as a killed run leaves them."""
     measurements: dict[str, Measurement]
-    """By name of the results file, without .json."""
+    """By name of the results file, without .json; of a series only its last point, and that only
+    where there is nothing else."""
+    points: list[Point] = field(default_factory=list)
+    """Checkpoints by step or mixtures by share; one point where there are none."""
+    is_run: bool = True
+    """Whether it is the folder of a training, and not of results alone."""
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read runs; those whose folders share a name are called by their whole path.
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read runs and results; those that share a name are called by their whole path.
 
     Raises:
-        UserError: None given, no such run, a run without results, files that are not what
+        UserError: None given, no such run or file, a run without results, files that are not what
             their names say.
     """
-    if not folders:
+    if not paths:
         raise UserError("no run is named; give the folders of one or more runs")
-    names = [folder.resolve().name for folder in folders]
+    places = [place for path in paths for place in _places(path)]
+    names = [_name(place) for place in places]
+    runs = [
+        read_run(place, name if names.count(name) == 1 else str(place))
+        for place, name in zip(places, names, strict=True)
+    ]
+    return _side_by_side(runs) if any(place.is_file() for place in places) else runs
+
+
+def read_run(place: Path, name: str) -> Run:
+    """Read one run, sweep or results file. Raises UserError as `read_runs` does."""
+    files = _results_files(place)
+    series = {file: found for file in files if (found := SERIES.fullmatch(file.stem))}
+    points = [
+        Point(f"{SERIES_OF[found[1]]} {float(found[2]):g}", _rows(file))
+        for file, found in sorted(series.items(), key=lambda entry: float(entry[1][2]))
+    ]
+    shown = {file.stem: _read_measurement(file) for file in files if file not in series}
+    if not shown:
+        last = max(series, key=lambda file: float(series[file][2]))
+        shown = {last.stem: _read_measurement(last)}
+    together = {key: row for m in shown.values() for key, row in m.rows.items()}
+    points = points or [Point(name, together)]
+    if place.is_file():
+        return Run(name, {}, [], 0, shown, points, is_run=False)
+    log, broken_lines = _read_log(place / "log.jsonl")
+    settings = _read_settings(place / "config.json")
+    return Run(name, settings, log, broken_lines, shown, points, _is_run(place))
+
+
+def _places(path: Path) -> list[Path]:
+    """What a path stands for: itself, or, a folder of several models' results, each file."""
+    if not path.is_dir() or _is_run(path):
+        return [path]
+    files = sorted(path.glob("*.json"))
+    return [path] if all(SERIES.fullmatch(file.stem) for file in files) else files
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("results", "config.json", "log.jsonl"))
+
+
+def _results_files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UserError(
+            f"{place}: no such run; give a folder that 'hnc-ds train' made, or results of "
+            "'hnc-ds evaluate'"
+        )
+    files = sorted((place / "results" if _is_run(place) else place).glob("*.json"))
+    if not files:
+        raise UserError(
+            f"{place}: has no results; run 'hnc-ds evaluate {place} --shards SHARDS "
+            f"--out {place}/results/val.json' first"
+        )
+    return files
+
+
+def _name(place: Path) -> str:
+    """That of the folder, or of the model that a file is of."""
+    if place.is_file() and (rows := read_results(place)):
+        return rows[0].model
+    return place.resolve().name
+
+
+def _side_by_side(runs: list[Run]) -> list[Run]:
+    """Where each has one results file, they are compared whatever the files are called."""
+    if any(len(run.measurements) > 1 for run in runs):
+        return runs
     return [
-        read_run(folder, name if names.count(name) == 1 else str(folder))
-        for folder, name in zip(folders, names, strict=True)
+        replace(run, measurements={"results": next(iter(run.measurements.values()))})
+        for run in runs
     ]
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """Read one run. Raises UserError as `read_runs` does."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such run; give a folder that 'hnc-ds train' made")
-    files = sorted((folder / "results").glob("*.json"))
-    if not files:
-        raise UserError(
-            f"{folder}: has no results; run 'hnc-ds evaluate {folder} --shards SHARDS "
-            f"--out {folder}/results/val.json' first"
-        )
-    log, broken_lines = _read_log(folder / "log.jsonl")
-    return Run(
-        name,
-        _read_settings(folder / "config.json"),
-        log,
-        broken_lines,
-        {file.stem: _read_measurement(file) for file in files},
-    )
+def _rows(path: Path) -> dict[RowKey, Result]:
+    return {(row.benchmark, row.metric, row.group): row for row in read_results(path)}
 
 
 def _read_measurement(path: Path) -> Measurement:
-    rows = {(row.benchmark, row.metric, row.group): row for row in read_results(path)}
+    rows = _rows(path)
     if not items_path(path).is_file():
         return Measurement(rows, path.parent, None, [], [])
     header, items = read_items(items_path(path))

@@ -47,7 +47,7 @@ def test_fixed_and_broken_pairs_are_counted_and_show_both_runs(make_run):
     one, two = (run.measurements["val"] for run in runs)
     fixed, broken = Curator(runs, "val").changes(1, shared_items(one, two))
     assert "1 of 3 pairs" in fixed.about
-    assert [(score.positive, score.negative, score.right) for score in fixed.cards[0].scores] == [
+    assert [(score.true, score.false, score.right) for score in fixed.cards[0].scores] == [
         ("0.500", "1.000", False),
         ("0.500", "0.250", True),
     ]
@@ -56,7 +56,7 @@ def test_fixed_and_broken_pairs_are_counted_and_show_both_runs(make_run):
 
 def test_pictures_are_the_shards_own(make_run):
     curator = Curator(read_runs([make_run("one", [pair("a", 1)])]), "val")
-    uri = curator.extremes(0)[0].cards[0].picture
+    (uri,) = curator.extremes(0)[0].cards[0].pictures
     picture = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
     red, green, blue = picture.getpixel((20, 20))
     assert (picture.size, red > 230, green < 30, blue < 30) == ((64, 48), True, True, True)
@@ -80,4 +80,4 @@ def test_shards_that_are_gone_or_changed_leave_captions_and_a_remark(make_run, s
     index.unlink()
     curator = Curator(runs, "val")
     assert "Pictures are missing" in curator.remarks()[0]
-    assert curator.extremes(0)[0].cards[0].picture == ""
+    assert curator.extremes(0)[0].cards[0].pictures == [""]

@@ -1,0 +1,162 @@
+"""Questions of released benchmarks that one run answers and another does not, with their pictures.
+
+Pictures come from the folders that the items' header names; what is not there any more is told.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.image_files import ImageFiles, read_picture
+from hnc_ds.evaluation.items import AnsweredItem
+from hnc_ds.evaluation.question import ImageRef
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.report.cards import CARDS, Card, Gallery, Score, Words, mark_differences, thumbnail
+from hnc_ds.report.paired import SharedItems
+from hnc_ds.report.runs import Measurement, Run
+
+Both = tuple[AnsweredItem, AnsweredItem]
+"""A question as the first run answered it and as another did."""
+
+
+class QuestionCurator:
+    """Chooses questions of one results file and makes cards of them.
+
+    Args:
+        runs: All of the page.
+        name: Of the results file.
+    """
+
+    def __init__(self, runs: Sequence[Run], name: str) -> None:
+        self._runs = runs
+        measurements = [run.measurements.get(name) for run in runs]
+        self._files = [_files(m) for m in measurements]
+        self._missing: dict[str, None] = {}
+
+    def remarks(self) -> list[str]:
+        """How many pictures are missing."""
+        if not self._missing:
+            return []
+        first = next(iter(self._missing))
+        return [f"{len(self._missing)} pictures of questions are missing, the first is {first}."]
+
+    def changes(self, run: int, shared: SharedItems) -> list[Gallery]:
+        """For each benchmark the questions that this run gets right and the first did not, and the
+        reverse."""
+        found = []
+        for benchmark in dict.fromkeys(one.benchmark for one, _ in shared.answers):
+            both = [pair for pair in shared.answers if pair[0].benchmark == benchmark]
+            if both[0][0].right:
+                found += self._of_benchmark(benchmark, run, both)
+        return found
+
+    def _of_benchmark(self, benchmark: str, run: int, both: Sequence[Both]) -> list[Gallery]:
+        first, name = self._runs[0].name, self._runs[run].name
+        known = QUESTION_SETS.get(benchmark)
+        title = known.title if known else benchmark
+        fixed = [(a, b) for a, b in both if not _right(a) and _right(b)]
+        broken = [(a, b) for a, b in both if _right(a) and not _right(b)]
+        return [
+            Gallery(
+                f"{title}: {how} by {name}",
+                f"{about} {len(chosen):,} of {len(both):,} questions; one of each group in turn.",
+                [self._card(run, pair) for pair in _spread(chosen)],
+            )
+            for how, about, chosen in (
+                ("fixed", f"Wrong in {first}, right in {name}:", fixed),
+                ("broken", f"Right in {first}, wrong in {name}:", broken),
+            )
+        ]
+
+    def _card(self, run: int, both: Both) -> Card:
+        item = both[1]
+        two = len(item.images) == 2
+        return Card(
+            pictures=[self._picture(run, item, place) for place in range(len(item.images))],
+            key=item.id,
+            type=item.group.replace("_", " "),
+            lines=_two_lines(item) if two else _lines(item),
+            scores=[_score(0, both[0]), _score(run, both[1])],
+            heads=("image", "text") if two else ("true", "false"),
+        )
+
+    def _picture(self, run: int, item: AnsweredItem, place: int) -> str:
+        source, _, name = item.images[place].partition("/")
+        image, box = ImageRef(source, name), item.boxes[place] if item.boxes else None
+        for files in (self._files[run], self._files[0]):
+            try:
+                path = files.find(image)
+                if path is not None:
+                    return thumbnail(read_picture(path, image), box)
+            except (OSError, ValueError, UserError):
+                continue
+        self._missing[image.title] = None
+        return ""
+
+
+def _files(measurement: Measurement | None) -> ImageFiles:
+    header = measurement.header if measurement else None
+    folders = header.folders if header else {}
+    return ImageFiles({source: tuple(map(Path, own)) for source, own in folders.items()})
+
+
+def _right(item: AnsweredItem) -> bool:
+    """By its strictest metric: all of them."""
+    return all(item.right.values())
+
+
+def _spread(pairs: Iterable[Both]) -> list[Both]:
+    """One of each group in turn, no two of a picture, those first that changed most."""
+    seen: Counter[str] = Counter()
+    ranked: list[tuple[int, int, Both]] = []
+    for pair in sorted(pairs, key=lambda pair: (-abs(_lead(pair[1]) - _lead(pair[0])), pair[0].id)):
+        ranked.append((seen[pair[0].group], len(ranked), pair))
+        seen[pair[0].group] += 1
+    chosen: dict[str, Both] = {}
+    for _, _, pair in sorted(ranked, key=lambda entry: entry[:2]):
+        chosen.setdefault(pair[0].images[0], pair)
+    return list(chosen.values())[:CARDS]
+
+
+def _lead(item: AnsweredItem) -> float:
+    """By how much the right answer is ahead; of two images the least of four leads."""
+    if len(item.images) == 2:
+        return min(_leads(item))
+    first, *others = item.scores[0]
+    return first - max(others, default=0.0)
+
+
+def _leads(item: AnsweredItem) -> tuple[float, float]:
+    """Of two images: the least lead of a caption over the other for an image, and of an image over
+    the other for a caption."""
+    (own_0, other_0), (other_1, own_1) = item.scores
+    return min(own_0 - other_0, own_1 - other_1), min(own_0 - other_1, own_1 - other_0)
+
+
+def _lines(item: AnsweredItem) -> list[tuple[str, Words]]:
+    """The true caption, and the false one that this run likes best."""
+    if len(item.captions) < 2:
+        return [("true", [(item.captions[0], False)])]
+    true, false = item.captions[0], item.captions[_best_false(item)]
+    return [("true", mark_differences(true, false)), ("false", mark_differences(false, true))]
+
+
+def _best_false(item: AnsweredItem) -> int:
+    """Of captions of which the first is true, and in SugarCrepe++ the second too."""
+    first_false = 2 if "itt" in item.right else 1
+    return max(range(first_false, len(item.captions)), key=lambda place: item.scores[0][place])
+
+
+def _two_lines(item: AnsweredItem) -> list[tuple[str, Words]]:
+    one, other = item.captions
+    return [("first", mark_differences(one, other)), ("second", mark_differences(other, one))]
+
+
+def _score(run: int, item: AnsweredItem) -> Score:
+    if len(item.images) == 2:
+        by_image, by_text = _leads(item)
+        return Score(run, f"{by_image:+.2f}", f"{by_text:+.2f}", _right(item))
+    row = item.scores[0]
+    false = row[_best_false(item)] if len(row) > 1 else 0.0
+    return Score(run, f"{row[0]:.3f}", f"{false:.3f}", _right(item))
