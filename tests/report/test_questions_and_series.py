@@ -185,7 +185,7 @@ def test_two_pictures_with_a_caption_each_stand_side_by_side(tmp_path: Path) -> 
             tied=False,
         )
 
-    curator, (fixed, _) = curated(
+    _, (fixed, _) = curated(
         tmp_path, [two(((0.1, 0.2), (0.1, 0.3)), False)], [two(((0.5, 0.2), (0.1, 0.3)), True)]
     )
     (card,) = fixed.cards
