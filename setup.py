@@ -22,6 +22,7 @@ setup(
         "hnc_ds.model": ["configs/*.json"],
         "hnc_ds.captions.language": ["vocabulary/*"],
         "hnc_ds.ds_configs": ["*.json"],
+        "hnc_ds.llava": ["*.json"],
         "hnc_ds.report": ["*.css", "*.jinja"],
     },
     install_requires=[

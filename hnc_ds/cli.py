@@ -15,6 +15,7 @@ import tyro
 from hnc_ds.config import (
     AnswerConfig,
     BenchmarksConfig,
+    CompareConfig,
     DemoConfig,
     DemoLlavaConfig,
     EvaluateConfig,
@@ -25,6 +26,7 @@ from hnc_ds.config import (
     PackConfig,
     ReportConfig,
     ScenesConfig,
+    ScoreConfig,
     SwapWordsConfig,
     TablesConfig,
     TrainConfig,
@@ -125,6 +127,20 @@ def answer(config: Annotated[AnswerConfig, Flat]) -> None:
     answer(config)
 
 
+def score(config: Annotated[ScoreConfig, Flat]) -> None:
+    """Score answers to VQA v2.0 or TextVQA by the official rules."""
+    from hnc_ds.llava.score import score
+
+    score(config)
+
+
+def compare(config: Annotated[CompareConfig, Flat]) -> None:
+    """Compare two results files item by item: differences, tests, what changed."""
+    from hnc_ds.report.two_models import compare_models
+
+    compare_models(config)
+
+
 def report(config: Annotated[ReportConfig, Flat]) -> None:
     """Compare runs in one HTML page."""
     from hnc_ds.report.page import report
@@ -159,6 +175,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "benchmarks": benchmarks,
     "interpolate": interpolate,
     "answer": answer,
+    "score": score,
+    "compare": compare,
     "report": report,
     "demo": demo,
     "demo-llava": demo_llava,

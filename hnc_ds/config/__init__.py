@@ -4,15 +4,16 @@ No torch here. Batch size, optimizer, learning rate, precision and ZeRO are not 
 they live in ds_configs/*.json and nowhere else.
 """
 
-from hnc_ds.config.answer import AnswerConfig
 from hnc_ds.config.captions import GenerateConfig, SwapWordsConfig, TablesConfig
 from hnc_ds.config.evaluation import (
     BenchmarksConfig,
+    CompareConfig,
     EvaluateConfig,
     InterpolateConfig,
     MineConfig,
     ReportConfig,
 )
+from hnc_ds.config.llava import AnswerConfig, ScoreConfig
 from hnc_ds.config.objective import (
     LOSS_TERMS,
     OF_NEGATIVES,
@@ -33,6 +34,7 @@ __all__ = [
     "PRESETS",
     "AnswerConfig",
     "BenchmarksConfig",
+    "CompareConfig",
     "DataConfig",
     "DemoConfig",
     "DemoLlavaConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "ReportConfig",
     "ScenesConfig",
     "ScopeConfig",
+    "ScoreConfig",
     "SwapWordsConfig",
     "TablesConfig",
     "TrainConfig",

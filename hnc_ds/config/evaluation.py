@@ -202,3 +202,26 @@ class ReportConfig:
 
     out: Path = Path("report.html")
     """The page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare two results files item by item (hnc_ds/report/two_models.py)."""
+
+    first: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A.json")]]
+    """Results of the baseline."""
+
+    second: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B.json")]]
+    """Results of the model that is compared with it."""
+
+    out: Path | None = None
+    """FILE.json for every row, those of small groups too."""
+
+    examples: int = 8
+    """Items that changed most, to print."""
+
+    seed: int = 0
+    """Of intervals and permutations."""
+
+    def __post_init__(self) -> None:
+        at_least(0, examples=self.examples)

@@ -48,6 +48,24 @@ BENCHMARKS = {
     ),
 }
 
+IN_WORDS = {
+    "vqav2": Benchmark(
+        title="VQA v2.0",
+        version=1,
+        about="What an answer in words is worth against those of ten people, mean over questions; "
+        "vqa_official is what papers report.",
+        chance=None,
+    ),
+    "textvqa": Benchmark(
+        title="TextVQA",
+        version=1,
+        about="What an answer in words is worth against those of ten people, mean over questions; "
+        "m4c is what papers report.",
+        chance=None,
+    ),
+}
+"""Answers of a LLaVA, which 'hnc-ds score' measures."""
+
 HEADLINES = (
     ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
     ("image to text, R@1", (RETRIEVAL, "image_to_text_R@1", "all")),

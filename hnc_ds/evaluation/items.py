@@ -134,7 +134,25 @@ class AnsweredItem(msgspec.Struct, frozen=True, tag_field="item", tag="question"
     """What of each image was shown, in pixels: left, top, right, bottom; all of it where None."""
 
 
-Item = PairItem | RankItem | AnsweredItem
+class VqaItem(msgspec.Struct, frozen=True, tag_field="item", tag="vqa"):
+    """A question that was answered in words, and what the answer is worth."""
+
+    benchmark: str
+    question_id: int
+    image: str
+    """Id of its picture."""
+    picture: str
+    """File name of its picture, in the folder `images` of the header; empty where not known."""
+    question: str
+    answer: str
+    people: tuple[str, ...]
+    scores: dict[str, float]
+    """By scorer, from 0 to 1."""
+    groups: tuple[str, ...] = ()
+    """'answer type: number', 'question type: how many'."""
+
+
+Item = PairItem | RankItem | AnsweredItem | VqaItem
 
 
 def items_path(results: Path) -> Path:
@@ -225,7 +243,7 @@ def _read_header(line: bytes, path: Path) -> ItemsHeader:
 
 
 def _read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Item]:
-    decoder = msgspec.json.Decoder(PairItem | RankItem | AnsweredItem)
+    decoder = msgspec.json.Decoder(Item)
     for number, line in enumerate(lines, start=2):
         try:
             yield decoder.decode(line)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hnc_ds.evaluation.benchmarks import BENCHMARKS, IN_WORDS, Benchmark
 from hnc_ds.evaluation.labels import Row, pairs_as_labels, single_captions
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.readers import (
@@ -300,3 +301,8 @@ QUESTION_SETS = {
         has_pictures=True,
     ),
 }
+
+
+def described(name: str) -> Benchmark | QuestionSet | None:
+    """What is known of a benchmark, of whatever kind."""
+    return BENCHMARKS.get(name) or QUESTION_SETS.get(name) or IN_WORDS.get(name)

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.sweep import headlines
 from hnc_ds.evaluation.table import key_of, shown_rows, title_of
 from hnc_ds.records import Result
@@ -24,7 +23,7 @@ def models_table(found: Mapping[str, Sequence[Result]]) -> str:
     heads = "".join(f"({number})".rjust(WIDTH) for number in range(1, len(rows) + 1))
     lines = [*legend, "", f"{'':{NAMES}}{heads}"]
     for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in keys):
-        known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
+        known = described(benchmark)
         lines.append(known.title if known else benchmark)
         own = [key for key in keys if key[0] == benchmark]
         lines += [_line(title_of(*k[1:]), [row.get(k) for row in rows.values()]) for k in own]

@@ -237,6 +237,46 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return min(1.0, float(Fraction(2 * tail, 2**n)))
 
 
+def permutation_test(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    rounds: int = 10_000,
+) -> float:
+    """How likely so large a mean difference is if it is by chance which model gave which value: the
+    two-sided p of flipping the signs of the clusters' differences together.
+
+    All flips where there are no more than ``rounds`` of them, else ``rounds`` drawn ones and the
+    one that was observed.
+
+    Args:
+        first: N values of one model.
+        second: N values of the other, of the same items.
+        cluster: N labels; items of one are flipped together.
+        seed: Of the draws.
+        rounds: Most flips.
+    """
+    difference_N = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    label_N = _numbered(cluster)
+    sum_C = np.bincount(label_N, weights=difference_N)
+    sum_C = sum_C[sum_C != 0]
+    observed, slack = abs(sum_C.sum()), 1e-9 * np.abs(sum_C).sum()
+    if not len(sum_C):
+        return 1.0
+    if 2 ** min(len(sum_C), 60) <= rounds:
+        sign_RC = 1.0 - 2 * (np.arange(2 ** len(sum_C))[:, None] >> np.arange(len(sum_C)) & 1)
+        return float((np.abs(sign_RC @ sum_C) >= observed - slack).mean())
+    random, reached, left = np.random.default_rng(seed), 0, rounds
+    while left:
+        rows = min(left, max(1, _DRAWS_AT_ONCE // len(sum_C)))
+        sign_RC = 1.0 - 2 * random.integers(2, size=(rows, len(sum_C)), dtype=np.int8)
+        reached += int((np.abs(sign_RC @ sum_C) >= observed - slack).sum())
+        left -= rows
+    return (reached + 1) / (rounds + 1)
+
+
 def _resampled_means(
     sums_CK: np.ndarray, size_C: np.ndarray, seed: int, resamples: int
 ) -> np.ndarray:

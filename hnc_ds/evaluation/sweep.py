@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HEADLINES
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.table import RowKey, key_of
 from hnc_ds.records import Result
 
@@ -118,7 +118,8 @@ def headlines(results: Sequence[Result]) -> list[tuple[str, RowKey]]:
 
 def _title(key: RowKey) -> str:
     benchmark, metric, _ = key
-    title = QUESTION_SETS[benchmark].title if benchmark in QUESTION_SETS else benchmark
+    known = described(benchmark)
+    title = known.title if known else benchmark
     return title if metric == "accuracy" else f"{title}, {metric}"
 
 

@@ -116,9 +116,14 @@ def _is_lines(path: Path, dataset: str) -> bool:
 def _of_vqa(path: Path) -> Iterator[VqaQuestion]:
     file = read_json(path, _VqaFile, "VQA v2.0")
     for row in file.questions:
-        image = f"COCO_{file.data_subtype}_{row.image_id:012d}.jpg"
+        image = vqa_picture(file.data_subtype, row.image_id)
         text = short_question(row.question)
         yield VqaQuestion(str(row.question_id), row.question_id, image, text)
+
+
+def vqa_picture(subtype: str, image_id: int) -> str:
+    """File name of a picture of VQA v2.0: COCO_val2014_000000000042.jpg."""
+    return f"COCO_{subtype}_{image_id:012d}.jpg"
 
 
 def _of_text_vqa(

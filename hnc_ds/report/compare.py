@@ -6,8 +6,8 @@ Here fractions become percent; no markup but the bars of figures.py.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES
+from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.robustness import is_of_conditions
 from hnc_ds.evaluation.statistics import Interval
 from hnc_ds.evaluation.table import MOST_GROUPS, is_group
@@ -27,7 +27,19 @@ ABOUT_METRIC = {
 }
 COSINES = frozenset({"margin"})
 """Metrics shown as they are; all others are fractions, shown as percent."""
-FOLDED = frozenset({"ratio_1", "ratio_1.1", "ratio_1.2", "ratio_1.3", "ratio_1.4", "ratio_1.5"})
+FOLDED = frozenset(
+    {
+        "vqa_always_normalised",
+        "vqa_min3",
+        "exact_match",
+        "ratio_1",
+        "ratio_1.1",
+        "ratio_1.2",
+        "ratio_1.3",
+        "ratio_1.4",
+        "ratio_1.5",
+    }
+)
 """Metrics by group that few ask for."""
 LOWER_IS_BETTER = frozenset({"ties"})
 DIGITS_OF_COSINE = 3
@@ -158,7 +170,7 @@ def _chart(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> st
 
 def chance_of_benchmark(benchmark: str) -> float | None:
     """What guessing scores; None where that depends on the group or the set."""
-    known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
+    known = described(benchmark)
     return known.chance if known else None
 
 
@@ -168,10 +180,10 @@ def _table(
     shared: Sequence[SharedItems | None],
 ) -> Table:
     benchmark, metric, _ = keys[0]
-    known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
+    known = described(benchmark)
     folded = metric in METRIC_TITLES or metric in FOLDED
     title = known.title if known else benchmark
-    if benchmark in QUESTION_SETS and any(group != "all" for _, _, group in keys):
+    if known and benchmark != HARD_NEGATIVES and any(group != "all" for _, _, group in keys):
         title += f": {metric.replace('_', ' ')}"  # a table each
     return Table(
         title=METRIC_TITLES.get(metric, title),

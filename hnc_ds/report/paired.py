@@ -6,11 +6,12 @@ same where its id and captions are. Retrieval is only compared over one and the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
-from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem
+from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
 from hnc_ds.evaluation.statistics import Interval, mcnemar, paired_difference
 from hnc_ds.report.runs import Measurement, RowKey
 
@@ -35,6 +36,16 @@ class SharedItems:
     second_ranks: list[RankItem]
     answers: list[tuple[AnsweredItem, AnsweredItem]] = field(default_factory=list)
     """Of the first run and of the second."""
+    in_words: list[tuple[VqaItem, VqaItem]] = field(default_factory=list)
+
+
+class PairedValues(NamedTuple):
+    """What a row is the mean of, item by item, of both runs; N items."""
+
+    first_N: np.ndarray
+    second_N: np.ndarray
+    cluster_N: np.ndarray
+    """Labels of pictures: items of one are drawn together."""
 
 
 def identity(pair: PairItem) -> tuple[str, str, str, str]:
@@ -55,6 +66,7 @@ def shared_items(first: Measurement, second: Measurement) -> SharedItems:
         first.ranks if same_gallery else [],
         second.ranks if same_gallery else [],
         _same_questions(first, second),
+        _same_in_words(first, second),
     )
 
 
@@ -66,19 +78,40 @@ def _same_questions(
     return [(one, other) for one, other in both if other and one.captions == other.captions]
 
 
-def difference(shared: SharedItems, row: RowKey) -> Interval | None:
+def _same_in_words(first: Measurement, second: Measurement) -> list[tuple[VqaItem, VqaItem]]:
+    of_second = {(item.benchmark, item.question_id): item for item in second.in_words}
+    both = [(item, of_second.get((item.benchmark, item.question_id))) for item in first.in_words]
+    return [(one, other) for one, other in both if other and one.people == other.people]
+
+
+def difference(shared: SharedItems, row: RowKey, seed: int = 0) -> Interval | None:
     """Second run minus first in one row of the results; None where no item tells."""
+    values = paired_values(shared, row)
+    return paired_difference(*values, seed=seed) if values else None
+
+
+def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
+    """The items of both runs that a row of the results counts alike; None where there are none."""
     benchmark, metric, group = row
+    rows: list[tuple[float, float, str | int]] = []
     if benchmark == HARD_NEGATIVES and metric in PAIR_VALUES:
-        return _pair_difference(shared, PAIR_VALUES[metric], group)
-    if benchmark not in (HARD_NEGATIVES, RETRIEVAL):
-        rows = _answers(shared, row)
-        images = [one.images[0] for one, _ in rows]
-        return paired_difference(*_right(rows, metric), images) if rows else None
-    direction, _, cutoff = metric.partition("_R@")
-    if benchmark == RETRIEVAL and group == "all" and direction in RANKS and cutoff.isdecimal():
-        return _recall_difference(shared, RANKS[direction], int(cutoff))
-    return None
+        rows = _pair_values(shared, PAIR_VALUES[metric], group)
+    elif benchmark == RETRIEVAL and group == "all":
+        rows = _recall_values(shared, metric)
+    elif benchmark not in (HARD_NEGATIVES, RETRIEVAL):
+        rows = [
+            (one.right[metric], other.right[metric], one.images[0])
+            for one, other in _answers(shared, row)
+        ]
+        rows += [
+            (one.scores[metric], other.scores[metric], one.image)
+            for one, other in shared.in_words
+            if one.benchmark == benchmark
+            and metric in one.scores
+            and metric in other.scores
+            and group in ("all", *one.groups)
+        ]
+    return PairedValues(*map(np.array, zip(*rows, strict=True))) if rows else None
 
 
 def chance_of(shared: SharedItems, row: RowKey) -> float | None:
@@ -117,9 +150,11 @@ def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedIt
             "differences are over those"
         )
     questions = max(len(first.answers), len(second.answers))
-    if len(shared.answers) < questions:
+    questions += max(len(first.in_words), len(second.in_words))
+    answered = len(shared.answers) + len(shared.in_words)
+    if answered < questions:
         remarks.append(
-            f"{len(shared.answers):,} of {questions:,} questions are shared with the first run; "
+            f"{answered:,} of {questions:,} questions are shared with the first run; "
             "differences are over those"
         )
     if not shared.first_ranks and (first.ranks or second.ranks):
@@ -127,27 +162,21 @@ def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedIt
     return remarks
 
 
-def _pair_difference(
+def _pair_values(
     shared: SharedItems, value: Callable[[PairItem], float], group: str
-) -> Interval | None:
-    rows = [
+) -> list[tuple[float, float, str | int]]:
+    return [
         (value(first), value(second), first.key)
         for first, second in zip(shared.first_pairs, shared.second_pairs, strict=True)
         if group in ("all", first.type)
     ]
-    if not rows:
-        return None
-    first_N, second_N, image_N = zip(*rows, strict=True)
-    return paired_difference(first_N, second_N, image_N)
 
 
-def _recall_difference(
-    shared: SharedItems, rank: Callable[[RankItem], int], cutoff: int
-) -> Interval | None:
-    if not shared.first_ranks:
-        return None
-    return paired_difference(
-        [rank(item) < cutoff for item in shared.first_ranks],
-        [rank(item) < cutoff for item in shared.second_ranks],
-        np.arange(len(shared.first_ranks)),
-    )
+def _recall_values(shared: SharedItems, metric: str) -> list[tuple[float, float, str | int]]:
+    """Of retrieval over one gallery: hits, each image by itself."""
+    direction, _, cutoff = metric.partition("_R@")
+    if direction not in RANKS or not cutoff.isdecimal():
+        return []
+    rank, most = RANKS[direction], int(cutoff)
+    both = zip(shared.first_ranks, shared.second_ranks, strict=True)
+    return [(rank(one) < most, rank(two) < most, place) for place, (one, two) in enumerate(both)]

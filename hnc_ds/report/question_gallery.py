@@ -9,15 +9,21 @@ from pathlib import Path
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.image_files import ImageFiles, read_picture
-from hnc_ds.evaluation.items import AnsweredItem
+from hnc_ds.evaluation.items import AnsweredItem, VqaItem
 from hnc_ds.evaluation.question import ImageRef
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.question_sets import described
 from hnc_ds.report.cards import CARDS, Card, Gallery, Score, Words, mark_differences, thumbnail
 from hnc_ds.report.paired import SharedItems
 from hnc_ds.report.runs import Measurement, Run
 
 Both = tuple[AnsweredItem, AnsweredItem]
 """A question as the first run answered it and as another did."""
+
+BothInWords = tuple[VqaItem, VqaItem]
+Box = tuple[int, int, int, int]
+
+IMAGES = "images"
+"""What 'hnc-ds score' calls the folder of pictures."""
 
 
 class QuestionCurator:
@@ -49,11 +55,11 @@ class QuestionCurator:
             both = [pair for pair in shared.answers if pair[0].benchmark == benchmark]
             if both[0][0].right:
                 found += self._of_benchmark(benchmark, run, both)
-        return found
+        return [*found, *self._in_words(run, shared.in_words)]
 
     def _of_benchmark(self, benchmark: str, run: int, both: Sequence[Both]) -> list[Gallery]:
         first, name = self._runs[0].name, self._runs[run].name
-        known = QUESTION_SETS.get(benchmark)
+        known = described(benchmark)
         title = known.title if known else benchmark
         fixed = [(a, b) for a, b in both if not _right(a) and _right(b)]
         broken = [(a, b) for a, b in both if _right(a) and not _right(b)]
@@ -69,6 +75,34 @@ class QuestionCurator:
             )
         ]
 
+    def _in_words(self, run: int, both: Sequence[BothInWords]) -> list[Gallery]:
+        """Questions whose answers in words became better, and those that became worse."""
+        first, name = self._runs[0].name, self._runs[run].name
+        better = [(a, b) for a, b in both if _worth(b) > _worth(a)]
+        worse = [(a, b) for a, b in both if _worth(b) < _worth(a)]
+        return [
+            Gallery(
+                f"Answers {how} in {name}",
+                f"Than in {first}: {len(chosen):,} of {len(both):,} questions; those that changed "
+                "most, one of each kind in turn.",
+                [self._answer_card(run, pair) for pair in _spread_in_words(chosen)],
+            )
+            for how, chosen in (("better", better), ("worse", worse))
+            if both
+        ]
+
+    def _answer_card(self, run: int, both: BothInWords) -> Card:
+        one, other = both
+        people = max(sorted(set(other.people)), key=other.people.count)
+        return Card(
+            pictures=[self._found(run, ImageRef(IMAGES, other.picture), None)],
+            key=str(other.question_id),
+            type=", ".join(other.groups[:1]),
+            lines=[("asked", [(other.question, False)]), ("true", [(people, False)])],
+            scores=[_words_score(0, one), _words_score(run, other)],
+            heads=("answer", "score"),
+        )
+
     def _card(self, run: int, both: Both) -> Card:
         item = both[1]
         two = len(item.images) == 2
@@ -83,7 +117,9 @@ class QuestionCurator:
 
     def _picture(self, run: int, item: AnsweredItem, place: int) -> str:
         source, _, name = item.images[place].partition("/")
-        image, box = ImageRef(source, name), item.boxes[place] if item.boxes else None
+        return self._found(run, ImageRef(source, name), item.boxes[place] if item.boxes else None)
+
+    def _found(self, run: int, image: ImageRef, box: Box | None) -> str:
         for files in (self._files[run], self._files[0]):
             try:
                 path = files.find(image)
@@ -93,6 +129,32 @@ class QuestionCurator:
                 continue
         self._missing[image.title] = None
         return ""
+
+
+def _worth(item: VqaItem) -> float:
+    """By the first scorer, which is the official one of VQA v2.0."""
+    return next(iter(item.scores.values()))
+
+
+def _spread_in_words(pairs: Iterable[BothInWords]) -> list[BothInWords]:
+    """One of each kind in turn, no two of a picture, those first that changed most."""
+
+    def largest_first(pair: BothInWords) -> tuple[float, int]:
+        return -abs(_worth(pair[1]) - _worth(pair[0])), pair[0].question_id
+
+    seen: Counter[tuple[str, ...]] = Counter()
+    ranked: list[tuple[int, int, BothInWords]] = []
+    for pair in sorted(pairs, key=largest_first):
+        ranked.append((seen[pair[0].groups], len(ranked), pair))
+        seen[pair[0].groups] += 1
+    chosen: dict[str, BothInWords] = {}
+    for _, _, pair in sorted(ranked, key=lambda entry: entry[:2]):
+        chosen.setdefault(pair[0].image, pair)
+    return list(chosen.values())[:CARDS]
+
+
+def _words_score(run: int, item: VqaItem) -> Score:
+    return Score(run, item.answer or "(nothing)", f"{_worth(item):.2f}", _worth(item) > 0)
 
 
 def _files(measurement: Measurement | None) -> ImageFiles:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
+from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.robustness import condition_of, is_of_conditions
 from hnc_ds.report.compare import Table, alone, chance_of_benchmark
 from hnc_ds.report.figures import curves
@@ -79,5 +78,5 @@ def _severities(
 
 
 def _title(benchmark: str) -> str:
-    known = BENCHMARKS.get(benchmark) or QUESTION_SETS.get(benchmark)
+    known = described(benchmark)
     return known.title if known else benchmark

@@ -22,6 +22,7 @@ from hnc_ds.evaluation.items import (
     ItemsHeader,
     PairItem,
     RankItem,
+    VqaItem,
     items_path,
     read_items,
     read_results,
@@ -52,6 +53,7 @@ class Measurement:
     pairs: list[PairItem]
     ranks: list[RankItem]
     answers: list[AnsweredItem] = field(default_factory=list)
+    in_words: list[VqaItem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,10 @@ def read_run(place: Path, name: str) -> Run:
         Point(f"{SERIES_OF[found[1]]} {float(found[2]):g}", _rows(file))
         for file, found in sorted(series.items(), key=lambda entry: float(entry[1][2]))
     ]
-    shown = {file.stem: _read_measurement(file) for file in files if file not in series}
+    shown = {file.stem: read_measurement(file) for file in files if file not in series}
     if not shown:
         last = max(series, key=lambda file: float(series[file][2]))
-        shown = {last.stem: _read_measurement(last)}
+        shown = {last.stem: read_measurement(last)}
     together = {key: row for m in shown.values() for key, row in m.rows.items()}
     points = points or [Point(name, together)]
     if place.is_file():
@@ -171,7 +173,8 @@ def _rows(path: Path) -> dict[RowKey, Result]:
     return {(row.benchmark, row.metric, row.group): row for row in read_results(path)}
 
 
-def _read_measurement(path: Path) -> Measurement:
+def read_measurement(path: Path) -> Measurement:
+    """Read one results file and its items. Raises UserError as `read_runs` does."""
     rows = _rows(path)
     if not items_path(path).is_file():
         return Measurement(rows, path.parent, None, [], [])
@@ -179,7 +182,8 @@ def _read_measurement(path: Path) -> Measurement:
     pairs = [item for item in items if isinstance(item, PairItem)]
     ranks = [item for item in items if isinstance(item, RankItem)]
     answers = [item for item in items if isinstance(item, AnsweredItem)]
-    return Measurement(rows, path.parent, header, pairs, ranks, answers)
+    in_words = [item for item in items if isinstance(item, VqaItem)]
+    return Measurement(rows, path.parent, header, pairs, ranks, answers, in_words)
 
 
 def _read_settings(path: Path) -> dict[str, str]:

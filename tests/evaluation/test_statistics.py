@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hnc_ds.evaluation import statistics
 from hnc_ds.evaluation.statistics import (
@@ -12,6 +13,7 @@ from hnc_ds.evaluation.statistics import (
     bootstrap_means,
     mcnemar,
     paired_difference,
+    permutation_test,
 )
 
 
@@ -127,3 +129,26 @@ def test_one_image_says_nothing_of_others() -> None:
     assert (found.low, found.high) == (0, 1)
     change = paired_difference([True, True, False], [False, True, False], image)
     assert (change.value, change.low, change.high) == (pytest.approx(-1 / 3), -1, 1)
+
+
+def test_few_clusters_are_flipped_in_every_way() -> None:
+    first, second = [0, 0, 0, 1, 0], [1, 1, 1, 0, 0]
+    cluster = ["a", "a", "b", "c", "d"]
+    differences = {"a": 2, "b": 1, "c": -1}
+    flips = itertools.product((1, -1), repeat=3)
+    sums = [sum(s * d for s, d in zip(signs, differences.values(), strict=True)) for signs in flips]
+    expected = sum(abs(one) >= 2 for one in sums) / 8
+    assert permutation_test(first, second, cluster) == expected
+    assert permutation_test([1, 0], [1, 0], ["a", "b"]) == 1
+
+
+def test_many_clusters_are_flipped_at_random_as_scipy_does() -> None:
+    random = np.random.default_rng(3)
+    first = random.random(60)
+    second = first + random.normal(0.05, 0.25, size=60)
+    found = permutation_test(first, second, np.arange(60), seed=1)
+    theirs = stats.permutation_test(
+        (second - first,), np.mean, permutation_type="samples", n_resamples=20_000, rng=0
+    )
+    assert found == pytest.approx(theirs.pvalue, abs=0.015)
+    assert found == permutation_test(first, second, np.arange(60), seed=1)

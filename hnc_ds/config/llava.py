@@ -1,4 +1,4 @@
-"""Settings of questions to LLaVA."""
+"""Settings of questions to LLaVA, and of scoring its answers."""
 
 import os
 from dataclasses import dataclass
@@ -88,3 +88,42 @@ class AnswerConfig:
 def _launched() -> tuple[int, int]:
     """As a launcher said, or SLURM (launch.py)."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score answers by the official rules of VQA v2.0 and TextVQA (hnc_ds/llava)."""
+
+    dataset: Literal["vqav2", "textvqa"]
+    """Which questions were answered."""
+
+    annotations: Path
+    """What people answered: v2_mscoco_val2014_annotations.json, TextVQA_0.5.1_val.json."""
+
+    answers: Path
+    """Of a model: JSON Lines of 'hnc-ds answer' or of LLaVA, or the VQA server's JSON list."""
+
+    out: Path
+    """results.json; every answer with its scores goes beside it as *.items.jsonl."""
+
+    questions: Path | None = None
+    """VQA v2.0's questions, to show what was asked."""
+
+    images: Path | None = None
+    """Folder of the pictures, to show them in reports."""
+
+    per_item: Path | None = None
+    """FILE.jsonl for a line {question_id, score} of each question, by the data set's own scorer."""
+
+    allow_missing: bool = False
+    """Score questions that are not answered as if the answer were empty; counted."""
+
+    name: str | None = None
+    """What to call the model in the results; as the answers do when not given."""
+
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".json" or self.out.is_dir():
+            raise UserError(f"--out is {self.out}; name a file that ends in .json")

@@ -1,0 +1,216 @@
+"""Files of answers against files of annotations, and two models beside each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hnc_ds.config import CompareConfig, ScoreConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.items import VqaItem, read_items, read_results
+from hnc_ds.llava.score import score
+from hnc_ds.report.page import render
+from hnc_ds.report.runs import read_runs
+from hnc_ds.report.two_models import compare_models
+
+QUESTIONS = (("Is it red?", "is it", "yes/no", "yes"), ("How many?", "how many", "number", "2"))
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def vqa(tmp_path: Path) -> dict[str, Any]:
+    """Two questions on each of three pictures; eight of ten people agree."""
+    questions, annotations = [], []
+    for number in range(6):
+        text, question_type, answer_type, right = QUESTIONS[number % 2]
+        shared = {"question_id": 100 + number, "image_id": number // 2}
+        answers = [{"answer": right, "answer_id": n, "answer_confidence": "yes"} for n in range(8)]
+        answers += [{"answer": "blue", "answer_id": n, "answer_confidence": "no"} for n in (8, 9)]
+        questions.append({**shared, "question": text})
+        annotations.append(
+            {
+                **shared,
+                "question_type": question_type,
+                "answer_type": answer_type,
+                "multiple_choice_answer": right,
+                "answers": answers,
+            }
+        )
+    head = {"data_subtype": "val2014"}
+    return {
+        "dataset": "vqav2",
+        "questions": written(tmp_path / "q.json", {**head, "questions": questions}),
+        "annotations": written(tmp_path / "a.json", {**head, "annotations": annotations}),
+        "out": tmp_path / "scores.json",
+    }
+
+
+def ours(*texts: str, model: str = "m", first: int = 100) -> str:
+    rows = [
+        {"question_id": first + n, "text": text, "model_id": model, "answer_id": str(n), "x": 1}
+        for n, text in enumerate(texts)
+    ]
+    return lines(*rows)
+
+
+def test_scores_are_of_all_questions_and_of_each_type(
+    vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = written(tmp_path / "m.jsonl", ours("yes", "two", "Yes.", "blue", "no", "3"))
+    per_item = tmp_path / "items.jsonl"
+    score(ScoreConfig(**vqa, answers=answers, per_item=per_item))
+    rows = {(row.metric, row.group): row for row in read_results(vqa["out"])}
+    assert rows["vqa_official", "all"].value == pytest.approx((1 + 1 + 1 + 0.6 + 0 + 0) / 6)
+    assert rows["vqa_min3", "all"].value == pytest.approx((1 + 1 + 1 + 2 / 3 + 0 + 0) / 6)
+    assert rows["exact_match", "all"].value == pytest.approx(4 / 6)
+    assert rows["vqa_official", "answer type: yes/no"].value == pytest.approx(2 / 3)
+    assert rows["vqa_official", "question type: how many"].value == pytest.approx(1.6 / 3)
+    assert {row.benchmark for row in rows.values()} == {"vqav2"}
+    assert rows["vqa_official", "all"].low <= rows["vqa_official", "all"].value
+    _, items = read_items(tmp_path / "scores.items.jsonl")
+    first = items[0]
+    assert isinstance(first, VqaItem)
+    assert (first.question, first.picture) == ("Is it red?", "COCO_val2014_000000000000.jpg")
+    told = [json.loads(line) for line in per_item.read_text().splitlines()]
+    assert told[3] == {"question_id": 103, "score": pytest.approx(0.6)}
+    assert "60.00" in capsys.readouterr().out
+
+
+def test_the_servers_list_and_llavas_lines_give_the_same(
+    vqa: dict[str, Any], tmp_path: Path
+) -> None:
+    texts = ("yes", "two", "Yes.", "blue", "no", "3")
+    server = [{"question_id": 100 + n, "answer": text} for n, text in enumerate(texts)]
+    found = []
+    for name, content in (("m.jsonl", ours(*texts)), ("s.json", server)):
+        score(ScoreConfig(**vqa, answers=written(tmp_path / name, content), name="m"))
+        found.append(vqa["out"].read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.fixture
+def text_vqa(tmp_path: Path) -> dict[str, Any]:
+    rows = [
+        {
+            "question_id": 7,
+            "image_id": "ab",
+            "question": "What Brand?",
+            "answers": ["cola"] * 10,
+        },
+        {"question_id": 8, "image_id": "ab", "question": "what time?", "answers": ["4:30"] * 10},
+    ]
+    return {
+        "dataset": "textvqa",
+        "annotations": written(tmp_path / "t.json", {"data": rows}),
+        "out": tmp_path / "scores.json",
+    }
+
+
+def test_llavas_text_vqa_answers_are_found_by_picture_and_question(
+    text_vqa: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its question ids are those of pictures, and the question is the first line of the prompt."""
+    row = {"question_id": "ab", "model_id": "m"}
+    answers = lines(
+        row | {"prompt": "What time?\nReference OCR token: X\nAnswer", "text": "4:30"},
+        row | {"prompt": "what brand?\nAnswer", "text": "the COLA"},
+    )
+    score(ScoreConfig(**text_vqa, answers=written(tmp_path / "m.jsonl", answers)))
+    rows = {(row.metric, row.group): row.value for row in read_results(text_vqa["out"])}
+    assert rows["m4c", "all"] == 1
+    assert rows["vqa_official", "all"] == 0.5  # unanimous people: nothing is normalised
+    again = lines(row | {"prompt": "What time?\nA", "text": "x"}) * 2
+    with pytest.raises(UserError, match="'what time\\?' is answered twice"):
+        score(ScoreConfig(**text_vqa, answers=written(tmp_path / "m.jsonl", again)))
+
+
+SIX = ("yes", "2", "yes", "2", "yes", "2")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (ours(*SIX[:4]), r"2 of 6 questions are not answered, the first is 104"),
+        (ours(*SIX) + ours("yes"), "1 questions are answered twice, the first is 100"),
+        (ours(*SIX, "yes"), "1 answers are to no question of .*a.json, the first is 106"),
+        (
+            ours(*SIX[:3]) + ours("2", "yes", "2", model="n", first=103),
+            r"of 2 models \(m, n",
+        ),
+        ("", "holds no answer"),
+        ('{"question_id": 1', "truncated or broken JSON"),
+        ('{"question_id": 1, "answer": "x"}\n', "not in the layout of answers"),
+        ([{"question_id": 1}], "not in the layout of the VQA server's answers"),
+        (lines({"question_id": "ab", "text": "x"}), "question id 'ab' is no number"),
+    ],
+)
+def test_answers_that_cannot_be_scored_are_told_in_a_line(
+    vqa: dict[str, Any], tmp_path: Path, content: Any, told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", content)))
+    assert not vqa["out"].exists()
+
+
+def test_missing_answers_may_count_as_wrong(
+    vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = written(tmp_path / "m.jsonl", ours(*SIX[:3]))
+    score(ScoreConfig(**vqa, answers=answers, allow_missing=True))
+    rows = {(row.metric, row.group): row.value for row in read_results(vqa["out"])}
+    assert rows["vqa_official", "all"] == 0.5
+    assert "3 questions are not answered" in capsys.readouterr().out
+
+
+def test_files_of_two_splits_are_told(vqa: dict[str, Any], tmp_path: Path) -> None:
+    other = {"questions": [{"question_id": 1, "question": "x"}], "data_subtype": "val2014"}
+    answers = written(tmp_path / "m.jsonl", ours(*SIX))
+    vqa["questions"] = written(tmp_path / "other.json", other)
+    with pytest.raises(UserError, match=r"has no question 100 of .*take the files of one split"):
+        score(ScoreConfig(**vqa, answers=answers))
+
+
+def test_two_models_are_compared_question_by_question_and_shown_with_pictures(
+    vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), "red").save(pictures / f"COCO_val2014_{number:012d}.jpg")
+    paths = []
+    for model, texts in (("base", ("no", "3", "yes", "2", "yes", "2")), ("new", SIX)):
+        answers = written(tmp_path / f"{model}.jsonl", ours(*texts, model=model))
+        paths.append(tmp_path / f"{model}.json")
+        score(ScoreConfig(**(vqa | {"out": paths[-1]}), answers=answers, images=pictures))
+    capsys.readouterr()
+    out = tmp_path / "compare.json"
+    compare_models(CompareConfig(first=paths[0], second=paths[1], out=out))
+    rows = {(row["metric"], row["group"]): row for row in json.loads(out.read_text())}
+    row = rows["vqa_official", "all"]
+    assert (row["first"], row["second"]) == (pytest.approx(4 / 6), 1)
+    assert (row["better"], row["worse"], row["count"]) == (2, 0, 6)
+    assert row["p"] == 1  # one picture differs: either sign is as likely
+    told = capsys.readouterr().out
+    assert "How many? '3' to '2'; most people: '2'" in told
+    page = render(read_runs(paths))
+    assert "Answers better in new" in page
+    assert "data:image/jpeg" in page
+    assert "VQA v2.0: vqa official" in page
+
+
+def test_files_without_items_or_a_common_one_are_told(vqa: dict[str, Any], tmp_path: Path) -> None:
+    answers = written(tmp_path / "m.jsonl", ours(*SIX))
+    score(ScoreConfig(**vqa, answers=answers))
+    bare = written(tmp_path / "bare.json", "[]")
+    with pytest.raises(UserError, match=r"bare\.json: has no \*\.items\.jsonl"):
+        compare_models(CompareConfig(first=vqa["out"], second=bare))
