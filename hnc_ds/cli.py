@@ -19,6 +19,7 @@ from hnc_ds.config import (
     DemoConfig,
     DemoLlavaConfig,
     EvaluateConfig,
+    ExportConfig,
     GenerateConfig,
     InspectConfig,
     InterpolateConfig,
@@ -120,6 +121,13 @@ def interpolate(config: Annotated[InterpolateConfig, Flat]) -> None:
     interpolate(config)
 
 
+def export(config: Annotated[ExportConfig, Flat]) -> None:
+    """Write a model in another library's layout, or its tower into a LLaVA folder."""
+    from hnc_ds.export.export import export
+
+    export(config)
+
+
 def answer(config: Annotated[AnswerConfig, Flat]) -> None:
     """Answer VQA v2.0 or TextVQA with a LLaVA folder."""
     from hnc_ds.llava.answer import answer
@@ -174,6 +182,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "benchmarks": benchmarks,
     "interpolate": interpolate,
+    "export": export,
     "answer": answer,
     "score": score,
     "compare": compare,

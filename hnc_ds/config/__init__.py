@@ -13,7 +13,7 @@ from hnc_ds.config.evaluation import (
     MineConfig,
     ReportConfig,
 )
-from hnc_ds.config.llava import AnswerConfig, ScoreConfig
+from hnc_ds.config.llava import AnswerConfig, ExportConfig, ScoreConfig
 from hnc_ds.config.objective import (
     LOSS_TERMS,
     OF_NEGATIVES,
@@ -39,6 +39,7 @@ __all__ = [
     "DemoConfig",
     "DemoLlavaConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "InspectConfig",
     "InterpolateConfig",

@@ -1,4 +1,4 @@
-"""Settings of questions to LLaVA, and of scoring its answers."""
+"""Settings of exports, of questions to LLaVA, and of scoring its answers."""
 
 import os
 from dataclasses import dataclass
@@ -9,6 +9,40 @@ import tyro
 
 from hnc_ds.config.checks import at_least, cores
 from hnc_ds.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a model in another library's layout, or its tower into a LLaVA (hnc_ds/export)."""
+
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
+    """A run (its newest checkpoint), a checkpoint folder, an open_clip model with its tag or file
+    of weights (ViT-L-14-336-quickgelu:openai), hf-hub:... or local-dir:...."""
+
+    out: Path
+    """Folder to write."""
+
+    to: Literal["open_clip", "hf"] | None = None
+    """Whose layout: open_clip's local-dir, or Hugging Face's CLIPModel."""
+
+    into: Path | None = None
+    """A LLaVA folder of Hugging Face's; what is written is that folder with the model's tower."""
+
+    average: bool = False
+    """Take the averaged weights of a run that was trained with --ema."""
+
+    probe: Path | None = None
+    """Folder of pictures by which both layouts are compared, and features before and after; a few
+    made-up ones when not given."""
+
+    overwrite: bool = False
+    """Replace what is in --out."""
+
+    def __post_init__(self) -> None:
+        if (self.to is None) == (self.into is None):
+            raise UserError("export: give either --to open_clip, --to hf, or --into LLAVA_DIR")
+        if self.into is not None and self.into.resolve() == self.out.resolve():
+            raise UserError("export: --out is --into; choose another folder")
 
 
 @dataclass(frozen=True, kw_only=True)

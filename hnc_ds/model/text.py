@@ -60,6 +60,14 @@ class Tokenizer:
             return token_TL
         return token_TL[:, : int(used_tokens(token_TL).max())]
 
+    def byte_pairs(self) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
+        """Words by id, start and end last, and merges in their order; None where the tokenizer is
+        not CLIP's own."""
+        if self._word_ids is None:
+            return None
+        merges = sorted(self._tokenize.bpe_ranks, key=self._tokenize.bpe_ranks.__getitem__)
+        return dict(self._tokenize.encoder), merges
+
     def is_too_long(self, caption: str) -> bool:
         """Whether the end of the caption is cut off to fit the context."""
         if self._word_ids is None:

@@ -1,0 +1,1 @@
+"""Trained towers in the layouts of other libraries; an export proves itself before it is kept."""

@@ -1,0 +1,233 @@
+"""A LLaVA folder with another picture tower; every other tensor and file stays byte for byte.
+
+Weights are patched in the files, so a language model of any size is copied, never loaded. Tensors
+of the tower get the names that LLaVA has on the hub (vision_tower.vision_model...), which
+transformers of every age, vLLM and SGLang read; where they had them, names stay.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hnc_ds.errors import UserError
+from hnc_ds.export.safetensors_file import Header, copy_with, read_header, read_tensor
+from hnc_ds.export.tower import Tensors
+from hnc_ds.whole_files import whole_file, whole_folder, write_whole
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+ARCHITECTURE = "LlavaForConditionalGeneration"
+TOWER = re.compile(r"((?:model\.)?vision_tower\.)(vision_model\.)?(.+)")
+"""As transformers has called a tower's tensors: on the hub, and since 5.6."""
+
+BUFFERS = ("embeddings.position_ids",)
+"""In files of old; they are no weights."""
+
+SHAPES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+)
+
+
+@dataclass(frozen=True)
+class LlavaFolder:
+    """What lies in a LLaVA folder, by its headers."""
+
+    path: Path
+    config: dict[str, Any]
+    headers: dict[str, Header]
+    """By name of a file of weights."""
+    tower: dict[str, tuple[str, str]]
+    """File and name of each of the tower's tensors, by CLIPVisionModel's name."""
+    vision: dict[str, Any]
+    """Of CLIPVisionConfig, all of SHAPES."""
+
+    @property
+    def layer(self) -> int:
+        """Number of hidden states before the one that the language model sees; 1 is the first
+        block's output."""
+        told = self.config.get("vision_feature_layer", -2)
+        layers = told if isinstance(told, list) else [told]
+        count: int = self.vision["num_hidden_layers"]
+        return max(layer if layer >= 0 else count + 1 + layer for layer in layers)
+
+    def weights(self) -> Tensors:
+        """The tower's, as float32."""
+        return {
+            name: read_tensor(self.path / file, self.headers[file], key).float()
+            for name, (file, key) in self.tower.items()
+        }
+
+
+def read_llava_folder(path: Path) -> LlavaFolder:
+    """Look into a LLaVA folder.
+
+    Raises:
+        UserError: It is none, has no CLIP tower, or lacks files.
+    """
+    try:
+        config: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: no LLaVA folder of Hugging Face's ({CONFIG}: {error}); give one such as "
+            "llava-1.5-7b-hf"
+        ) from error
+    if ARCHITECTURE not in config.get("architectures", ()):
+        raise UserError(f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}")
+    vision = config.get("vision_config", {})
+    if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
+        raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")
+    if not any((path / name).is_file() for name in PROCESSORS):
+        raise UserError(f"{path}: has neither {' nor '.join(PROCESSORS)}; copy the whole folder")
+    headers = {file.name: read_header(file) for file in _weight_files(path)}
+    tower = {
+        name: (file, key)
+        for file, header in headers.items()
+        for key in header.tensors
+        if (name := _tower_name(key)) is not None
+    }
+    if not tower:
+        raise UserError(f"{path}: its weights hold no vision_tower")
+    return LlavaFolder(path, config, headers, tower, _vision(vision))
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{index}: no index of weights ({error})") from error
+        files = [path / str(name) for name in names]
+    else:
+        files = sorted(path.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise UserError(
+            f"{path}: {', '.join(missing) or 'its *.safetensors'} are not there; copy the whole "
+            "folder"
+        )
+    return files
+
+
+def _tower_name(key: str) -> str | None:
+    found = TOWER.fullmatch(key)
+    return found[3] if found and found[3] not in BUFFERS else None
+
+
+def _vision(told: Mapping[str, Any]) -> dict[str, Any]:
+    """With CLIPVisionConfig's own values for what the file leaves out."""
+    from transformers import CLIPVisionConfig
+
+    full = CLIPVisionConfig(**{name: told[name] for name in SHAPES if name in told})
+    return {name: getattr(full, name) for name in SHAPES}
+
+
+def check_fit(folder: LlavaFolder, settings: Mapping[str, Any], weights: Tensors) -> None:
+    """Refuse a tower of another shape or activation.
+
+    Raises:
+        UserError: It is one.
+    """
+    other = [name for name in SHAPES if folder.vision[name] != settings[name]]
+    if other:
+        told = ", ".join(f"{n} {settings[n]} in place of {folder.vision[n]}" for n in other)
+        raise UserError(f"export: the tower does not fit into {folder.path}: {told}")
+    if missing := sorted(set(weights) - set(folder.tower)):
+        raise UserError(f"{folder.path}: its tower lacks {missing[0]}, so it is another one")
+    if unknown := sorted(set(folder.tower) - set(weights)):
+        raise UserError(f"{folder.path}: its tower has {unknown[0]}, which CLIP's has not")
+
+
+def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> None:
+    """Write the folder with the tower, whole or not at all.
+
+    Args:
+        folder: That is copied.
+        weights: Of the tower, by CLIPVisionModel's names.
+        out: Where; what is there is replaced.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    needed = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(out.parent).free < needed:
+        raise UserError(f"{out}: needs {needed / 2**30:.1f} GiB, which its disk does not have")
+    try:
+        with whole_folder(out) as target:
+            for file in _plain_files(folder):
+                copy = target / file.relative_to(folder.path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            for name in folder.headers:
+                _write_weights(folder, name, weights, target / name)
+            _write_index(folder, target)
+            for name in PROCESSORS:
+                _pad(target / name)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _plain_files(folder: LlavaFolder) -> Iterator[Path]:
+    for file in sorted(folder.path.rglob("*")):
+        if file.is_file() and file.name not in folder.headers:
+            yield file
+
+
+def _write_weights(folder: LlavaFolder, name: str, weights: Tensors, target: Path) -> None:
+    own = {key: weights[tower] for tower, (file, key) in folder.tower.items() if file == name}
+    if not own:
+        shutil.copyfile(folder.path / name, target)
+        return
+    with whole_file(target) as file:
+        copy_with(folder.path / name, file, own, _hub_name)
+
+
+def _hub_name(key: str) -> str:
+    found = TOWER.fullmatch(key)
+    return f"{found[1]}vision_model.{found[3]}" if found else key
+
+
+def _write_index(folder: LlavaFolder, target: Path) -> None:
+    """With the tower's names as they are in the files now; untouched where they were so before."""
+    path = folder.path / INDEX
+    if not path.is_file():
+        return
+    index = json.loads(path.read_bytes())
+    named = {_hub_name(key): file for key, file in index["weight_map"].items()}
+    if named != index["weight_map"]:
+        told = {**index, "weight_map": named}
+        write_whole(target / INDEX, json.dumps(told, indent=2, sort_keys=True).encode())
+
+
+def _pad(path: Path) -> None:
+    """Set do_pad where a processor's file has its picture part, as LLaVA pads to a square."""
+    if not path.is_file():
+        return
+    content = json.loads(path.read_bytes())
+    nested = content.get("image_processor")
+    part = nested if isinstance(nested, dict) else content
+    if "crop_size" in part and part.get("do_pad") is not True:
+        part["do_pad"] = True
+        write_whole(path, json.dumps(content, indent=2).encode())
+
+
+def drift(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float, float]:
+    """How far features [B, N, D] moved: mean and least cosine of a patch, relative L2."""
+    patches = (before[:, 1:], after[:, 1:])
+    cosine = torch.nn.functional.cosine_similarity(*patches, dim=-1)
+    moved = (patches[1] - patches[0]).norm() / patches[0].norm()
+    return float(cosine.mean()), float(cosine.min()), float(moved)

@@ -1,0 +1,82 @@
+"""Little CLIPs as open_clip has them, and a LLaVA folder that their towers fit into."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+
+from hnc_ds.evaluation.mixed_folder import write_mixed
+from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
+from hnc_ds.shards.images import ImageSettings
+
+VIEW = ImageSettings(
+    size=32, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+)
+SMALL = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 3,
+        "width": 32,
+        "head_width": 8,
+        "patch_size": 8,
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+}
+
+
+def model_cfg(quick_gelu: bool = False, **vision: Any) -> dict[str, Any]:
+    return {
+        **SMALL,
+        "vision_cfg": {**SMALL["vision_cfg"], **vision},
+        **({"quick_gelu": True} if quick_gelu else {}),
+    }
+
+
+def save_clip(folder: Path, cfg: dict[str, Any], seed: int = 0) -> Path:
+    """A checkpoint folder with random weights, wide enough that activations differ."""
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(**cfg)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "ln_" not in name and name != "logit_scale":
+                parameter.copy_(torch.randn_like(parameter) * 0.2)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    state.pop("attn_mask", None)
+    preprocess = {
+        "size": [32, 32],
+        "mode": "RGB",
+        "mean": list(VIEW.mean),
+        "std": list(VIEW.std),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    }
+    write_mixed(folder, state, {"model_cfg": cfg, "preprocess_cfg": preprocess}, {})
+    return folder
+
+
+@pytest.fixture
+def clip_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes one: quick_gelu or not, with other settings of the picture tower."""
+
+    def make(name: str = "clip", seed: int = 0, **settings: Any) -> Path:
+        return save_clip(tmp_path / name, model_cfg(**settings), seed)
+
+    return make
+
+
+@pytest.fixture
+def llava_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes one with a tower of the small CLIP's shape."""
+
+    def make(name: str = "llava", **settings: Any) -> Path:
+        words = make_tokenizer(["what is the colour of the star"])
+        model = make_llava(model_cfg(**settings), words, width=32, layers=1, heads=2, seed=3)
+        save_llava(tmp_path / name, model, words, VIEW)
+        return tmp_path / name
+
+    return make

@@ -1,0 +1,286 @@
+"""Exports compute what the model computes, change nothing else, and mistakes are refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from hnc_ds.config import ExportConfig, ModelConfig
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation.models import load_end
+from hnc_ds.export.export import export
+from hnc_ds.export.parity import (
+    as_seen,
+    hf_states,
+    open_clip_states,
+    probe_pictures,
+    refuse_difference,
+)
+from hnc_ds.export.tower import vision_settings, vision_weights
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+
+Make = Callable[..., Path]
+CAPTIONS = ["a photo of a cat", "The BUS is on the road!", "it's  10:30; caf\u00e9 (closed)"]
+
+
+def loaded(folder: Path) -> Clip:
+    return load_end(str(folder)).model.eval()
+
+
+def states(clip: Clip, pixels: torch.Tensor, **changed: Any) -> list[torch.Tensor]:
+    weights, _ = vision_weights(clip)
+    return hf_states({**vision_settings(clip), **changed}, weights, pixels)
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_every_hidden_state_is_the_models_own(clip_folder: Make, quick_gelu: bool) -> None:
+    clip = loaded(clip_folder(quick_gelu=quick_gelu))
+    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    ours, theirs = open_clip_states(clip, pixels), states(clip, pixels)
+    assert len(ours) == 4
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-5 * float(one.abs().max()))
+    assert refuse_difference(ours, theirs, "it") < 1e-5
+
+
+@pytest.mark.parametrize("mistake", ["activation", "keys for queries", "positions", "layer"])
+def test_mistakes_are_refused(clip_folder: Make, mistake: str) -> None:
+    clip = loaded(clip_folder(quick_gelu=True))
+    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    ours = open_clip_states(clip, pixels)
+    weights, _ = vision_weights(clip)
+    settings = vision_settings(clip)
+    if mistake == "activation":
+        settings["hidden_act"] = "gelu"
+    elif mistake == "keys for queries":
+        q, k = (f"encoder.layers.1.self_attn.{part}_proj.weight" for part in "qk")
+        weights[q], weights[k] = weights[k], weights[q]
+    elif mistake == "positions":
+        table = weights["embeddings.position_embedding.weight"]
+        weights["embeddings.position_embedding.weight"] = table[[0, 2, 1, *range(3, len(table))]]
+    theirs = hf_states(settings, weights, pixels)
+    if mistake == "layer":
+        theirs = [theirs[0], *theirs[:-1]]
+    with pytest.raises(UserError, match="computes something else from layer"):
+        refuse_difference(ours, theirs, "the tower")
+
+
+def test_the_full_shape_of_llavas_tower_agrees_to_rounding() -> None:
+    """ViT-L-14-336-quickgelu with random weights: 24 layers, 577 tokens."""
+    clip = load_model(ModelConfig(model="ViT-L-14-336-quickgelu"), seed=0).eval()
+    settings = vision_settings(clip)
+    assert settings["hidden_act"] == "quick_gelu"
+    weights, _ = vision_weights(clip)
+    assert len(weights) == 391
+    pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+    ours = open_clip_states(clip, pixels)
+    assert refuse_difference(ours, hf_states(settings, weights, pixels), "it") < 1e-5
+
+
+def test_open_clip_opens_what_was_written_for_it(clip_folder: Make, tmp_path: Path) -> None:
+    source = clip_folder(quick_gelu=True)
+    export(ExportConfig(model=str(source), to="open_clip", out=tmp_path / "out"))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    state = load_file(source / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
+    told = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
+    assert told["model_cfg"]["quick_gelu"] is True
+    assert told["preprocess_cfg"]["mean"] == list(loaded(source).image_settings.mean)
+
+
+def test_transformers_opens_what_was_written_for_it(clip_folder: Make, tmp_path: Path) -> None:
+    source, out = clip_folder(quick_gelu=True), tmp_path / "out"
+    export(ExportConfig(model=str(source), to="hf", out=out))
+    model = transformers.CLIPModel.from_pretrained(out).eval()
+    words = transformers.AutoTokenizer.from_pretrained(out)
+    view = transformers.AutoImageProcessor.from_pretrained(out)
+    assert model.config.vision_config.hidden_act == "quick_gelu"
+    clip = loaded(source)
+    pictures = probe_pictures(clip.image_settings, None)
+    given = words(CAPTIONS, padding=True, return_tensors="pt")
+    pixels = view(list(pictures), return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        found = model(pixel_values=pixels, **given)
+        image_BD, text_BD = clip.encode_images(pictures), clip.encode_texts(clip.tokenize(CAPTIONS))
+    assert torch.allclose(found.image_embeds, image_BD, atol=1e-4)
+    assert torch.allclose(found.text_embeds, text_BD, atol=1e-4)
+    scale = float(clip.state_by_open_clip_name()["logit_scale"].exp())
+    assert torch.allclose(found.logits_per_image, scale * image_BD @ text_BD.T, atol=1e-2)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+def as_on_the_hub(folder: Path, dtype: torch.dtype) -> None:
+    """Hub-style names, two files with an index, another precision."""
+    state = {
+        name.replace("vision_tower.", "vision_tower.vision_model."): tensor.to(dtype)
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    files = {
+        "model-00001-of-00002.safetensors": names[::2],
+        "model-00002-of-00002.safetensors": names[1::2],
+    }
+    for file, own in files.items():
+        save_file({name: state[name] for name in own}, folder / file, {"format": "pt"})
+    index = {
+        "metadata": {"total_size": 1},
+        "weight_map": {n: f for f, own in files.items() for n in own},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("layout", ["flat", "hub float16", "hub bfloat16"])
+def test_a_llava_gets_the_tower_and_nothing_else_changes(
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, layout: str, capsys: Any
+) -> None:
+    llava, out = llava_folder(quick_gelu=True), tmp_path / "out"
+    if layout != "flat":
+        as_on_the_hub(llava, getattr(torch, layout.split()[1]))
+    processor = json.loads((llava / "preprocessor_config.json").read_text())
+    (llava / "preprocessor_config.json").write_text(json.dumps(processor | {"do_pad": False}))
+    export(ExportConfig(model=str(clip_folder(quick_gelu=True)), into=llava, out=out))
+    before, after = tensors(llava), tensors(out)
+    hub = {
+        name if "vision_model." in name else name.replace("tower.", "tower.vision_model."): tensor
+        for name, tensor in before.items()
+    }
+    assert hub.keys() == after.keys()
+    for name, tensor in hub.items():
+        assert after[name].dtype == tensor.dtype
+        if not name.startswith("vision_tower."):
+            assert torch.equal(after[name].view(torch.uint8), tensor.view(torch.uint8)), name
+    weights, _ = vision_weights(loaded(tmp_path / "clip"))
+    for name, tensor in weights.items():
+        written = after[f"vision_tower.vision_model.{name}"]
+        assert torch.equal(written, tensor.to(written.dtype)), name
+    for path in llava.iterdir():
+        if path.suffix != ".safetensors" and path.name != "preprocessor_config.json":
+            assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    assert json.loads((out / "preprocessor_config.json").read_text()) == processor
+    model, told = transformers.LlavaForConditionalGeneration.from_pretrained(
+        out, output_loading_info=True, dtype=torch.float32
+    )
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    clip = loaded(tmp_path / "clip")
+    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    ours = open_clip_states(clip, pixels)[-2]
+    seen = model.eval().model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
+    assert torch.allclose(seen, ours, atol=0.03 * float(ours.abs().max()))
+    printed = capsys.readouterr().out
+    assert "55 tensors of the tower replaced (quick_gelu, 32 px)" in printed
+    assert "cosine with the old ones" in printed
+
+
+def test_a_tower_whose_visible_weights_stayed_is_told(
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, capsys: Any
+) -> None:
+    first, llava = clip_folder(), llava_folder()
+    export(ExportConfig(model=str(first), into=llava, out=tmp_path / "one"))
+    capsys.readouterr()
+    last = tmp_path / "last"
+    shutil.copytree(first, last)
+    state = load_file(last / "model.safetensors")
+    state["visual.transformer.resblocks.2.mlp.c_fc.weight"] += 1  # behind layer -2
+    state["visual.proj"] += 1
+    save_file(state, last / "model.safetensors")
+    export(ExportConfig(model=str(last), into=tmp_path / "one", out=tmp_path / "two"))
+    assert "warning: no weight before layer 2 changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("tower", "told"),
+    [
+        ({"quick_gelu": True}, "hidden_act quick_gelu in place of gelu"),
+        ({"layers": 2}, "num_hidden_layers 2 in place of 3"),
+        ({"patch_size": 16}, "patch_size 16 in place of 8"),
+        ({"width": 64, "head_width": 16}, "hidden_size 64 in place of 32"),
+    ],
+)
+def test_a_tower_of_another_shape_or_activation_is_refused(
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, tower: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"does not fit into .*{told}"):
+        export(
+            ExportConfig(model=str(clip_folder(**tower)), into=llava_folder(), out=tmp_path / "o")
+        )
+    assert not (tmp_path / "o").exists()
+
+
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _another_model(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+
+
+def _another_tower(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["model_type"] = "siglip_vision_model"
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _cut_off(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _no_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_no_config, "no LLaVA folder of Hugging Face's"),
+        (_another_model, "no LlavaForConditionalGeneration"),
+        (_another_tower, "a tower of kind siglip_vision_model"),
+        (_cut_off, "no whole safetensors file"),
+        (_no_weights, r"its \*\.safetensors are not there"),
+        (_no_processor, "has neither preprocessor_config.json nor"),
+    ],
+)
+def test_a_folder_that_is_no_llava_is_refused_before_anything_is_written(
+    clip_folder: Make,
+    llava_folder: Make,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    told: str,
+) -> None:
+    llava = llava_folder()
+    damage(llava)
+    with pytest.raises(UserError, match=told):
+        export(ExportConfig(model=str(clip_folder()), into=llava, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_exists_stays_unless_it_may_go(clip_folder: Make, tmp_path: Path) -> None:
+    source, out = str(clip_folder()), tmp_path / "out"
+    export(ExportConfig(model=source, to="open_clip", out=out))
+    with pytest.raises(UserError, match="exists; choose another place, or add --overwrite"):
+        export(ExportConfig(model=source, to="open_clip", out=out))
+    export(ExportConfig(model=source, to="open_clip", out=out, overwrite=True))
+    with pytest.raises(UserError, match="give either --to"):
+        ExportConfig(model=source, out=out)
+    with pytest.raises(UserError, match="no averaged weights"):
+        export(ExportConfig(model=source, to="open_clip", out=tmp_path / "a", average=True))
