@@ -89,6 +89,10 @@ class AnswerConfig:
     allow_missing: bool = False
     """Answer questions whose pictures are missing or unreadable with nothing; counted."""
 
+    normalise: bool = False
+    """Write the answers for VQA v2.0's server as LLaVA's conversion script does: processed once
+    before the server processes them again."""
+
     check: bool = False
     """Look whether all is there, and answer nothing."""
 

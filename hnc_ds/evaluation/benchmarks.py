@@ -66,6 +66,9 @@ IN_WORDS = {
 }
 """Answers of a LLaVA, which 'hnc-ds score' measures."""
 
+HEADLINE_SCORER = {"vqav2": "vqa_official", "textvqa": "m4c"}
+"""What papers report of each; the other scorers are shown over all questions only."""
+
 HEADLINES = (
     ("hard negatives", (HARD_NEGATIVES, "pair_accuracy", "all")),
     ("image to text, R@1", (RETRIEVAL, "image_to_text_R@1", "all")),

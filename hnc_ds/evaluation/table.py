@@ -6,7 +6,7 @@ Percent lives here and in report/.
 from collections import Counter
 from collections.abc import Sequence
 
-from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
+from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINE_SCORER, RETRIEVAL
 from hnc_ds.evaluation.corruptions import SEVERITIES
 from hnc_ds.evaluation.items import Coverage, ItemsHeader
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
@@ -50,7 +50,13 @@ def title_of(metric: str, group: str) -> str:
 def shown_rows(results: Sequence[Result]) -> list[Result]:
     """Those that a person reads: shares, without single conditions of worse pictures, and without
     the groups of a metric that has more than MOST_GROUPS."""
-    rows = [r for r in results if r.metric not in NOT_SHOWN and condition_of(r.group) is None]
+    rows = [
+        row
+        for row in results
+        if row.metric not in NOT_SHOWN
+        and condition_of(row.group) is None
+        and (row.group == "all" or HEADLINE_SCORER.get(row.benchmark, row.metric) == row.metric)
+    ]
     groups = Counter((r.benchmark, r.metric) for r in rows if _is_group(r))
     return [r for r in rows if not _is_group(r) or groups[r.benchmark, r.metric] <= MOST_GROUPS]
 

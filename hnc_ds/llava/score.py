@@ -17,11 +17,12 @@ import numpy as np
 
 from hnc_ds.config import ScoreConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.benchmarks import HEADLINE_SCORER
 from hnc_ds.evaluation.items import ItemsHeader, VqaItem, items_path, write_results
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.llava.answers_file import GivenAnswer, check_once, read_given
 from hnc_ds.llava.people import Annotated, read_people
-from hnc_ds.llava.scorers import HEADLINE, SCORERS
+from hnc_ds.llava.scorers import SCORERS
 from hnc_ds.records import Result
 from hnc_ds.whole_files import write_whole
 
@@ -137,7 +138,7 @@ def _rows(dataset: str, model: str, items: Sequence[VqaItem], seed: int) -> Iter
 
 
 def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
-    scorer = HEADLINE[dataset]
+    scorer = HEADLINE_SCORER[dataset]
     lines = (
         msgspec.json.encode({"question_id": one.question_id, "score": one.scores[scorer]}) + b"\n"
         for one in items
@@ -150,7 +151,7 @@ def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
 
 def _table(dataset: str, model: str, rows: Sequence[Result], missing: int) -> str:
     """As the official tools print: percent with two decimals."""
-    headline = HEADLINE[dataset]
+    headline = HEADLINE_SCORER[dataset]
     lines = [f"{model}, {dataset}", "", f"{'scorer':<28}{'score':>8}{'95 % interval':>20}"]
     for row in (row for row in rows if row.group == "all"):
         mark = "  as papers report it" if row.metric == headline else ""

@@ -60,6 +60,3 @@ SCORERS: Mapping[str, Scorer] = {
     "m4c": m4c,
     "exact_match": exact_match,
 }
-
-HEADLINE = {"vqav2": "vqa_official", "textvqa": "m4c"}
-"""What papers report of each data set."""

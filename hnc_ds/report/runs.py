@@ -124,11 +124,13 @@ def read_run(place: Path, name: str) -> Run:
 
 
 def _places(path: Path) -> list[Path]:
-    """What a path stands for: itself, or, a folder of several models' results, each file."""
+    """What a path stands for: itself, or, a folder with results of several models, each file."""
     if not path.is_dir() or _is_run(path):
         return [path]
     files = sorted(path.glob("*.json"))
-    return [path] if all(SERIES.fullmatch(file.stem) for file in files) else files
+    models = {row.model for file in files for row in read_results(file)[:1]}
+    of_one = len(models) == 1 or all(SERIES.fullmatch(file.stem) for file in files)
+    return [path] if of_one else files
 
 
 def _is_run(folder: Path) -> bool:

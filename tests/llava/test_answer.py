@@ -22,6 +22,7 @@ from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
 from hnc_ds.llava import answer as module
 from hnc_ds.llava.answer import answer
+from hnc_ds.llava.answer_text import normalise_m4c
 from hnc_ds.llava.journal import Job, Journal
 from hnc_ds.llava.model import PictureView
 from hnc_ds.llava.prompts import prompt, short_question
@@ -81,6 +82,18 @@ def test_answers_are_those_of_transformers_to_each_question_alone(
     found = [line["text"] for line in answers(tmp_path / "answers")]
     assert found == alone
     assert len(set(found)) > 10  # else equal answers would say little
+
+
+def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
+    settings: Callable[..., AnswerConfig], tmp_path: Path
+) -> None:
+    for normalise in (False, True):
+        answer(settings(normalise=normalise))
+        rows = json.loads((tmp_path / "answers" / "answers.vqa.json").read_text())
+        texts = [line["text"] for line in answers(tmp_path / "answers")]
+        assert [row["question_id"] for row in rows] == list(range(1000, 1033))
+        expected = [normalise_m4c(text) for text in texts] if normalise else texts
+        assert [row["answer"] for row in rows] == expected
 
 
 def test_strict_is_one_at_a_time_in_float32(

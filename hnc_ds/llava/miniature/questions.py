@@ -8,6 +8,7 @@ as people's do. TextVQA's pictures are the scenes with a word drawn on them. No 
 """
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def write_questions(scenes: Path, split: str, out: Path, *, most: int, seed: int
         draw = random.Random(f"{seed}/{graph.image_id}")
         source = scenes / "images" / f"{graph.image_id}.jpg"
         name = f"COCO_{split}2014_{number:012d}.jpg"
-        write_whole(pictures["images"] / name, source.read_bytes())
+        shutil.copyfile(source, pictures["images"] / name)
         for asked in _spread(list(_questions(graph)), most, draw):
             vqa.add(number, asked, draw)
         word = draw.choice(WORDS)
