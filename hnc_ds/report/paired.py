@@ -13,7 +13,8 @@ import numpy as np
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
 from hnc_ds.evaluation.statistics import Interval, mcnemar, paired_difference
-from hnc_ds.report.runs import Measurement, RowKey
+from hnc_ds.evaluation.table import RowKey
+from hnc_ds.report.runs import Measurement
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
