@@ -83,6 +83,12 @@ def test_it_is_told_which_point_of_a_series_tables_show(tmp_path: Path) -> None:
     assert "sweep: shown here is share 0.5, the last of 2." in page
 
 
+def test_a_header_without_items_tells_no_difference(tmp_path: Path) -> None:
+    rows = [row("sugarcrepe", "accuracy", "all", 0.5)]
+    paths = [results(tmp_path / f"{n}.json", rows) for n in range(2)]
+    assert "without the scores of single items" in render(read_runs(paths))
+
+
 def test_results_without_shards_miss_no_pictures_of_shards(tmp_path: Path) -> None:
     path = results(tmp_path / "x.json", [row("sugarcrepe", "accuracy", "all", 0.5)])
     assert Curator(read_runs([path]), "results").remarks() == []
