@@ -198,7 +198,8 @@ class ReportConfig:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, results files, folders of results, sweeps of 'hnc-ds interpolate'; the first is
-    what the others are compared with."""
+    what the others are compared with. A file named before its folder comes first and is read
+    once."""
 
     out: Path = Path("report.html")
     """The page."""

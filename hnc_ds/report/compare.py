@@ -4,44 +4,20 @@ Here fractions become percent; no markup but the bars of figures.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES
-from hnc_ds.evaluation.question_sets import described
-from hnc_ds.evaluation.robustness import is_of_conditions
 from hnc_ds.evaluation.statistics import Interval
-from hnc_ds.evaluation.table import MOST_GROUPS, is_group
+from hnc_ds.evaluation.table import RowKey
 from hnc_ds.records import Result
+from hnc_ds.report.arrange import TIES, Block, arrange, chance_of_benchmark
 from hnc_ds.report.figures import bars
 from hnc_ds.report.paired import SharedItems, chance_of, difference
-from hnc_ds.report.runs import Measurement, RowKey
+from hnc_ds.report.runs import Measurement
 
-METRIC_TITLES = {
-    "margin": "Margin between true caption and hard negative",
-    "ties": "Ties",
-}
-ABOUT_METRIC = {
-    "margin": "Mean cosine similarity of the image with its true caption less that with the hard "
-    "negative.",
-    "ties": "Pairs whose two captions are exactly as similar to the image; they count as wrong.",
-}
 COSINES = frozenset({"margin"})
 """Metrics shown as they are; all others are fractions, shown as percent."""
-FOLDED = frozenset(
-    {
-        "vqa_always_normalised",
-        "vqa_min3",
-        "exact_match",
-        "ratio_1",
-        "ratio_1.1",
-        "ratio_1.2",
-        "ratio_1.3",
-        "ratio_1.4",
-        "ratio_1.5",
-    }
-)
-"""Metrics by group that few ask for."""
-LOWER_IS_BETTER = frozenset({"ties"})
+LOWER_IS_BETTER = frozenset({TIES})
 DIGITS_OF_COSINE = 3
 DIGITS_OF_PERCENT = 1
 
@@ -77,7 +53,7 @@ class Table:
 
     title: str
     about: str
-    unit: str
+    """Empty where a table above says it."""
     counted: str
     """What the counts count."""
     rows: list[Row]
@@ -98,15 +74,11 @@ def compare(
         measurements: One per run; None for a run without this file.
         shared: For each run what it shares with the first; None for the first itself.
     """
-    keys = dict.fromkeys(key for m in measurements if m is not None for key in m.rows)
-    shown = [key for key in keys if not is_of_conditions(key[2])]  # robust.py has those
-    tables = []
-    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in shown):
-        for own in _split([key for key in shown if key[0] == benchmark]):
-            if own[0][1] in LOWER_IS_BETTER and not _any_above_zero(own, measurements):
-                continue  # no ties: nothing to say
-            tables += _tables(own, measurements, shared)
-    return tables
+    keys = list(dict.fromkeys(key for m in measurements if m is not None for key in m.rows))
+    told = [
+        key for key in keys if key[1] not in LOWER_IS_BETTER or _any_above_zero(key, measurements)
+    ]
+    return [table_of(block, measurements, shared) for block in arrange(told)]
 
 
 def percent(fraction: float) -> str:
@@ -114,89 +86,37 @@ def percent(fraction: float) -> str:
     return _text(fraction, "")
 
 
-def label_of(key: RowKey) -> str:
-    """How a row is called: its group, or its metric where it has no groups."""
-    _, metric, group = key
-    if is_of_conditions(group):
-        return f"{metric.replace('_', ' ')}, {group}"
-    words = metric if group == "all" and "R@" in metric else group
-    return words.replace("_", " ").replace(" R@", ", R@")
-
-
-def _split(keys: list[RowKey]) -> list[list[RowKey]]:
-    """A table per metric where a benchmark has groups, else one table of all its metrics."""
-    if keys[0][0] != HARD_NEGATIVES and all(group == "all" for _, _, group in keys):
-        return [keys]
-    metrics = dict.fromkeys(metric for _, metric, _ in keys)
-    return [[key for key in keys if key[1] == metric] for metric in metrics]
-
-
-def _any_above_zero(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> bool:
-    return any(m.rows[key].value > 0 for m in measurements if m for key in keys if key in m.rows)
-
-
-def alone(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> Table:
-    """A table of values without differences, which no item tells."""
-    return _table(keys, measurements, [None] * len(measurements))
-
-
-def _tables(
-    keys: list[RowKey],
-    measurements: Sequence[Measurement | None],
-    shared: Sequence[SharedItems | None],
-) -> list[Table]:
-    """One table, or two where there are too many groups to stand open."""
-    groups = [key for key in keys if is_group(*key)]
-    if len(groups) > MOST_GROUPS:
-        others = [key for key in keys if key not in set(groups)]
-        whole = [_table(others, measurements, shared)] if others else []
-        parts = _table(groups, measurements, shared)
-        return [*whole, replace(parts, title=f"{parts.title}, by group", folded=True)]
-    table = _table(keys, measurements, shared)
-    chart = "" if table.folded else _chart(groups, measurements)
-    has_chance = chance_of_benchmark(keys[0][0]) is not None
-    return [replace(table, chart=chart, has_chance=has_chance)]
-
-
-def _chart(keys: list[RowKey], measurements: Sequence[Measurement | None]) -> str:
-    """Bars of a metric by group; "" where there is one group or none."""
-    metric = keys[0][1] if keys else ""
-    own = [key for key in keys if key[1] == metric]
-    if len(own) < 2:
-        return ""
-    results = [[m.rows.get(key) if m else None for m in measurements] for key in own]
-    return bars([label_of(key) for key in own], results, chance_of_benchmark(own[0][0]))
-
-
-def chance_of_benchmark(benchmark: str) -> float | None:
-    """What guessing scores; None where that depends on the group or the set."""
-    known = described(benchmark)
-    return known.chance if known else None
-
-
-def _table(
-    keys: list[RowKey],
+def table_of(
+    block: Block,
     measurements: Sequence[Measurement | None],
     shared: Sequence[SharedItems | None],
 ) -> Table:
-    benchmark, metric, _ = keys[0]
-    known = described(benchmark)
-    folded = metric in METRIC_TITLES or metric in FOLDED
-    title = known.title if known else benchmark
-    if known and benchmark != HARD_NEGATIVES and any(group != "all" for _, _, group in keys):
-        title += f": {metric.replace('_', ' ')}"  # a table each
+    """The table of a block, with its bars. Arguments as of `compare`."""
+    benchmark = block.keys[0][0]
     return Table(
-        title=METRIC_TITLES.get(metric, title),
-        about=ABOUT_METRIC.get(metric) or (known.about if known else ""),
-        unit="cosine" if metric in COSINES else "%",
+        title=block.title,
+        about=block.about,
         counted="Pairs" if benchmark == HARD_NEGATIVES else "Items",
-        rows=[_row(key, measurements, shared) for key in keys],
-        folded=folded,
+        rows=[_row(key, block.label_of(key), measurements, shared) for key in block.keys],
+        folded=block.folded,
+        chart=_chart(block, measurements) if block.bars else "",
+        has_chance=chance_of_benchmark(benchmark) is not None,
     )
+
+
+def _any_above_zero(key: RowKey, measurements: Sequence[Measurement | None]) -> bool:
+    return any(m.rows[key].value > 0 for m in measurements if m and key in m.rows)
+
+
+def _chart(block: Block, measurements: Sequence[Measurement | None]) -> str:
+    results = [[m.rows.get(key) if m else None for m in measurements] for key in block.bars]
+    chance = chance_of_benchmark(block.bars[0][0])
+    return bars([block.label_of(key) for key in block.bars], results, chance)
 
 
 def _row(
     key: RowKey,
+    label: str,
     measurements: Sequence[Measurement | None],
     shared: Sequence[SharedItems | None],
 ) -> Row:
@@ -211,7 +131,7 @@ def _row(
         for result, other in zip(results, shared, strict=True)
     ]
     counts = sorted({result.count for result in present})
-    return Row(label_of(key), " / ".join(f"{count:,}" for count in counts), cells)
+    return Row(label, " / ".join(f"{count:,}" for count in counts), cells)
 
 
 def _rounded(result: Result, sign: int) -> float:

@@ -6,6 +6,7 @@ page's CSS variables afterwards. Text stays text.
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from hnc_ds.records import Result
 
@@ -38,6 +39,12 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.linewidth": 0.8,
 }
+_TITLE_LETTERS = 44
+"""Of an axis, in a line."""
+_LETTER, _LINE = 0.018, 0.045
+"""Width and height of a letter of a label, as shares of the spread of a scatter's points."""
+_MARGIN = 0.12
+"""Around a scatter's points, as a share of their spread."""
 _POINTS = 400
 """Most points of a drawn curve; longer logs are averaged in stretches."""
 
@@ -53,13 +60,20 @@ class Labelled(NamedTuple):
     label: str
 
 
-def curves(curves_by_run: Mapping[int, Curve], *, share: bool, chance: float | None) -> str:
+def curves(
+    curves_by_run: Mapping[int, Curve],
+    *,
+    share: bool,
+    chance: float | None,
+    ticks: Sequence[float] = (),
+) -> str:
     """One panel: a line per run over the steps.
 
     Args:
         curves_by_run: Place of the run (its colour) to its points.
         share: Values are fractions, shown as percent from 0 to 100.
         chance: Where to draw the line of guessing.
+        ticks: What to name on the axis across; a few round numbers when not given.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.5, 2.5), layout="constrained")
@@ -72,7 +86,7 @@ def curves(curves_by_run: Mapping[int, Curve], *, share: bool, chance: float | N
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
         if chance is not None:
             axes.axhline(chance, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(FixedLocator(ticks) if ticks else MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         return _svg(figure)
@@ -113,7 +127,10 @@ def bars(
 
 
 def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_title: str) -> str:
-    """Shares against shares: a line per run through its points, each with its label.
+    """Shares against shares: a line per run through its points, as many labelled as have room.
+
+    The first point of the first run is marked by a ring, and dashed lines through it part what is
+    better in each way from what is worse.
 
     Args:
         points_by_run: Place of the run (its colour) to its points in order.
@@ -125,35 +142,54 @@ def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_tit
         axes = figure.add_subplot()
         _quiet(axes, "y")
         axes.grid(axis="x", color=_RULE, linewidth=0.8)
-        every = [point for points in points_by_run.values() for point in points]
-        span = Labelled(np.ptp([p.x for p in every]), np.ptp([p.y for p in every]), "")
-        shown = _labelled(every, span)
         for run, points in points_by_run.items():
             across, up = [point.x for point in points], [point.y for point in points]
             axes.plot(across, up, color=_colour(run), linewidth=1.2, marker="o", markersize=5)
-        for point in shown:
-            place = (point.x, point.y)
-            axes.annotate(point.label, place, (6, 4), textcoords="offset points", fontsize=8)
+        if 0 in points_by_run:
+            _draw_reference(axes, points_by_run[0][0])
+        for point, leftward in _with_room(list(points_by_run.values())):
+            place, offset = (point.x, point.y), (-7 if leftward else 7, 4)
+            side = "right" if leftward else "left"
+            axes.annotate(
+                point.label, place, offset, textcoords="offset points", fontsize=8, ha=side
+            )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
-        axes.set_xlabel(x_title, fontsize=9)
-        axes.set_ylabel(y_title, fontsize=9)
-        axes.margins(0.12)
+        axes.set_xlabel(textwrap.fill(x_title, _TITLE_LETTERS), fontsize=9)
+        axes.set_ylabel(textwrap.fill(y_title, _TITLE_LETTERS), fontsize=9)
+        axes.margins(_MARGIN)
         return _svg(figure)
 
 
-def _labelled(points: Sequence[Labelled], span: Labelled) -> list[Labelled]:
-    """Those whose labels do not lie on one before, the last ones first: ends matter most."""
-    chosen: list[Labelled] = []
-    for point in (*points[-1:], *points[:-1]):
-        near = (
-            abs(point.x - other.x) < 0.15 * span.x and abs(point.y - other.y) < 0.04 * span.y
-            for other in chosen
-        )
-        if not any(near):
-            chosen.append(point)
-    return chosen
+def _draw_reference(axes: Axes, point: Labelled) -> None:
+    axes.scatter([point.x], [point.y], s=110, facecolors="none", edgecolors=_INK, linewidths=1.2)
+    for line, place in ((axes.axvline, point.x), (axes.axhline, point.y)):
+        line(place, color=_CHANCE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+
+
+def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool]]:
+    """Points whose labels lie on none before, the ends of lines first as they matter most; each
+    with whether its label stands to its left, as there is no room to its right."""
+    every = [point for points in lines for point in points]
+    ends = [point for points in lines for point in (points[0], points[-1])]
+    width, height = (np.ptp([p[axis] for p in every]) or 0.01 for axis in (0, 1))
+    edge = max(point.x for point in every) + _MARGIN * width
+    found: list[tuple[Labelled, bool]] = []
+    taken: list[tuple[float, float, float]] = []  # left, right, height of a label
+    for point in dict.fromkeys((*ends, *every)):
+        reach = _LETTER * len(point.label) * width
+        for left in (point.x, point.x - reach):
+            right = left + reach
+            free = not any(
+                left < its_right and its_left < right and abs(y - point.y) < _LINE * height
+                for its_left, its_right, y in taken
+            )
+            if free and right <= edge:
+                taken.append((left, right, point.y))
+                found.append((point, left < point.x))
+                break
+    return found
 
 
 def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:

@@ -22,7 +22,7 @@ class Pictures:
         self._reader: ShardReader | None = None
         self.remark = ""
         header = measurement.header
-        if header is None:
+        if header is None or not header.shards:
             return
         if is_url(header.shards):
             self.remark = f"Pictures are missing: the shards are far away, at {header.shards}."

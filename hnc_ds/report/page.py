@@ -15,8 +15,10 @@ from markupsafe import Markup
 
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.items import ItemsHeader
 from hnc_ds.evaluation.sweep import headlines
 from hnc_ds.evaluation.table import set_remarks
+from hnc_ds.report.arrange import title_of_benchmark
 from hnc_ds.report.cards import Gallery
 from hnc_ds.report.compare import Table, compare, percent
 from hnc_ds.report.figures import RUN_COLOURS
@@ -31,6 +33,8 @@ from hnc_ds.whole_files import write_whole
 
 MOST_HEADLINES = 6
 """Figures of a run that are shown large."""
+NO_RUN = ""
+"""In the place of a setting of what is no run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,17 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(key, value of each run) of the settings that are not the same in all runs."""
-    if any(not run.settings for run in runs):
+    """(key, value of each) of the settings that are not the same in all runs of a training."""
+    trained = [run for run in runs if run.is_run]
+    if any(not run.settings for run in trained):
         return []
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    rows = [(key, [run.settings.get(key, "not set") for run in runs]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    keys = dict.fromkeys(key for run in trained for key in run.settings)
+    rows = [(key, [_setting(run, key) for run in runs]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values) - {NO_RUN}) > 1]
+
+
+def _setting(run: Run, key: str) -> str:
+    return run.settings.get(key, "not set") if run.is_run else NO_RUN
 
 
 def _section(runs: Sequence[Run], name: str) -> Section:
@@ -136,20 +145,35 @@ def _remarks(
     measurements: Sequence[Measurement | None],
     shared: Sequence[SharedItems | None],
 ) -> list[str]:
-    remarks = []
+    told: dict[str, list[str]] = {}
     for run, measurement, items in zip(runs, measurements, shared, strict=True):
         found = [] if measurement else ["not measured on this set"]
+        if measurement and run.shown:
+            found.append(f"shown here is {run.shown}, the last of {len(run.points)}")
         if measurement and measurements[0] and items:
             found += remarks_on_sharing(measurements[0], measurement, items)
-        if measurement and (header := measurement.header):
-            if header.too_long:
-                found.append(f"{header.too_long:,} captions exceed the model's context")
-            if header.unreadable:
-                found.append(f"{len(header.unreadable):,} images could not be decoded")
-            for name, coverage in header.sets.items():
-                found += set_remarks(name, coverage, ties=0)
-        remarks += [f"{run.name}: {remark}." for remark in found]
-    return remarks
+        if measurement and measurement.header:
+            found += _remarks_on_header(measurement.header)
+        for remark in found:
+            told.setdefault(remark, []).append(run.name)
+    return [f"{_together(names, runs)}: {remark}." for remark, names in told.items()]
+
+
+def _remarks_on_header(header: ItemsHeader) -> list[str]:
+    found = []
+    if header.too_long:
+        found.append(f"{header.too_long:,} captions exceed the model's context")
+    if header.unreadable:
+        found.append(f"{len(header.unreadable):,} images could not be decoded")
+    for name, coverage in header.sets.items():
+        title = title_of_benchmark(name)
+        found += [f"{title}: {remark}" for remark in set_remarks(name, coverage, ties=0)]
+    return found
+
+
+def _together(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """``a, b`` of those that share a remark; all of several are called so."""
+    return "all" if 1 < len(names) == len(runs) else ", ".join(names)
 
 
 def _remarks_on_logs(runs: Sequence[Run]) -> list[str]:

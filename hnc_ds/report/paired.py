@@ -13,7 +13,8 @@ import numpy as np
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
 from hnc_ds.evaluation.statistics import Interval, mcnemar, paired_difference
-from hnc_ds.report.runs import Measurement, RowKey
+from hnc_ds.evaluation.table import RowKey
+from hnc_ds.report.runs import Measurement
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
@@ -138,7 +139,7 @@ def _right(
 
 def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedItems) -> list[str]:
     """What a reader must know before believing the differences."""
-    if first.header is None or second.header is None:
+    if first.header is None or second.header is None or not (_items(first) and _items(second)):
         return ["without the scores of single items (*.items.jsonl) there are no differences"]
     remarks = []
     if first.header.shards and first.header.fingerprint != second.header.fingerprint:
@@ -160,6 +161,11 @@ def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedIt
     if not shared.first_ranks and (first.ranks or second.ranks):
         remarks.append("retrieval has another gallery than the first run's: no differences")
     return remarks
+
+
+def _items(measurement: Measurement) -> int:
+    m = measurement
+    return len(m.pairs) + len(m.ranks) + len(m.answers) + len(m.in_words)
 
 
 def _pair_values(

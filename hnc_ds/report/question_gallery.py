@@ -38,14 +38,16 @@ class QuestionCurator:
         self._runs = runs
         measurements = [run.measurements.get(name) for run in runs]
         self._files = [_files(m) for m in measurements]
+        self._answered = [_by_identity(m) for m in measurements]
         self._missing: dict[str, None] = {}
 
     def remarks(self) -> list[str]:
         """How many pictures are missing."""
         if not self._missing:
             return []
-        first = next(iter(self._missing))
-        return [f"{len(self._missing)} pictures of questions are missing, the first is {first}."]
+        number, first = len(self._missing), next(iter(self._missing))
+        pictures = "picture" if number == 1 else "pictures"
+        return [f"Missing {number:,} {pictures} where the evaluation found them, such as {first}."]
 
     def changes(self, run: int, shared: SharedItems) -> list[Gallery]:
         """For each benchmark the questions that this run gets right and the first did not, and the
@@ -67,11 +69,11 @@ class QuestionCurator:
             Gallery(
                 f"{title}: {how} by {name}",
                 f"{about} {len(chosen):,} of {len(both):,} questions; one of each group in turn.",
-                [self._card(run, pair) for pair in _spread(chosen)],
+                [self._card(run, pair[1], wrong=pair[place]) for pair in _spread(chosen)],
             )
-            for how, about, chosen in (
-                ("fixed", f"Wrong in {first}, right in {name}:", fixed),
-                ("broken", f"Right in {first}, wrong in {name}:", broken),
+            for how, about, chosen, place in (
+                ("fixed", f"Wrong in {first}, right in {name}:", fixed, 0),
+                ("broken", f"Right in {first}, wrong in {name}:", broken, 1),
             )
         ]
 
@@ -103,15 +105,18 @@ class QuestionCurator:
             heads=("answer", "score"),
         )
 
-    def _card(self, run: int, both: Both) -> Card:
-        item = both[1]
-        two = len(item.images) == 2
+    def _card(self, run: int, item: AnsweredItem, wrong: AnsweredItem) -> Card:
+        two, false = len(item.images) == 2, _best_false(wrong)
         return Card(
             pictures=[self._picture(run, item, place) for place in range(len(item.images))],
             key=item.id,
             type=item.group.replace("_", " "),
-            lines=_two_lines(item) if two else _lines(item),
-            scores=[_score(0, both[0]), _score(run, both[1])],
+            lines=_two_lines(item) if two else _lines(item, false),
+            scores=[
+                _score(number, own, false)
+                for number, answered in enumerate(self._answered)
+                if (own := answered.get(_identity(item))) is not None
+            ],
             heads=("image", "text") if two else ("true", "false"),
         )
 
@@ -163,9 +168,19 @@ def _files(measurement: Measurement | None) -> ImageFiles:
     return ImageFiles({source: tuple(map(Path, own)) for source, own in folders.items()})
 
 
+def _identity(item: AnsweredItem) -> tuple[str, str, tuple[str, ...]]:
+    return item.benchmark, item.id, item.captions
+
+
+def _by_identity(
+    measurement: Measurement | None,
+) -> dict[tuple[str, str, tuple[str, ...]], AnsweredItem]:
+    return {_identity(item): item for item in measurement.answers} if measurement else {}
+
+
 def _right(item: AnsweredItem) -> bool:
-    """By its strictest metric: all of them."""
-    return all(item.right.values())
+    """By the metric that the images' scores tell: of two images both ways, else the first."""
+    return item.right.get("group", next(iter(item.right.values())))
 
 
 def _spread(pairs: Iterable[Both]) -> list[Both]:
@@ -185,8 +200,9 @@ def _lead(item: AnsweredItem) -> float:
     """By how much the right answer is ahead; of two images the least of four leads."""
     if len(item.images) == 2:
         return min(_leads(item))
-    first, *others = item.scores[0]
-    return first - max(others, default=0.0)
+    true, false = _true_and_false(item)
+    row = item.scores[0]
+    return min(row[place] for place in true) - max((row[place] for place in false), default=0.0)
 
 
 def _leads(item: AnsweredItem) -> tuple[float, float]:
@@ -196,18 +212,26 @@ def _leads(item: AnsweredItem) -> tuple[float, float]:
     return min(own_0 - other_0, own_1 - other_1), min(own_0 - other_1, own_1 - other_0)
 
 
-def _lines(item: AnsweredItem) -> list[tuple[str, Words]]:
-    """The true caption, and the false one that this run likes best."""
-    if len(item.captions) < 2:
-        return [("true", [(item.captions[0], False)])]
-    true, false = item.captions[0], item.captions[_best_false(item)]
-    return [("true", mark_differences(true, false)), ("false", mark_differences(false, true))]
-
-
-def _best_false(item: AnsweredItem) -> int:
-    """Of captions of which the first is true, and in SugarCrepe++ the second too."""
+def _true_and_false(item: AnsweredItem) -> tuple[range, range]:
+    """Places of an image's captions: the true ones come first, of which SugarCrepe++ has two."""
     first_false = 2 if "itt" in item.right else 1
-    return max(range(first_false, len(item.captions)), key=lambda place: item.scores[0][place])
+    return range(first_false), range(first_false, len(item.captions))
+
+
+def _best_false(item: AnsweredItem) -> int | None:
+    """The false caption that is most similar to the image; None where there is none."""
+    _, false = _true_and_false(item)
+    return max(false, key=lambda place: item.scores[0][place], default=None)
+
+
+def _lines(item: AnsweredItem, false: int | None) -> list[tuple[str, Words]]:
+    """The true captions, and a false one."""
+    true, _ = _true_and_false(item)
+    if false is None:
+        return [("true", [(item.captions[place], False)]) for place in true]
+    other = item.captions[false]
+    lines = [("true", mark_differences(item.captions[place], other)) for place in true]
+    return [*lines, ("false", mark_differences(other, item.captions[0]))]
 
 
 def _two_lines(item: AnsweredItem) -> list[tuple[str, Words]]:
@@ -215,10 +239,11 @@ def _two_lines(item: AnsweredItem) -> list[tuple[str, Words]]:
     return [("first", mark_differences(one, other)), ("second", mark_differences(other, one))]
 
 
-def _score(run: int, item: AnsweredItem) -> Score:
+def _score(run: int, item: AnsweredItem, false: int | None) -> Score:
+    """Of two images the least leads; else cosines, of two true captions the lower one's."""
     if len(item.images) == 2:
         by_image, by_text = _leads(item)
-        return Score(run, f"{by_image:+.2f}", f"{by_text:+.2f}", _right(item))
-    row = item.scores[0]
-    false = row[_best_false(item)] if len(row) > 1 else 0.0
-    return Score(run, f"{row[0]:.3f}", f"{false:.3f}", _right(item))
+        return Score(run, f"{by_image:+.3f}", f"{by_text:+.3f}", _right(item))
+    row, (true, _) = item.scores[0], _true_and_false(item)
+    lowest = min(row[place] for place in true)
+    return Score(run, f"{lowest:.3f}", "" if false is None else f"{row[false]:.3f}", _right(item))

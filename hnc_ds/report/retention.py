@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from statistics import mean
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
+from hnc_ds.evaluation.table import RowKey
+from hnc_ds.report.compare import percent
 from hnc_ds.report.figures import Labelled, scatter
-from hnc_ds.report.runs import Point, RowKey, Run
+from hnc_ds.report.runs import Point, Run
 
 BOTH_WAYS = ("image_to_text_R@1", "text_to_image_R@1")
 
 RECOGNITION: tuple[tuple[str, tuple[RowKey, ...]], ...] = (
     ("zero-shot classification, acc1", (("zero-shot", "acc1", "all"),)),
     *(
-        (f"{title}, mean R@1", tuple((benchmark, way, "all") for way in BOTH_WAYS))
+        (f"{title}, mean of R@1 both ways", tuple((benchmark, way, "all") for way in BOTH_WAYS))
         for title, benchmark in (
             ("COCO retrieval", "coco-retrieval"),
             ("Flickr30k retrieval", "flickr30k-retrieval"),
@@ -45,33 +47,66 @@ OF_SHARDS = ("hard negatives of the shards", (HARD_NEGATIVES, "pair_accuracy", "
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The figure and what its axes are."""
+    """The figure, what its axes are, and its points as text."""
 
     svg: str
     across: str
     up: str
+    rows: list[tuple[int, str, str, str]]
+    """Place of the run, label of the point, and its two values in percent."""
+    reference: str
+    """The point that is marked; empty where the first run has none."""
+    left_out: int
+    """Points that have both values, but of other questions than the first."""
 
 
 def retention(runs: Sequence[Run]) -> Retention | None:
     """The figure, or nothing where fewer than two points have both."""
     for across, keys in RECOGNITION:
-        points = {run: _having(r.points, keys) for run, r in enumerate(runs)}
-        chosen = [point for own in points.values() for point in own]
+        chosen = [
+            (run, point)
+            for run, one in enumerate(runs)
+            for point in one.points
+            if all(key in point.rows for key in keys)
+        ]
         if len(chosen) < 2:
             continue
-        up, relations = _relations(chosen)
-        drawn = {
-            run: [_labelled(point, keys, relations) for point in _having(own, relations)]
-            for run, own in points.items()
-        }
-        if relations and sum(map(len, drawn.values())) > 1:
-            full = {run: own for run, own in drawn.items() if own}
-            return Retention(scatter(full, across, up), across, up)
+        up, relations = _relations([point for _, point in chosen])
+        having = [(run, p) for run, p in chosen if all(key in p.rows for key in relations)]
+        asked = [*keys, *relations]
+        alike = [(run, p) for run, p in having if _asked_the_same(p, having[0][1], asked)]
+        if relations and len(alike) > 1:
+            found = [(run, _labelled(point, keys, relations)) for run, point in alike]
+            return _drawn(found, across, up, len(having) - len(alike))
     return None
 
 
-def _having(points: Sequence[Point], keys: Sequence[RowKey]) -> list[Point]:
-    return [point for point in points if all(key in point.rows for key in keys)]
+def _drawn(
+    points: Sequence[tuple[int, Labelled]], across: str, up: str, left_out: int
+) -> Retention:
+    by_run: dict[int, list[Labelled]] = {}
+    for run, point in points:
+        by_run.setdefault(run, []).append(point)
+    return Retention(
+        svg=scatter(by_run, across, up),
+        across=across,
+        up=up,
+        rows=[(run, point.label, percent(point.x), percent(point.y)) for run, point in points],
+        reference=by_run[0][0].label if 0 in by_run else "",
+        left_out=left_out,
+    )
+
+
+def _asked_the_same(point: Point, other: Point, keys: Sequence[RowKey]) -> bool:
+    """Whether two points may be compared: as far as their files say what they are of."""
+    for key in keys:
+        one, two = point.rows[key], other.rows[key]
+        if (one.version, one.count) != (two.version, two.count):
+            return False
+        questions = {point.asked.get(key[0]), other.asked.get(key[0])} - {None}
+        if len(questions) > 1:
+            return False
+    return True
 
 
 def _relations(points: Sequence[Point]) -> tuple[str, list[RowKey]]:

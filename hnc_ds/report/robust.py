@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hnc_ds.evaluation.question_sets import described
-from hnc_ds.evaluation.robustness import condition_of, is_of_conditions
-from hnc_ds.report.compare import Table, alone, chance_of_benchmark
-from hnc_ds.report.figures import curves
-from hnc_ds.report.runs import Measurement, RowKey
+from hnc_ds.evaluation.corruptions import SEVERITIES
+from hnc_ds.evaluation.robustness import Condition, condition_of, is_of_conditions
+from hnc_ds.evaluation.table import RowKey
+from hnc_ds.report.arrange import Block, chance_of_benchmark, title_of_benchmark
+from hnc_ds.report.compare import Table, table_of
+from hnc_ds.report.figures import Curve, curves
+from hnc_ds.report.runs import Measurement
 
-Severities = list[tuple[float, float]]
-"""(severity, share); severity 0 is the picture as it is."""
+CLEAN = 0
+"""Severity of the pictures as they are."""
+
+UNLIKE = (
+    "Not all were measured on the same corruptions and severities: their mPC and rPC cannot be "
+    "compared."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,8 @@ class Robustness:
     """Name of a corruption, and its curves as SVG."""
     table: Table
     """mPC and rPC of every metric."""
+    remark: str
+    """Why that table cannot be read across; empty where it can."""
 
 
 def robustness_panels(measurements: Sequence[Measurement | None]) -> list[Robustness]:
@@ -30,27 +39,35 @@ def robustness_panels(measurements: Sequence[Measurement | None]) -> list[Robust
     Args:
         measurements: One per run; None for a run without.
     """
-    first: dict[str, str] = {}
-    names: dict[str, dict[str, None]] = {}
-    means: dict[str, list[RowKey]] = {}
-    for key in dict.fromkeys(key for m in measurements if m for key in m.rows):
-        benchmark, metric, group = key
-        if (condition := condition_of(group)) is not None:
-            first.setdefault(benchmark, metric)
-            names.setdefault(benchmark, {})[condition[0]] = None
-        elif is_of_conditions(group):
-            means.setdefault(benchmark, []).append(key)
-    return [
-        Robustness(
-            f"{_title(benchmark)}: {metric.replace('_', ' ')}",
-            [
-                (name.replace("_", " "), _panel(benchmark, metric, name, measurements))
-                for name in names[benchmark]
-            ],
-            alone(means[benchmark], measurements),
-        )
-        for benchmark, metric in first.items()
-    ]
+    keys = dict.fromkeys(key for m in measurements if m for key in m.rows)
+    found: dict[str, list[RowKey]] = {}
+    for key in keys:
+        if is_of_conditions(key[2]):
+            found.setdefault(key[0], []).append(key)
+    return [_of_benchmark(name, own, measurements) for name, own in found.items()]
+
+
+def _of_benchmark(
+    benchmark: str, keys: Sequence[RowKey], measurements: Sequence[Measurement | None]
+) -> Robustness:
+    metric, title = keys[0][1], title_of_benchmark(benchmark)
+    corruptions = dict.fromkeys(c[0] for _, _, group in keys if (c := condition_of(group)))
+    means = [key for key in keys if condition_of(key[2]) is None]
+    asked = {frozenset(own) for m in measurements if m and (own := _conditions(m, benchmark))}
+    return Robustness(
+        f"{title}: {metric.replace('_', ' ')}",
+        [
+            (name.replace("_", " "), _panel(benchmark, metric, name, measurements))
+            for name in corruptions
+        ],
+        table_of(Block(title, means, by_metric=True), measurements, [None] * len(measurements)),
+        UNLIKE if len(asked) > 1 else "",
+    )
+
+
+def _conditions(measurement: Measurement, benchmark: str) -> list[Condition]:
+    groups = (group for name, _, group in measurement.rows if name == benchmark)
+    return [condition for group in groups if (condition := condition_of(group))]
 
 
 def _panel(
@@ -59,24 +76,17 @@ def _panel(
     lines = {
         run: found
         for run, m in enumerate(measurements)
-        if m is not None and len(found := _severities(m, benchmark, metric, corruption)) > 1
+        if m is not None and len(found := severities(m, benchmark, metric, corruption)) > 1
     }
-    return curves(lines, share=True, chance=chance_of_benchmark(benchmark)) if lines else ""
+    chance = chance_of_benchmark(benchmark)
+    return curves(lines, share=True, chance=chance, ticks=(CLEAN, *SEVERITIES)) if lines else ""
 
 
-def _severities(
-    measurement: Measurement, benchmark: str, metric: str, corruption: str
-) -> Severities:
-    found: Severities = []
-    for (b, m, group), row in measurement.rows.items():
-        condition = condition_of(group)
-        if (b, m) == (benchmark, metric) and (group == "all" or condition is not None):
-            name, severity = condition or (corruption, 0)
-            if name == corruption:
-                found.append((severity, row.value))
+def severities(measurement: Measurement, benchmark: str, metric: str, corruption: str) -> Curve:
+    """(severity, share) of one corruption, ascending, from the pictures as they are on."""
+    found: list[tuple[float, float]] = []
+    for (name, own, group), row in measurement.rows.items():
+        condition = (corruption, CLEAN) if group == "all" else condition_of(group)
+        if (name, own) == (benchmark, metric) and condition and condition[0] == corruption:
+            found.append((condition[1], row.value))
     return sorted(found)
-
-
-def _title(benchmark: str) -> str:
-    known = described(benchmark)
-    return known.title if known else benchmark

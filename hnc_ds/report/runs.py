@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.benchmarks import BENCHMARKS
 from hnc_ds.evaluation.items import (
     AnsweredItem,
     ItemsHeader,
@@ -24,12 +25,14 @@ from hnc_ds.evaluation.items import (
     RankItem,
     VqaItem,
     items_path,
+    read_header,
     read_items,
     read_results,
 )
+from hnc_ds.evaluation.table import RowKey
 from hnc_ds.records import Result
 
-SERIES = re.compile(r"(step|alpha)-([0-9.]+)")
+SERIES = re.compile(r"(step|alpha)-(\d+(?:\.\d+)?)")
 """Results files of a run's checkpoints, and of mixtures."""
 
 SERIES_OF = {"step": "step", "alpha": "share"}
@@ -37,9 +40,6 @@ SERIES_OF = {"step": "step", "alpha": "share"}
 
 BOOKKEEPING = frozenset({"run", "resume", "config"})
 """Settings that say where a run lies, not what it is."""
-
-RowKey = tuple[str, str, str]
-"""Benchmark, metric and group of a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class Point:
 
     label: str
     rows: dict[RowKey, Result]
+    asked: dict[str, str] = field(default_factory=dict)
+    """By benchmark what tells sets of questions apart, as far as the items say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,12 @@ class Run:
     """Checkpoints by step or mixtures by share; one point where there are none."""
     is_run: bool = True
     """Whether it is the folder of a training, and not of results alone."""
+    shown: str = ""
+    """Which point of a series its measurement is; empty where it is of none."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read runs and results; those that share a name are called by their whole path.
+    """Read runs and results, each once; those that share a name are called by their whole path.
 
     Raises:
         UserError: None given, no such run or file, a run without results, files that are not what
@@ -93,34 +97,63 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """
     if not paths:
         raise UserError("no run is named; give the folders of one or more runs")
-    places = [place for path in paths for place in _places(path)]
+    found = [place for path in paths for place in _places(path)]
+    places = list({place.resolve(): place for place in found}.values())
     names = [_name(place) for place in places]
     runs = [
         read_run(place, name if names.count(name) == 1 else str(place))
         for place, name in zip(places, names, strict=True)
     ]
-    return _side_by_side(runs) if any(place.is_file() for place in places) else runs
+    return _side_by_side(runs)
 
 
 def read_run(place: Path, name: str) -> Run:
     """Read one run, sweep or results file. Raises UserError as `read_runs` does."""
     files = _results_files(place)
-    series = {file: found for file in files if (found := SERIES.fullmatch(file.stem))}
-    points = [
-        Point(f"{SERIES_OF[found[1]]} {float(found[2]):g}", _rows(file))
-        for file, found in sorted(series.items(), key=lambda entry: float(entry[1][2]))
-    ]
+    series = _series(files)
+    points = [_read_point(file, label) for file, label in series.items()]
     shown = {file.stem: read_measurement(file) for file in files if file not in series}
+    of_series = ""
     if not shown:
-        last = max(series, key=lambda file: float(series[file][2]))
+        last, of_series = list(series.items())[-1]
         shown = {last.stem: read_measurement(last)}
-    together = {key: row for m in shown.values() for key, row in m.rows.items()}
-    points = points or [Point(name, together)]
+    points = points or [_whole_point(name, list(shown.values()))]
     if place.is_file():
-        return Run(name, {}, [], 0, shown, points, is_run=False)
+        return Run(name, {}, [], 0, shown, points, is_run=False, shown=of_series)
     log, broken_lines = _read_log(place / "log.jsonl")
     settings = _read_settings(place / "config.json")
-    return Run(name, settings, log, broken_lines, shown, points, _is_run(place))
+    return Run(name, settings, log, broken_lines, shown, points, _is_run(place), of_series)
+
+
+def _series(files: Iterable[Path]) -> dict[Path, str]:
+    """Results of checkpoints or mixtures with their labels, ascending."""
+    numbers = {file: found for file in files if (found := SERIES.fullmatch(file.stem))}
+    ordered = sorted(numbers.items(), key=lambda entry: float(entry[1][2]))
+    return {file: f"{SERIES_OF[found[1]]} {float(found[2]):g}" for file, found in ordered}
+
+
+def _read_point(file: Path, label: str) -> Point:
+    items = items_path(file)
+    header = read_header(items) if items.is_file() else None
+    return Point(label, _rows(file), _asked(header))
+
+
+def _whole_point(label: str, measurements: Sequence[Measurement]) -> Point:
+    """Of a run without a series: everything that it was measured on, once."""
+    rows: dict[RowKey, Result] = {}
+    asked: dict[str, str] = {}
+    for measurement in measurements:
+        new = {key: row for key, row in measurement.rows.items() if key not in rows}
+        asked = {**_asked(measurement.header), **asked}
+        rows.update(new)
+    return Point(label, rows, asked)
+
+
+def _asked(header: ItemsHeader | None) -> dict[str, str]:
+    if header is None:
+        return {}
+    sets = {name: coverage.fingerprint for name, coverage in header.sets.items()}
+    return sets | (dict.fromkeys(BENCHMARKS, header.fingerprint) if header.shards else {})
 
 
 def _places(path: Path) -> list[Path]:
@@ -129,8 +162,7 @@ def _places(path: Path) -> list[Path]:
         return [path]
     files = sorted(path.glob("*.json"))
     models = {row.model for file in files for row in read_results(file)[:1]}
-    of_one = len(models) == 1 or all(SERIES.fullmatch(file.stem) for file in files)
-    return [path] if of_one else files
+    return [path] if _series(files) or len(models) < 2 else files
 
 
 def _is_run(folder: Path) -> bool:
@@ -162,8 +194,10 @@ def _name(place: Path) -> str:
 
 
 def _side_by_side(runs: list[Run]) -> list[Run]:
-    """Where each has one results file, they are compared whatever the files are called."""
-    if any(len(run.measurements) > 1 for run in runs):
+    """Where results are not all of runs' own files, and each has one, they are compared whatever
+    the files are called."""
+    of_runs = all(run.is_run and not run.shown for run in runs)
+    if of_runs or any(len(run.measurements) > 1 for run in runs):
         return runs
     return [
         replace(run, measurements={"results": next(iter(run.measurements.values()))})

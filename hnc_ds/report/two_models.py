@@ -15,14 +15,14 @@ from hnc_ds.config import CompareConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, VqaItem
 from hnc_ds.evaluation.statistics import paired_difference, permutation_test
-from hnc_ds.evaluation.table import key_of, shown_rows, title_of
+from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
 from hnc_ds.report.paired import (
     SharedItems,
     paired_values,
     remarks_on_sharing,
     shared_items,
 )
-from hnc_ds.report.runs import RowKey, read_measurement
+from hnc_ds.report.runs import read_measurement
 from hnc_ds.whole_files import write_whole
 
 

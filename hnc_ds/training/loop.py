@@ -113,8 +113,9 @@ def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
 
 
 def judge(run: Run, step: int, found: HeldOut) -> bool:
-    """Log what was measured; whether training should end. On rank 0."""
+    """Log and keep what was measured; whether training should end. On rank 0."""
     assert run.validation is not None
+    run.validation.write(step, found)
     run.monitor.write_held_out(step, found.scores, found.worst)
     return run.validation.is_enough(step, found.scores)
 

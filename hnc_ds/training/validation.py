@@ -17,8 +17,10 @@ from hnc_ds.distributed import rank, together
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import measure_all, read_asked
+from hnc_ds.evaluation.items import ItemsHeader, write_results
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder
+from hnc_ds.records import Result
 from hnc_ds.training.saving import Best, read_best, write_best
 from hnc_ds.training.worst import draw_worst
 
@@ -32,6 +34,8 @@ class HeldOut(NamedTuple):
     scores: Scores
     worst: np.ndarray | None
     """The pairs that are most wrong, uint8 RGB [height, width, 3]; on rank 0."""
+    results: list[Result]
+    header: ItemsHeader
 
 
 class Validation:
@@ -85,6 +89,15 @@ class Validation:
         clip = together(lambda: load_folder(average if average.is_dir() else folder))
         return self._measure(clip.to(self._device), step)
 
+    def write(self, step: int, found: HeldOut) -> None:
+        """Keep the rows of a measurement, without single items, as results/step-000500.json of the
+        run. On rank 0.
+
+        Raises:
+            UserError: They cannot be written.
+        """
+        write_results(self._out(step), found.results, found.header, ())
+
     def is_enough(self, step: int, scores: Scores) -> bool:
         """Remember the best checkpoint, and say whether it is time to stop. On rank 0."""
         metric = self._metric or next(iter(scores))
@@ -101,8 +114,7 @@ class Validation:
         return True
 
     def _measure(self, clip: Clip, step: int) -> HeldOut:
-        out = self._run / "results" / f"step-{step:06d}.json"
-        config, asked = replace(self._config, out=out), self._asked
+        config, asked = replace(self._config, out=self._out(step)), self._asked
         encoder = Encoder(clip, self._device, config.batch, config.workers)
         measured = measure_all(encoder, f"step-{step}", asked, config)
         scores = {f"{r.benchmark}/{r.metric}/{r.group}": r.value for r in measured.results}
@@ -115,4 +127,7 @@ class Validation:
             )
         shown = asked.reader if rank() == 0 else None
         worst = draw_worst(measured.items, shown) if shown else None
-        return HeldOut(scores, worst)
+        return HeldOut(scores, worst, measured.results, measured.header)
+
+    def _out(self, step: int) -> Path:
+        return self._run / "results" / f"step-{step:06d}.json"

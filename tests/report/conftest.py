@@ -9,7 +9,16 @@ import pytest
 from PIL import Image
 
 from hnc_ds.config import PackConfig
-from hnc_ds.evaluation.items import ItemsHeader, PairItem, RankItem, fingerprint, write_results
+from hnc_ds.evaluation.items import (
+    AnsweredItem,
+    Coverage,
+    ItemsHeader,
+    PairItem,
+    RankItem,
+    fingerprint,
+    write_results,
+)
+from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, Result
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
@@ -32,6 +41,35 @@ def accuracy(pairs: Sequence[PairItem], group: str) -> Result:
     right = [p.margin > 0 for p in pairs if group in ("all", p.type)]
     value = sum(right) / len(right)
     return Result("m", "hnc-shards", 1, "pair_accuracy", group, value, value, value, len(right))
+
+
+def row(benchmark: str, metric: str, group: str, value: float, model: str = "m") -> Result:
+    return Result(model, benchmark, 1, metric, group, value, value, value, 4)
+
+
+def results(
+    path: Path,
+    rows: Sequence[Result],
+    items: Sequence[AnsweredItem] = (),
+    questions: str = "q",
+) -> Path:
+    """A results file; its header says of every benchmark which questions were asked."""
+    folder = str(path.parent / "pictures")
+    header = ItemsHeader(
+        model=rows[0].model,
+        folders={"coco2017": (folder,), "vg": (folder,)},
+        sets={
+            r.benchmark: Coverage(4, 4, 8, questions) for r in rows if r.benchmark in QUESTION_SETS
+        },
+    )
+    write_results(path, list(rows), header, items)
+    return path
+
+
+def of_shards(pairs: float, recall: float) -> list[Result]:
+    ways = ("image_to_text_R@1", "text_to_image_R@1")
+    found = [row("retrieval", way, "all", recall) for way in ways]
+    return [row("hnc-shards", "pair_accuracy", "all", pairs), *found]
 
 
 @pytest.fixture

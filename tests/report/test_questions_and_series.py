@@ -1,41 +1,23 @@
 """Released benchmarks, worse pictures, checkpoints and mixtures on the page."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader, write_results
-from hnc_ds.records import Result
-from hnc_ds.report.compare import compare
-from hnc_ds.report.page import render
+from hnc_ds.evaluation.items import AnsweredItem
+from hnc_ds.report.gallery import Curator
+from hnc_ds.report.page import differing_settings, render
 from hnc_ds.report.paired import shared_items
 from hnc_ds.report.question_gallery import QuestionCurator
 from hnc_ds.report.retention import retention
-from hnc_ds.report.robust import robustness_panels
 from hnc_ds.report.runs import read_runs
 
+from .conftest import of_shards, results, row
+
 Box = tuple[int, int, int, int]
-
-
-def row(benchmark: str, metric: str, group: str, value: float, model: str = "m") -> Result:
-    return Result(model, benchmark, 1, metric, group, value, value, value, 4)
-
-
-def results(path: Path, rows: Sequence[Result], items: Sequence[AnsweredItem] = ()) -> Path:
-    folder = str(path.parent / "pictures")
-    header = ItemsHeader(model=rows[0].model, folders={"coco2017": (folder,), "vg": (folder,)})
-    write_results(path, list(rows), header, items)
-    return path
-
-
-def of_shards(pairs: float, recall: float) -> list[Result]:
-    ways = ("image_to_text_R@1", "text_to_image_R@1")
-    found = [row("retrieval", way, "all", recall) for way in ways]
-    return [row("hnc-shards", "pair_accuracy", "all", pairs), *found]
 
 
 def answered(id: str, group: str, lead: float, box: Box | None = None) -> AnsweredItem:
@@ -76,57 +58,57 @@ def test_checkpoints_and_mixtures_are_points_of_one_run(tmp_path: Path) -> None:
     sweep, trained = read_runs([tmp_path / "sweep", run])
     assert [point.label for point in sweep.points] == ["share 0", "share 0.5", "share 1"]
     assert [point.label for point in trained.points] == ["step 500", "step 1000", "step 5000"]
-    assert list(sweep.measurements) == ["alpha-1.0"]
-    assert list(trained.measurements) == ["val"]
+    assert (list(sweep.measurements), sweep.shown) == (["results"], "share 1")
+    assert (list(trained.measurements), trained.shown) == (["results"], "")
     found = retention([sweep, trained])
     assert found is not None
-    assert found.across == "retrieval on the shards, mean R@1"
+    assert found.across == "retrieval on the shards, mean of R@1 both ways"
     assert found.up == "hard negatives of the shards"
     assert "step 5000" in found.svg
     assert found.svg.count("<g><use") + found.svg.count("<use") >= 6
 
 
-def test_axes_are_what_all_points_were_measured_on(tmp_path: Path) -> None:
-    acc = row("zero-shot", "acc1", "all", 0.6)
-    crepe, valse = (row(name, "accuracy", "all", 0.7) for name in ("sugarcrepe", "valse"))
-    one = results(tmp_path / "a" / "one.json", [acc, crepe, valse, *of_shards(0.5, 0.5)])
-    two = results(tmp_path / "b" / "two.json", [acc, crepe, valse])
-    found = retention(read_runs([one, two]))
-    assert found is not None
-    assert found.across == "zero-shot classification, acc1"
-    assert found.up == "mean of SugarCrepe, VALSE"
-    results(two, [acc, crepe])
-    other = retention(read_runs([one, two]))
-    assert other is not None
-    assert other.up == "SugarCrepe"
-    results(two, [crepe])
-    assert retention(read_runs([one, two])) is None
+def test_a_file_named_before_its_folder_comes_first_and_once(tmp_path: Path) -> None:
+    for name in "abc":
+        rows = [row("sugarcrepe", "accuracy", "all", 0.5, f"model {name}")]
+        results(tmp_path / f"{name}.json", rows)
+    runs = read_runs([tmp_path / "b.json", tmp_path])
+    assert [run.name for run in runs] == ["model b", "model a", "model c"]
 
 
-def test_rows_of_worse_pictures_are_curves_and_a_table_of_their_own(tmp_path: Path) -> None:
-    rows = [row("sugarcrepe", "accuracy", "all", 0.8)]
-    rows += [row("sugarcrepe", "accuracy", f"fog {n}", 0.8 - n / 10) for n in (1, 3)]
-    rows += [row("sugarcrepe", "accuracy", group, 0.6) for group in ("mPC", "rPC")]
-    rows += [row("sugarcrepe", "accuracy", group, 0.7) for group in ("swap_obj", "swap_att")]
-    (run,) = read_runs([results(tmp_path / "x.json", rows)])
-    (measurement,) = run.measurements.values()
-    (table,) = compare([measurement], [None])
-    assert [line.label for line in table.rows] == ["all", "swap obj", "swap att"]
-    assert "swap att" in table.chart
-    (found,) = robustness_panels([measurement])
-    assert found.title == "SugarCrepe: accuracy"
-    assert [name for name, _ in found.panels] == ["fog"]
-    assert [line.label for line in found.table.rows] == ["accuracy, mPC", "accuracy, rPC"]
+def test_it_is_told_which_point_of_a_series_tables_show(tmp_path: Path) -> None:
+    for share in ("0.0", "0.5"):
+        results(tmp_path / "sweep" / f"alpha-{share}.json", of_shards(0.5, 0.5))
+    page = render(read_runs([tmp_path / "sweep"]))
+    assert "sweep: shown here is share 0.5, the last of 2." in page
 
 
-def test_many_groups_are_folded_and_not_drawn(tmp_path: Path) -> None:
-    rows = [row("aro-relation", "accuracy", "all", 0.8)]
-    rows += [row("aro-relation", "accuracy", f"relation {n}", 0.5) for n in range(60)]
-    (run,) = read_runs([results(tmp_path / "x.json", rows)])
-    whole, parts = compare([*run.measurements.values()], [None])
-    assert (len(whole.rows), whole.folded, whole.chart) == (1, False, "")
-    assert (len(parts.rows), parts.folded, parts.chart) == (60, True, "")
-    assert parts.title.endswith("by group")
+def test_a_header_without_items_tells_no_difference(tmp_path: Path) -> None:
+    rows = [row("sugarcrepe", "accuracy", "all", 0.5)]
+    paths = [results(tmp_path / f"{n}.json", rows) for n in range(2)]
+    assert "without the scores of single items" in render(read_runs(paths))
+
+
+def test_results_without_shards_miss_no_pictures_of_shards(tmp_path: Path) -> None:
+    path = results(tmp_path / "x.json", [row("sugarcrepe", "accuracy", "all", 0.5)])
+    assert Curator(read_runs([path]), "results").remarks() == []
+
+
+def test_settings_are_compared_between_runs_whatever_stands_beside_them(tmp_path: Path) -> None:
+    rows = [row("sugarcrepe", "accuracy", "all", 0.5)]
+    for name, steps in (("one", 1), ("two", 2)):
+        results(tmp_path / name / "results" / "val.json", rows)
+        (tmp_path / name / "config.json").write_text(f'{{"steps": {steps}}}')
+    other = results(tmp_path / "x.json", rows)
+    runs = read_runs([tmp_path / "one", other, tmp_path / "two"])
+    assert differing_settings(runs) == [("steps", ["1", "", "2"])]
+
+
+def test_remarks_that_hold_for_all_are_told_once(tmp_path: Path) -> None:
+    rows = [row("sugarcrepe", "accuracy", "all", 0.5, name) for name in ("a", "b")]
+    page = render(read_runs([results(tmp_path / f"{r.model}.json", [r]) for r in rows]))
+    assert page.count("the release has 7,511 questions, these files 4") == 1
+    assert "all: SugarCrepe: the release has" in page
 
 
 def curated(tmp_path: Path, first: list[AnsweredItem], second: list[AnsweredItem]):
@@ -168,7 +150,7 @@ def test_pictures_that_are_gone_leave_captions_and_a_remark(tmp_path: Path) -> N
     curator, (fixed, _) = curated(tmp_path, [answered("a", "g", -0.1)], [answered("a", "g", 0.1)])
     assert fixed.cards[0].pictures == [""]
     assert curator.remarks() == [
-        "1 pictures of questions are missing, the first is coco2017/a.png."
+        "Missing 1 picture where the evaluation found them, such as coco2017/a.png."
     ]
 
 
@@ -192,7 +174,45 @@ def test_two_pictures_with_a_caption_each_stand_side_by_side(tmp_path: Path) -> 
     assert len(card.pictures) == 2
     assert [kind for kind, _ in card.lines] == ["first", "second"]
     # For an image: least of .5 - .2 and .3 - .1; for a text: of .5 - .1 and .3 - .2.
-    assert (card.scores[1].true, card.scores[1].false) == ("+0.20", "+0.10")
+    assert (card.scores[1].true, card.scores[1].false) == ("+0.200", "+0.100")
+
+
+def test_the_caption_that_misled_is_shown_with_every_runs_cosine_of_it(tmp_path: Path) -> None:
+    def asked(scores: tuple[float, ...]) -> AnsweredItem:
+        return AnsweredItem(
+            benchmark="whatsup",
+            id="1",
+            group="g",
+            images=("vg/a.png",),
+            captions=("on it", "under it", "left of it"),
+            scores=(scores,),
+            right={"accuracy": scores[0] >= max(scores[1:])},
+            tied=False,
+        )
+
+    _, (fixed, _) = curated(tmp_path, [asked((0.2, 0.1, 0.3))], [asked((0.5, 0.4, 0.1))])
+    (card,) = fixed.cards
+    assert "".join(text for text, _ in card.lines[1][1]) == "left of it"
+    assert [(s.true, s.false) for s in card.scores] == [("0.200", "0.300"), ("0.500", "0.100")]
+
+
+def test_both_true_captions_are_shown_with_the_lower_cosine(tmp_path: Path) -> None:
+    def asked(second: float) -> AnsweredItem:
+        return AnsweredItem(
+            benchmark="sugarcrepe++",
+            id="1",
+            group="g",
+            images=("vg/a.png",),
+            captions=("a red dog", "a dog that is red", "a blue dog"),
+            scores=((0.5, second, 0.3),),
+            right={"itt": second > 0.3, "tot": False},
+            tied=False,
+        )
+
+    _, (fixed, _) = curated(tmp_path, [asked(0.2)], [asked(0.4)])
+    (card,) = fixed.cards
+    assert [kind for kind, _ in card.lines] == ["true", "true", "false"]
+    assert [(s.true, s.right) for s in card.scores] == [("0.200", False), ("0.400", True)]
 
 
 def test_what_files_say_is_escaped_in_cards_of_questions(tmp_path: Path) -> None:

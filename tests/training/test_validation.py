@@ -14,7 +14,7 @@ from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.evaluate import evaluate
-from hnc_ds.evaluation.items import PairItem
+from hnc_ds.evaluation.items import ItemsHeader, PairItem
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
 from hnc_ds.training import validation, worst
@@ -50,6 +50,12 @@ def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_th
         if (row["benchmark"], row["metric"], row["group"]) == tuple(METRIC.split("/"))
     )
     assert found[4] == row["value"]
+    kept = json.loads((tmp_path / "run" / "results" / "step-000004.json").read_text())
+    nameless = [
+        [{key: value for key, value in row.items() if key != "model"} for row in rows]
+        for rows in (kept, json.loads(out.read_text()))
+    ]
+    assert nameless[0] == nameless[1]
     best = read_best(tmp_path / "run")
     assert best is not None
     assert best.value == max(found.values())
@@ -133,11 +139,15 @@ def test_without_a_limit_it_goes_on(scene_shards: Path, tmp_path: Path) -> None:
     assert not any(judged(tmp_path, scene_shards, [0.5, *[0.1] * 30]))
 
 
+def held_out(value: float) -> HeldOut:
+    return HeldOut({METRIC: value}, None, [], ItemsHeader(model="m"))
+
+
 def test_the_best_checkpoint_outlives_later_ones(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.1, 0.9, 0.2, 0.3, 0.3])
-    monkeypatch.setattr(Validation, "_measure", lambda *_: HeldOut({METRIC: next(values)}, None))
+    monkeypatch.setattr(Validation, "_measure", lambda *_: held_out(next(values)))
     assert main([*arguments, "--eval_every", "1"]) == 0
     kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
     assert kept == ["step-000001", "step-000004"]

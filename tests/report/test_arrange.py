@@ -1,0 +1,69 @@
+"""Which rows stand in one table, what they are called, what is drawn and what is folded."""
+
+from pathlib import Path
+
+from hnc_ds.report.arrange import arrange
+from hnc_ds.report.compare import compare
+from hnc_ds.report.runs import read_runs
+
+from .conftest import results, row
+
+
+def keys(benchmark: str, *rows: tuple[str, str]) -> list[tuple[str, str, str]]:
+    return [(benchmark, metric, group) for metric, group in rows]
+
+
+def test_the_first_metric_stands_by_group_and_the_others_in_one_table_below() -> None:
+    groups = ("all", "Object", "Relation", "macro")
+    rows = [(metric, group) for metric in ("text", "group") for group in groups]
+    main, further, folded = arrange(keys("winoground", *rows, ("ties", "all")))
+    assert main.title == "Winoground: text"
+    assert [main.label_of(key) for key in main.keys] == list(groups)
+    assert [group for _, _, group in main.bars] == ["Object", "Relation"]
+    assert further.title == "Winoground: further scores"
+    labels = [further.label_of(key) for key in further.keys]
+    assert labels == ["group", "group, macro", "decided by a tie"]
+    assert [folded.label_of(key) for key in folded.keys] == ["group, Object", "group, Relation"]
+    assert [block.folded for block in (main, further, folded)] == [False, False, True]
+    assert not further.bars
+    assert not folded.bars
+
+
+def test_what_is_said_of_a_benchmark_is_said_once() -> None:
+    rows = [(m, g) for m in ("itt", "tot") for g in ("all", "swap_obj", "swap_att")]
+    main, *others = arrange(keys("sugarcrepe++", *rows))
+    assert main.about.startswith("itt: both true captions")
+    assert [block.about for block in others] == ["", ""]
+
+
+def test_a_metric_without_groups_does_not_come_before_one_with_groups() -> None:
+    main, further = arrange(
+        keys("vsr", ("auroc", "all"), ("accuracy", "all"), ("accuracy", "at"), ("accuracy", "on"))
+    )
+    assert main.title == "VSR: accuracy"
+    assert [further.label_of(key) for key in further.keys] == ["auroc"]
+
+
+def test_scores_without_groups_are_called_by_their_metrics() -> None:
+    (block,) = arrange(keys("zero-shot", ("acc1", "all"), ("mean_per_class_recall", "all")))
+    assert [block.label_of(key) for key in block.keys] == ["acc1", "mean per class recall"]
+    (block,) = arrange(keys("retrieval", ("image_to_text_R@1", "all")))
+    assert block.label_of(block.keys[0]) == "image to text, R@1"
+
+
+def test_many_groups_are_folded_and_not_drawn(tmp_path: Path) -> None:
+    rows = [row("aro-relation", "accuracy", "all", 0.8)]
+    rows += [row("aro-relation", "accuracy", f"relation {n}", 0.5) for n in range(60)]
+    (run,) = read_runs([results(tmp_path / "x.json", rows)])
+    whole, parts = compare([*run.measurements.values()], [None])
+    assert (len(whole.rows), whole.folded, whole.chart) == (1, False, "")
+    assert (len(parts.rows), parts.folded, parts.chart) == (60, True, "")
+    assert parts.title.endswith("by group")
+
+
+def test_no_ties_are_not_told_and_some_are(tmp_path: Path) -> None:
+    for share, last in ((0.0, "accuracy"), (0.25, "decided by a tie")):
+        rows = [row("cola", "accuracy", "all", 0.5), row("cola", "ties", "all", share)]
+        (run,) = read_runs([results(tmp_path / f"{share}.json", rows)])
+        (table,) = compare([*run.measurements.values()], [None])
+        assert table.rows[-1].label == last
