@@ -112,10 +112,10 @@ class DemoLlavaConfig:
     questions: int = 4
     """Most of VQA v2.0's kind about a picture."""
 
-    steps: int = 800
+    steps: int = 500
     """Of plain CLIP, whose tower is the baseline."""
 
-    more_steps: int = 500
+    more_steps: int = 1000
     """From there with hard negatives."""
 
     alpha: float = 3.0

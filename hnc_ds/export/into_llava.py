@@ -71,11 +71,11 @@ class LlavaFolder:
         }
 
 
-def read_llava_folder(path: Path) -> LlavaFolder:
-    """Look into a LLaVA folder.
+def read_llava_config(path: Path) -> dict[str, Any]:
+    """The configuration of a LLaVA folder.
 
     Raises:
-        UserError: It is none, has no CLIP tower, or lacks files.
+        UserError: It is none.
     """
     try:
         config: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
@@ -85,7 +85,20 @@ def read_llava_folder(path: Path) -> LlavaFolder:
             "llava-1.5-7b-hf"
         ) from error
     if ARCHITECTURE not in config.get("architectures", ()):
-        raise UserError(f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}")
+        raise UserError(
+            f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}; give a folder such as "
+            "llava-1.5-7b-hf"
+        )
+    return config
+
+
+def read_llava_folder(path: Path) -> LlavaFolder:
+    """Look into a LLaVA folder.
+
+    Raises:
+        UserError: It is none, has no CLIP tower, or lacks files.
+    """
+    config = read_llava_config(path)
     vision = config.get("vision_config", {})
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")

@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
+from hnc_ds.export.into_llava import read_llava_config
 from hnc_ds.llava.answer_text import normalise_m4c
 from hnc_ds.llava.check import check_inputs
 from hnc_ds.llava.fingerprint import folder_sha256
 from hnc_ds.llava.generate import Generated, answer_questions, encode_prefix
 from hnc_ds.llava.journal import AnswerLine, Job, Journal
-from hnc_ds.llava.model import Llava, PictureView, check_folder, load_llava
+from hnc_ds.llava.model import Llava, PictureView, load_llava
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.shards.images import CorruptImage
@@ -42,7 +43,7 @@ def answer(config: AnswerConfig) -> None:
         UserError: No LLaVA folder, questions or pictures; answers of another model lie there; a
             picture that cannot be read and may not be missing.
     """
-    check_folder(config.model)
+    read_llava_config(config.model)
     questions = read_vqa_questions(config.dataset, config.questions, config.ocr)
     check_inputs(config, questions)
     if config.check or config.out is None:

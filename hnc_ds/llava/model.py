@@ -4,7 +4,6 @@ I images, P tokens of the prompt up to and with the picture, D width of the lang
 """
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError
+from hnc_ds.export.into_llava import read_llava_config
 from hnc_ds.llava.prompts import IMAGE, prompt
 from hnc_ds.shards.images import CorruptImage
 
-ARCHITECTURE = "LlavaForConditionalGeneration"
 LARGEST_PICTURE = 2**28
 """Pixels; what claims more is refused by its header."""
 
@@ -94,35 +93,13 @@ class PictureView:
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
-    """The configuration of a LLaVA folder.
-
-    Raises:
-        UserError: It is none.
-    """
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: no LLaVA folder of Hugging Face's ({path.name}: {error}); give one such as "
-            "llava-1.5-7b-hf"
-        ) from error
-    if ARCHITECTURE not in config.get("architectures", ()):
-        raise UserError(
-            f"{folder}: is {config.get('architectures')}, no {ARCHITECTURE}; give a folder such as "
-            "llava-1.5-7b-hf"
-        )
-    return config
-
-
 def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
     """Load a LLaVA folder; nothing is fetched.
 
     Raises:
         UserError: The folder is none, lacks a file, or needs transformers.
     """
-    config = check_folder(folder)
+    config = read_llava_config(folder)
     try:
         from transformers import AutoTokenizer, LlavaForConditionalGeneration
     except ImportError as error:

@@ -23,8 +23,8 @@ from hnc_ds.llava.model import load_llava
 from hnc_ds.llava.questions import read_vqa_questions
 from hnc_ds.whole_files import whole_folder, write_whole
 
-SCENES = "--size 64 --objects 2 3 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
-CAPTIONS = "--types attribute relation_attr_pred swap swap_attribute --by-colour 1"
+SCENES = "--size 64 --objects 2 2 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
+CAPTIONS = "--types relation_attr_pred swap --by-colour 1"
 NEGATIVES = "--hard_negatives 4 --negative_types swap 1 relation_attr_pred 1 --crop 1"
 
 PLAIN, TRAINED = "plain-clip", "hard-negatives"

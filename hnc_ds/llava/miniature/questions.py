@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.records import SceneGraph, SceneObject
+from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.whole_files import write_whole
 
 WORDS = tuple(
@@ -91,9 +92,11 @@ def _questions(graph: SceneGraph) -> Iterator[Asked]:
             other = single.get(relation.object)
             if other is not None and id < relation.object:
                 yield from _about_relation(thing, relation.name, other, things)
-    count = len(graph.objects)
-    others = tuple(str(n) for n in range(1, 6) if n != count)
-    yield Asked("How many things are there?", str(count), others, "how many", "number")
+    for colour in (*colours, next(c for c in COLOURS if c not in colours)):
+        count = sum(colour in thing.attributes for thing in graph.objects.values())
+        others = tuple(str(number) for number in range(4) if number != count)
+        question = f"How many {colour} things are there?"
+        yield Asked(question, str(count), others, "how many", "number")
 
 
 def _about_relation(
