@@ -106,7 +106,7 @@ def _teach(config: DemoLlavaConfig, made: Path, tower: Path, out: Path) -> None:
     save_llava(empty, model, tokenizer, clip.image_settings)
     hnc_ds(f"export {tower} --into {empty} --out {full} --overwrite")
     llava = load_llava(full, torch.float32, torch.device("cpu"))
-    course = Course(config.lessons, batch=64, rate=1e-3, seed=config.seed)
+    course = Course(config.lessons, batch=32, rate=1e-3, seed=config.seed)
     losses = teach(llava, lessons, course)
     print(f"loss {losses[0]:.2f} at first, {sum(losses[-20:]) / 20:.2f} at last", flush=True)
     with whole_folder(out) as folder:

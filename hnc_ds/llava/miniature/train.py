@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from hnc_ds.llava.model import Llava
 from hnc_ds.llava.questions import VqaQuestion
@@ -51,7 +52,7 @@ def teach(llava: Llava, lessons: Sequence[Lesson], course: Course) -> list[float
         optimizer, course.rate, total_steps=course.steps, pct_start=0.05
     )
     draw, losses = random.Random(course.seed), list[float]()
-    for _ in range(course.steps):
+    for _ in tqdm(range(course.steps), "lessons", unit="step", disable=None):
         drawn = [lessons[draw.randrange(len(lessons))] for _ in range(course.batch)]
         loss = _loss(llava, drawn, features)
         loss.backward()
@@ -68,7 +69,7 @@ def _features(llava: Llava, lessons: Sequence[Lesson]) -> dict[Path, torch.Tenso
     """What the connector gets of each picture, computed once."""
     paths = list(dict.fromkeys(one.folder / one.question.image for one in lessons))
     found: dict[Path, torch.Tensor] = {}
-    for start in range(0, len(paths), 256):
+    for start in tqdm(range(0, len(paths), 256), "pictures", unit="batch", disable=None):
         some = paths[start : start + 256]
         pixels = torch.stack([llava.pictures(path) for path in some])
         found |= dict(zip(some, _seen(llava.model, pixels), strict=True))
