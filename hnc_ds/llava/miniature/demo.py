@@ -143,7 +143,8 @@ def _measure(config: DemoLlavaConfig, made: Path, folder: Path, name: str) -> No
     told = f"--questions {made / questions} " if dataset == "vqav2" else ""
     hnc_ds(
         f"score --dataset {dataset} {told}--annotations {made / annotations} "
-        f"--answers {answers / 'answers.jsonl'} --out {_results(config, folder, name)}"
+        f"--answers {answers / 'answers.jsonl'} --images {made / pictures} "
+        f"--out {_results(config, folder, name)}"
     )
 
 
