@@ -73,10 +73,12 @@ def average(scores: Scores, metric: str, groups: tuple[str, ...]) -> float:
 
 
 def cell(of_seeds: Sequence[float]) -> str:
-    """Mean (smallest - largest), percent."""
+    """Mean (smallest - largest), percent; the one value of a single seed."""
     values = [100 * value for value in of_seeds if not math.isnan(value)]
     if not values:
         return "-"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
     return f"{mean(values):.1f} ({min(values):.1f} - {max(values):.1f})"
 
 
