@@ -39,8 +39,8 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.linewidth": 0.8,
 }
-_TITLE_LETTERS = 44
-"""Of an axis, in a line."""
+_X_LETTERS, _Y_LETTERS = 60, 44
+"""Of the title of an axis, in a line."""
 _LETTER, _LINE = 0.018, 0.045
 """Width and height of a letter of a label, as shares of the spread of a scatter's points."""
 _MARGIN = 0.12
@@ -156,8 +156,8 @@ def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_tit
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
-        axes.set_xlabel(textwrap.fill(x_title, _TITLE_LETTERS), fontsize=9)
-        axes.set_ylabel(textwrap.fill(y_title, _TITLE_LETTERS), fontsize=9)
+        axes.set_xlabel(textwrap.fill(x_title, _X_LETTERS), fontsize=9)
+        axes.set_ylabel(textwrap.fill(y_title, _Y_LETTERS), fontsize=9)
         axes.margins(_MARGIN)
         return _svg(figure)
 
@@ -174,7 +174,8 @@ def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool
     every = [point for points in lines for point in points]
     ends = [point for points in lines for point in (points[0], points[-1])]
     width, height = (np.ptp([p[axis] for p in every]) or 0.01 for axis in (0, 1))
-    edge = max(point.x for point in every) + _MARGIN * width
+    first = min(point.x for point in every) - _MARGIN * width
+    last = max(point.x for point in every) + _MARGIN * width
     found: list[tuple[Labelled, bool]] = []
     taken: list[tuple[float, float, float]] = []  # left, right, height of a label
     for point in dict.fromkeys((*ends, *every)):
@@ -185,7 +186,7 @@ def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool
                 left < its_right and its_left < right and abs(y - point.y) < _LINE * height
                 for its_left, its_right, y in taken
             )
-            if free and right <= edge:
+            if free and first <= left and right <= last:
                 taken.append((left, right, point.y))
                 found.append((point, left < point.x))
                 break
