@@ -196,10 +196,15 @@ def main() -> int:
     """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0
     where nobody reads on ('hnc-ds benchmarks | head')."""
     read_slurm()
+    # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="hnc-ds", description="Teach CLIP with hard negative captions."
+            COMMANDS,
+            prog="hnc-ds",
+            description="Teach CLIP with hard negative captions.",
+            args=given,
         )
         sys.stdout.flush()
     except UserError as error:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hnc_ds.cli import main
 from hnc_ds.launch import first_host, read_slurm
 
 STEP = {
@@ -70,3 +71,11 @@ def test_the_address_and_port_that_a_script_gives_stay() -> None:
 )
 def test_the_first_host_of_a_list_is_where_ranks_meet(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
+
+
+def test_every_command_takes_the_argument_that_the_deepspeed_launcher_inserts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["hnc-ds", "--local_rank=1", "benchmarks"])
+    assert main() == 0
+    assert "sugarcrepe: SugarCrepe" in capsys.readouterr().out
