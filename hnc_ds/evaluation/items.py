@@ -81,6 +81,8 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     """By name of a released benchmark."""
     folders: dict[str, tuple[str, ...]] = {}
     """Of the benchmarks' pictures, by source."""
+    ocr: str = ""
+    """Of answers to TextVQA: whether they were asked with the words that were read."""
     format: int = FORMAT_VERSION
 
 

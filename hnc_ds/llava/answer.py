@@ -190,6 +190,7 @@ def _line(question: VqaQuestion, generated: Generated | None, llava: Llava, job:
         answer_id=question.unit,
         model_id=job.model,
         margin=None if generated is None else round(generated.margin, 4),
+        metadata={"ocr": job.ocr},
     )
 
 

@@ -7,6 +7,7 @@ the VQA server's   a JSON list of {question_id, answer}
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,13 @@ class GivenAnswer(msgspec.Struct, frozen=True):
     text: str
     prompt: str = ""
     model_id: str = ""
+    metadata: dict[str, Any] = {}
+
+    @property
+    def ocr(self) -> str:
+        """Whether it was asked with the words that were read in the picture; "not told" by others'
+        files."""
+        return str(self.metadata.get("ocr", "not told"))
 
 
 class _ServerAnswer(msgspec.Struct, frozen=True):
@@ -43,6 +51,11 @@ def read_given(path: Path) -> list[GivenAnswer]:
         raise UserError(
             f"{path}: answers of {len(models)} models ({', '.join(list(models)[:3])}); score those "
             "of each model by itself"
+        )
+    modes = dict.fromkeys(answer.ocr for answer in given)
+    if len(modes) > 1:
+        raise UserError(
+            f"{path}: answers with OCR tokens {' and '.join(modes)}; score each kind by itself"
         )
     return given
 

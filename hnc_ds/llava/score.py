@@ -49,11 +49,14 @@ def score(config: ScoreConfig) -> None:
     folders: dict[str, tuple[str, ...]] = {}
     if config.images is not None:
         folders[IMAGES] = (str(config.images.resolve()),)
-    header = ItemsHeader(model=model, seed=config.seed, folders=folders)
+    ocr = given[0].ocr if config.dataset == "textvqa" else ""
+    header = ItemsHeader(model=model, seed=config.seed, folders=folders, ocr=ocr)
     write_results(config.out, rows, header, items)
     if config.per_item is not None:
         _write_scores(config.per_item, config.dataset, items)
-    print(_table(config.dataset, model, rows, len(people) - len(texts)))
+    what = f"{config.dataset}, OCR tokens: {ocr}" if ocr else config.dataset
+    print(f"{model}, {what}\n")
+    print(_table(config.dataset, rows, len(people) - len(texts)))
     print(f"wrote {config.out} and {items_path(config.out)}")
 
 
@@ -149,10 +152,10 @@ def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _table(dataset: str, model: str, rows: Sequence[Result], missing: int) -> str:
+def _table(dataset: str, rows: Sequence[Result], missing: int) -> str:
     """As the official tools print: percent with two decimals."""
     headline = HEADLINE_SCORER[dataset]
-    lines = [f"{model}, {dataset}", "", f"{'scorer':<28}{'score':>8}{'95 % interval':>20}"]
+    lines = [f"{'scorer':<28}{'score':>8}{'95 % interval':>20}"]
     for row in (row for row in rows if row.group == "all"):
         mark = "  as papers report it" if row.metric == headline else ""
         lines.append(f"{_line(row.metric, row)}{mark}")

@@ -144,6 +144,11 @@ def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedIt
     remarks = []
     if first.header.shards and first.header.fingerprint != second.header.fingerprint:
         remarks.append("measured on other shards than the first run")
+    if first.header.ocr != second.header.ocr:
+        remarks.append(
+            f"asked with other OCR tokens than the first run ({second.header.ocr}, not "
+            f"{first.header.ocr})"
+        )
     most = max(len(first.pairs), len(second.pairs))
     if len(shared.first_pairs) < most:
         remarks.append(

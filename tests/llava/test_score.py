@@ -116,6 +116,24 @@ def text_vqa(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def test_whether_words_that_were_read_were_given_is_always_told(
+    text_vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answered(*modes: str | None) -> Path:
+        rows = [
+            {"question_id": 7 + n, "text": "x", "metadata": {} if mode is None else {"ocr": mode}}
+            for n, mode in enumerate(modes)
+        ]
+        return written(tmp_path / "m.jsonl", lines(*rows))
+
+    for modes, told in ((("with", "with"), "with"), ((None, None), "not told")):
+        score(ScoreConfig(**text_vqa, answers=answered(*modes)))
+        assert f"OCR tokens: {told}" in capsys.readouterr().out
+        assert read_items(tmp_path / "scores.items.jsonl")[0].ocr == told
+    with pytest.raises(UserError, match="OCR tokens with and without; score each"):
+        score(ScoreConfig(**text_vqa, answers=answered("with", "without")))
+
+
 def test_llavas_text_vqa_answers_are_found_by_picture_and_question(
     text_vqa: dict[str, Any], tmp_path: Path
 ) -> None:
