@@ -105,6 +105,9 @@ class Settings:
     page: Path | None = None
     """Where the tables go: benchmarks/PRESETS.md of all objectives, else OUT/PRESETS.md."""
 
+    tables_only: bool = False
+    """Write the page of what is recorded, and train nothing."""
+
     def __post_init__(self) -> None:
         for name in self.only:
             if name not in OBJECTIVES:
@@ -127,7 +130,7 @@ def run(settings: Settings) -> None:
     out = settings.page or ((settings.out if settings.only else HERE) / "PRESETS.md")
     records = Records(out.with_suffix(".json"), protocol(vars(settings)))
     wanted = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
-    jobs = [job for job in wanted if not records.scores(*job)]
+    jobs = [job for job in wanted if not (settings.tables_only or records.scores(*job))]
     settings.out.mkdir(parents=True, exist_ok=True)
     write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
     for kind in SCENES if jobs else ():
