@@ -32,7 +32,7 @@ from hnc_ds.config import (
     TablesConfig,
     TrainConfig,
 )
-from hnc_ds.errors import Stopped, UserError
+from hnc_ds.errors import RankError, Stopped, UserError
 from hnc_ds.launch import read_slurm
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
@@ -195,11 +195,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> int:
     """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0
     where nobody reads on ('hnc-ds benchmarks | head')."""
-    read_slurm()
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     try:
+        read_slurm()
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="hnc-ds",
@@ -208,7 +208,8 @@ def main() -> int:
         )
         sys.stdout.flush()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several ranks all have the same to say
+        # Of several ranks all have the same to say, but for what one alone knows.
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, RankError):
             print(f"hnc-ds: {error}", file=sys.stderr)
         return 2
     except Stopped as end:

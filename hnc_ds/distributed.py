@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from hnc_ds.errors import UserError
+from hnc_ds.errors import RankError, UserError
+from hnc_ds.launch import here
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ def enter(backend: str, local_rank: int) -> None:
     Args:
         backend: 'nccl' or 'gloo'.
         local_rank: This process's number on its machine; its accelerator.
+
+    Raises:
+        RankError: The ranks do not find each other.
     """
     if _in_group():
         return
@@ -39,7 +43,7 @@ def enter(backend: str, local_rank: int) -> None:
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
         torch.set_num_threads(max(1, torch.get_num_threads() // ranks_here))
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
+        _meet(backend)
     else:  # no launcher, no network: a store in this process
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
         store = dist.HashStore()  # type: ignore[attr-defined]  # there, but not in its stubs
@@ -191,9 +195,10 @@ def raise_if_any(problem: str | None) -> None:
     Raises:
         UserError: The first rank's problem.
     """
-    for number, found in enumerate(from_every_rank(problem)):
+    own = None if problem is None else f"[{here()}] {problem}" if rank() else problem
+    for found in from_every_rank(own):
         if found is not None:
-            raise UserError(found if number == 0 else f"[rank {number}] {found}")
+            raise UserError(found)
 
 
 def first_to_speak() -> bool:
@@ -209,6 +214,23 @@ def leave() -> None:
         # To free the tensors of a collective they need the interpreter, and Python before 3.14
         # aborts a process (SIGABRT) in which a thread asks for it while it ends.
         time.sleep(THREADS_REST)
+
+
+def _meet(backend: str) -> None:
+    try:
+        dist.init_process_group(backend)
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise RankError(
+                f"{here()}: the port of {where} is in use by another process; start again, or set "
+                "MASTER_PORT to another one"
+            ) from error
+        reason = str(error).strip().splitlines()[0]
+        raise RankError(
+            f"{here()}: the ranks do not meet at {where} ({reason}); are all of them started, and "
+            "do their nodes reach each other?"
+        ) from error
 
 
 def _in_group() -> bool:

@@ -12,8 +12,8 @@ class UserError(Exception):
     """Something the user can fix: says what is wrong, where, and what to do. Exit code 2."""
 
 
-class LostRank(UserError):
-    """Another rank is gone, so that every rank left speaks for itself."""
+class RankError(UserError):
+    """What this rank alone can tell, as no other hears of it: it speaks for itself."""
 
 
 class Stopped(Exception):

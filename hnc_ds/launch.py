@@ -9,6 +9,8 @@ import os
 import re
 from collections.abc import MutableMapping
 
+from hnc_ds.errors import RankError
+
 FIRST_PORT, PORTS = 20_000, 20_000
 """Ports that jobs meet at, by their numbers."""
 
@@ -18,6 +20,9 @@ def read_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
 
     Outside of a step nothing is set: a batch script has SLURM's variables too, but is one process.
     With --gpus-per-task a task sees one GPU, which is then its number 0.
+
+    Raises:
+        RankError: A node has fewer GPUs than tasks.
     """
     tasks = environment.get("SLURM_STEP_NUM_TASKS")
     if "RANK" in environment or "SLURM_PROCID" not in environment or tasks is None:
@@ -30,14 +35,32 @@ def read_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
     environment["WORLD_SIZE"] = tasks
     environment["LOCAL_RANK"] = "0" if sees_one else place
     environment["LOCAL_WORLD_SIZE"] = _tasks_here(environment)
+    _check_gpus(environment)
     environment.setdefault("MASTER_ADDR", first_host(nodes) or "127.0.0.1")
     environment.setdefault("MASTER_PORT", str(FIRST_PORT + (7 * job + step) % PORTS))
+
+
+def here(environment: MutableMapping[str, str] = os.environ) -> str:
+    """This process in words: ``rank 2``, under SLURM ``rank 2 on node07``."""
+    node = environment.get("SLURMD_NODENAME")
+    return f"rank {environment.get('RANK', '0')}{f' on {node}' if node else ''}"
 
 
 def first_host(nodes: str) -> str:
     """``node001`` for ``node[001-004,7],other``, as scontrol show hostnames has it."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def _check_gpus(environment: MutableMapping[str, str]) -> None:
+    """Two ranks on one GPU would wait for each other, or end in the middle of NCCL."""
+    tasks, gpus = environment["LOCAL_WORLD_SIZE"], environment.get("SLURM_GPUS_ON_NODE", "")
+    if gpus.isdecimal() and int(tasks) > int(gpus):
+        node = environment.get("SLURMD_NODENAME", "this node")
+        raise RankError(
+            f"{node} has {gpus} GPU{'s' * (gpus != '1')} for {tasks} tasks; ask for as many GPUs "
+            f"as tasks a node (--gres=gpu:{tasks}), or leave --ntasks-per-node out"
+        )
 
 
 def _tasks_here(environment: MutableMapping[str, str]) -> str:

@@ -43,7 +43,7 @@ from hnc_ds.distributed import (
     world_size,
 )
 from hnc_ds.engine import Engine, device, start_process_group
-from hnc_ds.errors import LostRank, Stopped, UserError, did_you_mean
+from hnc_ds.errors import RankError, Stopped, UserError, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
@@ -212,14 +212,14 @@ def preset(name: str) -> LossConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, train, and say what went wrong in one line. Exit status."""
-    read_slurm()
     given = sys.argv[1:] if arguments is None else arguments
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in given if not argument.startswith("--local_rank=")]
     try:
+        read_slurm()
         run = train(parse(given))
     except (UserError, Stopped) as end:
-        if first_to_speak() or isinstance(end, LostRank):
+        if first_to_speak() or isinstance(end, RankError):
             print(f"train: {end}", file=sys.stderr, flush=True)
         return end.status if isinstance(end, Stopped) else 2
     if first_to_speak():

@@ -4,6 +4,7 @@ Written under a temporary name in the same folder, flushed to the disk, then ren
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    # Processes of several machines may write the same file on a shared disk: a number of its own.
+    temporary = path.with_name(f"{path.name}.{secrets.randbelow(10**12)}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -3,7 +3,8 @@
 import pytest
 
 from hnc_ds.cli import main
-from hnc_ds.launch import first_host, read_slurm
+from hnc_ds.errors import RankError
+from hnc_ds.launch import first_host, here, read_slurm
 
 STEP = {
     "SLURM_PROCID": "5",
@@ -37,6 +38,15 @@ def test_a_task_that_sees_one_gpu_calls_it_its_first() -> None:
     several = STEP | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
     read_slurm(several)
     assert several["LOCAL_RANK"] == "1"
+
+
+def test_more_tasks_than_gpus_on_a_node_are_refused_by_those_who_see_it() -> None:
+    step = STEP | {"SLURM_GPUS_ON_NODE": "2", "SLURMD_NODENAME": "gpu04"}
+    with pytest.raises(RankError, match=r"^gpu04 has 2 GPUs for 3 tasks; .*--gres=gpu:3"):
+        read_slurm(dict(step))
+    enough = step | {"SLURM_GPUS_ON_NODE": "3"}
+    read_slurm(enough)
+    assert here(enough) == "rank 5 on gpu04"
 
 
 def test_a_batch_script_is_one_process_and_a_launcher_is_believed() -> None:

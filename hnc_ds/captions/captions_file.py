@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
+from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,7 +22,7 @@ import msgspec
 from tqdm import tqdm
 
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
-from hnc_ds.captions.parts import Parts, write_part
+from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
 
@@ -55,14 +55,23 @@ class Settings(Protocol):
         """Negative types, in the order of reports."""
 
 
+def check_name(out: Path) -> None:
+    """Refuse a name that tells no kind of file.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise UserError(f"out is {out}; its name must end in .jsonl or .jsonl.gz")
+
+
 def check_output(out: Path, overwrite: bool) -> None:
     """Refuse a name that tells no kind of file, and a file that is there.
 
     Raises:
         UserError: Either.
     """
-    if not out.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"out is {out}; its name must end in .jsonl or .jsonl.gz")
+    check_name(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; pass --overwrite to make it anew")
 
@@ -74,7 +83,8 @@ def write_captions(
     make: Make[_Item],
     workers: int,
     irregular: Counter[str],
-) -> Counts:
+    place: tuple[int, int] = (0, 1),
+) -> Counts | None:
     """Write the file and its statistics; a run that was killed goes on where it was.
 
     Args:
@@ -84,22 +94,57 @@ def write_captions(
         make: What a worker does.
         workers: Processes; 1 works in this one.
         irregular: What ``items`` met by the time that it is exhausted.
+        place: Number of this process, and how many share the work on a shared disk.
+
+    Returns:
+        What the file holds; None where other processes have parts to make yet, or have put the
+        file together.
 
     Raises:
         UserError: No images, disk full, a worker was killed; as ``items`` and ``make``.
     """
-    parts = Parts(out, msgspec.json.encode(settings))
-    count = _write_parts(out, parts, items, make, workers)
+    parts = Parts(out, msgspec.json.encode(settings), shared=place[1] > 1)
+    number = _write_parts(out, parts, items, make, workers, place)
+    total = None
+    if len(parts.finished()) == number:
+        with suppress(JoinedElsewhere):
+            total = _join(out, parts, number, settings, irregular)
+    if total is not None:
+        print(summary(out, settings.types, total))
+    elif out.exists():
+        print(f"{out}: put together by another process")
+    else:
+        print(f"{out}: part {place[0]} of {place[1]} is done, others are not")
+    return total
+
+
+def holds_captions_of(out: Path, settings: Settings) -> bool:
+    """Whether the file is there, whole, and was made with these settings."""
+    try:
+        told = msgspec.json.decode(stats_path_of(out).read_bytes())["settings"]
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        return False
+    unfinished = out.with_name(out.name + PARTS_SUFFIX).exists()
+    return (
+        out.is_file()
+        and not unfinished
+        and told == msgspec.json.decode(msgspec.json.encode(settings))
+    )
+
+
+def _join(
+    out: Path, parts: Parts, number: int, settings: Settings, irregular: Counter[str]
+) -> Counts:
+    """Put the parts together, once all are there."""
     total = Counts(irregular=dict(irregular))
-    for number in range(count):
-        total.add(msgspec.json.decode(parts.stats(number), type=Counts))
+    for part in range(number):
+        total.add(msgspec.json.decode(parts.stats(part), type=Counts))
     if not total.images:
         parts.remove()
         raise UserError(f"{settings.source}: holds no images; {out} is not written")
     write_part(stats_path_of(out), [stats_json(settings, settings.types, total)])
-    parts.join(count)
+    parts.join(number)
     parts.remove()
-    print(summary(out, settings.types, total))
     return total
 
 
@@ -159,23 +204,41 @@ def sha256_of(path: Path) -> str:
 
 
 def _write_parts(
-    out: Path, parts: Parts, items: Iterator[_Item], make: Make[_Item], workers: int
+    out: Path,
+    parts: Parts,
+    items: Iterator[_Item],
+    make: Make[_Item],
+    workers: int,
+    place: tuple[int, int],
 ) -> int:
-    """Make the parts that are not there yet; gives the number of all."""
-    part = parts.finished()
-    skipped = sum(1 for _ in islice(items, part * PART_CHUNKS * CHUNK_IMAGES))
-    if skipped:
-        print(f"{out}: {skipped:,} images are done already, continuing after them")
-    with tqdm(desc="captions", unit=" images", initial=skipped, disable=None) as progress:
-        chunks = _in_order(out, items, make, workers)
+    """Make those of this process's parts that are not there yet; gives the number of all."""
+    done, part_images = parts.finished(), PART_CHUNKS * CHUNK_IMAGES
+    if done:
+        print(f"{out}: {len(done)} parts of {part_images:,} images are done already")
+
+    def is_ours(part: int) -> bool:
+        return part % place[1] == place[0] and part not in done
+
+    seen = 0
+
+    def ours() -> Iterator[_Item]:
+        nonlocal seen
+        for item in items:
+            if is_ours(seen // part_images):
+                yield item
+            seen += 1
+
+    numbers = filter(is_ours, count())
+    with tqdm(desc="captions", unit=" images", disable=None) as progress:
+        chunks = _in_order(out, ours(), make, workers)
         while some := list(islice(chunks, PART_CHUNKS)):
             counts = Counts()
             for _, found in some:
                 counts.add(found)
-            parts.add(part, (content for content, _ in some), msgspec.json.encode(counts))
-            part += 1
+            content = (content for content, _ in some)
+            parts.add(next(numbers), content, msgspec.json.encode(counts))
             progress.update(counts.images)
-    return part
+    return -(-seen // part_images)
 
 
 def _in_order(

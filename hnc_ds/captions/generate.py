@@ -17,8 +17,10 @@ from hnc_ds.captions.audit import audit, table
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of
 from hnc_ds.captions.captions_file import (
     Chunk,
+    check_name,
     check_output,
     chunk_of,
+    holds_captions_of,
     sha256_of,
     write_captions,
 )
@@ -33,6 +35,7 @@ from hnc_ds.captions.parts import write_part
 from hnc_ds.captions.tables import read_tables
 from hnc_ds.captions.text_classifier import check_installed
 from hnc_ds.config import GenerateConfig
+from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
 
 VERSION = 2
@@ -80,11 +83,20 @@ def generate(config: GenerateConfig) -> None:
         tables_sha256=sha256_of(config.tables) if config.tables else "",
         compressed=config.out.suffix == ".gz",
     )
+    wants_more = config.audit or config.hnc_json is not None
+    if not (config.overwrite or wants_more) and holds_captions_of(config.out, settings):
+        print(f"generate: {config.out} holds these captions already; nothing to do")
+        return
+    check_output(config.out, config.overwrite)
+    place = read_part(config.part)
     read = ReadCounts()
     members = scene_graph_members(config.scene_graphs, read)
     make = partial(_make_chunk, config.scene_graphs, config.tables, settings)
-    total = write_captions(config.out, settings, members, make, config.workers, read.irregular)
-    _follow_up(config, settings, total)
+    total = write_captions(
+        config.out, settings, members, make, config.workers, read.irregular, place
+    )
+    if total is not None:
+        _follow_up(config, settings, total)
 
 
 def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> None:
@@ -105,7 +117,7 @@ def _check(config: GenerateConfig) -> tuple[str, ...]:
             f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json or one of "
             "that layout"
         )
-    check_output(config.out, config.overwrite)
+    check_name(config.out)
     if config.tables is not None:
         read_tables(config.tables)
     if config.hnc_json is not None:

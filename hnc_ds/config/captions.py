@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from hnc_ds.config.checks import REQUIRED, at_least, cores, share
+from hnc_ds.config.checks import REQUIRED, at_least, cores, read_part, share
 from hnc_ds.errors import UserError
 
 
@@ -50,6 +50,10 @@ class GenerateConfig:
     workers: int = field(default_factory=cores)
     """Processes. The bytes do not depend on it."""
 
+    part: str | None = None
+    """Which part of the work, and of how many, such as 0/4, for a job of an array; all write to one
+    --out on a shared disk, and the last to be done puts the parts together."""
+
     overwrite: bool = False
     """Replace an existing file of captions."""
 
@@ -59,6 +63,10 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         at_least(1, per_image=self.per_image, workers=self.workers)
         share(by_colour=self.by_colour)
+        if read_part(self.part)[1] > 1 and self.overwrite:
+            raise UserError(
+                "generate: --part cannot --overwrite what others write; remove it before"
+            )
         if self.check is None and Path() in (self.scene_graphs, self.out):
             raise UserError("generate: give --scene-graphs and --out, or only --check FILE")
 

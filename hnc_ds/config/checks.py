@@ -23,6 +23,20 @@ def share(**values: float) -> None:
             raise UserError(f"{name} is {value}; it must lie between 0 and 1")
 
 
+def read_part(flag: str | None) -> tuple[int, int]:
+    """Number of a part and how many there are, of ``--part 0/4``; the whole when there is none.
+
+    Raises:
+        UserError: It is none.
+    """
+    if flag is None:
+        return 0, 1
+    number, slash, count = flag.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise UserError(f"--part {flag}: write such as 0/4, counted from 0")
+    return int(number), int(count)
+
+
 def cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

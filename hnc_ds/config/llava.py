@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hnc_ds.config.checks import at_least, cores
+from hnc_ds.config.checks import at_least, cores, read_part
 from hnc_ds.errors import UserError
 
 
@@ -83,8 +83,8 @@ class AnswerConfig:
     """Most tokens of an answer."""
 
     part: str | None = None
-    """This process and how many there are, such as 0/4; found by itself under deepspeed, torchrun
-    and srun."""
+    """Which part of the questions, and of how many, such as 0/4, for a job of an array. Processes
+    of a launcher (deepspeed, torchrun, srun) share the part among them without it."""
 
     allow_missing: bool = False
     """Answer questions whose pictures are missing or unreadable with nothing; counted."""
@@ -115,17 +115,10 @@ class AnswerConfig:
         Raises:
             UserError: --part is none.
         """
-        if self.part is None:
-            return _launched()
-        number, slash, count = self.part.partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-            raise UserError(f"--part {self.part}: write such as 0/4, counted from 0")
-        return int(number), int(count)
-
-
-def _launched() -> tuple[int, int]:
-    """As a launcher said, or SLURM (launch.py)."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        part, parts = read_part(self.part)
+        # As a launcher said, or SLURM (launch.py).
+        rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        return part * ranks + rank, parts * ranks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from hnc_ds.config.checks import Weights, at_least, cores, share
+from hnc_ds.config.checks import Weights, at_least, cores, read_part, share
 from hnc_ds.errors import UserError
 
 
@@ -28,6 +28,10 @@ class PackConfig:
     workers: int = field(default_factory=cores)
     """Processes. The bytes do not depend on it."""
 
+    part: str | None = None
+    """Which part of the shards, and of how many, such as 0/4, for a job of an array; all write to
+    one --out on a shared disk, and the last to be done writes the index."""
+
     overwrite: bool = False
     """Replace shards that were packed from something else."""
 
@@ -36,6 +40,8 @@ class PackConfig:
 
     def __post_init__(self) -> None:
         at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
+        if read_part(self.part)[1] > 1 and self.overwrite:
+            raise UserError("pack: --part cannot --overwrite what others write; remove it before")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 Shard n takes the images n*S ... n*S+S-1 of the captions file, so its bytes do not depend on the
 number of processes, nor on what became of other shards. A run that was stopped goes on with the
 shards that are missing, as long as captions, images and settings are those that source.json
-remembers; index.json replaces it when all is done.
+remembers; index.json replaces it when all is done. Several processes may share the work (--part);
+whichever finds all shards done writes the index.
 """
 
 import multiprocessing
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import PackConfig
+from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
 from hnc_ds.shards.check import check_pack
@@ -68,13 +70,19 @@ def pack(config: PackConfig) -> None:
     if is_finished(config, source):
         print(f"pack: {config.out} already holds these captions and images; nothing to do")
         return
-    prepare(config.out, source)
+    part, parts = read_part(config.part)
+    prepare(config.out, source, shared=parts > 1)
     try:
-        totals = _write_missing_shards(config)
+        own, shards = _write_missing_shards(config, part, parts)
+        totals = own if parts == 1 else _all_shards(config, shards)
+        if totals is None:
+            print(f"pack: {config.out}: part {part} of {parts} is done, others are not")
+            return
         _remove_empty_shards(config.out, totals)
         _refuse_if_hopeless(config, totals)
     except UserError:
-        leave_no_trace(config.out)
+        if parts == 1:
+            leave_no_trace(config.out)
         raise
     _finish(config.out, totals, source)
     print(_told(config.out, totals))
@@ -113,10 +121,20 @@ class _Totals:
         return sum(shard.samples for shard in self.shards)
 
 
-def _write_missing_shards(config: PackConfig) -> _Totals:
+def _write_missing_shards(config: PackConfig, part: int, parts: int) -> tuple[_Totals, int]:
+    """Write those of one part of the shards; gives their sums, and the number of all shards."""
     totals = _Totals()
+    shards = 0
+
+    def ours() -> Iterator[_Task]:
+        nonlocal shards
+        for task in _tasks(config):
+            if shards % parts == part:
+                yield task
+            shards += 1
+
     with tqdm(desc="pack", unit=" images", disable=None) as bar:
-        for shard in _run(_tasks(config), config.workers):
+        for shard in _run(ours(), config.workers):
             missing = len(shard.skipped.get(NO_IMAGE, ()))
             seen = shard.summary.samples + sum(map(len, shard.skipped.values()))
             if missing == seen >= HOPELESS_SHARD:
@@ -126,7 +144,22 @@ def _write_missing_shards(config: PackConfig) -> _Totals:
                 )
             totals.add(shard)
             bar.update(seen)
+    return totals, shards
+
+
+def _all_shards(config: PackConfig, shards: int) -> _Totals | None:
+    """The sums of what all parts wrote; None as long as a shard is missing."""
+    totals = _Totals()
+    for number in range(shards):
+        shard = _complete(_shard_path(config, number))
+        if shard is None:
+            return None
+        totals.add(shard)
     return totals
+
+
+def _shard_path(config: PackConfig, number: int) -> Path:
+    return config.out / f"shard-{number:06}.tar"
 
 
 def _tasks(config: PackConfig) -> Iterator[_Task]:
@@ -140,10 +173,10 @@ def _tasks(config: PackConfig) -> Iterator[_Task]:
         known.add(image.image_id)
         waiting.append(zlib.compress(msgspec.json.encode(image), level=1))
         if len(waiting) == config.samples_per_shard:
-            yield _Task(config.out / f"shard-{number:06}.tar", config.images, tuple(waiting))
+            yield _Task(_shard_path(config, number), config.images, tuple(waiting))
             number, waiting = number + 1, []
     if waiting:
-        yield _Task(config.out / f"shard-{number:06}.tar", config.images, tuple(waiting))
+        yield _Task(_shard_path(config, number), config.images, tuple(waiting))
 
 
 def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
@@ -204,8 +237,8 @@ def _remove_empty_shards(out: Path, totals: _Totals) -> None:
     """Of shards all of whose images were left out, none is kept."""
     for shard in totals.shards:
         if shard.samples == 0:
-            shard_index_path(out / shard.file).unlink()
-            (out / shard.file).unlink()
+            shard_index_path(out / shard.file).unlink(missing_ok=True)
+            (out / shard.file).unlink(missing_ok=True)
     totals.shards = [shard for shard in totals.shards if shard.samples]
 
 
@@ -235,7 +268,7 @@ def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
     )
     with shard_file(out / INDEX_NAME) as file:
         file.write(msgspec.json.encode(index))
-    (out / SOURCE_NAME).unlink()
+    (out / SOURCE_NAME).unlink(missing_ok=True)
 
 
 def _told(out: Path, totals: _Totals) -> str:

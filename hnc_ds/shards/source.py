@@ -92,17 +92,26 @@ def is_finished(config: PackConfig, source: dict[str, str]) -> bool:
     return False
 
 
-def prepare(out: Path, source: dict[str, str]) -> None:
+def prepare(out: Path, source: dict[str, str], shared: bool = False) -> None:
     """Make ``out`` a folder in which every shard is of this source; others are removed.
 
+    Args:
+        out: The folder.
+        source: What its shards are made from.
+        shared: Other processes write shards of this source there; nothing is removed then.
+
     Raises:
-        UserError: It cannot be made or written.
+        UserError: It cannot be made or written; it is shared and holds shards of another source.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from error
     keep = recorded_source(out / SOURCE_NAME) == source
+    if shared and keep:
+        return
+    if shared and _our_files(out):
+        raise UserError(f"{out}: holds unfinished shards of something else; remove them to begin")
     (out / INDEX_NAME).unlink(missing_ok=True)
     for path in _our_files(out):
         if is_temporary(path) or not keep:

@@ -21,7 +21,7 @@ from hnc_ds.distributed import (
     rank,
 )
 from hnc_ds.engine import Engine, is_accelerated
-from hnc_ds.errors import LostRank, UserError
+from hnc_ds.errors import RankError, UserError
 from hnc_ds.model.text import used_tokens
 from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import Compared, LossTerms, objective
@@ -61,7 +61,7 @@ def loop(run: Run, start: int) -> None:
         except RuntimeError as error:
             if not is_lost_connection(error):
                 raise
-            raise LostRank(
+            raise RankError(
                 f"{run.folder}: {watchdog.explain(error)}; start again with --resume"
             ) from error
     run.monitor.close()

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -119,6 +120,26 @@ def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
     assert broken.read_bytes() == whole.read_bytes()
     assert stats_path_of(broken).read_bytes() == stats_path_of(whole).read_bytes()
     assert not broken.with_name(broken.name + ".parts").exists()
+
+
+def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, tmp_path):
+    whole, out = tmp_path / "whole.jsonl.gz", tmp_path / "shared.jsonl.gz"
+    assert run(tmp_path, source, whole).returncode == 0
+    first = run(tmp_path, source, out, part="0/3")
+    assert "part 0 of 3 is done, others are not" in first.stdout
+    assert run(tmp_path, source, out, part="2/3", accident="kill at part 2").returncode == -9
+    other = run(tmp_path, source, out, part="1/3", seed=1)
+    assert other.returncode == 2
+    assert "holds parts of other settings" in other.stderr
+    with ThreadPoolExecutor() as at_once:
+        last = at_once.map(lambda part: run(tmp_path, source, out, part=part), ("1/3", "2/3"))
+        assert [done.returncode for done in last] == [0, 0]
+    assert out.read_bytes() == whole.read_bytes()
+    assert stats_path_of(out).read_bytes() == stats_path_of(whole).read_bytes()
+    assert not out.with_name(out.name + ".parts").exists()
+    again = run(tmp_path, source, out, part="0/3")  # requeued
+    assert "nothing to do" in again.stdout
+    assert run(tmp_path, source, out, seed=1).returncode == 2
 
 
 def test_parts_of_other_settings_are_not_used(source, tmp_path):

@@ -309,4 +309,6 @@ def test_the_place_among_processes_is_what_the_launcher_says(
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "5")
     assert settings().place == (2, 5)
-    assert settings(part="0/1").place == (0, 1)
+    assert settings(part="0/1").place == (2, 5)
+    places = {settings(part=f"{job}/3").place for job in range(3)}  # of an array, 5 tasks each
+    assert places == {(2, 15), (7, 15), (12, 15)}

@@ -77,6 +77,34 @@ def test_a_run_killed_at_any_point_is_resumed_to_the_same_bytes(packing, tmp_pat
     assert contents(tmp_path / "out") == contents(tmp_path / "uninterrupted")
 
 
+def test_jobs_of_an_array_give_the_bytes_of_a_single_run(packing, tmp_path, capsys):
+    packing.write(numbered(602))
+    for number in range(4, 8):  # a shard of nothing, which is left out in the end
+        (packing.images / f"{number:04}.jpg").unlink()
+    pack(packing.config("whole"))
+    pack(packing.config(part="1/2"))
+    assert "part 1 of 2 is done, others are not" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "index.json").exists()
+    temporary = tmp_path / "out" / "shard-000000.tar.7.tmp"  # another process is writing it
+    temporary.touch()
+    pack(packing.config(part="0/2"))
+    assert temporary.exists()
+    temporary.unlink()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    pack(packing.config(part="1/2"))  # requeued
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_part_of_other_captions_does_not_mix_with_those_of_its_folder(packing, tmp_path):
+    packing.write(numbered(8))
+    pack(packing.config(part="0/2"))
+    before = contents(tmp_path / "out")
+    packing.write(numbered(9))
+    with pytest.raises(UserError, match="unfinished shards of something else"):
+        pack(packing.config(part="1/2"))
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_resumed_run_does_not_write_complete_shards_again(packing, tmp_path):
     packing.write(numbered(10))
     run_pack(tmp_path, killed_at_rename(3)).wait()
