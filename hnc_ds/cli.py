@@ -18,9 +18,11 @@ from hnc_ds.config import (
     CompareConfig,
     DemoConfig,
     DemoLlavaConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
+    GridConfig,
     InspectConfig,
     InterpolateConfig,
     MineConfig,
@@ -156,6 +158,20 @@ def report(config: Annotated[ReportConfig, Flat]) -> None:
     report(config)
 
 
+def doctor(config: Annotated[DoctorConfig, Flat]) -> None:
+    """Check a machine, or all nodes of a job, before hours go into it."""
+    from hnc_ds.doctor.doctor import doctor
+
+    doctor(config)
+
+
+def grid(config: Annotated[GridConfig, Flat]) -> None:
+    """List a grid of trainings, or print the flags of one (slurm/sweep.sh)."""
+    from hnc_ds.grid import grid
+
+    grid(config)
+
+
 def demo(config: Annotated[DemoConfig, Flat]) -> None:
     """Run every stage on rendered scenes: plain CLIP against hard negatives."""
     from hnc_ds.demo import demo
@@ -187,6 +203,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "compare": compare,
     "report": report,
+    "doctor": doctor,
+    "grid": grid,
     "demo": demo,
     "demo-llava": demo_llava,
 }

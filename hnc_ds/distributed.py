@@ -52,6 +52,21 @@ def enter(backend: str, local_rank: int) -> None:
     atexit.register(leave)
 
 
+def own_device(devices: int) -> int:
+    """The number of this process's device on its machine.
+
+    Raises:
+        RankError: The machine has fewer devices.
+    """
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= devices:
+        raise RankError(
+            f"{here()}: it is process {number} of its machine, counted from 0, but sees {devices} "
+            "GPUs; start one process a GPU"
+        )
+    return number
+
+
 def rank() -> int:
     """This process's number, 0 without a process group."""
     return dist.get_rank() if _in_group() else 0
@@ -103,9 +118,14 @@ def gather_uneven(rows: torch.Tensor) -> torch.Tensor:
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise sum of every rank's values."""
     total = values.detach().clone()
-    if world_size() > 1:
-        dist.all_reduce(total)
+    add_up(total)
     return total
+
+
+def add_up(values: torch.Tensor) -> None:
+    """Turn values into their sum over ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
 
 
 def all_finite(value: torch.Tensor) -> bool:

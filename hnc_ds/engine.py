@@ -7,21 +7,27 @@ ZeRO stage or precision.
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 
-from hnc_ds.distributed import enter, rank, sum_over_ranks
+from hnc_ds.distributed import enter, own_device, rank, sum_over_ranks
 from hnc_ds.errors import UserError
 from hnc_ds.zero_pieces import Pieces
 
 
 def start_process_group() -> None:
-    """Join the other ranks, if a launcher started several; DeepSpeed chooses the backend."""
+    """Join the other ranks, if a launcher started several; DeepSpeed chooses the backend.
+
+    Raises:
+        RankError: Fewer devices than processes; ranks that do not find each other.
+    """
     accelerator, local_rank = _accelerator(), int(os.environ.get("LOCAL_RANK", "0"))
     if is_accelerated():
-        accelerator.set_device(local_rank)  # NCCL moves even Python objects through it
+        # NCCL moves even Python objects through it.
+        accelerator.set_device(own_device(accelerator.device_count()))
     enter(accelerator.communication_backend_name(), local_rank)
 
 
@@ -301,5 +307,8 @@ def _accelerator() -> Any:
 
 def _quiet() -> None:
     """Keep DeepSpeed's lines for errors; what matters is in the run's own log."""
+    # It calls collectives by names that torch is about to give up.
+    old_names = r"`torch\.distributed\.\w+` is deprecated"
+    warnings.filterwarnings("ignore", old_names, FutureWarning)
     for name in ("DeepSpeed", "deepspeed", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)

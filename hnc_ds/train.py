@@ -85,6 +85,10 @@ def train(config: TrainConfig) -> Path:
     config, run, shards = on_rank_zero(partial(_settle, config, deepspeed))
     with Stops() as stops:
         _train(config, run, shards, deepspeed, stops)
+    if rank() == 0:
+        best = read_best(run)
+        at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
+        print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
     return run
 
 
@@ -217,15 +221,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = [argument for argument in given if not argument.startswith("--local_rank=")]
     try:
         read_slurm()
-        run = train(parse(given))
+        train(parse(given))
     except (UserError, Stopped) as end:
         if first_to_speak() or isinstance(end, RankError):
             print(f"train: {end}", file=sys.stderr, flush=True)
         return end.status if isinstance(end, Stopped) else 2
-    if first_to_speak():
-        best = read_best(run)
-        at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
-        print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
     return 0
 
 

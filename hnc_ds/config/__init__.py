@@ -5,6 +5,7 @@ they live in ds_configs/*.json and nowhere else.
 """
 
 from hnc_ds.config.captions import GenerateConfig, SwapWordsConfig, TablesConfig
+from hnc_ds.config.cluster import DoctorConfig, GridConfig
 from hnc_ds.config.evaluation import (
     BenchmarksConfig,
     CompareConfig,
@@ -38,9 +39,11 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "DemoLlavaConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",
+    "GridConfig",
     "InspectConfig",
     "InterpolateConfig",
     "LossConfig",

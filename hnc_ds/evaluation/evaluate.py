@@ -19,7 +19,7 @@ import msgspec
 import torch
 
 from hnc_ds.config import EvaluateConfig
-from hnc_ds.distributed import enter, on_rank_zero, rank, together
+from hnc_ds.distributed import enter, on_rank_zero, own_device, rank, together
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import chosen_benchmarks
 from hnc_ds.evaluation.embed import PictureBatch
@@ -160,15 +160,20 @@ def output_files(config: EvaluateConfig) -> list[Path]:
 def join_ranks() -> torch.device:
     """Join the other ranks, if a launcher started several; this rank's GPU where there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        local_device()  # which refuses what would only fail in NCCL
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         enter(backend, int(os.environ.get("LOCAL_RANK", "0")))
     return local_device()
 
 
 def local_device() -> torch.device:
-    """This process's GPU where there is one, as a launcher numbers it on its machine."""
+    """This process's GPU where there is one, as a launcher numbers it on its machine.
+
+    Raises:
+        RankError: There are GPUs, but fewer than processes.
+    """
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(own_device(torch.cuda.device_count()))
     return evaluation_device()
 
 

@@ -1,0 +1,1 @@
+"""Is all well here, before hours go into it?"""

@@ -1,0 +1,123 @@
+"""A small grid of trainings: its combinations by number, as the flags of each.
+
+    hnc-ds grid grid.json                                   # what there is, a line each
+    hnc-ds grid grid.json --number 3 --deepspeed-config zero2_bf16 --out runs/sweep
+
+The second prints the flags of one training, a word a line, for a job of an array
+(slurm/sweep.sh). No torch here.
+
+    {"preset": "hnc", "alpha": [0.5, 1, 2], "tau": [null, 0.07], "lr": [1e-5, 5e-6]}
+"""
+
+import json
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hnc_ds.config import DataConfig, GridConfig, LossConfig, ModelConfig, ScopeConfig, TrainConfig
+from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config
+from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.whole_files import write_whole
+
+LEARNING_RATE = "lr"
+"""Not a flag: it stands in DeepSpeed's JSON, of which a copy is made."""
+
+OF_THE_RUN = frozenset(("run", "resume", "config", "deepspeed_config", "scope", "loss", "data"))
+"""Fields of TrainConfig that a grid cannot vary; the last three only hold others."""
+
+Combination = dict[str, Any]
+
+
+def grid(config: GridConfig) -> None:
+    """Print the combinations, or the flags of one of them.
+
+    Raises:
+        UserError: Not a grid, no such number, or a learning rate without DeepSpeed's JSON.
+    """
+    varied, found = read_grid(config.grid)
+    if config.number is None:
+        for number, combination in enumerate(found):
+            print(f"{number}  {config.out / name_of(combination, varied)}")
+        return
+    if config.number >= len(found):
+        raise UserError(f"{config.grid}: has {len(found)} combinations, 0 to {len(found) - 1}")
+    combination = found[config.number]
+    run = config.out / name_of(combination, varied)
+    print("\n".join(["--run", str(run), *_flags(combination), *_deepspeed(config, combination)]))
+
+
+def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
+    """Names that have several values, and every combination; the last name varies fastest.
+
+    Raises:
+        UserError: Not JSON, an unknown name, a list without values.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(content, dict) or not content:
+        raise UserError(f'{path}: not a grid; write such as {{"alpha": [0.5, 1], "lr": 1e-5}}')
+    known = _known()
+    for name, values in content.items():
+        if name not in known:
+            raise UserError(
+                f"{path}: no setting '{name}'{did_you_mean(name, known)}; a grid holds flags of "
+                "'hnc-ds train', and lr"
+            )
+        if values == []:
+            raise UserError(f"{path}: {name} has no values")
+    lists = {name: v if isinstance(v, list) else [v] for name, v in content.items()}
+    varied = [name for name, values in lists.items() if len(values) > 1]
+    return varied, [dict(zip(lists, chosen, strict=True)) for chosen in product(*lists.values())]
+
+
+def name_of(combination: Combination, varied: list[str]) -> str:
+    """``alpha=0.5_lr=1e-05``: a folder's name, of what differs between trainings."""
+    parts = (f"{name}={combination[name]}" for name in varied or combination)
+    return "_".join(parts).replace(" ", "-").replace("/", "-")
+
+
+def _known() -> list[str]:
+    sections = (TrainConfig, ModelConfig, ScopeConfig, LossConfig, DataConfig)
+    names = dict.fromkeys(field.name for section in sections for field in fields(section))
+    return [*(name for name in names if name not in OF_THE_RUN), LEARNING_RATE]
+
+
+def _flags(combination: Combination) -> list[str]:
+    words = []
+    for name, value in combination.items():
+        if value is None or name == LEARNING_RATE:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *str(value).split()]
+    return words
+
+
+def _deepspeed(config: GridConfig, combination: Combination) -> list[str]:
+    """DeepSpeed's JSON, a copy with another learning rate where the grid has one."""
+    rate = combination.get(LEARNING_RATE)
+    if config.deepspeed_config is None:
+        if rate is not None:
+            raise UserError(f"{config.grid}: lr needs --deepspeed_config, whose copies hold it")
+        return []
+    path = find_deepspeed_config(config.deepspeed_config)
+    if rate is None:
+        return ["--deepspeed_config", str(path)]
+    if not isinstance(rate, (int, float)) or rate <= 0:
+        raise UserError(f"{config.grid}: lr is {rate!r}; it must be a number above 0")
+    settings = read_deepspeed_config(path)
+    settings["optimizer"].setdefault("params", {})["lr"] = rate
+    schedule = settings.get("scheduler", {}).get("params", {})
+    if "warmup_max_lr" in schedule:  # of schedules that have a rate of their own
+        schedule["warmup_max_lr"] = rate
+    copy = config.out / f"{path.stem}-lr={rate}.json"
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_whole(copy, json.dumps(settings, indent=2).encode())
+    except OSError as error:
+        raise UserError(f"{copy}: cannot be written ({error.strerror})") from error
+    return ["--deepspeed_config", str(copy)]

@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# What the scripts of this folder are made of: tasks, preemption, and the last line of a job that
+# failed. Sourced by them, from the folder that the job was submitted from.
+set -euo pipefail
+
+SLURM_SCRIPTS=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=slurm/site.sh
+source "$SLURM_SCRIPTS/site.sh"
+
+MOST_RESTARTS=${MOST_RESTARTS:-100}
+JOB_NAME=${SLURM_JOB_NAME:-$(basename "$0")}
+LOGS=slurm/logs/$JOB_NAME-${SLURM_JOB_ID:-}
+
+say() { echo "$JOB_NAME: $*" >&2; }
+
+# run_ranks ARGUMENTS...: hnc-ds on all GPUs of the job, one task each; with --ntasks-per-node on so
+# many tasks of every node instead.
+run_ranks() {
+    local tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
+    if [[ -z ${SLURM_JOB_ID:-} ]]; then
+        run_here "$@"
+    else
+        run_tasks "$((tasks * SLURM_NNODES))" "$tasks" "$@"
+    fi
+}
+
+# run_one ARGUMENTS...: hnc-ds in one task with all cores of its node.
+run_one() {
+    if [[ -z ${SLURM_JOB_ID:-} ]]; then
+        hnc-ds "$@"
+    else
+        run_tasks 1 1 "$@"
+    fi
+}
+
+# here ARGUMENTS...: hnc-ds in the batch script itself, for what takes a moment.
+here() { "${IN_CONTAINER[@]}" hnc-ds "$@"; }
+
+# Without SLURM: all GPUs of this machine, or TASKS processes.
+run_here() {
+    local gpus
+    gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || gpus=0
+    local tasks=${TASKS:-$((gpus > 0 ? gpus : 1))}
+    if ((tasks == 1)); then
+        hnc-ds "$@"
+    else
+        deepspeed --num_gpus "$tasks" --module hnc_ds.cli "$@"
+    fi
+}
+
+run_tasks() {
+    local all=$1 on_node=$2
+    shift 2
+    mkdir -p "$LOGS"
+    rm -f "$LOGS/ended"
+    # Said again below for this many tasks; the job's own request would contradict it.
+    unset SLURM_CPUS_PER_GPU SLURM_CPUS_PER_TASK SLURM_NTASKS_PER_NODE
+    echo "$JOB_NAME: job $SLURM_JOB_ID, $all tasks on $SLURM_JOB_NODELIST," \
+        "restart ${SLURM_RESTART_COUNT:-0}, $(date '+%F %T'); logs in $LOGS"
+    supervise srun --label --kill-on-bad-exit=1 --nodes="$((all / on_node))" --ntasks="$all" \
+        --ntasks-per-node="$on_node" --cpus-per-task="$((SLURM_CPUS_ON_NODE / on_node))" \
+        "${IN_CONTAINER[@]}" bash "$SLURM_SCRIPTS/rank.sh" "$LOGS" hnc-ds "$@"
+}
+
+# supervise SRUN...: to its end, whatever SLURM wants meanwhile.
+#
+# Before the time limit, and before another job takes the nodes, SLURM sends USR1 to this shell
+# alone (--signal=B:USR1@...). It is passed on to the tasks, which save and stop, and the job is
+# put back into the queue. TERM may mean preemption or scancel; the tasks get it too, save and
+# stop. Which it was SLURM knows, and does: so this only waits for it.
+supervise() {
+    local stopping='' status pid
+    # In the background, as bash would not run a trap while it waits for a foreground command.
+    trap 'stopping=USR1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
+    trap 'stopping=${stopping:-TERM}' TERM
+    "$@" &
+    pid=$!
+    while :; do
+        status=0
+        wait "$pid" || status=$?
+        kill -0 "$pid" 2>/dev/null || break # else it was a signal that ended the waiting
+    done
+    if ((status > 128)); then
+        status=0
+        wait "$pid" || status=$? # a signal as it ended: ask once more
+    fi
+    trap - USR1
+    if ((status == 0)); then
+        return 0
+    elif [[ $stopping == USR1 ]]; then
+        requeue "$status"
+    fi
+    sleep 1 # tasks that fail together write together, and rank 0 has the words
+    local why
+    why=$(cause)
+    if [[ $stopping == TERM || (-z $why && -s $LOGS/ended) ]]; then
+        say "stopped by SLURM, which ends the job now or queues it again"
+        wait_for_slurm
+    fi
+    FAILURE=${why:-srun ended with $status before any task began}
+    say "job $SLURM_JOB_ID failed: $FAILURE; logs in $LOGS"
+    exit "$status"
+}
+
+requeue() {
+    if ((${SLURM_RESTART_COUNT:-0} >= MOST_RESTARTS)); then
+        say "job $SLURM_JOB_ID was restarted $SLURM_RESTART_COUNT times and is not done;" \
+            "give it a longer --time, or a larger MOST_RESTARTS"
+        exit "$1"
+    fi
+    if scontrol requeue "$SLURM_JOB_ID"; then
+        say "not done; queued again, and goes on from what was saved"
+        wait_for_slurm
+    fi
+    say "not done, and SLURM does not queue the job again; submit the same command, it goes on"
+    exit "$1"
+}
+
+# SLURM ends this shell; who ends by himself is COMPLETED or FAILED, and not queued again.
+wait_for_slurm() {
+    sleep 600 &
+    while kill -0 "$!" 2>/dev/null; do wait "$!" || true; done
+}
+
+# What a task said last that failed by itself, and not by the signals of SLURM; the first one that
+# said anything. Nothing where there is none.
+cause() {
+    local own
+    [[ -s $LOGS/ended ]] || return 0
+    own=$(grep -v -e '^[^(]*(exit 143)' -e '^[^(]*(exit 138)' "$LOGS/ended") || return 0
+    grep -m 1 ': .' <<<"$own" || head -n 1 <<<"$own"
+}
+
+# array_part: --part I/N of a job of an array, nothing where there is none.
+array_part() {
+    local id=${SLURM_ARRAY_TASK_ID:-} count=${SLURM_ARRAY_TASK_COUNT:-1}
+    [[ -n $id ]] || return 0
+    # An element that is submitted alone, as others are done, does all that is left.
+    echo --part "$(((id - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))/$count"
+}
+
+# note WORD: how far this job is, for the end of slurm/pipeline.sh.
+note() {
+    [[ -z ${STAGE_NOTES:-} ]] || echo "$1" >"$STAGE_NOTES/$JOB_NAME.${SLURM_JOB_ID:-0}"
+}
+note_end() {
+    if (($1)); then note "failed: ${FAILURE:-exit $1}"; else note 'done'; fi
+}
+FAILURE=''
+note 'was started and has not ended'
+trap 'note_end $?' EXIT
+
+# cores: that this job has on a node.
+cores() { echo "${SLURM_CPUS_ON_NODE:-$(nproc)}"; }

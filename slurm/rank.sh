@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# One task of a job: runs a command, keeps its words in LOGS/rank-N.log too, and notes in
+# LOGS/ended how it failed. Started by srun (job.sh):
+#
+#     srun ... bash slurm/rank.sh LOGS COMMAND...
+set -uo pipefail
+trap : TERM USR1 # are for the command; this shell stays to tell how it ended
+
+logs=$1
+shift
+log=$logs/rank-$SLURM_PROCID.log
+ended() {
+    printf 'rank %s on %s (exit %s): %s\n' \
+        "$SLURM_PROCID" "${SLURMD_NODENAME:-?}" "$1" "$2" >>"$logs/ended"
+    exit "$1"
+}
+if ! command -v "$1" >/dev/null; then
+    why="no command $1 on this node; is the environment of slurm/site.sh on a disk that it sees?"
+    echo "$why" >&2
+    ended 127 "$why"
+fi
+before=$(stat -c %s "$log" 2>/dev/null || echo 0)
+exec 3> >(
+    trap '' TERM USR1
+    exec tee -a "$log"
+)
+writer=$!
+"$@" >&3 2>&1
+status=$?
+exec 3>&-
+for _ in {1..20}; do # its last words may be under way; a child that lives on must not hold us up
+    kill -0 "$writer" 2>/dev/null || break
+    sleep 0.1
+done
+if ((status)); then
+    ended "$status" "$(tail -c "+$((before + 1))" "$log" | grep -v '^\s*$' | tail -n 1)"
+fi

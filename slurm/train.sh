@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Train on any number of nodes and GPUs, through preemption and time limits:
+#
+#     sbatch --nodes=2 --gres=gpu:4 slurm/train.sh --deepspeed_config zero2_bf16 \
+#         --model ViT-B-32 --pretrained openai --shards data/gqa/shards/train --run runs/first
+#
+# All flags are those of `hnc-ds train`. The same command goes on with the same --run.
+#SBATCH --job-name=train
+#SBATCH --output=slurm/logs/%x-%j.out
+#SBATCH --open-mode=append
+#SBATCH --cpus-per-gpu=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@300
+
+# SLURM runs a copy of this file: what it needs lies where it was submitted.
+# shellcheck source=slurm/job.sh
+source "${SLURM_SUBMIT_DIR:-.}/slurm/job.sh"
+
+run_ranks train --resume "$@"

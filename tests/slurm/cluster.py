@@ -1,0 +1,253 @@
+"""A SLURM cluster of two virtual nodes on this machine, thrown away after the tests.
+
+Real daemons of Debian's packages, started by hand as root: no systemd, cgroups or accounting. All
+listen on this host's own address alone. A GPU is a link to /dev/null, which SLURM counts and hands
+out. A job of the partition `urgent` takes the nodes from those of `batch`, which are queued again.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+NODES = ("hncnode1", "hncnode2")
+GPUS, CPUS, MEGABYTES = 4, 32, 320_000
+"""Of a node, as it claims; nothing is enforced."""
+
+GRACE_SECONDS = 30
+"""That a job has to save when another takes its nodes."""
+
+PACKAGES = ["munge", "slurmctld", "slurmd", "slurm-client"]
+HOSTS = Path("/etc/hosts")
+MARK = "# hnc_ds tests"
+
+Environment = Mapping[str, str]
+
+
+def missing() -> str | None:
+    """Why there can be no cluster here; None where there can."""
+    if os.geteuid() != 0:
+        return "SLURM's daemons and fake GPUs need root"
+    if not shutil.which("slurmctld") and not shutil.which("apt-get"):
+        return "SLURM is not installed, and only apt-get is known to install it"
+    if not os.access(HOSTS, os.W_OK):
+        return f"{HOSTS} cannot be written, so virtual nodes would have no addresses"
+    return None
+
+
+def install() -> str | None:
+    """Install SLURM and munge if they are not there; why it cannot, or None."""
+    if all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))):
+        return None
+    policy = Path("/usr/sbin/policy-rc.d")  # apt starts no services where this says 101
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+            done = _run(["apt-get", "-qq", *command], os.environ | quiet, seconds=300)
+            if done.returncode:
+                return f"apt-get {command[0]} failed: {done.stderr.strip()[-200:]}"
+    finally:
+        if ours:
+            policy.unlink()
+    return None
+
+
+class Job(NamedTuple):
+    """A job of the cluster."""
+
+    number: str
+    log: Path
+
+
+class Cluster:
+    """Starts on entering, and leaves nothing when left.
+
+    Args:
+        folder: For all of its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+
+    def __enter__(self) -> "Cluster":
+        self._write_files()
+        self._daemon("munged", *self._munge_flags())
+        self._daemon("slurmctld")
+        for node in NODES:
+            self._daemon("slurmd", "-N", node)
+        self.wait_until(self._is_idle, "the nodes to be idle", 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel_all()
+        for pid_file in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged"):
+            _end(self.folder / f"{pid_file}.pid", pid_file.partition("-")[0])
+        _forget_hosts()
+
+    def call(self, *command: object) -> str:
+        """What a command of SLURM prints."""
+        done = _run([str(word) for word in command], self.environment, seconds=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def state(self, number: str) -> str:
+        """RUNNING, COMPLETED, ..."""
+        told = self.call("scontrol", "show", "job", number)
+        return told.partition("JobState=")[2].split()[0]
+
+    def restarts(self, number: str) -> int:
+        """How often the job was queued again."""
+        told = self.call("scontrol", "show", "job", number)
+        return int(told.partition("Restarts=")[2].split()[0])
+
+    def cancel_all(self) -> None:
+        """Again and again, as a job may be on its way back into the queue."""
+        for _ in range(30):
+            jobs = self.call("squeue", "-h", "-o", "%A").split()
+            if not jobs:
+                return
+            _run(["scancel", *jobs], self.environment, seconds=60)
+            time.sleep(1)
+        raise AssertionError(f"jobs would not end: {jobs}")
+
+    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait for something."""
+        patience = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < patience, f"waited {seconds} s for {what}"
+            time.sleep(0.2)
+
+    def _is_idle(self) -> bool:
+        done = _run(["sinfo", "-h", "-N", "-o", "%t"], self.environment, seconds=60)
+        return done.stdout.split() == ["idle"] * 2 * len(NODES)
+
+    def _daemon(self, name: str, *flags: str) -> None:
+        done = _run([name, *flags], self.environment, seconds=60)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+
+    def _munge_flags(self) -> list[str]:
+        files = {"key-file": "key", "socket": "socket", "seed-file": "seed"}
+        files |= {"pid-file": "pid", "log-file": "log"}
+        return [f"--{flag}={self.folder / f'munged.{name}'}" for flag, name in files.items()]
+
+    def _write_files(self) -> None:
+        self.folder.chmod(0o755)
+        key = self.folder / "munged.key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        for number in range(GPUS):
+            (self.folder / f"gpu{number}").symlink_to("/dev/null")
+        gpus = f"{self.folder}/gpu[0-{GPUS - 1}]"
+        lines = "".join(f"NodeName={node} Name=gpu File={gpus}\n" for node in NODES)
+        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{lines}")
+        (self.folder / "slurm.conf").write_text(self._configuration())
+        _forget_hosts()
+        names = "".join(f"{_address()} {node} {MARK}\n" for node in NODES)
+        HOSTS.write_text(HOSTS.read_text() + names)  # in place: it may be mounted
+
+    def _configuration(self) -> str:
+        host, address, folder = socket.gethostname(), _address(), self.folder
+        control, *ports = _free_ports(1 + len(NODES))
+        nodes = "".join(
+            f"NodeName={node} NodeHostname={host} NodeAddr={address} Port={port} CPUs={CPUS} "
+            f"RealMemory={MEGABYTES} Gres=gpu:{GPUS}\n"
+            for node, port in zip(NODES, ports, strict=True)
+        )
+        return f"""ClusterName=hnctest
+SlurmctldHost={host}({address})
+SlurmctldPort={control}
+SlurmUser=root
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+AuthType=auth/munge
+CredType=cred/munge
+# A job that is queued again waits as long as credentials are valid.
+AuthInfo=socket={folder}/munged.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MpiDefault=none
+MailProg=/bin/true
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+# What nodes claim counts, not what this machine has.
+SlurmdParameters=config_overrides
+DefMemPerCPU={MEGABYTES // CPUS}
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+SchedulerParameters=sched_interval=2,bf_interval=2
+KillWait=10
+ReturnToService=2
+{nodes}PartitionName=batch Nodes=ALL Default=YES PriorityTier=1 GraceTime={GRACE_SECONDS}
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def _run(
+    command: list[str], environment: Environment, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=seconds
+    )
+
+
+def _address() -> str:
+    """Where daemons that listen on this host's own address alone do so."""
+    return socket.gethostbyname(socket.gethostname())
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def _end(pid_file: Path, name: str) -> None:
+    """End a daemon, if the process of its file is one. A dead child of another remains a zombie,
+    which has no program."""
+    if not pid_file.is_file():
+        return
+    pid = int(pid_file.read_text())
+
+    def runs() -> bool:
+        try:
+            return Path(os.readlink(f"/proc/{pid}/exe")).name.startswith(name)
+        except OSError:
+            return False
+
+    for number in (15, 9):
+        if runs():
+            os.kill(pid, number)
+        for _ in range(50):
+            if not runs():
+                return
+            time.sleep(0.2)
+
+
+def _forget_hosts() -> None:
+    lines = HOSTS.read_text().splitlines(keepends=True)
+    if any(MARK in line for line in lines):
+        HOSTS.write_text("".join(line for line in lines if MARK not in line))
