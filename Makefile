@@ -1,5 +1,6 @@
 # make demo   the whole job on rendered scenes: generate, pack, train, evaluate, report
 # make test   every test            make check  what CI runs: lint, types, imports, tests
+# make test-slurm   the jobs of slurm/, on a cluster of two virtual nodes (Debian, as root)
 # make demo-llava   towers compared in a little LLaVA
 # make bench  speed against the peers' ways            make clean  what these leave behind
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-llava test check bench clean
+.PHONY: demo demo-llava test test-slurm check bench clean
 
 demo: .venv/installed
 	hnc-ds demo
@@ -17,6 +18,9 @@ demo-llava: .venv/installed-dev
 
 test: .venv/installed-dev
 	pytest -q
+
+test-slurm: .venv/installed-dev
+	pytest -q -rs tests/slurm
 
 check: .venv/installed-dev
 	ruff check .

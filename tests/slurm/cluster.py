@@ -26,6 +26,9 @@ PACKAGES = ["munge", "slurmctld", "slurmd", "slurm-client"]
 HOSTS = Path("/etc/hosts")
 MARK = "# hnc_ds tests"
 
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+"""States of jobs that stay."""
+
 Environment = Mapping[str, str]
 
 
@@ -101,9 +104,9 @@ class Cluster:
         return done.stdout
 
     def state(self, number: str) -> str:
-        """RUNNING, COMPLETED, ..."""
-        told = self.call("scontrol", "show", "job", number)
-        return told.partition("JobState=")[2].split()[0]
+        """RUNNING, COMPLETED, ...; of an array all that its jobs are in, with commas."""
+        told = self.call("scontrol", "show", "job", number).split("JobState=")[1:]
+        return ",".join(sorted({one.split()[0] for one in told}))
 
     def restarts(self, number: str) -> int:
         """How often the job was queued again."""
@@ -119,6 +122,14 @@ class Cluster:
             _run(["scancel", *jobs], self.environment, seconds=60)
             time.sleep(1)
         raise AssertionError(f"jobs would not end: {jobs}")
+
+    def wait_for_end(self, job: Job, seconds: float) -> None:
+        """Wait until a job has ended for good, whatever its end."""
+
+        def is_over() -> bool:
+            return set(self.state(job.number).split(",")) <= ENDED
+
+        self.wait_until(is_over, f"{job.log.name} to end", seconds)
 
     def wait_until(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
         """Wait for something."""

@@ -1,0 +1,125 @@
+"""Training as a job: the same losses, whatever SLURM does to it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import NODES, Cluster
+from tests.slurm.conftest import BIN, ROOT, Project, last_line, losses, steps_logged, user
+
+SLOW = f"""#!{sys.executable}
+import sys, time
+from hnc_ds.shards.loader import TrainingData
+read = TrainingData.batch
+TrainingData.batch = lambda self, step: (time.sleep(0.4), read(self, step))[1]
+from hnc_ds.cli import main
+sys.exit(main())
+"""
+"""A hnc-ds whose data are far away: steps take time, but little of the processor."""
+
+
+def flags(shards: Path, run: str, steps: int, *more: object) -> list[object]:
+    settings = ["--steps", steps, "--log_every", 1, "--save_every", 1000, "--workers", 0]
+    return ["--deepspeed_config", "cpu32.json", "--shards", shards, "--run", run, *settings, *more]
+
+
+def on_this_machine(project: Project, ranks: int, arguments: list[object]) -> None:
+    """With the deepspeed launcher."""
+    words = ["--num_gpus", ranks, "--master_port", 29_400 + ranks, ROOT / "hnc_ds/train.py"]
+    done = subprocess.run(
+        [str(word) for word in (BIN / "deepspeed", *words, *arguments)],
+        cwd=project.folder,
+        env=user(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def slow(project: Project) -> dict[str, str]:
+    """An environment in which training takes its time."""
+    script = project.folder / "bin" / "hnc-ds"
+    script.parent.mkdir()
+    script.write_text(SLOW)
+    script.chmod(0o755)
+    return {"PATH": f"{script.parent}:{user()['PATH']}"}
+
+
+def test_two_nodes_train_to_the_losses_of_one_machine(
+    cluster: Cluster, project: Project, scene_shards: Path
+) -> None:
+    shards = scene_shards / "train"
+    job = project.finish(
+        cluster, "--nodes=2", "--gres=gpu:2", "slurm/train.sh", *flags(shards, "runs/nodes", 8)
+    )
+    assert cluster.state(job.number) == "COMPLETED", job.log.read_text()
+    on_this_machine(project, 4, flags(shards, "runs/here", 8))
+    runs = project.folder / "runs"
+    assert losses(runs / "nodes") == losses(runs / "here")
+    logs = project.folder / "slurm" / "logs" / f"train-{job.number}"
+    assert sorted(path.name for path in logs.iterdir()) == [f"rank-{n}.log" for n in range(4)]
+    assert "step 8/8" in (logs / "rank-0.log").read_text()
+
+
+def test_a_job_that_is_preempted_or_out_of_time_ends_with_the_losses_of_one_that_was_not(
+    cluster: Cluster, project: Project, scene_shards: Path, slow: dict[str, str]
+) -> None:
+    shards, runs, steps = scene_shards / "train", project.folder / "runs", 220
+    here = ["--gres=gpu:2", "--cpus-per-gpu=4"]
+    preempted = project.submit(
+        cluster,
+        *here,
+        f"--nodelist={NODES[0]}",
+        "slurm/train.sh",
+        *flags(shards, "runs/preempted", steps),
+        **slow,
+    )
+    # SLURM looks at time limits every half minute: the warning comes after 60 to 90 seconds.
+    limited = project.submit(
+        cluster,
+        *here,
+        f"--nodelist={NODES[1]}",
+        "--time=2",
+        "--signal=B:USR1@60",
+        "slurm/train.sh",
+        *flags(shards, "runs/limited", steps),
+        **slow,
+    )
+    cluster.wait_until(lambda: steps_logged(runs / "preempted") >= 3, "some steps", 120)
+    urgent = ["--partition=urgent", f"--nodelist={NODES[0]}", "--gres=gpu:4", "--wrap=sleep 1"]
+    number = cluster.call("sbatch", "--parsable", "--output=/dev/null", *urgent).strip()
+    cluster.wait_until(lambda: cluster.state(number) == "COMPLETED", "the urgent job", 90)
+    assert steps_logged(runs / "preempted") < steps
+    for job in (preempted, limited):
+        cluster.wait_for_end(job, 400)
+        assert cluster.state(job.number) == "COMPLETED", job.log.read_text()
+        assert cluster.restarts(job.number) >= 1
+        assert "goes on from what was saved" in job.log.read_text()
+    on_this_machine(project, 2, flags(shards, "runs/whole", steps))
+    assert losses(runs / "preempted") == losses(runs / "whole")
+    assert losses(runs / "limited") == losses(runs / "whole")
+
+
+def test_a_cancelled_job_stays_cancelled_and_has_saved(
+    cluster: Cluster, project: Project, scene_shards: Path, slow: dict[str, str]
+) -> None:
+    run = project.folder / "runs" / "cancelled"
+    words = flags(scene_shards / "train", "runs/cancelled", 500)
+    job = project.submit(cluster, "--gres=gpu:2", "slurm/train.sh", *words, **slow)
+    cluster.wait_until(lambda: steps_logged(run) >= 2, "some steps", 120)
+    cluster.call("scancel", job.number)
+    cluster.wait_until(lambda: cluster.state(job.number) == "CANCELLED", "the end", 60)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert state["step"] == losses(run)[-1][0]
+    time.sleep(8)  # a job that is queued again waits for 5 seconds
+    assert cluster.state(job.number) == "CANCELLED"
+    assert "stopped by SIGTERM after step" in job.log.read_text()
+    assert "queued again" in last_line(job) or "CANCELLED" in last_line(job)
