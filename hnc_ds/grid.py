@@ -75,7 +75,8 @@ def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
 
 def name_of(combination: Combination, varied: list[str]) -> str:
     """``alpha=0.5_lr=1e-05``: a folder's name, of what differs between trainings."""
-    parts = (f"{name}={combination[name]}" for name in varied or combination)
+    values = {n: "default" if v is None else v for n, v in combination.items()}
+    parts = (f"{name}={values[name]}" for name in varied or values)
     return "_".join(parts).replace(" ", "-").replace("/", "-")
 
 

@@ -33,5 +33,13 @@ for _ in {1..20}; do # its last words may be under way; a child that lives on mu
     sleep 0.1
 done
 if ((status)); then
-    ended "$status" "$(tail -c "+$((before + 1))" "$log" | grep -v '^\s*$' | tail -n 1)"
+    words=$(tail -c "+$((before + 1))" "$log" | grep -v '^\s*$' | tail -n 1)
+    if [[ -z $words && $SLURM_PROCID != 0 ]]; then
+        # What all have to say rank 0 says; srun would end it as soon as this one has ended.
+        for _ in {1..40}; do
+            grep -qs '^rank 0 ' "$logs/ended" && break
+            sleep 0.5
+        done
+    fi
+    ended "$status" "$words"
 fi

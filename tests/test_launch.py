@@ -3,6 +3,7 @@
 import pytest
 
 from hnc_ds.cli import main
+from hnc_ds.distributed import own_device
 from hnc_ds.errors import RankError
 from hnc_ds.launch import first_host, here, read_slurm
 
@@ -47,6 +48,16 @@ def test_more_tasks_than_gpus_on_a_node_are_refused_by_those_who_see_it() -> Non
     enough = step | {"SLURM_GPUS_ON_NODE": "3"}
     read_slurm(enough)
     assert here(enough) == "rank 5 on gpu04"
+
+
+def test_a_process_without_a_gpu_of_its_own_says_which_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"RANK": "6", "LOCAL_RANK": "2", "SLURMD_NODENAME": "gpu04"}.items():
+        monkeypatch.setenv(name, value)
+    assert own_device(3) == 2
+    with pytest.raises(RankError, match=r"^rank 6 on gpu04: it is process 2 .* sees 2 GPUs"):
+        own_device(2)
 
 
 def test_a_batch_script_is_one_process_and_a_launcher_is_believed() -> None:

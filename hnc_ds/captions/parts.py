@@ -39,9 +39,10 @@ class Parts:
         self.out = out
         self.folder = out.with_name(out.name + PARTS_SUFFIX)
         path = self.folder / "settings.json"
-        if path.is_file() and path.read_bytes() == settings:
+        there = path.read_bytes() if path.is_file() else None
+        if there == settings:
             return
-        if shared and path.is_file():
+        if shared and there is not None:
             raise UserError(
                 f"{self.folder}: holds parts of other settings; remove it to begin anew"
             )

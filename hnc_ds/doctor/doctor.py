@@ -88,6 +88,7 @@ def _make_folder(disk: Path) -> None:
 def differing(merged: list[Line], ranks: int) -> list[Line]:
     """Lines of checks in which ranks should agree and do not are failures."""
     disagree = {line.check for line in merged if line.check in ALIKE and len(line.ranks) < ranks}
+    disagree -= {line.check for line in merged if line.grade is Grade.FAILED}  # which says more
     return [
         line._replace(grade=Grade.FAILED, told=f"differs between ranks: {line.told}")
         if line.check in disagree and line.grade is Grade.OK

@@ -6,6 +6,7 @@ The source of an unfinished folder is in source.json, that of a finished one in 
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -81,7 +82,8 @@ def is_finished(config: PackConfig, source: dict[str, str]) -> bool:
             read_index(config.out)
         except UserError as error:
             print(f"pack: {error}; doing that now")
-            index.replace(config.out / SOURCE_NAME)
+            with suppress(FileNotFoundError):  # another part did it
+                index.replace(config.out / SOURCE_NAME)
             return False
         return True
     if not config.overwrite:
@@ -107,15 +109,21 @@ def prepare(out: Path, source: dict[str, str], shared: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from error
+    # Before the source is looked at: who writes shards has said of what before.
+    there = _our_files(out)
     keep = recorded_source(out / SOURCE_NAME) == source
-    if shared and keep:
-        return
-    if shared and _our_files(out):
-        raise UserError(f"{out}: holds unfinished shards of something else; remove them to begin")
-    (out / INDEX_NAME).unlink(missing_ok=True)
-    for path in _our_files(out):
-        if is_temporary(path) or not keep:
-            path.unlink()
+    if shared:
+        if keep:
+            return
+        if not all(map(is_temporary, there)):
+            raise UserError(
+                f"{out}: holds unfinished shards of something else; remove them to begin"
+            )
+    else:
+        (out / INDEX_NAME).unlink(missing_ok=True)
+        for path in there:
+            if is_temporary(path) or not keep:
+                path.unlink()
     with shard_file(out / SOURCE_NAME) as file:
         file.write(msgspec.json.encode(_Sourced(source)))
 
