@@ -11,6 +11,12 @@ MOST_RESTARTS=${MOST_RESTARTS:-100}
 JOB_NAME=${SLURM_JOB_NAME:-$(basename "$0")}
 LOGS=slurm/logs/$JOB_NAME-${SLURM_JOB_ID:-}
 
+STOPPING='' # USR1 or TERM, when it came
+if [[ -n ${SLURM_JOB_ID:-} ]]; then
+    trap 'STOPPING=USR1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
+    trap 'STOPPING=${STOPPING:-TERM}' TERM
+fi
+
 say() { echo "$JOB_NAME: $*" >&2; }
 
 # run_ranks ARGUMENTS...: hnc-ds on all GPUs of the job, one task each; with --ntasks-per-node on so
@@ -27,7 +33,7 @@ run_ranks() {
 # run_one ARGUMENTS...: hnc-ds in one task with all cores of its node.
 run_one() {
     if [[ -z ${SLURM_JOB_ID:-} ]]; then
-        hnc-ds "$@"
+        here "$@"
     else
         run_tasks 1 1 "$@"
     fi
@@ -42,9 +48,9 @@ run_here() {
     gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || gpus=0
     local tasks=${TASKS:-$((gpus > 0 ? gpus : 1))}
     if ((tasks == 1)); then
-        hnc-ds "$@"
+        here "$@"
     else
-        deepspeed --num_gpus "$tasks" --module hnc_ds.cli "$@"
+        "${IN_CONTAINER[@]}" deepspeed --num_gpus "$tasks" --module hnc_ds.cli "$@"
     fi
 }
 
@@ -53,12 +59,13 @@ run_tasks() {
     shift 2
     mkdir -p "$LOGS"
     rm -f "$LOGS/ended"
-    # Said again below for this many tasks; the job's own request would contradict it.
-    unset SLURM_CPUS_PER_GPU SLURM_CPUS_PER_TASK SLURM_NTASKS_PER_NODE
+    local cpus=$((SLURM_CPUS_ON_NODE / on_node))
     echo "$JOB_NAME: job $SLURM_JOB_ID, $all tasks on $SLURM_JOB_NODELIST," \
         "restart ${SLURM_RESTART_COUNT:-0}, $(date '+%F %T'); logs in $LOGS"
-    supervise srun --label --kill-on-bad-exit=1 --nodes="$((all / on_node))" --ntasks="$all" \
-        --ntasks-per-node="$on_node" --cpus-per-task="$((SLURM_CPUS_ON_NODE / on_node))" \
+    # What the job asked for is said anew for this many tasks, and would contradict it.
+    supervise env -u SLURM_CPUS_PER_GPU -u SLURM_CPUS_PER_TASK -u SLURM_NTASKS_PER_NODE \
+        srun --label --kill-on-bad-exit=1 --nodes="$((all / on_node))" --ntasks="$all" \
+        --ntasks-per-node="$on_node" --cpus-per-task="$((cpus > 0 ? cpus : 1))" \
         "${IN_CONTAINER[@]}" bash "$SLURM_SCRIPTS/rank.sh" "$LOGS" hnc-ds "$@"
 }
 
@@ -69,10 +76,9 @@ run_tasks() {
 # put back into the queue. TERM may mean preemption or scancel; the tasks get it too, save and
 # stop. Which it was SLURM knows, and does: so this only waits for it.
 supervise() {
-    local stopping='' status pid
+    local status pid
+    [[ $STOPPING != USR1 ]] || requeue 138
     # In the background, as bash would not run a trap while it waits for a foreground command.
-    trap 'stopping=USR1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
-    trap 'stopping=${stopping:-TERM}' TERM
     "$@" &
     pid=$!
     while :; do
@@ -84,16 +90,15 @@ supervise() {
         status=0
         wait "$pid" || status=$? # a signal as it ended: ask once more
     fi
-    trap - USR1
     if ((status == 0)); then
         return 0
-    elif [[ $stopping == USR1 ]]; then
+    elif [[ $STOPPING == USR1 ]]; then
         requeue "$status"
     fi
     sleep 1 # tasks that fail together write together, and rank 0 has the words
     local why
     why=$(cause)
-    if [[ $stopping == TERM || (-z $why && -s $LOGS/ended) ]]; then
+    if [[ $STOPPING == TERM || (-z $why && -s $LOGS/ended) ]]; then
         say "stopped by SLURM, which ends the job now or queues it again"
         wait_for_slurm
     fi

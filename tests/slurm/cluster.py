@@ -24,7 +24,6 @@ GRACE_SECONDS = 30
 
 PACKAGES = ["munge", "slurmctld", "slurmd", "slurm-client"]
 HOSTS = Path("/etc/hosts")
-MARK = "# hnc_ds tests"
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 """States of jobs that stay."""
@@ -81,21 +80,26 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._mark = f"# tests of hnc_ds in {folder}"
+        self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Cluster":
         self._write_files()
-        self._daemon("munged", *self._munge_flags())
-        self._daemon("slurmctld")
+        self._start("munged", "--foreground", *self._munge_flags())
+        self.wait_until((self.folder / "munged.socket").exists, "munged", 30)
+        self._start("slurmctld", "-D")
         for node in NODES:
-            self._daemon("slurmd", "-N", node)
+            self._start("slurmd", "-D", "-N", node)
         self.wait_until(self._is_idle, "the nodes to be idle", 60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.cancel_all()
-        for pid_file in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged"):
-            _end(self.folder / f"{pid_file}.pid", pid_file.partition("-")[0])
-        _forget_hosts()
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            daemon.wait(30)
+        others = [x for x in HOSTS.read_text().splitlines(True) if self._mark not in x]
+        HOSTS.write_text("".join(others))
 
     def call(self, *command: object) -> str:
         """What a command of SLURM prints."""
@@ -142,9 +146,17 @@ class Cluster:
         done = _run(["sinfo", "-h", "-N", "-o", "%t"], self.environment, seconds=60)
         return done.stdout.split() == ["idle"] * 2 * len(NODES)
 
-    def _daemon(self, name: str, *flags: str) -> None:
-        done = _run([name, *flags], self.environment, seconds=60)
-        assert done.returncode == 0, f"{name}: {done.stderr}"
+    def _start(self, *command: str) -> None:
+        """A daemon in the foreground, which ends with the tests however these end."""
+        with (self.folder / f"{command[0]}.out").open("ab") as out:
+            daemon = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *command],
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+            )
+        self._daemons.append(daemon)
 
     def _munge_flags(self) -> list[str]:
         files = {"key-file": "key", "socket": "socket", "seed-file": "seed"}
@@ -162,8 +174,7 @@ class Cluster:
         lines = "".join(f"NodeName={node} Name=gpu File={gpus}\n" for node in NODES)
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{lines}")
         (self.folder / "slurm.conf").write_text(self._configuration())
-        _forget_hosts()
-        names = "".join(f"{_address()} {node} {MARK}\n" for node in NODES)
+        names = "".join(f"{_address()} {node} {self._mark}\n" for node in NODES)
         HOSTS.write_text(HOSTS.read_text() + names)  # in place: it may be mounted
 
     def _configuration(self) -> str:
@@ -234,31 +245,3 @@ def _free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
-
-
-def _end(pid_file: Path, name: str) -> None:
-    """End a daemon, if the process of its file is one. A dead child of another remains a zombie,
-    which has no program."""
-    if not pid_file.is_file():
-        return
-    pid = int(pid_file.read_text())
-
-    def runs() -> bool:
-        try:
-            return Path(os.readlink(f"/proc/{pid}/exe")).name.startswith(name)
-        except OSError:
-            return False
-
-    for number in (15, 9):
-        if runs():
-            os.kill(pid, number)
-        for _ in range(50):
-            if not runs():
-                return
-            time.sleep(0.2)
-
-
-def _forget_hosts() -> None:
-    lines = HOSTS.read_text().splitlines(keepends=True)
-    if any(MARK in line for line in lines):
-        HOSTS.write_text("".join(line for line in lines if MARK not in line))

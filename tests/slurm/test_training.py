@@ -22,7 +22,7 @@ sys.exit(main())
 """A hnc-ds whose data are far away: steps take time, but little of the processor."""
 
 
-def flags(shards: Path, run: str, steps: int, *more: object) -> list[object]:
+def flags(shards: Path | str, run: str, steps: int, *more: object) -> list[object]:
     settings = ["--steps", steps, "--log_every", 1, "--save_every", 1000, "--workers", 0]
     return ["--deepspeed_config", "cpu32.json", "--shards", shards, "--run", run, *settings, *more]
 
@@ -56,13 +56,15 @@ def test_two_nodes_train_to_the_losses_of_one_machine(
     cluster: Cluster, project: Project, scene_shards: Path
 ) -> None:
     shards = scene_shards / "train"
-    job = project.finish(
-        cluster, "--nodes=2", "--gres=gpu:2", "slurm/train.sh", *flags(shards, "runs/nodes", 8)
-    )
+    staged = flags(f"file://{shards}", "runs/nodes", 8)  # copied to each node's own disk
+    cache = project.folder / "own-disk"
+    words = ["--nodes=2", "--gres=gpu:2", "slurm/train.sh", *staged]
+    job = project.finish(cluster, *words, HNC_DS_CACHE=str(cache))
     assert cluster.state(job.number) == "COMPLETED", job.log.read_text()
     on_this_machine(project, 4, flags(shards, "runs/here", 8))
     runs = project.folder / "runs"
     assert losses(runs / "nodes") == losses(runs / "here")
+    assert list(cache.rglob("*.tar"))
     logs = project.folder / "slurm" / "logs" / f"train-{job.number}"
     assert sorted(path.name for path in logs.iterdir()) == [f"rank-{n}.log" for n in range(4)]
     assert "step 8/8" in (logs / "rank-0.log").read_text()
