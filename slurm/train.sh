@@ -4,7 +4,8 @@
 #     sbatch --nodes=2 --gres=gpu:4 slurm/train.sh --deepspeed_config zero2_bf16 \
 #         --model ViT-B-32 --pretrained openai --shards data/gqa/shards/train --run runs/first
 #
-# All flags are those of `hnc-ds train`. The same command goes on with the same --run.
+# All flags are those of `hnc-ds train`. The same command goes on with the same --run; without one
+# it is runs/NAME-JOB.
 #SBATCH --job-name=train
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append
@@ -17,4 +18,6 @@
 # shellcheck source=slurm/job.sh
 source "${SLURM_SUBMIT_DIR:-.}/slurm/job.sh"
 
+# A job that is queued again must find its run.
+[[ " $*" == *" --run"* ]] || set -- --run "runs/$JOB_NAME-${SLURM_JOB_ID:-here}" "$@"
 run_ranks train --resume "$@"

@@ -1,7 +1,9 @@
 """Look at a machine, or at every node of a job, before hours go into it: one table, exit status.
 
-hnc-ds doctor
-sbatch --nodes=2 --gres=gpu:4 slurm/doctor.sh --shards data/gqa/shards/train --disk runs
+    hnc-ds doctor
+    sbatch --nodes=2 --gres=gpu:4 slurm/doctor.sh --shards data/gqa/shards/train --disk runs
+
+Every rank looks for itself, and at what only all see together; rank 0 prints what they found.
 """
 
 import os
