@@ -20,6 +20,9 @@ from hnc_ds.launch import here
 
 T = TypeVar("T")
 
+MEETING = timedelta(minutes=5)
+"""How long ranks wait for each other at the start: for slow disks, not for ever."""
+
 THREADS_REST = 0.25
 """Seconds that gloo's threads get to free what the last collective moved."""
 
@@ -238,7 +241,11 @@ def leave() -> None:
 
 def _meet(backend: str) -> None:
     try:
-        dist.init_process_group(backend)
+        # As init_process_group does, which waits for half an hour.
+        meet: Any = dist.rendezvous  # type: ignore[attr-defined]  # there, but not in its stubs
+        store, own, ranks = next(meet("env://", timeout=MEETING))
+        store.set_timeout(dist.default_pg_timeout)
+        dist.init_process_group(backend, store=store, rank=own, world_size=ranks)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():

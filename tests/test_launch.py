@@ -1,7 +1,11 @@
 """Ranks as SLURM's srun tells them."""
 
+import socket
+from datetime import timedelta
+
 import pytest
 
+from hnc_ds import distributed
 from hnc_ds.cli import main
 from hnc_ds.distributed import own_device
 from hnc_ds.errors import RankError
@@ -58,6 +62,25 @@ def test_a_process_without_a_gpu_of_its_own_says_which_it_is(
     assert own_device(3) == 2
     with pytest.raises(RankError, match=r"^rank 6 on gpu04: it is process 2 .* sees 2 GPUs"):
         own_device(2)
+
+
+def test_ranks_that_do_not_meet_say_so_and_do_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "2"}
+    for name, value in there.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=2))
+    with pytest.raises(RankError, match=rf"^rank 0: the ranks do not meet at 127\.0\.0\.1:{port}"):
+        distributed.enter("gloo", 0)
+    with socket.socket() as other:
+        other.bind(("", port))
+        other.listen()
+        with pytest.raises(RankError, match=rf"^rank 0: the port of .*:{port} is in use"):
+            distributed.enter("gloo", 0)
 
 
 def test_a_batch_script_is_one_process_and_a_launcher_is_believed() -> None:
