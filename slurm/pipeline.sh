@@ -5,9 +5,9 @@
 #     bash slurm/pipeline.sh first.sh             # on a login node; submits all and returns
 #
 # captions -> pack -> train -> evaluate -> export -> answer and score -> report, and the start model
-# beside the trained one. Where there is no SLURM the stages run here, one after the other. A stage
-# that fails ends those that need it; the job `end` says so. Again, the same command does what is
-# missing.
+# beside the trained one. Where there is no SLURM, or with HERE=1, the stages run here, one after the
+# other. A stage that fails ends those that need it; the job `end` says so. Again, the same command
+# does what is missing.
 set -euo pipefail
 if [[ ! -f slurm/job.sh || $# -lt 1 ]]; then
     echo "usage: bash slurm/pipeline.sh SETTINGS.sh, in the folder that holds slurm/" >&2
@@ -17,8 +17,10 @@ source slurm/site.sh
 # shellcheck source=slurm/pipeline.example.sh
 source "$1"
 export STAGE_NOTES=$OUT/stages
-mkdir -p "$STAGE_NOTES" "$OUT/start"
+mkdir -p "$STAGE_NOTES" "$OUT/start/results"
 
+HERE=${HERE:-}
+type sbatch >/dev/null 2>&1 || HERE=1
 declare -A job_of=()
 stages=()
 
@@ -27,7 +29,7 @@ stage() {
     local name=$1 after=$2 before ids=()
     shift 2
     stages+=("$name")
-    if ! type sbatch >/dev/null 2>&1; then
+    if [[ $HERE ]]; then
         echo "pipeline: $name"
         while [[ $1 == --* ]]; do shift; done # for sbatch
         SLURM_JOB_NAME=$name bash "$@" || finish
@@ -56,23 +58,23 @@ stage train "pack-train" "${GPUS[@]}" slurm/train.sh --run "$run" --shards "$OUT
     "${TRAIN[@]}"
 measure=(--shards "$OUT/shards/val" "${EVALUATE[@]}")
 stage evaluate-start "pack-val" "${GPUS[@]}" slurm/evaluate.sh "$START" --name start \
-    --out "$OUT/start/clip.json" "${measure[@]}"
+    --out "$OUT/start/results/clip.json" "${measure[@]}"
 stage evaluate "train pack-val" "${GPUS[@]}" slurm/evaluate.sh "$run" \
     --out "$run/results/clip.json" "${measure[@]}"
 last="evaluate-start evaluate"
 if [[ -n $LLAVA ]]; then
     stage export "train" slurm/run.sh export "$run" --into "$LLAVA" --out "$OUT/llava" --overwrite
     stage answer-start "" "${GPUS[@]}" slurm/llava_infer.sh "$LLAVA" "${ASK[@]}" \
-        --out "$OUT/answers/start" --annotations "$ANNOTATIONS" --results "$OUT/start/llava.json"
+        --out "$OUT/answers/start" --annotations "$ANNOTATIONS" --results "$OUT/start/results/llava.json"
     stage answer "export" "${GPUS[@]}" slurm/llava_infer.sh "$OUT/llava" "${ASK[@]}" \
         --out "$OUT/answers/run" --annotations "$ANNOTATIONS" --results "$run/results/llava.json"
     stage compare "answer-start answer" slurm/run.sh compare \
-        "$OUT/start/llava.json" "$run/results/llava.json" --out "$OUT/llava-compared.json"
+        "$OUT/start/results/llava.json" "$run/results/llava.json" --out "$OUT/llava-compared.json"
     last+=" compare"
 fi
 stage report "$last" slurm/run.sh report "$OUT/start" "$run" --out "$OUT/report.html"
 
-if type sbatch >/dev/null 2>&1; then
+if [[ -z $HERE ]]; then
     all=$(IFS=: && echo "${job_of[*]}")
     id=$(sbatch --parsable --job-name=end --dependency="afterany:$all" slurm/pipeline_end.sh \
         "$STAGE_NOTES" "${stages[@]}")

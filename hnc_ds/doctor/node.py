@@ -86,7 +86,7 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
 def free_space(disk: Path, need_gb: float) -> Iterator[Finding]:
     """Whether checkpoints will find room."""
     free = shutil.disk_usage(disk).free / 1e9
-    told = f"{free:,.0f} GB free of {need_gb:g} GB that are wanted (--need-gb)"
+    told = f"{free:,.0f} GB free, {need_gb:g} GB are wanted (--need-gb)"
     yield Finding("free space", told, Grade.FAILED if free < need_gb else Grade.OK)
 
 

@@ -83,7 +83,7 @@ def shared_disk(disk: Path) -> Iterator[Finding]:
     if rank() == 0:
         path.unlink(missing_ok=True)
     if seen:
-        yield Finding("shared disk", f"all see {disk.resolve()}")
+        yield Finding("shared disk", f"what rank 0 writes is seen in {disk.resolve()}")
     else:
         why = f"{disk.resolve()} is not the folder of rank 0; name one on a shared disk (--disk)"
         yield Finding("shared disk", why, Grade.FAILED)
