@@ -138,6 +138,18 @@ LLAVA='' ASK=() ANNOTATIONS=''
     return path
 
 
+def last_of_pipeline(cluster: Cluster, project: Project, file: Path) -> str:
+    """Submit all stages, and wait for the last line of the job that tells how they ended."""
+    environment = user(SLURM_CONF=cluster.environment["SLURM_CONF"])
+    words = ["bash", "slurm/pipeline.sh", str(file)]
+    subprocess.run(words, cwd=project.folder, env=environment, check=True, timeout=60)
+    logs = project.folder / "slurm" / "logs"
+    cluster.wait_until(lambda: any(logs.glob("end-*.out")), "the pipeline", 400)
+    (end,) = logs.glob("end-*.out")
+    cluster.wait_until(lambda: "pipeline:" in end.read_text(), "its end", 60)
+    return end.read_text().splitlines()[-1]
+
+
 @pytest.fixture
 def start(project: Project, scene_shards: Path) -> Path:
     """A model to begin with: start/, as open_clip opens it."""
@@ -156,22 +168,8 @@ def test_the_pipeline_goes_from_scene_graphs_to_a_page(
     words = " ".join(map(str, asked))
     more = f"LLAVA=llava ASK=({words}) ANNOTATIONS=annotations.json"
     file = settings(project, scene_shards.parent, train, more)
-    environment = user(SLURM_CONF=cluster.environment["SLURM_CONF"])
-    submitted = subprocess.run(
-        ["bash", "slurm/pipeline.sh", file],
-        cwd=project.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert submitted.returncode == 0, submitted.stderr
     logs = project.folder / "slurm" / "logs"
-    cluster.wait_until(lambda: any(logs.glob("end-*.out")), "the pipeline", 400)
-    (end,) = logs.glob("end-*.out")
-    cluster.wait_until(lambda: "pipeline:" in end.read_text(), "its end", 60)
-    assert end.read_text().splitlines()[-1] == "pipeline: all is done", _all(logs)
+    assert last_of_pipeline(cluster, project, file) == "pipeline: all is done", _all(logs)
     out = project.folder / "runs" / "first"
     assert len(losses(out / "run")) == 4
     page = (out / "report.html").read_text()
@@ -184,14 +182,8 @@ def test_a_stage_that_fails_ends_those_that_need_it(
     cluster: Cluster, project: Project, scene_shards: Path, start: Path
 ) -> None:
     file = settings(project, scene_shards.parent, "--deepspeed_config cpu33 --steps 2")
-    environment = user(SLURM_CONF=cluster.environment["SLURM_CONF"])
-    words = ["bash", "slurm/pipeline.sh", str(file)]
-    subprocess.run(words, cwd=project.folder, env=environment, check=True, timeout=60)
+    told = last_of_pipeline(cluster, project, file)
     logs = project.folder / "slurm" / "logs"
-    cluster.wait_until(lambda: any(logs.glob("end-*.out")), "the pipeline", 200)
-    (end,) = logs.glob("end-*.out")
-    cluster.wait_until(lambda: "pipeline:" in end.read_text(), "its end", 60)
-    told = end.read_text().splitlines()[-1]
     assert told.startswith("pipeline: train failed: rank 0 on hncnode"), _all(logs)
     assert "no DeepSpeed config at cpu33" in told
     assert told.endswith("not run: evaluate report")
