@@ -1,7 +1,15 @@
 """What presets.py compares, and on which pictures and captions, as flags of the commands."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+def with_weights(types: str, others: str) -> str:
+    """Negative types with the weights of some replaced."""
+    words = types.split() + others.split()
+    weights = dict(zip(words[::2], words[1::2], strict=True))
+    return " ".join(f"{name} {weight}" for name, weight in weights.items())
+
 
 OBJECTIVES = {
     "clip": "--preset clip",
@@ -9,6 +17,7 @@ OBJECTIVES = {
     "hnc-alpha-1": "--preset hnc --alpha 1",
     "hnc-alpha-2": "--preset hnc --alpha 2",
     "hnc-alpha-5": "--preset hnc --alpha 5",
+    "hnc-alpha-20": "--preset hnc --alpha 20",
     "negclip": "--preset negclip",
     "structure-clip": "--preset structure-clip",
     "dpo": "--preset dpo",
@@ -20,10 +29,6 @@ OBJECTIVES = {
 LOOK = "--size 64 --shapes 6 --colours 8 --patterned 0 --namesakes 0 --overlaps 0"
 """Plain shapes that lie apart, each kind once in a picture."""
 
-SCENES = {"two": "--objects 2 2", "mixed": "--objects 2 3 --fewest 0.5"}
-"""Pictures of the first captions, and of those of all types: subjects and objects can be exchanged
-only where there is a third thing."""
-
 IN_FULL = "swap 1 relation_attr_pred 1"
 """By what captions are drawn at first: 'The red star is above the blue ring.'"""
 
@@ -34,6 +39,63 @@ TYPES = (
     "obj_verify_count_attr 0.3"
 )
 """Every type that the scenes give; of relations more, which are the hardest to learn."""
+
+EXCHANGED = "relation_attr_subj 3 relation_attr_obj 3 relation_subj 6 relation_obj 6"
+"""More of what only pictures of three things have, and few of them: an exchanged end."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a stage of training shows."""
+
+    told: str
+    """To readers of the page."""
+    scenes: str
+    """Flags of ``hnc-ds scenes`` beside LOOK."""
+    types: str
+    """Negative types by which captions are drawn, with their weights."""
+
+
+FIRST = "two"
+"""Pictures of the first stage."""
+
+KINDS = {
+    "two": Pictures(
+        "pictures of two things with captions that name both in full", "--objects 2 2", IN_FULL
+    ),
+    "mixed": Pictures(
+        "pictures of two or three with captions of all types", "--objects 2 3 --fewest 0.5", TYPES
+    ),
+    "three": Pictures(
+        "pictures of three with captions of all types, more of them with an end exchanged",
+        "--objects 3 3",
+        with_weights(TYPES, EXCHANGED),
+    ),
+}
+"""Subjects and objects can be exchanged only where there is a third thing."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Objectives on pictures of one kind in the second stage and in the test."""
+
+    objectives: tuple[str, ...]
+    train: int
+    """Training scenes of each kind."""
+    steps: int
+    """Of the second stage."""
+    page: str
+    """File beside this one."""
+
+
+COMPARISONS = {
+    "mixed": Comparison(
+        tuple(name for name in OBJECTIVES if name != "hnc-alpha-20"), 40000, 2500, "PRESETS.md"
+    ),
+    "three": Comparison(("clip", "hnc-alpha-20"), 120000, 12500, "PRESETS_THREE.md"),
+}
+"""By the pictures of the second stage: many objectives for a short time, and for longer what that
+left, whose end is exchanged for a third thing."""
 
 MODEL = "tiny-rn"
 DRAWN = "--crop 1 --hard_negatives 4 --workers 0"
@@ -59,12 +121,27 @@ DEEPSPEED = {
 }
 
 
-def protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All that scores depend on beside objective and seed; counts from the settings."""
-    counts = ("train", "val", "start_steps", "first_steps", "steps")
+class Counts(NamedTuple):
+    """Of pictures and steps, which scores depend on."""
+
+    train: int
+    val: int
+    start_steps: int
+    first_steps: int
+    steps: int
+
+
+def protocol(pictures: str, counts: Counts) -> dict[str, Any]:
+    """All that scores depend on beside objective and seed.
+
+    Args:
+        pictures: Of the second stage, a key of COMPARISONS.
+        counts: Of pictures and steps.
+    """
     return {
-        **{name: settings[name] for name in counts},
+        **counts._asdict(),
         "model": MODEL,
         "deepspeed": DEEPSPEED,
-        "flags": [LOOK, SCENES, IN_FULL, TYPES, DRAWN],
+        "flags": [LOOK, DRAWN],
+        "pictures": [[KINDS[kind].scenes, KINDS[kind].types] for kind in (FIRST, pictures)],
     }

@@ -1,13 +1,14 @@
 """Objectives side by side on rendered scenes: the same start, the same pictures, the same steps.
 
-    python benchmarks/presets.py        hours on two cores; goes on where it was stopped, also
-                                        on another machine with what PRESETS.json holds
+    python benchmarks/presets.py                   hours on two cores; goes on where it was stopped,
+                                                   also elsewhere, with what PRESETS.json holds
+    python benchmarks/presets.py --pictures three  two objectives for longer, PRESETS_THREE.md
     python benchmarks/presets.py --seeds 0 --only clip hnc-alpha-1
 
 For each seed a little plain CLIP is trained. Every objective goes on from it with the same pictures
 and captions in the same order: first pictures of two things with captions that name both in full,
-from which order is learned soonest, then pictures of two or three with captions of all types. Not a
-part of `make bench`: it measures models, not speed.
+from which order is learned soonest, then pictures of two or three, or all of three, with captions
+of all types. Not a part of `make bench`: it measures models, not speed.
 """
 
 import os
@@ -23,7 +24,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -32,20 +32,21 @@ import tyro
 
 from benchmarks.machine import facts
 from benchmarks.preset_protocol import (
+    COMPARISONS,
     DEEPSPEED,
     DRAWN,
-    IN_FULL,
+    FIRST,
+    KINDS,
     LOOK,
     MODEL,
     OBJECTIVES,
-    SCENES,
-    TYPES,
     protocol,
 )
 from benchmarks.preset_records import Records
+from benchmarks.preset_settings import Settings
 from benchmarks.preset_tables import read, tables
 from hnc_ds.config.checks import cores
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError
 from hnc_ds.whole_files import write_whole
 
 HERE = Path(__file__).parent
@@ -54,13 +55,13 @@ CONFIG = "deepspeed.json"
 
 HEAD = """# Objectives on rendered scenes
 
-Written by `python benchmarks/presets.py`. Held-out scenes, {seed_count} seeds; percent, means over
-the seeds and, in brackets, the smallest and the largest. In the first table each type of a column
-counts alike.
+Written by `python benchmarks/presets.py --pictures {pictures}`. Held-out scenes,
+{seed_count} seeds; percent, means over the seeds and, in brackets, the smallest and the largest.
+In the first table each type of a column counts alike.
 
 Trained: per seed plain CLIP for {start_steps} steps, then every objective from there, for
-{first_steps} steps on pictures of two things with captions that name both in full, and for {steps}
-steps on pictures of two or three with captions of all types, its start model then being its own;
+{first_steps} steps on {first}, and for {steps}
+steps on {then}, its start model then being its own;
 {train} pictures of each kind, batches of {batch}, one process. Made with {machine}.
 
 {objectives}
@@ -68,72 +69,16 @@ steps on pictures of two or three with captions of all types, its start model th
 """
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Compare objectives on rendered scenes."""
-
-    out: Path = Path("runs/presets")
-    """Folder of the runs and their logs."""
-
-    scenes: Path = Path("data/presets")
-    """Folder of pictures, captions and shards."""
-
-    train: int = 40000
-    """Training scenes of each kind."""
-
-    val: int = 2000
-    """Held-out scenes of each kind."""
-
-    start_steps: int = 200
-    """Steps of plain CLIP before the comparison."""
-
-    first_steps: int = 1500
-    """Steps of every objective with captions in full."""
-
-    steps: int = 2500
-    """Steps of every objective after that, with all types."""
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of start weights and order."""
-
-    only: tuple[str, ...] = ()
-    """Objectives; all when none is named."""
-
-    at_once: int = 2
-    """Trainings that run beside each other."""
-
-    page: Path | None = None
-    """Where the tables go: benchmarks/PRESETS.md of all objectives, else OUT/PRESETS.md."""
-
-    tables_only: bool = False
-    """Write the page of what is recorded, and train nothing."""
-
-    def __post_init__(self) -> None:
-        for name in self.only:
-            if name not in OBJECTIVES:
-                raise UserError(
-                    f"no objective '{name}'{did_you_mean(name, OBJECTIVES)}; "
-                    f"there are {', '.join(OBJECTIVES)}"
-                )
-
-    def shards(self, kind: str, split: str) -> Path:
-        """Of a kind of scenes, train or val."""
-        return self.scenes / kind / "shards" / split
-
-    def chosen(self) -> tuple[str, ...]:
-        """Names of the objectives."""
-        return self.only or tuple(OBJECTIVES)
-
-
 def run(settings: Settings) -> None:
     """Make what is missing, train what is not trained, and write the tables of what is there."""
-    out = settings.page or ((settings.out if settings.only else HERE) / "PRESETS.md")
-    records = Records(out.with_suffix(".json"), protocol(vars(settings)))
+    folder = settings.out if settings.only else HERE
+    out = settings.page or folder / COMPARISONS[settings.pictures].page
+    records = Records(out.with_suffix(".json"), protocol(settings.pictures, settings.counts()))
     wanted = [(name, seed) for seed in settings.seeds for name in settings.chosen()]
     jobs = [job for job in wanted if not (settings.tables_only or records.scores(*job))]
     settings.out.mkdir(parents=True, exist_ok=True)
     write_whole(settings.out / CONFIG, json.dumps(DEEPSPEED, indent=1).encode())
-    for kind in SCENES if jobs else ():
+    for kind in (FIRST, settings.pictures) if jobs else ():
         prepare(settings, kind)
     seeds = dict.fromkeys(seed for _, seed in jobs)
     in_turns(settings, partial(start, settings), [(seed,) for seed in seeds])
@@ -144,13 +89,12 @@ def run(settings: Settings) -> None:
 
 def prepare(settings: Settings, kind: str) -> None:
     """Scenes, captions and shards; what is there already is kept."""
-    data, counts = settings.scenes / kind, f"--train {settings.train} --val {settings.val}"
-    hnc_ds(f"scenes --out {data} {counts} {LOOK} {SCENES[kind]}")
+    data, counts = settings.data(kind), settings.counts()
+    numbers = f"--train {counts.train} --val {counts.val}"
+    hnc_ds(f"scenes --out {data} {numbers} {LOOK} {KINDS[kind].scenes}")
     for split in ("train", "val"):
-        captions = data / f"{split}.captions.jsonl.gz"
-        if not captions.is_file():
-            graphs = data / f"{split}_sceneGraphs.json"
-            hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --by-colour 1")
+        graphs, captions = data / f"{split}_sceneGraphs.json", data / f"{split}.captions.jsonl.gz"
+        hnc_ds(f"generate --scene-graphs {graphs} --out {captions} --by-colour 1")
         out = settings.shards(kind, split)
         hnc_ds(f"pack --captions {captions} --images {data / 'images'} --out {out}")
 
@@ -169,58 +113,43 @@ def in_turns(settings: Settings, do: Callable[..., None], jobs: Iterable[tuple[A
 def start(settings: Settings, seed: int) -> None:
     """A little plain CLIP."""
     objective = f"--preset clip --model {MODEL}"
-    train(settings, "start", seed, settings.start_steps, objective, "two", IN_FULL)
+    train(settings, "start", seed, settings.start_steps, objective, FIRST)
 
 
 def compare(settings: Settings, records: Records, name: str, seed: int) -> None:
     """Train an objective from the start of a seed, score it on the held-out scenes, and keep the
     scores."""
-    last = checkpoint(settings, "start", seed, settings.start_steps)
-    for run, steps, kind, types in (
-        (f"{name}-first", settings.first_steps, "two", IN_FULL),
-        (name, settings.steps, "mixed", TYPES),
+    counts = settings.counts()
+    last = settings.checkpoint("start", seed, counts.start_steps)
+    for run, steps, kind in (
+        (f"{name}-first", counts.first_steps, FIRST),
+        (name, counts.steps, settings.pictures),
     ):
         objective = f"--model local-dir:{last.resolve()} {OBJECTIVES[name]}"
-        train(settings, run, seed, steps, objective, kind, types)
-        last = checkpoint(settings, run, seed, steps)
-    out = results(settings, name, seed)
+        train(settings, run, seed, steps, objective, kind)
+        last = settings.checkpoint(run, seed, steps)
+    out = settings.results(name, seed)
     if not out.is_file():
-        told = log(settings, name, seed)
-        scenes = f"--shards {settings.shards('mixed', 'val')} --workers 0"
+        told = settings.log(name, seed)
+        scenes = f"--shards {settings.shards(settings.pictures, 'val')} --workers 0"
         hnc_ds(f"evaluate {last} {scenes} --out {out}", settings, told)
     records.keep(name, seed, read(out))
 
 
-def train(
-    settings: Settings, name: str, seed: int, steps: int, objective: str, kind: str, types: str
-) -> None:
-    """A run, or the rest of it: on a kind of scenes, with captions drawn by negative types."""
-    if (checkpoint(settings, name, seed, steps) / "state.json").is_file():
+def train(settings: Settings, name: str, seed: int, steps: int, objective: str, kind: str) -> None:
+    """A run, or the rest of it: on a kind of scenes, with its captions."""
+    if (settings.checkpoint(name, seed, steps) / "state.json").is_file():
         return
     before, shards = time.monotonic(), settings.shards(kind, "train")
+    drawn = f"{DRAWN} --negative_types {KINDS[kind].types}"
     hnc_ds(
         f"train --deepspeed_config {settings.out / CONFIG} --shards {shards} "
-        f"--run {settings.out / f'{name}-{seed}'} --steps {steps} --seed {seed} "
-        f"--save_every 500 --log_every 50 {DRAWN} {objective} --negative_types {types} --resume",
+        f"--run {settings.run(name, seed)} --steps {steps} --seed {seed} "
+        f"--save_every 500 --log_every 50 {drawn} {objective} --resume",
         settings,
-        log(settings, name, seed),
+        settings.log(name, seed),
     )
     print(f"{name}, seed {seed}: {steps} steps, {time.monotonic() - before:.0f} s", flush=True)
-
-
-def checkpoint(settings: Settings, name: str, seed: int, steps: int) -> Path:
-    """The last one of a run."""
-    return settings.out / f"{name}-{seed}" / "checkpoints" / f"step-{steps:06d}"
-
-
-def results(settings: Settings, name: str, seed: int) -> Path:
-    """Where the scores of a run lie."""
-    return settings.out / f"{name}-{seed}" / "results" / f"step-{settings.steps:06d}.json"
-
-
-def log(settings: Settings, name: str, seed: int) -> Path:
-    """What a run printed."""
-    return settings.out / "logs" / f"{name}-{seed}.log"
 
 
 def hnc_ds(arguments: str, settings: Settings | None = None, told: Path | None = None) -> None:
@@ -264,7 +193,10 @@ def page(settings: Settings, records: Records) -> str:
     counts = "/".join(map(str, sorted({len(of_seeds) for of_seeds in found.values()})))
     machine = facts()
     head = HEAD.format(
-        **vars(settings),
+        **settings.counts()._asdict(),
+        pictures=settings.pictures,
+        first=KINDS[FIRST].told,
+        then=KINDS[settings.pictures].told,
         seed_count=counts,
         batch=DEEPSPEED["train_batch_size"],
         machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from benchmarks import presets
-from benchmarks.preset_protocol import IN_FULL, OBJECTIVES, TYPES, protocol
+from benchmarks.preset_protocol import COMPARISONS, IN_FULL, KINDS, OBJECTIVES, TYPES, protocol
 from benchmarks.preset_records import Records
+from benchmarks.preset_settings import Settings
 from benchmarks.preset_tables import read, tables
-from benchmarks.presets import Settings, compare, in_turns, page
+from benchmarks.presets import compare, in_turns, page
 from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
 from hnc_ds.config import PRESETS
 from hnc_ds.errors import UserError
@@ -52,6 +53,9 @@ def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: P
     assert "0/1 seeds" in told
     assert "and for 7\nsteps on pictures of two or three" in told
     assert "    dpo              --preset dpo\n" in told
+    of_three = page(replace(settings, pictures="three"), records)
+    assert "--pictures three`" in of_three
+    assert "and for 7\nsteps on pictures of three with captions" in of_three
 
 
 def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
@@ -70,11 +74,13 @@ def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
     for name in ("clip", "dpo"):
         compare(settings, records, name, 1)
     assert records.scores("dpo", 1)["hnc-shards", "pair_accuracy", "swap"] == 0.5
-    first, then, _, *others = commands
-    assert f"local-dir:{tmp_path}/start-1/checkpoints/step-000200 --preset clip" in first
-    assert f"--negative_types {IN_FULL} --resume" in first
-    assert f"local-dir:{tmp_path}/clip-first-1/checkpoints/step-001500 --preset clip" in then
-    assert f"--negative_types {TYPES} --resume" in then
+    first, then, measure, *others = commands
+    assert f"local-dir:{tmp_path}/mixed/start-1/checkpoints/step-000200 --preset clip" in first
+    assert f"--negative_types {IN_FULL} --model" in first
+    assert f"local-dir:{tmp_path}/mixed/clip-first-1/checkpoints/step-001500 --preset clip" in then
+    assert f"--negative_types {TYPES} --model" in then
+    assert "mixed-40000/shards/train" in then
+    assert "mixed-40000/shards/val" in measure
     assert [command.replace("clip", "dpo") for command in commands[:3]] == others
 
 
@@ -83,7 +89,7 @@ def test_what_is_recorded_is_not_trained_again_on_another_machine(
 ) -> None:
     page = tmp_path / "PRESETS.md"
     here = Settings(out=tmp_path / "here", page=page, only=("clip",), seeds=(0, 1))
-    kept = Records(page.with_suffix(".json"), protocol(vars(here)))
+    kept = Records(page.with_suffix(".json"), protocol("mixed", here.counts()))
     scores = read(measured(tmp_path / "r.json", swap=0.5, **{"x/y": 0.25}))
     for seed in (0, 1):
         kept.keep("clip", seed, scores)
@@ -91,7 +97,7 @@ def test_what_is_recorded_is_not_trained_again_on_another_machine(
     presets.run(here)
     assert "| clip | 50.0 (50.0 - 50.0) |" in page.read_text()
     presets.run(replace(here, seeds=(0, 1, 2), tables_only=True))
-    again = Records(page.with_suffix(".json"), protocol(vars(here)))
+    again = Records(page.with_suffix(".json"), protocol("mixed", here.counts()))
     assert again.scores("clip", 1) == scores
     assert again.scores("clip", 2) == {}
     with pytest.raises(UserError, match=r"of another protocol \(steps\); remove it"):
@@ -124,6 +130,22 @@ def test_a_command_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
 def test_every_preset_is_compared_on_known_types_and_a_misspelt_one_is_refused() -> None:
     used = " ".join(OBJECTIVES.values())
     assert all(f"--preset {name}" in used for name in PRESETS)
-    assert set(TYPES.split()[::2]) <= set(NEGATIVE_TYPES)
+    assert all(set(kind.types.split()[::2]) <= set(NEGATIVE_TYPES) for kind in KINDS.values())
     with pytest.raises(UserError, match="no objective 'negclp'; did you mean 'negclip'"):
         Settings(only=("negclp",))
+
+
+def test_pictures_of_three_have_counts_objectives_and_folders_of_their_own(tmp_path: Path) -> None:
+    both = [Settings(out=tmp_path, pictures=pictures) for pictures in ("mixed", "three")]
+    assert [(s.counts().train, s.counts().steps) for s in both] == [(40000, 2500), (120000, 12500)]
+    assert Settings(pictures="three", steps=5).counts().steps == 5
+    assert len({s.shards("two", "train") for s in both} | {s.run("clip", 0) for s in both}) == 4
+    assert {*both[1].chosen()} <= {*OBJECTIVES}
+    assert len({comparison.page for comparison in COMPARISONS.values()}) == 2
+
+
+def test_weights_of_pictures_of_three_replace_those_of_all_types() -> None:
+    words = KINDS["three"].types.split()
+    weights = dict(zip(words[::2], words[1::2], strict=True))
+    assert {*weights} == {*TYPES.split()[::2]}
+    assert (weights["relation_subj"], weights["swap"]) == ("6", "2")
