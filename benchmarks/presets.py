@@ -55,9 +55,9 @@ CONFIG = "deepspeed.json"
 
 HEAD = """# Objectives on rendered scenes
 
-Written by `python benchmarks/presets.py --pictures {pictures}`. Held-out scenes,
-{seed_count} seeds; percent, means over the seeds and, in brackets, the smallest and the largest.
-In the first table each type of a column counts alike.
+Written by `python benchmarks/presets.py --pictures {pictures}`. Held-out scenes; percent,
+means over the seeds and, in brackets, the smallest and the largest. In the first table each type
+of a column counts alike.
 
 Trained: per seed plain CLIP for {start_steps} steps, then every objective from there, for
 {first_steps} steps on {first}, and for {steps}
@@ -185,22 +185,22 @@ def open_log(path: Path | None) -> Iterator[IO[str]]:
 
 def page(settings: Settings, records: Records) -> str:
     """What was trained, and what came out."""
-    names = settings.chosen()
     found = {
         name: [scores for seed in settings.seeds if (scores := records.scores(name, seed))]
-        for name in names
+        for name in settings.chosen()
     }
-    counts = "/".join(map(str, sorted({len(of_seeds) for of_seeds in found.values()})))
     machine = facts()
     head = HEAD.format(
         **settings.counts()._asdict(),
         pictures=settings.pictures,
         first=KINDS[FIRST].told,
         then=KINDS[settings.pictures].told,
-        seed_count=counts,
         batch=DEEPSPEED["train_batch_size"],
         machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),
-        objectives="\n".join(f"    {name:16} {OBJECTIVES[name]}" for name in names),
+        objectives="\n".join(
+            f"    {name:16} seeds: {len(of_seeds)}  {OBJECTIVES[name]}"
+            for name, of_seeds in found.items()
+        ),
     )
     return head + tables(found)
 

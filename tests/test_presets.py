@@ -50,9 +50,9 @@ def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: P
     records = Records(tmp_path / "PRESETS.json", {})
     records.keep("clip", 2, read(measured(tmp_path / "r.json", swap=0.5)))
     told = page(settings, records)
-    assert "0/1 seeds" in told
     assert "and for 7\nsteps on pictures of two or three" in told
-    assert "    dpo              --preset dpo\n" in told
+    assert "    clip             seeds: 1  --preset clip\n" in told
+    assert "    dpo              seeds: 0  --preset dpo\n" in told
     of_three = page(replace(settings, pictures="three"), records)
     assert "--pictures three`" in of_three
     assert "and for 7\nsteps on pictures of three with captions" in of_three
