@@ -13,7 +13,9 @@ ranks. A checkpoint folder, and average/ in it, opens in open_clip as ``local-di
 
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
@@ -35,6 +38,7 @@ AVERAGE_NAME = "average"
 """Folder in a checkpoint of the averaged model."""
 STATE_NAME = "state.json"
 SETTINGS_NAME = "config.json"
+STEP = re.compile(r"step-[0-9]+")
 PREFIX = "towers."
 """Of our parameter names before open_clip's."""
 
@@ -112,20 +116,85 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 def complete_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first; unfinished and damaged ones are left out."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if _is_complete(path))
+    return [folder for folder in _checkpoints(run) if flaw_of(folder) is None]
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done in a checkpoint, by the name of its folder."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def flaw_of(checkpoint: Path) -> str | None:
+    """What is missing from a checkpoint or damaged in it; None where it is complete: the marker is
+    there, and every file has the size it names."""
+    try:
+        state = json.loads((checkpoint / STATE_NAME).read_text())
+        sizes = dict[str, int](state["files"])
+        if state["step"] != step_of(checkpoint) or WEIGHTS_NAME not in sizes:
+            return f"{STATE_NAME} is not that of this checkpoint"
+    except FileNotFoundError:
+        return f"{STATE_NAME} is missing, so it was not written to its end"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{STATE_NAME} is damaged ({error!r})"
+    flaws = (_flaw_of_file(checkpoint, name, size) for name, size in sizes.items())
+    return next((flaw for flaw in flaws if flaw), None)
+
+
+def latest(run: Path) -> Path | None:
+    """The newest complete checkpoint; reports it on stderr, and why newer ones are left out.
+
+    Returns:
+        None where the run has no checkpoint folder at all.
+
+    Raises:
+        UserError: There are some, and none is complete.
+    """
+    left_out: list[str] = []
+    for folder in reversed(_checkpoints(run)):
+        flaw = flaw_of(folder)
+        if flaw is None:
+            _report(run, folder, left_out)
+            return folder
+        left_out.append(f"{folder.name} is left out: {flaw}")
+    if left_out:
+        raise UserError(
+            f"{run}: no checkpoint is complete ({left_out[0]}); put the file back, or remove "
+            f"{run / 'checkpoints'} to start over"
+        )
+    return None
 
 
 def newest_checkpoint(run: Path) -> Path:
-    """The last complete checkpoint of a run.
+    """The last complete checkpoint of a run, as ``latest`` reports it.
 
     Raises:
-        UserError: No such run, or nothing saved yet.
+        UserError: No such run, nothing saved yet, or nothing complete.
     """
     read_settings(run)
-    found = complete_checkpoints(run)
-    if not found:
+    found = latest(run)
+    if found is None:
         raise UserError(f"{run}: no complete checkpoint there yet; train it first")
-    return found[-1]
+    return found
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """All of a run's checkpoint folders by step, complete or not."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def _report(run: Path, taken: Path, left_out: list[str]) -> None:
+    if rank() == 0:
+        told = "; ".join([*left_out, f"{taken.name} is taken"])
+        print(f"{run}: {told}", file=sys.stderr, flush=True)
+
+
+def _flaw_of_file(checkpoint: Path, name: str, size: int) -> str | None:
+    try:
+        found = (checkpoint / name).stat().st_size
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    return None if found == size else f"{name} has {found:,} bytes, not {size:,}"
 
 
 def contents(
@@ -200,8 +269,8 @@ def read(checkpoint: Path) -> Saved:
     Raises:
         UserError: Not complete.
     """
-    if not _is_complete(checkpoint):
-        raise UserError(f"{checkpoint}: not a complete checkpoint")
+    if flaw := flaw_of(checkpoint):
+        raise UserError(f"{checkpoint}: not a complete checkpoint; {flaw}")
     state = json.loads((checkpoint / STATE_NAME).read_text())
     plain = _read_tensors(checkpoint / WEIGHTS_NAME)
     return Saved(
@@ -231,8 +300,11 @@ def load_trained(path: Path, device: torch.device) -> Clip:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a run or a checkpoint")
-    folder = newest_checkpoint(path) if (path / SETTINGS_NAME).is_file() else path
-    return load_folder(folder).to(device)
+    if (path / SETTINGS_NAME).is_file():
+        return load_folder(newest_checkpoint(path)).to(device)
+    if (path / STATE_NAME).is_file() and (flaw := flaw_of(path)):
+        raise UserError(f"{path}: not a complete checkpoint; {flaw}")
+    return load_folder(path).to(device)
 
 
 def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -264,12 +336,3 @@ def write_files(folder: Path, made: Contents) -> None:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path) if path.is_file() else {}
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether the marker is there and every file has the size it names."""
-    try:
-        sizes = json.loads((checkpoint / STATE_NAME).read_text())["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.checkpoint import checkpoint_folder, complete_checkpoints
 from hnc_ds.errors import UserError
 
 
@@ -40,7 +40,7 @@ def train_unless_done(folder: Path, steps: int, ranks: int, flags: str) -> None:
     Raises:
         UserError: It failed; its own line stands above.
     """
-    if complete_checkpoints(folder)[-1:] == [folder / "checkpoints" / f"step-{steps:06d}"]:
+    if complete_checkpoints(folder)[-1:] == [checkpoint_folder(folder, steps)]:
         print(f"{folder}: trained before")
         return
     _run(

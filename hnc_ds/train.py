@@ -27,11 +27,12 @@ import tyro
 from hnc_ds import checkpoint
 from hnc_ds.checkpoint import (
     Saved,
-    complete_checkpoints,
+    latest,
     next_free_run,
     read_settings,
     refuse_existing,
     start_run,
+    step_of,
 )
 from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
@@ -82,9 +83,13 @@ def train(config: TrainConfig) -> Path:
     written = read_deepspeed_config(path)
     start_process_group()
     deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
-    config, run, shards = on_rank_zero(partial(_settle, config, deepspeed))
+    config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
+    if found and step_of(found) == config.steps:
+        if rank() == 0:
+            print(f"train: {run} is done already, step {config.steps} of {config.steps}")
+        return run
     with Stops() as stops:
-        _train(config, run, shards, deepspeed, stops)
+        _train(config, run, shards, deepspeed, found, stops)
     if rank() == 0:
         best = read_best(run)
         at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
@@ -92,8 +97,10 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
-def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig, Path, str]:
-    """Choose the run's folder and its shards. On rank 0."""
+def _settle(
+    config: TrainConfig, deepspeed: dict[str, Any]
+) -> tuple[TrainConfig, Path, str, Path | None]:
+    """Choose the run's folder, its shards and the checkpoint to go on from. On rank 0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     shards = config.data.shards
@@ -101,15 +108,22 @@ def _settle(config: TrainConfig, deepspeed: dict[str, Any]) -> tuple[TrainConfig
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES}")
         shards = str(prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
-    if config.resume and complete_checkpoints(run):
+    found = latest(run) if config.resume else None
+    if found:
         course.check_same_course(config, deepspeed, read_settings(run), run)
-    return config, run, shards
+        course.check_steps(config, step_of(found), run)
+    return config, run, shards, found
 
 
 def _train(
-    config: TrainConfig, run: Path, shards: str, deepspeed: dict[str, Any], stops: Stops
+    config: TrainConfig,
+    run: Path,
+    shards: str,
+    deepspeed: dict[str, Any],
+    found: Path | None,
+    stops: Stops,
 ) -> None:
-    saved = together(partial(_newest, run, config.resume))
+    saved = together(lambda: checkpoint.read(found)) if found else None
     clip, start_weights, digest = together(partial(course.begin, config, saved))
     together(partial(course.refuse_inexact, config, clip, deepspeed))
     batch = deepspeed["train_batch_size"]
@@ -118,9 +132,9 @@ def _train(
     data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
     start = saved.step if saved else 0
     validation = together(partial(_make_validation, config, run))
-    found = None
+    measured = None
     if validation and not saved:
-        found = validation.of_start(clip)
+        measured = validation.of_start(clip)
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
@@ -129,8 +143,8 @@ def _train(
     engine = _make_engine(config, clip, deepspeed, saved, start_weights)
     saver = Saver(run, config.keep_last)
     work = Run(config, run, engine, data, monitor, saver, validation, stops)
-    if found:
-        on_rank_zero(partial(judge, work, 0, found))
+    if measured:
+        on_rank_zero(partial(judge, work, 0, measured))
     loop(work, start)
 
 
@@ -159,11 +173,6 @@ def _make_engine(
     if config.ema is not None:
         engine.average(config.ema, saved.averages if saved else {})
     return engine
-
-
-def _newest(run: Path, resume: bool) -> Saved | None:
-    found = complete_checkpoints(run) if resume else []
-    return checkpoint.read(found[-1]) if found else None
 
 
 def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -> None:

@@ -1,9 +1,12 @@
 """Run folders and checkpoints: complete or absent, and readable by open_clip itself."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -69,20 +72,71 @@ def test_a_run_folder_and_a_checkpoint_folder_both_load(run: Path) -> None:
         assert torch.equal(loaded.towers.visual.conv1.weight, clip.towers.visual.conv1.weight)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no marker", "a file is gone"])
-def test_a_damaged_checkpoint_is_passed_over(run: Path, damage: str) -> None:
+def test_checkpoints_are_ordered_by_their_step_and_not_by_their_name(run: Path) -> None:
+    for step in (999_500, 1_000_000):
+        save(run, step)
+    assert newest_checkpoint(run).name == "step-1000000"
+    save(run, 1_000_500, keep_last=2)
+    kept = [path.name for path in complete_checkpoints(run)]
+    assert kept == ["step-1000000", "step-1000500"]
+    (run / "checkpoints" / "step-1000500.copy").mkdir()  # no checkpoint of ours
+    assert newest_checkpoint(run).name == "step-1000500"
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (
+        lambda last: os.truncate(last / "model.safetensors", 1000),
+        r"model\.safetensors has 1,000 bytes, not [0-9],[0-9]{3},[0-9]{3}",
+    ),
+    "no marker": (lambda last: (last / "state.json").unlink(), r"state\.json is missing"),
+    "an empty marker": (
+        lambda last: (last / "state.json").write_text(""),
+        r"state\.json is damaged",
+    ),
+    "a marker that names no weights": (
+        lambda last: (last / "state.json").write_text('{"step": 10, "files": {}}'),
+        r"state\.json is not that of this checkpoint",
+    ),
+    "another's marker": (
+        lambda last: shutil.copy(last.with_name("step-000005") / "state.json", last),
+        r"state\.json is not that of this checkpoint",
+    ),
+    "a file is gone": (
+        lambda last: (last / "optimizer.safetensors").unlink(),
+        r"optimizer\.safetensors cannot be read \(No such file",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "flaw"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_with_a_line_that_names_its_flaw(
+    run: Path,
+    damage: Callable[[Path], object],
+    flaw: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     save(run, 5)
     _, last = save(run, 10)
-    weights = last / "model.safetensors"
-    if damage == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-100])
-    else:
-        (last / "state.json" if damage == "no marker" else weights).unlink()
+    assert newest_checkpoint(run).name == "step-000010"
+    assert capsys.readouterr().err == f"{run}: step-000010 is taken\n"
+    damage(last)
     assert newest_checkpoint(run).name == "step-000005"
-    with pytest.raises(UserError, match="not a complete checkpoint"):
+    told = capsys.readouterr().err
+    assert re.fullmatch(rf"{run}: step-000010 is left out: {flaw}.*; step-000005 is taken\n", told)
+    with pytest.raises(UserError, match=f"not a complete checkpoint; {flaw}"):
         checkpoint.read(last)
+    shutil.rmtree(last.with_name("step-000005"))
+    with pytest.raises(UserError, match=rf"no checkpoint is complete \(step-000010 .*{flaw}"):
+        newest_checkpoint(run)
     save(run, 10)  # in its place
     assert newest_checkpoint(run).name == "step-000010"
+
+
+def test_a_damaged_checkpoint_that_is_named_itself_is_refused(run: Path) -> None:
+    _, last = save(run, 10)
+    os.truncate(last / "model.safetensors", 1000)
+    with pytest.raises(UserError, match=r"step-000010: not a complete checkpoint; model\.safe"):
+        load_trained(last, torch.device("cpu"))
 
 
 SAVE_WITH_LITTLE_ROOM = """

@@ -172,6 +172,19 @@ def check_same_course(
             )
 
 
+def check_steps(config: TrainConfig, done: int, run: Path) -> None:
+    """Refuse to continue a run to fewer steps than it has.
+
+    Raises:
+        UserError: It has more.
+    """
+    if done > config.steps:
+        raise UserError(
+            f"{run}: has done {done} steps already, more than --steps {config.steps}; name more "
+            "to continue it, or choose another --run"
+        )
+
+
 def _commit() -> str | None:
     """The commit of the checkout this runs from; None where it is installed."""
     try:

@@ -109,6 +109,38 @@ def test_other_start_weights_are_refused_where_they_are_compared_with(
     assert "its start weights are not those of before" in capsys.readouterr().err
 
 
+def test_a_resumed_run_says_where_it_goes_on_and_never_starts_over_silently(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = [*arguments, "--workers", "1", "--resume"]
+    assert main(flags) == 0
+    first, last = complete_checkpoints(run)
+    record = (run / "config.json").read_bytes()
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+    assert main([*flags, "--steps", "3"]) == 2
+    assert f"{run}: has done 4 steps already, more than --steps 3" in capsys.readouterr().err
+    assert main([*flags, "--alpha", "9"]) == 0
+    assert "is done already, step 4 of 4" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
+
+    os.truncate(last / "optimizer.safetensors", 100)
+    assert main(flags) == 0
+    told = capsys.readouterr()
+    assert "step-000004 is left out: optimizer.safetensors has 100 bytes, not " in told.err
+    assert "step-000002 is taken" in told.err
+    assert "steps 2 to 4" in told.out
+    assert complete_checkpoints(run) == [first, last]
+
+    for checkpoint in (first, last):
+        os.truncate(checkpoint / "model.safetensors", 100)
+    log = (run / "log.jsonl").read_bytes()
+    assert main(flags) == 2
+    assert "no checkpoint is complete (step-000004 is left out: model" in capsys.readouterr().err
+    assert ((run / "config.json").read_bytes(), (run / "log.jsonl").read_bytes()) == (record, log)
+
+
 def test_another_scope_is_refused_when_a_run_is_resumed(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
