@@ -3,8 +3,6 @@
 Every stage is imported only when it is asked for, so that `hnc-ds generate` needs no torch.
 """
 
-import os
-import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +32,7 @@ from hnc_ds.config import (
     TablesConfig,
     TrainConfig,
 )
-from hnc_ds.errors import RankError, Stopped, UserError
+from hnc_ds.exits import run
 from hnc_ds.launch import read_slurm
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
@@ -211,46 +209,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> int:
-    """Exit status: 0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0
-    where nobody reads on ('hnc-ds benchmarks | head')."""
+    """Exit status, as ``exits.run`` has it."""
+    return run("hnc-ds", _parse_and_run)
+
+
+def _parse_and_run() -> None:
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
+    read_slurm()
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
-    try:
-        read_slurm()
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="hnc-ds",
-            description="Teach CLIP with hard negative captions.",
-            args=given,
-        )
-        sys.stdout.flush()
-    except UserError as error:
-        # Of several ranks all have the same to say, but for what one alone knows.
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, RankError):
-            print(f"hnc-ds: {error}", file=sys.stderr)
-        return 2
-    except Stopped as end:
-        print(f"hnc-ds: {end}", file=sys.stderr)
-        return end.status
-    except KeyboardInterrupt:
-        print("hnc-ds: interrupted; the same command continues where it can", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
-    return 0
-
-
-def _reader_is_gone() -> bool:
-    """Whether what is printed is a pipe that nobody reads; it then goes nowhere, without another
-    complaint when Python ends."""
-    poll = select.poll()
-    poll.register(sys.stdout, select.POLLOUT)
-    gone = any(event & select.POLLERR for _, event in poll.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return gone
+    tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="hnc-ds",
+        description="Teach CLIP with hard negative captions.",
+        args=given,
+    )
 
 
 if __name__ == "__main__":

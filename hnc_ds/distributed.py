@@ -224,11 +224,6 @@ def raise_if_any(problem: str | None) -> None:
             raise UserError(found)
 
 
-def first_to_speak() -> bool:
-    """Whether this process is rank 0, also before and after there is a process group."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def leave() -> None:
     """Close the process group, if there is one."""
     if _in_group():

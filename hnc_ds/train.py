@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import tyro
 
-from hnc_ds import checkpoint
+from hnc_ds import checkpoint, exits
 from hnc_ds.checkpoint import (
     Saved,
     latest,
@@ -37,14 +37,13 @@ from hnc_ds.checkpoint import (
 from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
-    first_to_speak,
     on_rank_zero,
     rank,
     together,
     world_size,
 )
 from hnc_ds.engine import Engine, device, start_process_group
-from hnc_ds.errors import RankError, Stopped, UserError, did_you_mean
+from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
@@ -224,18 +223,16 @@ def preset(name: str) -> LossConfig:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, train, and say what went wrong in one line. Exit status."""
+    """Parse, train, and say what went wrong in one line. Exit status, as ``exits.run`` has it."""
     given = sys.argv[1:] if arguments is None else arguments
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in given if not argument.startswith("--local_rank=")]
-    try:
-        read_slurm()
-        train(parse(given))
-    except (UserError, Stopped) as end:
-        if first_to_speak() or isinstance(end, RankError):
-            print(f"train: {end}", file=sys.stderr, flush=True)
-        return end.status if isinstance(end, Stopped) else 2
-    return 0
+    return exits.run("train", partial(_parse_and_train, given))
+
+
+def _parse_and_train(given: list[str]) -> None:
+    read_slurm()
+    train(parse(given))
 
 
 if __name__ == "__main__":
