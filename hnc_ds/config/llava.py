@@ -93,6 +93,11 @@ class AnswerConfig:
     """Write the answers for VQA v2.0's server as LLaVA's conversion script does: processed once
     before the server processes them again."""
 
+    complete_with: Path | None = None
+    """v2_OpenEnded_mscoco_test2015_questions.json (or LLaVA's file of test2015): questions that are
+    in it and were not asked get an empty answer in answers.vqa.json. The server of VQA v2.0 takes
+    no file without all of them, also for test-dev."""
+
     check: bool = False
     """Look whether all is there, and answer nothing."""
 
@@ -106,6 +111,8 @@ class AnswerConfig:
             raise UserError("answer: no --out; name a folder for the answers")
         if self.ocr is not None and self.dataset != "textvqa":
             raise UserError("answer: --ocr is for textvqa")
+        if self.complete_with is not None and self.dataset != "vqav2":
+            raise UserError("answer: --complete-with is for vqav2")
         _ = self.place
 
     @property

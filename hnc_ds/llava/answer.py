@@ -11,7 +11,6 @@ whoever finds all answered puts them together.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -19,18 +18,15 @@ from tqdm import tqdm
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
 from hnc_ds.export.into_llava import read_llava_config
-from hnc_ds.llava.answer_text import normalise_m4c
 from hnc_ds.llava.check import check_inputs
 from hnc_ds.llava.fingerprint import folder_sha256
 from hnc_ds.llava.generate import Generated, answer_questions, encode_prefix
 from hnc_ds.llava.journal import AnswerLine, Job, Journal
 from hnc_ds.llava.model import Llava, PictureView, load_llava
 from hnc_ds.llava.plan import batches
-from hnc_ds.llava.questions import Questions, VqaQuestion, read_vqa_questions
+from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
+from hnc_ds.llava.server_file import questions_beside, write_for_server
 from hnc_ds.shards.images import CorruptImage
-from hnc_ds.whole_files import write_whole
-
-SERVER = "answers.vqa.json"
 
 Pictures = list[torch.Tensor | str]
 """Of a batch's images in their order: float32 [3, R, R], or why there is none."""
@@ -46,6 +42,7 @@ def answer(config: AnswerConfig) -> None:
     read_llava_config(config.model)
     questions = read_vqa_questions(config.dataset, config.questions, config.ocr)
     check_inputs(config, questions)
+    beside = _beside(config, questions)
     if config.check or config.out is None:
         return
     number, count = config.place
@@ -56,12 +53,21 @@ def answer(config: AnswerConfig) -> None:
             _answer_all(config, job, journal, todo)
         whole = journal.merge(questions.asked)
         if whole and config.dataset == "vqav2":
-            _write_for_server(config, questions, journal)
+            known = journal.known()
+            pairs = [(one.question_id, known[one.unit].text) for one in questions.asked]
+            print(write_for_server(config.out, pairs, beside, config.normalise))
     print(
         f"{config.out}: {len(questions.asked):,} answers, {whole.name} is whole"
         if whole
         else f"{config.out}: process {number} of {count} is done, others are not"
     )
+
+
+def _beside(config: AnswerConfig, questions: Questions) -> list[QuestionId]:
+    """Questions that are in the server's file alone."""
+    if config.complete_with is None:
+        return []
+    return questions_beside(questions, config.complete_with)
 
 
 def _job(config: AnswerConfig, questions: Questions) -> Job:
@@ -108,16 +114,6 @@ def _answer_all(
             bar.update(len(lines))
     if lost:
         print(f"answer: {lost:,} of {total:,} questions have no picture; their answer is empty")
-
-
-def _write_for_server(config: AnswerConfig, questions: Questions, journal: Journal) -> None:
-    """VQA v2.0's own list of answers, which must hold every question of the split."""
-    known = journal.known()
-    rows = [{"question_id": q.question_id, "answer": known[q.unit].text} for q in questions.asked]
-    if config.normalise:
-        rows = [{**row, "answer": normalise_m4c(str(row["answer"]))} for row in rows]
-    assert config.out is not None
-    write_whole(config.out / SERVER, msgspec.json.encode(rows))
 
 
 def _device() -> torch.device:

@@ -5,8 +5,10 @@ TextVQA    {"data": [{question_id, image_id, question}]}, words that were read i
 LLaVA      a JSON value a line, {question_id, image, text}; the text is asked as it is
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,12 @@ from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
 from hnc_ds.llava.prompts import IMAGE, short_question
 
 QuestionId = int | str
+
+YEAR_OF = {"train": "2014", "val": "2014", "test": "2015"}
+"""Of the images of each split of VQA v2.0."""
+
+_SPLIT = re.compile("|".join(YEAR_OF))
+_YEAR = re.compile(r"\d{4}$")
 
 
 class VqaQuestion(msgspec.Struct, frozen=True):
@@ -95,7 +103,7 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
     else:
         tokens = None if ocr is None else _read_tokens(ocr)
         asked, told = list(_of_text_vqa(path, tokens, ocr)), "without" if ocr is None else "with"
-    _check(asked, path)
+    _check(asked, dataset, path)
     return Questions(asked, told)
 
 
@@ -122,8 +130,25 @@ def _of_vqa(path: Path) -> Iterator[VqaQuestion]:
 
 
 def vqa_picture(subtype: str, image_id: int) -> str:
-    """File name of a picture of VQA v2.0: COCO_val2014_000000000042.jpg."""
-    return f"COCO_{subtype}_{image_id:012d}.jpg"
+    """File name of an image of VQA v2.0: COCO_val2014_000000000042.jpg.
+
+    Args:
+        subtype: Of the questions; those of a part of a split (test-dev2015, minival2014) are about
+            images of the split.
+        image_id: COCO's.
+    """
+    return f"COCO_{coco_split(subtype)}_{image_id:012d}.jpg"
+
+
+@cache
+def coco_split(subtype: str) -> str:
+    """COCO's images that a file of questions is about: test2015 for test-dev2015, val2014 for
+    minival2014 and mini-val; a name of no single split is returned as it is."""
+    kinds = set(_SPLIT.findall(subtype))
+    if len(kinds) != 1:
+        return subtype
+    (kind,), year = kinds, _YEAR.search(subtype)
+    return f"{kind}{year[0] if year else YEAR_OF[kind]}"
 
 
 def _of_text_vqa(
@@ -149,10 +174,10 @@ def _of_llava(path: Path, dataset: str) -> Iterator[VqaQuestion]:
         yield VqaQuestion(unit, row.question_id, row.image, row.text)
 
 
-def _check(asked: Sequence[VqaQuestion], path: Path) -> None:
+def _check(asked: Sequence[VqaQuestion], dataset: str, path: Path) -> None:
     if not asked:
         raise UserError(f"{path}: holds no question")
-    units = Counter(question.unit for question in asked)
+    units = Counter(str(q.question_id) if dataset == "vqav2" else q.unit for q in asked)
     if twice := [unit for unit, count in units.items() if count > 1]:
         raise UserError(f"{path}: question {twice[0]} stands twice; copy the file again")
     for question in asked:

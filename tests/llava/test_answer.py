@@ -26,6 +26,7 @@ from hnc_ds.llava.answer_text import normalise_m4c
 from hnc_ds.llava.journal import Job, Journal
 from hnc_ds.llava.model import PictureView
 from hnc_ds.llava.prompts import prompt, short_question
+from hnc_ds.llava.server_file import write_for_server
 from tests.llava.little import save_llava
 
 LONGEST = 12
@@ -42,7 +43,6 @@ def settings(
         "images": pictures,
         "out": tmp_path / "answers",
         "longest": LONGEST,
-        "workers": 0,
     }
     return lambda **other: AnswerConfig(**(defaults | other))
 
@@ -94,6 +94,72 @@ def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
         assert [row["question_id"] for row in rows] == list(range(1000, 1033))
         expected = [normalise_m4c(text) for text in texts] if normalise else texts
         assert [row["answer"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("layout", ["official", "llava"])
+def test_the_servers_list_of_test_dev_is_completed_from_the_file_of_test2015(
+    settings: Callable[..., AnswerConfig],
+    pictures: Path,
+    tmp_path: Path,
+    layout: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = tmp_path / "test2015"
+    images.mkdir()
+    shutil.copy(pictures / "COCO_val2014_000000000001.jpg", images / _test_image(1))
+    dev, whole = (_test_split(tmp_path, name, layout) for name in ("test-dev2015", "test2015"))
+    asked = {"questions": dev, "images": images, "longest": 2}
+    answer(settings(**asked))
+    rows = json.loads((tmp_path / "answers" / "answers.vqa.json").read_text())
+    assert [row["question_id"] for row in rows] == [10, 11]
+    told = capsys.readouterr().out
+    assert "2 answers; not for VQA's server, which takes all 447,793 questions of test2015" in told
+    answer(settings(**asked, complete_with=whole))
+    completed = json.loads((tmp_path / "answers" / "answers.vqa.json").read_text())
+    assert completed[:2] == rows
+    empty = [{"question_id": n, "answer": ""} for n in (20, 21, 30, 31)]
+    assert completed[2:] == empty
+    assert "6 answers, 4 of them empty (not asked)" in capsys.readouterr().out
+    turned = asked | {"questions": whole, "complete_with": dev, "allow_missing": True}
+    for check in (True, False):
+        with pytest.raises(
+            UserError, match=r"lacks 4 of the 6 questions that are asked, one is 20"
+        ):
+            answer(settings(**turned, check=check))
+
+
+def _test_image(number: int) -> str:
+    return f"COCO_test2015_{number:012d}.jpg"
+
+
+def _test_split(folder: Path, name: str, layout: str) -> Path:
+    """Two questions on each of three images; in test-dev on the first alone."""
+    path, ids = folder / f"{name}.json", (1,) if "dev" in name else (1, 2, 3)
+    rows: list[dict[str, Any]] = [
+        {"question_id": 10 * n + k, "image_id": n, "question": f"What is thing {k}?"}
+        for n in ids
+        for k in (0, 1)
+    ]
+    if layout == "official":
+        path.write_text(json.dumps({"data_subtype": name, "questions": rows}))
+    else:
+        lines = (
+            {
+                "question_id": row["question_id"],
+                "image": _test_image(row["image_id"]),
+                "text": short_question(row["question"]),
+            }
+            for row in rows
+        )
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_servers_list_is_for_the_server_where_it_is_whole(tmp_path: Path) -> None:
+    pairs = [(number, "yes") for number in range(107_394)]
+    beside = range(107_394, 447_793)
+    told = write_for_server(tmp_path, pairs, beside, normalise=False)
+    assert told.endswith("447,793 answers, 340,399 of them empty (not asked); for VQA's server")
 
 
 def test_strict_is_one_at_a_time_in_float32(

@@ -35,11 +35,27 @@ def test_the_prompt_is_llavas_to_the_character() -> None:
     )
 
 
-def test_vqa_pictures_are_named_after_their_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("subtype", "images"),
+    [
+        ("train2014", "train2014"),
+        ("val2014", "val2014"),
+        ("test2015", "test2015"),
+        ("test-dev2015", "test2015"),
+        ("mini-val", "val2014"),
+        ("minival2014", "val2014"),
+        ("valminusminival2014", "val2014"),
+        ("trainval2014", "trainval2014"),  # of two splits: no rule says which
+        ("my own", "my own"),
+    ],
+)
+def test_images_of_vqa_are_named_after_the_split_of_coco(
+    tmp_path: Path, subtype: str, images: str
+) -> None:
     row = {"question_id": 262148000, "image_id": 262148, "question": "Where is he looking?"}
-    path = written(tmp_path / "q.json", {"data_subtype": "test2015", "questions": [row]})
+    path = written(tmp_path / "q.json", {"data_subtype": subtype, "questions": [row]})
     (found,) = read_vqa_questions("vqav2", path).asked
-    assert found.image == "COCO_test2015_000000262148.jpg"
+    assert found.image == f"COCO_{images}_000000262148.jpg"
     assert found.question_id == 262148000
     assert found.text == (
         "Where is he looking?\nAnswer the question using a single word or phrase."
@@ -72,6 +88,8 @@ def test_llavas_file_is_asked_as_it_is_and_its_image_ids_get_numbers(tmp_path: P
     assert found.ocr == "as in the file"
     with pytest.raises(UserError, match="hold their OCR tokens; leave out --ocr"):
         read_vqa_questions("textvqa", path, path)
+    with pytest.raises(UserError, match="question a1 stands twice"):  # VQA's ids are unique
+        read_vqa_questions("vqav2", path)
 
 
 QUESTION = {"question_id": 1, "image_id": 2, "question": "What?"}
