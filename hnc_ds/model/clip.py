@@ -19,7 +19,6 @@ from hnc_ds.model.text import (
     context_length,
     exact_text_form,
     unit_rows,
-    used_tokens,
 )
 from hnc_ds.shards.images import INTERPOLATIONS, RESIZE_MODES, ImageSettings
 
@@ -160,7 +159,7 @@ class Clip(nn.Module):
         """Tokens that are computed for each caption, padding included, [T]."""
         text = getattr(self.towers, "text", self.towers)
         if self._text_form.packs and can_pack(token_TL.device, text.transformer.get_cast_dtype()):
-            return used_tokens(token_TL)
+            return self.tokenize.used_tokens(token_TL)
         return torch.full_like(token_TL[:, 0], token_TL.shape[1])
 
     def logit_scale(self) -> torch.Tensor:

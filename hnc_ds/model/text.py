@@ -36,6 +36,7 @@ class Tokenizer:
         self.context_length = context_length
         self._tokenize = tokenize
         self._trim = trim
+        self._padding, self._ends_as_padding = _padding_of(tokenize)
         is_clips = type(tokenize) is SimpleTokenizer and tokenize.reduction_fn is None
         self._word_ids = WordIds(tokenize) if is_clips else None
 
@@ -46,7 +47,7 @@ class Tokenizer:
             return self.trimmed(cast(torch.Tensor, all_TL))
         rows = [self._framed(self._word_ids(caption)) for caption in captions]
         length = max(map(len, rows), default=0) if self._trim else self.context_length
-        padded = [row + [0] * (length - len(row)) for row in rows]
+        padded = [row + [self._padding] * (length - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
 
     def _framed(self, ids: list[int]) -> list[int]:
@@ -58,7 +59,16 @@ class Tokenizer:
         """Tokens without the columns that none of the captions needs, where that may be."""
         if not self._trim or not len(token_TL):
             return token_TL
-        return token_TL[:, : int(used_tokens(token_TL).max())]
+        return token_TL[:, : int(self.used_tokens(token_TL).max())]
+
+    def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
+        """Tokens of each caption without the padding behind it, [T].
+
+        Where padding and the end have one number, the first of them is the end.
+        """
+        place_L = torch.arange(1, token_TL.shape[1] + 1, device=token_TL.device)
+        last_T = ((token_TL != self._padding) * place_L).amax(dim=1)
+        return (last_T + self._ends_as_padding).clamp(max=token_TL.shape[1])
 
     def byte_pairs(self) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
         """Words by id, start and end last, and merges in their order; None where the tokenizer is
@@ -71,14 +81,22 @@ class Tokenizer:
     def is_too_long(self, caption: str) -> bool:
         """Whether the end of the caption is cut off to fit the context."""
         if self._word_ids is None:
-            longer = cast(torch.Tensor, self._tokenize([caption], self.context_length + 1))
-            return bool(longer[0, -1] != longer[0].min())
+            with_room = self._without_padding(caption, self.context_length + 1)
+            return with_room != self._without_padding(caption, self.context_length)
         return len(self._word_ids(caption)) + SPECIAL_TOKENS > self.context_length
 
+    def _without_padding(self, caption: str, length: int) -> list[int]:
+        row_L = cast(torch.Tensor, self._tokenize([caption], length))[0]
+        return cast(list[int], row_L[row_L != self._padding].tolist())
 
-def used_tokens(token_TL: torch.Tensor) -> torch.Tensor:
-    """Tokens of each caption up to its end token, which has the largest number; [T]."""
-    return token_TL.argmax(dim=1) + 1
+
+def _padding_of(tokenize: Any) -> tuple[int, bool]:
+    """The id behind captions, and whether it is that of their end as well (SigLIP's)."""
+    of_hugging_face = getattr(tokenize, "tokenizer", None)
+    padding = getattr(of_hugging_face, "pad_token_id", None)
+    if padding is None:
+        return 0, False
+    return int(padding), padding == getattr(of_hugging_face, "eos_token_id", None)
 
 
 def unit_rows(rows: torch.Tensor) -> torch.Tensor:

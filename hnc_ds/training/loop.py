@@ -22,7 +22,6 @@ from hnc_ds.distributed import (
 )
 from hnc_ds.engine import Engine, is_accelerated
 from hnc_ds.errors import RankError, UserError
-from hnc_ds.model.text import used_tokens
 from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData, batches
@@ -85,7 +84,8 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
         seed = hash((config.seed, step, rank()))  # for models with dropout
         of = partial(_objective, run, batch, step, alpha)
         terms, compared = passes.step(run.engine, batch, of, seed)
-        tokens = used_tokens(batch.token_TL), run.engine.module.computed_tokens(batch.token_TL)
+        clip, token_TL = run.engine.module, batch.token_TL
+        tokens = clip.tokenize.used_tokens(token_TL), clip.computed_tokens(token_TL)
         run.monitor.add(terms, compared, batch.negative_type_BK, *tokens)
         if due:
             extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}

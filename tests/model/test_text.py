@@ -19,6 +19,7 @@ from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
 from hnc_ds.model.low_rank import LowRank
 from hnc_ds.model.packed import PackedAttention, packed_clip_text
 from hnc_ds.model.scope import choose_scope
+from tests.model import hugging_face
 
 CONTEXT = 20
 CAPTIONS = ["a", "The red star is above the blue ring.", "There are two dogs and a cat.", "a dog"]
@@ -198,3 +199,24 @@ def test_checkpoint_names_and_the_tiny_model_stay_as_open_clip_has_them() -> Non
     plain = open_clip.create_model("tiny", nonscalar_logit_scale=True)
     assert clip.towers.state_dict().keys() == plain.state_dict().keys()
     assert packed_clip_text(clip.towers, clip.tokenize(["a"])).shape == (1, 128)
+
+
+@pytest.mark.parametrize("kind", hugging_face.KINDS)
+def test_only_captions_beyond_the_context_are_cut_whatever_pads_them(
+    kind: str, tmp_path: Path
+) -> None:
+    clip = load_folder(hugging_face.save_clip(tmp_path / "model", kind))
+    framing = 1 if kind == "SigLIP" else 2
+    words = {"one": 1, "some": 7, "all": CONTEXT - framing, "one more": CONTEXT - framing + 1}
+    cut = {name: clip.tokenize.is_too_long("star " * count) for name, count in words.items()}
+    assert cut == {"one": False, "some": False, "all": False, "one more": True}
+
+
+def test_a_hugging_face_tower_is_computed_without_its_padding(tmp_path: Path) -> None:
+    folder = hugging_face.save_clip(tmp_path / "model", "XLM-R")
+    clip = load_folder(folder)
+    captions = ["sofa a", "the red star is above the blue ring .", "sofa a a a"]
+    token_TL = clip.tokenize(captions)
+    assert clip.tokenize.used_tokens(token_TL).tolist() == [4, 11, 6]
+    assert token_TL.shape == (3, 11)
+    assert_like_open_clip(clip, folder, captions)
