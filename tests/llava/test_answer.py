@@ -122,9 +122,7 @@ def test_the_servers_list_of_test_dev_is_completed_from_the_file_of_test2015(
     assert "6 answers, 4 of them empty (not asked)" in capsys.readouterr().out
     turned = asked | {"questions": whole, "complete_with": dev, "allow_missing": True}
     for check in (True, False):
-        with pytest.raises(
-            UserError, match=r"lacks 4 of the 6 questions that are asked, one is 20"
-        ):
+        with pytest.raises(UserError, match=r"lacks 4 of the 6 questions that are asked"):
             answer(settings(**turned, check=check))
 
 
