@@ -22,6 +22,7 @@ from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
 from hnc_ds.shards.reader import ShardReader
+from hnc_ds.worker_processes import FORK
 
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256
 """Of a chunk."""
@@ -157,10 +158,12 @@ def read_pictures(
     """
     batch = -(-batch // IMAGES_AT_ONCE) * IMAGES_AT_ONCE
     own = [index for chunk in _own_chunks(len(pictures), IMAGES_AT_ONCE) for index in chunk]
+    workers = min(workers, -(-len(own) // batch))
     return DataLoader(
         Subset(_Views(pictures, settings, worse), own),
         batch_size=batch,
-        num_workers=min(workers, -(-len(own) // batch)),
+        num_workers=workers,
+        multiprocessing_context=FORK if workers else None,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )

@@ -27,6 +27,7 @@ from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.llava.server_file import questions_beside, write_for_server
 from hnc_ds.shards.images import CorruptImage
+from hnc_ds.worker_processes import FORK
 
 Pictures = list[torch.Tensor | str]
 """Of a batch's images in their order: float32 [3, R, R], or why there is none."""
@@ -150,7 +151,16 @@ def _read(
 ) -> Iterator[Pictures]:
     data = _BatchPictures(config.images, view, todo)
     workers = min(config.workers, len(todo))
-    return iter(DataLoader(data, batch_size=None, num_workers=workers, collate_fn=_as_is))
+    context = FORK if workers else None
+    return iter(
+        DataLoader(
+            data,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=context,
+            collate_fn=_as_is,
+        )
+    )
 
 
 def _as_is(pictures: Pictures) -> Pictures:

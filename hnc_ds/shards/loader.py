@@ -23,6 +23,7 @@ from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
 from hnc_ds.shards.similar import sample_order
+from hnc_ds.worker_processes import FORK
 
 EMPTY = -1
 """In place of a caption's row or a type's number: the slot is not used."""
@@ -249,6 +250,7 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=pin,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
+        multiprocessing_context=FORK if workers else None,
     )
     return cast(Iterator[Batch | UserError], iter(loader))
 
