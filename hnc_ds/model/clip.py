@@ -6,7 +6,7 @@ T distinct captions of L tokens, B images of R pixels, width D.
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from hnc_ds.model.text import (
     context_length,
     exact_text_form,
     unit_rows,
+    wide,
 )
 from hnc_ds.shards.images import INTERPOLATIONS, RESIZE_MODES, ImageSettings
 
@@ -122,11 +123,12 @@ class Clip(nn.Module):
     def forward(
         self, images_B3RR: torch.Tensor, token_TL: torch.Tensor, with_start: bool = True
     ) -> tuple[torch.Tensor, ...]:
-        """Unit embeddings [B, D] and [T, D], and 1 / tau with one element.
+        """Unit embeddings [B, D] and [T, D], 1 / tau and ``bound_pull`` with one element each.
 
-        With a start model, and unless it is not wanted, the same three of it, as constants.
+        With a start model, and unless it is not wanted, the first three of it, as constants.
         """
-        own = self.encode_images(images_B3RR), self.encode_texts(token_TL), self.logit_scale()
+        image_BD, text_TD = self.encode_images(images_B3RR), self.encode_texts(token_TL)
+        own = image_BD, text_TD, self.logit_scale(), self.bound_pull()
         if self.start is None or not with_start:
             return own
         with torch.no_grad():  # a frozen tower says the same in both
@@ -163,11 +165,31 @@ class Clip(nn.Module):
         return torch.full_like(token_TL[:, 0], token_TL.shape[1])
 
     def logit_scale(self) -> torch.Tensor:
-        """1 / tau, at most LARGEST_LOGIT_SCALE; one element."""
-        log_scale = self.towers.logit_scale
+        """1 / tau, at most LARGEST_LOGIT_SCALE; one element, float32 or wider.
+
+        CLIP clamps the parameter after each step; under ZeRO and 16-bit engines that is undone by
+        the optimizer's own copy. A plain clamp in the forward would stop the gradient, and OpenAI's
+        weights start a hair beyond the bound. So the gradient passes (``bound_pull``).
+        """
         if self.fixed_scale is not None:
-            return torch.full_like(log_scale, self.fixed_scale, dtype=torch.float32)
-        return cast(torch.Tensor, _BoundedExp.apply(log_scale))
+            return torch.full_like(self.towers.logit_scale, self.fixed_scale, dtype=torch.float32)
+        log_scale, excess = self._log_scale()
+        return (log_scale - excess).exp()
+
+    def bound_pull(self) -> torch.Tensor:
+        """Zero, one element: a term of the loss whose gradient is what exceeds the bound.
+
+        A term and not a change of the gradient, so that it is scaled as the loss is (fp16), is
+        averaged over ranks as it is, and counts as often as it is added: once a step.
+        """
+        log_scale, excess = self._log_scale()
+        return (log_scale - log_scale.detach()) * excess
+
+    def _log_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The parameter, and what of it is beyond the bound, as a constant."""
+        log_scale = wide(self.towers.logit_scale)
+        excess = log_scale.detach() - math.log(LARGEST_LOGIT_SCALE)
+        return log_scale, excess.clamp(min=0)
 
     def state_by_open_clip_name(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under open_clip's names; shared storage, not copies."""
@@ -187,28 +209,6 @@ class Clip(nn.Module):
             {"params": plain, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
-
-
-class _BoundedExp(torch.autograd.Function):
-    """exp(min(x, log 100)), whose gradient still leads back from beyond the bound.
-
-    CLIP clamps the parameter after each step; under ZeRO and 16-bit engines that is undone by
-    the optimizer's own copy. A plain clamp in the forward would stop the gradient, and OpenAI's
-    weights start a hair beyond the bound. So the gradient passes, and what exceeds the bound is
-    pulled back; both are linear in the ranks' gradients, hence exact over ranks.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, log_scale: torch.Tensor) -> torch.Tensor:
-        scale = log_scale.clamp(max=math.log(LARGEST_LOGIT_SCALE)).exp()
-        ctx.save_for_backward(log_scale, scale)
-        return scale
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        log_scale, scale = ctx.saved_tensors
-        excess = (log_scale - math.log(LARGEST_LOGIT_SCALE)).clamp(min=0)
-        return gradients[0] * scale + excess
 
 
 def forward_cost(clip: Clip) -> tuple[float, float]:

@@ -100,7 +100,12 @@ def _padding_of(tokenize: Any) -> tuple[int, bool]:
 
 
 def unit_rows(rows: torch.Tensor) -> torch.Tensor:
-    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
+    return F.normalize(wide(rows), dim=-1)
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """In float32, or in what is wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _open_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:

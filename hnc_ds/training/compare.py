@@ -21,6 +21,8 @@ class Embedded(NamedTuple):
     text_TD: torch.Tensor
     scale: torch.Tensor
     """1 / tau, one element."""
+    bound_pull: torch.Tensor
+    """Zero, one element; a term of the loss that keeps the temperature within its bound."""
     start_image_BD: torch.Tensor | None = None
     start_text_TD: torch.Tensor | None = None
     start_scale: torch.Tensor | None = None

@@ -43,8 +43,9 @@ def step(engine: Engine, batch: Batch, of: Objective, seed: int) -> tuple[LossTe
     """
     if engine.parts == 1:
         torch.manual_seed(seed)
-        terms, compared = of(embed(engine.forward, batch))
-        engine.backward_and_step(terms.total)
+        embedded = embed(engine.forward, batch)
+        terms, compared = of(embedded)
+        engine.backward_and_step(terms.total + embedded.bound_pull.squeeze())
         return terms, compared
     parts = divide(batch, engine.parts)
     leaves = _leaves(engine, batch, parts, seed)
@@ -97,11 +98,12 @@ def _leaves(engine: Engine, batch: Batch, parts: list[Part], seed: int) -> Embed
     own = (torch.cat([e.image_BD for e in found]), texts([e.text_TD for e in found]), first.scale)
     trains = (not clip.is_frozen("image"), not clip.is_frozen("text"), clip.learns_temperature())
     leaves = [part.clone().requires_grad_(t) for part, t in zip(own, trains, strict=True)]
+    kept = Embedded(leaves[0], leaves[1], leaves[2], first.bound_pull)
     if first.start_scale is None:
-        return Embedded(leaves[0], leaves[1], leaves[2])
+        return kept
     start_BD = torch.cat([e.start_image_BD for e in found if e.start_image_BD is not None])
     start_TD = texts([e.start_text_TD for e in found if e.start_text_TD is not None])
-    return Embedded(leaves[0], leaves[1], leaves[2], start_BD, start_TD, first.start_scale)
+    return Embedded(*kept[:4], start_BD, start_TD, first.start_scale)
 
 
 def _carried(leaves: Embedded, again: Embedded, part: Part, is_first: bool) -> torch.Tensor:
@@ -111,6 +113,7 @@ def _carried(leaves: Embedded, again: Embedded, part: Part, is_first: bool) -> t
         (again.image_BD, _gradient(leaves.image_BD)[part.images]),
         (again.text_TD, _gradient(leaves.text_TD)[part.texts] * float(part.texts_count)),
         (again.scale, _gradient(leaves.scale) * float(is_first)),
+        (again.bound_pull, torch.full_like(again.bound_pull, float(is_first))),
     )
     for output, gradient in pairs:
         if output.requires_grad:

@@ -81,7 +81,7 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
 def gradients(batch: Batch, config: LossConfig) -> list[torch.Tensor]:
     towers, start = Towers(), Towers(seed=1).requires_grad_(False)
     inputs = batch.images_B3RR, batch.token_TL
-    embedded = Embedded(*towers(*inputs), *start(*inputs))
+    embedded = Embedded(*towers(*inputs), torch.zeros(1), *start(*inputs))
     compared = compare(embedded, batch, config.negatives_from == "all_images")
     objective(compared, config, alpha=1.7).total.backward()
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in towers.parameters()]

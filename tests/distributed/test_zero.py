@@ -1,6 +1,7 @@
 """Under every ZeRO stage a step is the step of one process; state goes out and in whole."""
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -149,6 +150,56 @@ def test_one_sgd_step_of_four_ranks_is_that_of_one_process(
     batch = batch_of(scene_shards / "train", 0)
     expected = {name: steps_of_one_process(CASES[name], batch)}
     run_on_ranks(4, one_sgd_step_equals, scene_shards / "train", expected)
+
+
+BEYOND = 0.5
+"""How far the temperature's parameter is beyond its bound."""
+OF_SCALE = 1e-3
+"""What the loss is times 1 / tau."""
+PRECISIONS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"bf16": {"enabled": True}},
+    "fp16, dynamic": {"fp16": {"enabled": True, "initial_scale_power": 12}},
+    "fp16, static": {"fp16": {"enabled": True, "loss_scale": 512}},
+}
+
+
+PULLED = ((1, "bf16", 1), (2, "fp16, dynamic", 1), (3, "fp16, static", 4), (0, "fp32", 4))
+"""ZeRO's stage, the precision, and in how many parts."""
+
+
+def of_temperature(batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
+    compared = compare(embedded, batch, all_negatives=False)
+    terms = objective(compared, LossConfig(), 1.0)
+    return terms._replace(total=0 * terms.total + OF_SCALE * embedded.scale.sum()), compared
+
+
+def temperature_is_pulled_back_alike(folder: Path) -> None:
+    """The gradient of OF_SCALE * exp(min(x, log 100)), passed on, and x - log 100, once a step."""
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True  # DeepSpeed refuses what is only slow
+    batch = batch_of(folder, 0, rank(), world_size())
+    expected = LEARNING_RATE * (OF_SCALE * 100 + BEYOND)
+    for stage, precision, parts in PULLED:
+        clip = load_model(ModelConfig(), seed=0)
+        with torch.no_grad():
+            clip.towers.logit_scale.fill_(math.log(100) + BEYOND)
+        sgd = {"type": "SGD", "params": {"lr": LEARNING_RATE}}
+        engine = make_engine(clip, stage, sgd, parts, **PRECISIONS[precision])
+        passes.step(engine, batch, partial(of_temperature, batch), seed=0)
+        weights = engine.state().weights
+        if rank() == 0:
+            taken = math.log(100) + BEYOND - float(weights["towers.logit_scale"])
+            # bfloat16 has a number every 1/32 there.
+            near = abs(taken - expected) < LEARNING_RATE / 32
+            assert near, (stage, precision, parts, taken, expected)
+
+
+def test_the_temperature_is_pulled_into_its_bound_alike_in_every_precision_and_number_of_parts(
+    scene_shards: Path, run_on_ranks: Callable[..., None]
+) -> None:
+    run_on_ranks(2, temperature_is_pulled_back_alike, scene_shards / "train")
 
 
 ADAM = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}

@@ -39,8 +39,14 @@ def test_the_temperature_is_bounded_but_its_gradient_leads_back(tiny: Clip) -> N
         parameter.fill_(math.log(150))
     scale = tiny.logit_scale()
     assert float(scale.detach()) == pytest.approx(100)
-    (gradient,) = torch.autograd.grad(scale.sum() * 0.5, parameter)
+    pull = tiny.bound_pull()
+    assert pull.tolist() == [0]
+    (gradient,) = torch.autograd.grad(scale.sum() * 0.5 + pull.sum(), parameter)
     assert float(gradient) == pytest.approx(0.5 * 100 + math.log(1.5), rel=1e-5)
+    with torch.no_grad():
+        parameter.fill_(math.log(99))
+    (gradient,) = torch.autograd.grad(tiny.bound_pull().sum(), parameter)
+    assert float(gradient) == 0
     with torch.no_grad():
         parameter.copy_(before)
 

@@ -126,7 +126,9 @@ def test_the_start_model_shares_what_does_not_train_and_keeps_the_rest(
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     pictures = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).byte()
-    image, text, _, start_image, start_text, start_scale = clip(pictures, clip.tokenize(CAPTIONS))
+    image, text, _, _, start_image, start_text, start_scale = clip(
+        pictures, clip.tokenize(CAPTIONS)
+    )
     torch.testing.assert_close(torch.cat([start_image, start_text]), before)
     assert not torch.allclose(torch.cat([image, text]), before, atol=1e-3)
     assert float(start_scale) == pytest.approx(1 / 0.07, rel=1e-5)
@@ -138,7 +140,7 @@ def test_without_the_start_its_towers_are_not_run() -> None:
     clip = scoped()
     clip.remember_start()
     pictures = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert len(clip(pictures, clip.tokenize(CAPTIONS), with_start=False)) == 3
+    assert len(clip(pictures, clip.tokenize(CAPTIONS), with_start=False)) == 4
 
 
 def test_a_frozen_tower_stays_out_of_training_mode() -> None:
