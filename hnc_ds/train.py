@@ -54,7 +54,7 @@ from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.similar import read_neighbours
 from hnc_ds.training import course
 from hnc_ds.training.loop import Run, judge, loop
-from hnc_ds.training.saving import Saver, read_best
+from hnc_ds.training.saving import Saver, only_run, read_best
 from hnc_ds.training.stops import Stops
 from hnc_ds.training.validation import Validation
 
@@ -87,7 +87,7 @@ def train(config: TrainConfig) -> Path:
         if rank() == 0:
             print(f"train: {run} is done already, step {config.steps} of {config.steps}")
         return run
-    with Stops() as stops:
+    with Stops() as stops, only_run(run):
         _train(config, run, shards, deepspeed, found, stops)
     if rank() == 0:
         best = read_best(run)

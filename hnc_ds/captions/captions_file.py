@@ -25,6 +25,7 @@ from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, sum
 from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
+from hnc_ds.whole_files import remove_leftovers
 
 CHUNK_IMAGES = 64
 PART_CHUNKS = 32
@@ -88,7 +89,7 @@ def write_captions(
     """Write the file and its statistics; a run that was killed goes on where it was.
 
     Args:
-        out: captions.jsonl or captions.jsonl.gz.
+        out: captions.jsonl or captions.jsonl.gz; the caller holds its lock.
         settings: Parts that were made with other ones are dropped.
         items: One for each image, in the order of the input; cheap, as they are all iterated.
         make: What a worker does.
@@ -103,6 +104,7 @@ def write_captions(
     Raises:
         UserError: No images, disk full, a worker was killed; as ``items`` and ``make``.
     """
+    remove_leftovers(out, alone=place[1] == 1)
     parts = Parts(out, msgspec.json.encode(settings), shared=place[1] > 1)
     number = _write_parts(out, parts, items, make, workers, place)
     total = None

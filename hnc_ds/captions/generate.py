@@ -37,6 +37,7 @@ from hnc_ds.captions.text_classifier import check_installed
 from hnc_ds.config import GenerateConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.output_lock import only_writer
 
 VERSION = 2
 """Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
@@ -65,7 +66,8 @@ def generate(config: GenerateConfig) -> None:
     A run that was killed continues where it was when started again with the same settings.
 
     Raises:
-        UserError: Unknown type, unreadable or broken input, existing output, disk full.
+        UserError: Unknown type, unreadable or broken input, existing output, disk full, another
+            process writes it.
     """
     if config.check is not None:
         print(check_scene_graphs(config.check))
@@ -87,8 +89,13 @@ def generate(config: GenerateConfig) -> None:
     if not (config.overwrite or wants_more) and holds_captions_of(config.out, settings):
         print(f"generate: {config.out} holds these captions already; nothing to do")
         return
-    check_output(config.out, config.overwrite)
     place = read_part(config.part)
+    with only_writer(config.out, place):
+        check_output(config.out, config.overwrite)
+        _write(config, settings, place)
+
+
+def _write(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> None:
     read = ReadCounts()
     members = scene_graph_members(config.scene_graphs, read)
     make = partial(_make_chunk, config.scene_graphs, config.tables, settings)

@@ -27,6 +27,7 @@ from hnc_ds.captions.words.tagging import load_tagger, tag_sentences
 from hnc_ds.captions.words.word_swaps import WORD_SWAPS, swap_negatives
 from hnc_ds.config import SwapWordsConfig
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.output_lock import only_writer
 from hnc_ds.records import CaptionGroup, ImageCaptions
 
 VERSION = 1
@@ -56,7 +57,7 @@ def swap_words(config: SwapWordsConfig) -> None:
 
     Raises:
         UserError: The tagger is missing, unknown type, unreadable or broken list, existing output,
-            disk full.
+            disk full, another process writes it.
     """
     types = _check(config)
     settings = _Settings(
@@ -73,7 +74,9 @@ def swap_words(config: SwapWordsConfig) -> None:
     irregular: Counter[str] = Counter()
     images = read_caption_list(config.captions, config.split, irregular)
     make = partial(_make_chunk, settings)
-    write_captions(config.out, settings, images, make, config.workers, irregular)
+    with only_writer(config.out):
+        check_output(config.out, config.overwrite)
+        write_captions(config.out, settings, images, make, config.workers, irregular)
 
 
 def image_captions(image: ListedImage, settings: _Settings) -> tuple[ImageCaptions, int]:

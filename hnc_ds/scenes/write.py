@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from hnc_ds.config import ScenesConfig
 from hnc_ds.errors import UserError
+from hnc_ds.output_lock import only_writer
 from hnc_ds.records import SceneObject
 from hnc_ds.scenes.drawing import jpeg
 from hnc_ds.scenes.layout import Scene, compose
 from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.scenes.relations import scene_objects
 from hnc_ds.scenes.shapes import SHAPES
-from hnc_ds.whole_files import whole_file, write_whole
+from hnc_ds.whole_files import remove_leftovers, whole_file, write_whole
 
 DRAWING_VERSION = 1
 """Raise it when the same settings would give other pictures or graphs."""
@@ -75,15 +76,22 @@ def write_scenes(config: ScenesConfig) -> None:
 
     Raises:
         UserError: The folder holds something else, more shapes or colours are asked for than
-            there are, or the folder cannot be written.
+            there are, the folder cannot be written, or another process writes it.
     """
     _check_stock(config)
     settings = _settings(config)
     if _is_complete(config, settings):
         print(f"scenes: {config.out} holds these scenes already; nothing to do")
         return
+    with only_writer(config.out):
+        _write(config, settings)
+
+
+def _write(config: ScenesConfig, settings: bytes) -> None:
     try:
         (config.out / "images").mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            remove_leftovers(config.out / _graphs_name(split), alone=True)
         write_whole(config.out / UNFINISHED, settings)
         relations = _write_splits(config)
         os.replace(config.out / UNFINISHED, config.out / COMPLETE)

@@ -26,6 +26,7 @@ from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import PackConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError
+from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions
 from hnc_ds.shards.check import check_pack
 from hnc_ds.shards.format import (
@@ -61,7 +62,7 @@ def pack(config: PackConfig) -> None:
     Raises:
         UserError: Missing, empty or broken input; an id twice or outside the image folder; more
             than 1 % of the images missing or corrupt (complete shards stay, without an index.json);
-            a finished folder of another source; a full disk.
+            a finished folder of another source; a full disk; another process packs into it.
     """
     if config.check:
         print(check_pack(config))
@@ -70,7 +71,12 @@ def pack(config: PackConfig) -> None:
     if is_finished(config, source):
         print(f"pack: {config.out} already holds these captions and images; nothing to do")
         return
-    part, parts = read_part(config.part)
+    place = read_part(config.part)
+    with only_writer(config.out, place):
+        _pack(config, source, *place)
+
+
+def _pack(config: PackConfig, source: dict[str, str], part: int, parts: int) -> None:
     prepare(config.out, source, shared=parts > 1)
     try:
         own, shards = _write_missing_shards(config, part, parts)

@@ -4,18 +4,39 @@ The state is gathered at once, so that it is of one step; rank 0 then writes it 
 loop waits for that only when the next checkpoint is due, or the run ends.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from hnc_ds import checkpoint
-from hnc_ds.distributed import rank, together
+from hnc_ds.distributed import on_rank_zero, rank, together
 from hnc_ds.engine import Engine
 from hnc_ds.errors import UserError
-from hnc_ds.whole_files import write_whole
+from hnc_ds.output_lock import only_writer
+from hnc_ds.whole_files import remove_partial_folders, write_whole
 
 BEST_NAME = "best.json"
+
+
+@contextmanager
+def only_run(run: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder for the whole group. A collective.
+
+    Raises:
+        UserError: On every rank, if another process trains this run; nothing was changed.
+    """
+    with ExitStack() as stack:
+        on_rank_zero(partial(_lock, stack, run))
+        yield
+
+
+def _lock(stack: ExitStack, run: Path) -> None:
+    stack.enter_context(only_writer(run))
+    remove_partial_folders(run / "checkpoints")
 
 
 class Best(msgspec.Struct, frozen=True):
