@@ -140,6 +140,7 @@ QUESTION_SETS = {
         licence="MIT",
         chance=0.5,
         averages=Averages({"official": lambda group, _: group not in LEFT_OUT}),
+        version=2,
     ),
     "aro-attribution": QuestionSet(
         title="ARO VG-Attribution",

@@ -1,8 +1,7 @@
 """Annotation files as typed records. What is wrong with one is told in a line that names it."""
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +25,7 @@ def read_json(path: Path, kind: type[T], benchmark: str) -> T:
         UserError: Missing, truncated, of another layout, or with a key twice in an object.
     """
     try:
-        content = json.loads(_text(path, benchmark), object_pairs_hook=_without_twins)
+        content = json.loads(read_text(path, benchmark), object_pairs_hook=_without_twins)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}: truncated or broken JSON ({error.msg}); copy the file again"
@@ -38,7 +37,7 @@ def read_json(path: Path, kind: type[T], benchmark: str) -> T:
 
 def read_json_lines(path: Path, kind: type[T], benchmark: str) -> Iterator[T]:
     """A file with a JSON value of a kind on each line. Raises UserError as ``read_json`` does."""
-    for number, line in enumerate(_text(path, benchmark).splitlines(), start=1):
+    for number, line in enumerate(lines_of(read_text(path, benchmark)), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -49,21 +48,6 @@ def read_json_lines(path: Path, kind: type[T], benchmark: str) -> Iterator[T]:
                 f"{where}: truncated or broken JSON ({error.msg}); copy the file again"
             ) from error
         yield converted(content, kind, where, benchmark)
-
-
-def read_csv(path: Path, columns: Sequence[str], benchmark: str) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file by column name.
-
-    Raises:
-        UserError: Missing, without one of the columns, or with a row that is too short.
-    """
-    rows = csv.DictReader(_text(path, benchmark).splitlines())
-    if lacking := [name for name in columns if name not in (rows.fieldnames or ())]:
-        raise UserError(f"{path}: no column {', '.join(lacking)}; is it a file of {benchmark}?")
-    for row in rows:
-        if any(row[name] is None for name in columns):
-            raise UserError(f"{path}:{rows.line_num}: the row is too short; copy the file again")
-        yield {name: row[name] for name in columns}
 
 
 def converted(content: Any, kind: type[T], where: str, benchmark: str) -> T:
@@ -135,6 +119,25 @@ def without_twins(questions: Iterable[Question], benchmark: str) -> list[Questio
     return found
 
 
+def read_text(path: Path, benchmark: str) -> str:
+    """A text file in UTF-8, without the mark of its byte order, its line ends as they are.
+
+    Raises:
+        UserError: Missing, or not such text.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {benchmark} needs it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines without their ends. Not ``splitlines``, which also cuts at marks inside captions."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 class _Twin(Exception):
     """A key that an object has twice."""
 
@@ -145,12 +148,3 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise _Twin(next(repr(key) for key in keys if keys.count(key) > 1))
     return found
-
-
-def _text(path: Path, benchmark: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {benchmark} needs it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error

@@ -7,7 +7,7 @@ https://github.com/mertyg/vision-language-models-are-bows.
 """
 
 LEFT_OUT = frozenset(
-    name.strip()
+    " ".join(name.split())
     for name in """
 adjusting, around, attached to, beside, between, bigger than, biting, boarding, brushing, by,
 chewing, cleaning, climbing, close to, coming from, coming out of, contain, crossing, dragging,

@@ -8,7 +8,8 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import ImageRef, Question
-from hnc_ds.evaluation.readers.annotations import converted, file_in, read_csv, read_json
+from hnc_ds.evaluation.readers.annotations import converted, file_in, read_json
+from hnc_ds.evaluation.readers.tables import read_captioned_lines
 
 
 class _Captioned(msgspec.Struct):
@@ -80,6 +81,6 @@ def _of_json(content: Any, where: str, benchmark: str) -> dict[str, list[str]]:
 
 def _of_lines(path: Path, benchmark: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for row in read_csv(path, ("image", "caption"), benchmark):
-        found.setdefault(row["image"].partition("#")[0], []).append(row["caption"])
+    for image, caption in read_captioned_lines(path, benchmark):
+        found.setdefault(image.partition("#")[0], []).append(caption)
     return found

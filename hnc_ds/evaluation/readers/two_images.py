@@ -9,7 +9,8 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import EACH_ITS_OWN, IDENTICAL, ImageRef, Question
-from hnc_ds.evaluation.readers.annotations import file_in, read_csv, read_json, read_json_lines
+from hnc_ds.evaluation.readers.annotations import file_in, read_json, read_json_lines
+from hnc_ds.evaluation.readers.tables import read_csv
 
 COLA_FILE = "COLA_multiobjects_matching_benchmark.json"
 MMVP_PROMPT = "a photo of "
