@@ -1,7 +1,8 @@
 """Embeddings in files, so that what a model encoded once is read the next time.
 
 A file is of one set, one model and one view of pictures; its name is a sha256 over all of these, so
-that nothing is ever found that would now come out otherwise. Sets are kept whole: rows of a part
+that nothing is ever found that would now come out otherwise. A file holds a sha256 of its tensors,
+so that a damaged one is refused. Sets are kept whole: rows of a part
 would come from matrix products of another height, which may round differently. The folder may be
 removed at any time.
 
@@ -28,6 +29,10 @@ from hnc_ds.whole_files import write_whole
 
 Tensors = dict[str, torch.Tensor]
 
+FORMAT = 2
+DIGEST = "sha256"
+"""Tensor of a file over all others in it."""
+
 
 class EmbeddingCache:
     """What one model encoded, in a folder. Its methods are collectives.
@@ -42,6 +47,7 @@ class EmbeddingCache:
         self._folder, self._device = folder, device
         kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         self._maker = {
+            "format": FORMAT,
             "model": state_sha256(own_state(model), model.config),
             "view": json.loads(json.dumps(asdict(model.image_settings), default=str)),
             "context": model.tokenize.context_length,
@@ -94,16 +100,25 @@ class EmbeddingCache:
 
 def _read(path: Path) -> Tensors:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        found = load_file(path)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it") from error
+    digest = found.pop(DIGEST, None)
+    if digest is None or not torch.equal(digest, _digest(found)):
+        raise UserError(f"{path}: is damaged, its sha256 is another one; remove it")
+    return found
+
+
+def _digest(tensors: Tensors) -> torch.Tensor:
+    """uint8 [32]."""
+    return torch.frombuffer(bytearray.fromhex(state_sha256(tensors, {})), dtype=torch.uint8)
 
 
 def _write(path: Path, tensors: Tensors) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        write_whole(path, save(plain))
+        write_whole(path, save({**plain, DIGEST: _digest(plain)}))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another --cache"

@@ -20,6 +20,7 @@ from hnc_ds.evaluation.embed import (
     read_pictures,
 )
 from hnc_ds.evaluation.embedding_cache import EmbeddingCache
+from hnc_ds.evaluation.finite import refuse_broken_rows, shown
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.reader import ShardReader
 
@@ -39,6 +40,8 @@ class Encoder:
     workers: int
     """Processes that read and decode."""
     cache: EmbeddingCache | None = None
+    name: str = "the model"
+    """What messages call the model."""
 
     def read(self, pictures: PictureSource, worse: Worse | None = None) -> Iterable[PictureBatch]:
         """This rank's pictures as the model sees them, decoded anew whenever gone through."""
@@ -46,20 +49,28 @@ class Encoder:
         return read_pictures(pictures, view, self.device, batch=batch, workers=workers, worse=worse)
 
     def pictures(self, pictures: PictureSource, worse: Worse | None = None) -> EmbeddedImages:
-        """Encode pictures, however many of them cannot be decoded."""
+        """Encode pictures, however many of them cannot be decoded.
+
+        Raises:
+            UserError: An embedding is not finite; as the cache.
+        """
 
         def encode() -> EmbeddedImages:
-            return encode_pictures(self.model, self.read(pictures, worse), self.device)
+            return self._encoded(pictures, self.read(pictures, worse))
 
         if self.cache is None:
             return encode()
         return self.cache.pictures(pictures, worse, encode)
 
     def texts(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
-        """Encode distinct captions; what ``embed_texts`` gives."""
+        """Encode distinct captions; what ``embed_texts`` gives. Raises as ``pictures``."""
 
         def encode() -> tuple[torch.Tensor, int]:
-            return embed_texts(self.model, captions, self.device)
+            text_TD, too_long = embed_texts(self.model, captions, self.device)
+            refuse_broken_rows(
+                text_TD, "text", lambda row: shown(captions[row]), self.model, self.name
+            )
+            return text_TD, too_long
 
         return encode() if self.cache is None else self.cache.texts(captions, encode)
 
@@ -73,16 +84,25 @@ class Encoder:
             pictures: What ``read`` gives of it, if it was read before.
 
         Raises:
-            UserError: More than 1 % of them cannot be decoded.
+            UserError: More than 1 % of them cannot be decoded; as ``pictures``.
         """
-        if pictures is None:
-            images = self.pictures(ShardPictures(reader))
-        else:
-            images = encode_pictures(self.model, pictures, self.device)
+        source = ShardPictures(reader)
+        images = self.pictures(source) if pictures is None else self._encoded(source, pictures)
         unreadable = images.unreadable
         if len(unreadable) > LARGEST_UNREADABLE_SHARE * len(reader):
             raise UserError(
                 f"{reader.where(unreadable[0])}: this image and {len(unreadable) - 1} more of "
                 f"{len(reader)} cannot be decoded, which is over 1 %; pack the shards again"
             )
+        return images
+
+    def _encoded(self, source: PictureSource, pictures: Iterable[PictureBatch]) -> EmbeddedImages:
+        images = encode_pictures(self.model, pictures, self.device)
+        refuse_broken_rows(
+            images.image_ND,
+            "image",
+            lambda row: source.name(images.samples[row]).strip(),
+            self.model,
+            self.name,
+        )
         return images

@@ -79,8 +79,9 @@ def _measure_model(
     end = together(lambda: load_end(reference))
     model = end.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
-    encoder = Encoder(model, device, config.batch, config.workers, cache)
-    return measure_all(encoder, config.name or end.name, asked, config)
+    name = config.name or end.name
+    encoder = Encoder(model, device, config.batch, config.workers, cache, name)
+    return measure_all(encoder, name, asked, config)
 
 
 def measure_all(

@@ -120,7 +120,8 @@ class _Sweep:
         missing = [share for share, results in points.items() if results is None]
         if missing:
             device, config = evaluation_device(), self.config
-            encoder = Encoder(self.ends.model.to(device), device, config.batch, config.workers)
+            model, name = self.ends.model.to(device), self.ends.name
+            encoder = Encoder(model, device, config.batch, config.workers, name=name)
             pictures = self._pictures(encoder, keep=len(missing) > 1)
             for share in missing:
                 points[share] = results = self._measure(share, encoder, pictures)

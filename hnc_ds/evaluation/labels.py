@@ -18,7 +18,8 @@ from hnc_ds.evaluation.statistics import (
 )
 
 RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
-"""How many times as similar as its negative a caption has to be to count as told apart."""
+"""How many times as similar as its negative a caption has to be; ``leads_by`` says what that is of
+cosines that are not positive."""
 
 Row = tuple[str, str, Interval]
 """Metric, group and value."""
@@ -47,9 +48,9 @@ def pairs_as_labels(
         label = np.repeat([True, False], len(true))
         twice = np.concatenate([image, image])
         yield "auroc", group, bootstrap_auroc(score, label, twice, seed=seed)
-        right = (score >= best_threshold(score, label)) == label
+        right = told_right(score, best_threshold(score, label), label)
         yield "best_threshold_accuracy", group, bootstrap_mean(right, twice, seed=seed)
-        columns = {f"ratio_{ratio:g}": true >= np.float32(ratio) * false for ratio in RATIOS}
+        columns = {f"ratio_{ratio:g}": leads_by(ratio, true, false) for ratio in RATIOS}
         margins = {"margin": true.astype(float) - false}
         for metric, found in bootstrap_means({**margins, **columns}, image, seed=seed).items():
             yield metric, group, found
@@ -81,8 +82,32 @@ def judge_single_captions(
     if test_N.all() or not test_N.any():
         return {}
     threshold = best_threshold(score_N[~test_N], label_N[~test_N])
-    right_N = (score_N >= threshold) == label_N
+    right_N = told_right(score_N, threshold, label_N)
     return {"accuracy": Judged(right_N[test_N], image_N[test_N])}
+
+
+def told_right(score_N: np.ndarray, threshold: np.float32, label_N: np.ndarray) -> np.ndarray:
+    """Whether captions are called what they are, bool [N]; not where a score or the threshold is
+    NaN."""
+    found: np.ndarray = np.where(label_N, score_N >= threshold, score_N < threshold)
+    return found
+
+
+def leads_by(ratio: float, true_N: np.ndarray, false_N: np.ndarray) -> np.ndarray:
+    """Whether each true caption is ahead of its false one by a ratio, bool [N].
+
+    Where both cosines are positive the true one is at least ``ratio`` times the false one, and more
+    than it. Cosines may be negative, so in general the lead is at least ``ratio - 1`` times the one
+    that is nearer to 0: a positive one leads what is not by any ratio, and of two negative ones the
+    false one has to lie ``ratio`` times as far below 0. So a ratio of 1 is pair accuracy, a tie
+    wrong, and a higher ratio never gives more.
+    """
+    times = np.float32(ratio)
+    beside_positive_N = true_N >= times * false_N
+    beside_others_N = (true_N >= 0) | (times * true_N >= false_N)
+    far_N = np.where(false_N > 0, beside_positive_N, beside_others_N)
+    found: np.ndarray = (true_N > false_N) & far_N
+    return found
 
 
 def _single(
@@ -99,7 +124,10 @@ def _single(
 
 def best_threshold(score_N: np.ndarray, label_N: np.ndarray) -> np.float32:
     """The smallest score from which on captions are called true with the fewest mistakes; above
-    all scores if it is best to call none of them true."""
+    all scores if it is best to call none of them true. NaN, with which nothing is right, where a
+    score is."""
+    if np.isnan(score_N).any():
+        return np.float32(np.nan)
     order = np.argsort(score_N, kind="stable")
     score, label = score_N[order].astype(np.float32), label_N[order]
     starts = np.concatenate([[True], score[1:] != score[:-1]])

@@ -20,6 +20,7 @@ from hnc_ds.config import MineConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.embed import EmbeddedImages
 from hnc_ds.evaluation.encoder import Encoder
+from hnc_ds.evaluation.finite import refuse_broken_weights
 from hnc_ds.evaluation.models import model_name
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
@@ -32,6 +33,9 @@ QUERIES, CANDIDATES = 1024, 8192
 
 UNITS = 2**30
 """A float32 cosine is a whole number of these parts, or lies within 0.01 of 0."""
+
+LEAST = -1.5
+"""In place of a cosine that is none: below all others, and above NO_CANDIDATE."""
 
 NUMBERS = 2**32
 NO_CANDIDATE = -(2**63)
@@ -49,7 +53,9 @@ def mine(config: MineConfig) -> None:
     reader = ShardReader(config.shards)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name, model = _load(config, device)
-    embedded = Encoder(model, device, config.batch, config.workers).shards(reader)
+    refuse_broken_weights(model, name)
+    encoder = Encoder(model, device, config.batch, config.workers, name=name)
+    embedded = encoder.shards(reader)
     neighbours = find_neighbours(embedded, reader, config.k, name)
     write_neighbours(config.out, neighbours)
     print(
@@ -141,12 +147,14 @@ def _nearest_of(
 
 
 def _ranks(cosine_QC: torch.Tensor, first: int) -> torch.Tensor:
-    """A whole number for each candidate: higher for a greater cosine, then for a lower row.
+    """A whole number for each candidate: higher for a greater cosine, then for a lower row; what
+    is not finite is the least of all.
 
     No two candidates of a row have the same, so which are the highest does not hang on how they
     are sorted or cut into blocks.
     """
     row_C = torch.arange(first, first + cosine_QC.shape[1], device=cosine_QC.device)
+    cosine_QC = torch.where(cosine_QC.isfinite(), cosine_QC, LEAST)
     return (cosine_QC * UNITS).long().mul_(NUMBERS).add_(NUMBERS - 1 - row_C)
 
 

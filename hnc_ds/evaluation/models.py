@@ -15,6 +15,7 @@ import torch
 from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.finite import refuse_broken_weights
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.settings_file import updated
@@ -35,20 +36,25 @@ def load_end(reference: str) -> End:
     """Load a run, a checkpoint folder or an open_clip model.
 
     Raises:
-        UserError: It is none of them, or a model without weights.
+        UserError: It is none of them, a model without weights, or with weights that are not finite.
     """
-    name = name_of(reference)
+    end = End(name_of(reference), _loaded(reference))
+    refuse_broken_weights(end.model, end.name)
+    return end
+
+
+def _loaded(reference: str) -> Clip:
     if Path(reference).is_dir():
-        return End(name, load_trained(Path(reference), torch.device("cpu")))
+        return load_trained(Path(reference), torch.device("cpu"))
     if reference.startswith(("hf-hub:", "local-dir:")):
-        return End(name, load_model(ModelConfig(model=reference), seed=0))
+        return load_model(ModelConfig(model=reference), seed=0)
     model, _, weights = reference.partition(":")
     if not weights:
         raise UserError(
             f"{reference}: no such folder; give a run, a checkpoint folder, or an open_clip model "
             "with its tag or file of weights, such as ViT-B-32:openai"
         )
-    return End(name, load_model(ModelConfig(model=model, pretrained=weights), seed=0))
+    return load_model(ModelConfig(model=model, pretrained=weights), seed=0)
 
 
 def name_of(reference: str) -> str:
@@ -74,7 +80,9 @@ def load_own_start(trained: Path) -> End:
     if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
         raise UserError(f"{where}: is missing, so name the START model")
     config = updated(ModelConfig(), settings["model"], where)
-    return End(f"{run.name}/{OWN_START}", load_model(config, settings.get("seed", 0)))
+    start = End(f"{run.name}/{OWN_START}", load_model(config, settings.get("seed", 0)))
+    refuse_broken_weights(start.model, start.name)
+    return start
 
 
 def model_name(run: Path) -> str:

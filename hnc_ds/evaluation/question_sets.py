@@ -84,7 +84,8 @@ QUESTION_SETS = {
         about="accuracy: share of pairs in which the image is more similar to the true caption; a "
         "tie is wrong. auroc: how often a true caption is more similar than a false one of any "
         "image. best_threshold_accuracy: single captions called true from the best similarity "
-        "on. ratio_R: the true caption is R times as similar or more.",
+        "on. ratio_R: the true caption is R times as similar or more; a similarity above 0 is so "
+        "beside one that is not, and of two below 0 the false one lies R times as far below.",
         read=hnc_test.read_hnc_test,
         rule=true_beats_false,
         files=hnc_test.TEST_FILE,
@@ -93,6 +94,7 @@ QUESTION_SETS = {
         licence="MIT",
         chance=0.5,
         beyond=pairs_as_labels,
+        version=2,
     ),
     "sugarcrepe": QuestionSet(
         title="SugarCrepe",

@@ -19,6 +19,9 @@ from hnc_ds.records import Result, TrainingSample
 
 CUTOFFS = (1, 5, 10)
 
+NEVER = 2**62
+"""Rank of a query whose right answer has no similarity."""
+
 _CELLS_AT_ONCE = 16_777_216
 """Similarities held at once: 64 MiB of float32."""
 
@@ -115,7 +118,8 @@ def rank_first_right(
 ) -> np.ndarray:
     """How many wrong gallery rows come before each query's best right one; 0 is a hit at 1.
 
-    A wrong row with the same score comes first, unless said otherwise. Memory is bounded: rows of
+    A wrong row with the same score comes first, unless said otherwise, and so does one whose score
+    is NaN; a right one without a score is never found. Memory is bounded: rows of
     similarities are made and dropped in blocks.
 
     Args:
@@ -141,8 +145,9 @@ def rank_first_right(
         right_BG = torch.zeros_like(scores_BG, dtype=torch.bool)
         right_BG[row_R, column_R] = True
         best_B = scores_BG.masked_fill(~right_BG, -torch.inf).amax(dim=1, keepdim=True)
-        ahead_BG = scores_BG >= best_B if ties_first else scores_BG > best_B
-        rank_Q[start:end] = (ahead_BG & ~right_BG).sum(dim=1).cpu().numpy()
+        behind_BG = scores_BG < best_B if ties_first else scores_BG <= best_B  # of NaN none is
+        rank_B = (~behind_BG & ~right_BG).sum(dim=1)
+        rank_Q[start:end] = torch.where(best_B[:, 0].isnan(), NEVER, rank_B).cpu().numpy()
     return rank_Q
 
 

@@ -1,7 +1,8 @@
 """What each benchmark's own code calls right, ties included. NumPy only, no torch.
 
 Scores are float32 cosines [I, C] of an item's I images with its C captions. A tie is an equality
-that decides: what is right where it counts as wrong, or the reverse.
+that decides: what is right where it counts as wrong, or the reverse. What hangs on a score that is
+NaN is wrong: comparisons ask for what is right, never for what is not wrong.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,11 +58,8 @@ def both_ways(question: Question, scores: Scores) -> Outcome:
     Source: Winoground (Thrush et al. 2022).
     """
     text, image = _each_picks(scores.image_text_IC), _each_picks(scores.image_text_IC.T)
-    right = {"text": min(text) > 0, "image": min(image) > 0}
-    return Outcome(
-        {name: bool(value) for name, value in right.items()} | {"group": min(*text, *image) > 0},
-        0 in (*text, *image),
-    )
+    right = {"text": _lead(*text), "image": _lead(*image), "group": _lead(*text, *image)}
+    return Outcome(right, 0 in (*text, *image))
 
 
 def each_picks_its_own(question: Question, scores: Scores) -> Outcome:
@@ -71,13 +69,13 @@ def each_picks_its_own(question: Question, scores: Scores) -> Outcome:
     """
     text, image = _each_picks(scores.image_text_IC), _each_picks(scores.image_text_IC.T)
     leads = {
-        "I2T": min(text),
-        "T2I": min(image),
-        "group": min(*text, *image),
-        **dict(zip(("Ipos_2T", "Ineg_2T"), text, strict=True)),
-        **dict(zip(("Tpos_2I", "Tneg_2I"), image, strict=True)),
+        "I2T": text,
+        "T2I": image,
+        "group": (*text, *image),
+        **{name: (lead,) for name, lead in zip(("Ipos_2T", "Ineg_2T"), text, strict=True)},
+        **{name: (lead,) for name, lead in zip(("Tpos_2I", "Tneg_2I"), image, strict=True)},
     }
-    right = {name: lead > 0 for name, lead in leads.items()}
+    right = {name: _lead(*own) for name, own in leads.items()}
     return Outcome(right, 0 in (*text, *image))
 
 
@@ -87,7 +85,7 @@ def captions_pick_images(question: Question, scores: Scores) -> Outcome:
     Source: Cola (scripts/eval.py, ColaMultiObjAcc).
     """
     leads = _each_picks(scores.image_text_IC.T)
-    return Outcome({"accuracy": min(leads) > 0}, 0 in leads)
+    return Outcome({"accuracy": _lead(*leads)}, 0 in leads)
 
 
 def statements_pick_images(question: Question, scores: Scores) -> Outcome:
@@ -107,7 +105,7 @@ def same_meaning(question: Question, scores: Scores) -> Outcome:
     """
     itt = true_beats_false(question, scores)
     text = scores.text_text_CC
-    others = max(text[0, 2], text[1, 2])
+    others = np.max(text[:2, 2])  # NaN if one of them is
     tot, tied = bool(text[0, 1] > others), bool(text[0, 1] == others)
     return Outcome({"itt": itt.right["accuracy"], "tot": tot}, itt.tied or tied)
 
@@ -117,6 +115,11 @@ def _split(question: Question, score_C: np.ndarray) -> tuple[np.ndarray, np.ndar
     is_true_C = np.zeros(len(score_C), dtype=bool)
     is_true_C[question.true_captions()] = True
     return score_C[is_true_C], score_C[~is_true_C]
+
+
+def _lead(*leads: float) -> bool:
+    """Whether all of them are ahead; Python's own min would pass over NaN."""
+    return all(lead > 0 for lead in leads)
 
 
 def _each_picks(score_22: np.ndarray) -> tuple[float, float]:

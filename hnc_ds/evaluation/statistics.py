@@ -184,8 +184,12 @@ def bootstrap_auroc(
 
     Raises:
         ValueError: All items are true, or none is.
+
+    A score that is NaN is on the wrong side of all others.
     """
-    score_N, label_N = np.asarray(score), np.asarray(label, dtype=bool)
+    label_N = np.asarray(label, dtype=bool)
+    wrong_side_N = np.where(label_N, -np.inf, np.inf)
+    score_N = np.where(np.isnan(score), wrong_side_N, np.asarray(score))
     if label_N.all() or not label_N.any():
         raise ValueError("AUROC needs true and false items")
     cluster_N = _numbered(cluster)
@@ -249,7 +253,7 @@ def permutation_test(
     two-sided p of flipping the signs of the clusters' differences together.
 
     All flips where there are no more than ``rounds`` of them, else ``rounds`` drawn ones and the
-    one that was observed.
+    one that was observed. 1 where a value is NaN, which no difference can be told from.
 
     Args:
         first: N values of one model.
@@ -267,12 +271,12 @@ def permutation_test(
         return 1.0
     if 2 ** min(len(sum_C), 60) <= rounds:
         sign_RC = 1.0 - 2 * (np.arange(2 ** len(sum_C))[:, None] >> np.arange(len(sum_C)) & 1)
-        return float((np.abs(sign_RC @ sum_C) >= observed - slack).mean())
+        return float((~(np.abs(sign_RC @ sum_C) < observed - slack)).mean())
     random, reached, left = np.random.default_rng(seed), 0, rounds
     while left:
         rows = min(left, max(1, _DRAWS_AT_ONCE // len(sum_C)))
         sign_RC = 1.0 - 2 * random.integers(2, size=(rows, len(sum_C)), dtype=np.int8)
-        reached += int((np.abs(sign_RC @ sum_C) >= observed - slack).sum())
+        reached += int((~(np.abs(sign_RC @ sum_C) < observed - slack)).sum())
         left -= rows
     return (reached + 1) / (rounds + 1)
 

@@ -10,6 +10,7 @@ sweep.
 
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from math import inf, isnan
 
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HEADLINE_SCORER, HEADLINES
@@ -100,7 +101,7 @@ def best_point(points: Mapping[str, Sequence[Result]], metric: str | None) -> tu
         raise UserError(
             f"metric: there is no score '{metric}'{did_you_mean(metric, names)}; there are {known}"
         )
-    return max(found, key=lambda point: point[1].value)
+    return max(found, key=lambda point: -inf if isnan(point[1].value) else point[1].value)
 
 
 def headlines(results: Sequence[Result]) -> list[tuple[str, RowKey]]:

@@ -127,11 +127,10 @@ def refuse_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor], what
         float((one - other).abs().max() / one.abs().max())
         for one, other in zip(ours, theirs, strict=True)
     ]
-    layer = max(range(len(parts)), key=parts.__getitem__)
-    if not parts[layer] <= TOLERANCE:
-        first = next(n for n, part in enumerate(parts) if not part <= TOLERANCE)
+    first = next((n for n, part in enumerate(parts) if not part <= TOLERANCE), None)  # NaN too
+    if first is not None:
         raise UserError(
             f"export: {what} computes something else from layer {first} on, by {parts[first]:.1e} "
             f"of its largest value; nothing was written"
         )
-    return parts[layer]
+    return max(parts)

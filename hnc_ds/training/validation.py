@@ -115,8 +115,9 @@ class Validation:
 
     def _measure(self, clip: Clip, step: int) -> HeldOut:
         config, asked = replace(self._config, out=self._out(step)), self._asked
-        encoder = Encoder(clip, self._device, config.batch, config.workers)
-        measured = measure_all(encoder, f"step-{step}", asked, config)
+        name = f"step-{step}"
+        encoder = Encoder(clip, self._device, config.batch, config.workers, name=name)
+        measured = measure_all(encoder, name, asked, config)
         scores = {f"{r.benchmark}/{r.metric}/{r.group}": r.value for r in measured.results}
         if self._metric is not None and self._metric not in scores:
             some = [name for name in scores if name.endswith("/all")]

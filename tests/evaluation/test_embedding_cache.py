@@ -78,6 +78,15 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     kept.write_bytes(kept.read_bytes()[:20])
     with pytest.raises(UserError, match=rf"{kept.name}: cannot be read .*; remove it"):
         encoder(clip, folder).texts(CAPTIONS)
+    encoder(clip, folder.with_name("whole")).texts(CAPTIONS)
+    (whole,) = folder.with_name("whole").iterdir()
+    sound = whole.read_bytes()
+    for place in (len(sound) - 1, sound.index(b"F32") + 2, len(sound) - 40):  # a bit of each part
+        damaged = bytearray(sound)
+        damaged[place] ^= 1
+        whole.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{whole.name}: .*; remove it"):
+            encoder(clip, folder.with_name("whole")).texts(CAPTIONS)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --cache"):
         encoder(clip, tmp_path / "file").texts(CAPTIONS)

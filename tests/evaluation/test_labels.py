@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from hnc_ds.evaluation.labels import (
+    RATIOS,
     best_threshold,
     judge_single_captions,
+    leads_by,
     pairs_as_labels,
     single_captions,
 )
@@ -61,9 +65,45 @@ def test_hnc_pairs_are_also_told_by_area_threshold_and_ratio() -> None:
     assert found["auroc", "object"] == 0.5
     assert found["auroc", "all"] == pytest.approx((3 + 3 + 0.5) / 9)
     assert found["best_threshold_accuracy", "relation"] == 1
-    assert found["ratio_1", "all"] == 1  # a tie is told apart by a ratio of 1
+    assert found["ratio_1", "all"] == pytest.approx(2 / 3)  # a tie is wrong
     assert found["ratio_1.2", "all"] == pytest.approx(1 / 3)
     assert found["margin", "relation"] == pytest.approx(0.115)
+
+
+cosines = st.floats(-1, 1, width=32)
+
+
+@given(st.lists(st.tuples(cosines, cosines), min_size=1), st.floats(1, 4))
+def test_a_ratio_of_one_is_pair_accuracy_and_a_higher_one_never_gives_more(
+    pairs: list[tuple[float, float]], ratio: float
+) -> None:
+    true_N, false_N = np.array(pairs, np.float32).T
+    last = true_N > false_N
+    assert (leads_by(1, true_N, false_N) == last).all()
+    for times in (*RATIOS, ratio + 0.5):
+        assert (leads_by(times, true_N, false_N) <= last).all()
+        last = leads_by(times, true_N, false_N)
+
+
+@given(st.floats(2**-10, 1, width=32), st.floats(2**-10, 1, width=32), st.floats(1.001, 4))
+def test_where_both_are_positive_the_ratio_is_that_of_earlier_work_on_hnc(
+    true: float, false: float, ratio: float
+) -> None:
+    """positive / negative >= R; where one of the two is not above 0, what its sign says."""
+    told = leads_by(ratio, *np.float32([[true], [false]])).item()
+    assert told == (np.float32(true) >= np.float32(ratio) * np.float32(false))
+    assert leads_by(ratio, *np.float32([[true, true], [-false, 0]])).all()
+    assert not leads_by(ratio, *np.float32([[-true, 0], [false, false]])).any()
+    below = leads_by(ratio, *np.float32([[-false], [-true]])).item()
+    assert below == told  # as far apart, below 0
+
+
+def test_a_random_model_scores_half_at_a_ratio_of_one_and_less_above() -> None:
+    true_N, false_N = np.random.default_rng(0).normal(0, 0.05, (2, 10_000)).astype(np.float32)
+    shares = [leads_by(ratio, true_N, false_N).mean() for ratio in RATIOS]
+    assert shares[0] == pytest.approx(0.5, abs=0.02)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] > 0.25  # half of the pairs are of two signs, and half of those are right
 
 
 def test_a_threshold_is_chosen_on_the_dev_captions_and_scored_on_the_others() -> None:

@@ -73,6 +73,15 @@ def test_mistakes_are_refused(clip_folder: Make, mistake: str) -> None:
         refuse_difference(ours, theirs, "the tower")
 
 
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_hidden_state_that_is_nan_is_another_one_in_whatever_layer(layer: int) -> None:
+    ours = [torch.ones(2, 3) for _ in range(3)]
+    theirs = [state.clone() for state in ours]
+    theirs[layer][1, 1] = float("nan")
+    with pytest.raises(UserError, match=f"computes something else from layer {layer} on"):
+        refuse_difference(ours, theirs, "the tower")
+
+
 def test_the_full_shape_of_llavas_tower_agrees_to_rounding() -> None:
     """ViT-L-14-336-quickgelu with random weights: 24 layers, 577 tokens."""
     clip = load_model(ModelConfig(model="ViT-L-14-336-quickgelu"), seed=0).eval()
