@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.inputs import packed, photograph, write_pack_input
 from benchmarks.timing import Check, Comparison, alternate
-from hnc_ds.shards.images import ImageSettings, decode_jpeg, evaluation_view, training_view
+from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view, training_view
 from hnc_ds.shards.reader import ShardReader
 
 SETTINGS = ImageSettings(224, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
@@ -56,7 +56,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
 def _ours(shards: Path) -> Iterator[torch.Tensor]:
     reader = ShardReader(shards)
     for sample in range(len(reader)):
-        image_3HW = decode_jpeg(reader.image_bytes(sample))
+        image_3HW = decode_image(reader.image_bytes(sample))
         yield training_view(image_3HW, SETTINGS, SMALLEST_AREA, random.Random(sample))
     reader.close()
 
@@ -82,7 +82,9 @@ def _agreement(photographs: list[bytes]) -> tuple[Check, ...]:
         SETTINGS.size, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3
     )
     differences = [
-        (evaluation_view(decode_jpeg(data), SETTINGS) - 255 * transform(_opened(data))).abs().mean()
+        (evaluation_view(decode_image(data), SETTINGS) - 255 * transform(_opened(data)))
+        .abs()
+        .mean()
         for data in photographs
     ]
     return (Check("mean difference of the pixels (of 255)", float(max(differences)), 0.1),)

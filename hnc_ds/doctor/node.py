@@ -13,7 +13,8 @@ import torch
 from hnc_ds.doctor.finding import Finding, Grade
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import fingerprint
-from hnc_ds.shards.images import CorruptImage, decode_jpeg
+from hnc_ds.images import CorruptImage
+from hnc_ds.shards.images import decode_image
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of, is_url
 
@@ -137,7 +138,7 @@ def shards(location: str, rank: int, ranks: int) -> Iterator[Finding]:
 
 def _is_corrupt(reader: ShardReader, number: int) -> bool:
     try:
-        decode_jpeg(reader.image_bytes(number))
+        decode_image(reader.image_bytes(number))
     except CorruptImage:
         return True
     return False

@@ -17,7 +17,8 @@ from hnc_ds.evaluation.image_files import ImageFiles, read_picture
 from hnc_ds.evaluation.items import Coverage
 from hnc_ds.evaluation.question import IDENTICAL, ImageRef, Question
 from hnc_ds.evaluation.rules import Scores
-from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
+from hnc_ds.images import CorruptImage
+from hnc_ds.shards.images import cut_out, decode_image
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FilePictures:
             data = read_picture(path, image)
         except (OSError, ValueError) as error:
             raise CorruptImage(str(error)) from error
-        image_3HW = decode_untrusted(data)
+        image_3HW = decode_image(data)
         return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
 
     def identity(self) -> str:
@@ -103,8 +104,8 @@ def encode_questions(
     if unreadable and not (allow_missing and encoded.samples):
         raise UserError(
             f"{benchmark}: {unreadable[0][0]} and {len(unreadable) - 1} more of {len(found):,} "
-            "pictures cannot be decoded; copy them again, or give --allow-missing to leave out "
-            "their questions"
+            f"pictures cannot be decoded ({_reason(unreadable[0])}); copy them again, or give "
+            "--allow-missing to leave out their questions"
         )
     row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
     kept = [q for q in questions if all(image in row_of for image in q.images)]
@@ -130,6 +131,15 @@ def encode_questions(
             asked=fingerprint(questions),
         ),
     )
+
+
+def _reason(file: tuple[Path, ImageRef]) -> str:
+    """Why a picture cannot be decoded."""
+    try:
+        FilePictures([file]).picture(0)
+    except CorruptImage as error:
+        return str(error)
+    return "it can be by now"
 
 
 def encode_again(encoder: Encoder, encoded: Encoded, worse: Worse) -> Encoded:

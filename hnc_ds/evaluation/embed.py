@@ -19,8 +19,9 @@ from tqdm import tqdm
 from hnc_ds.distributed import from_every_rank, gather_uneven, rank, together, world_size
 from hnc_ds.evaluation.corruptions import corrupt
 from hnc_ds.evaluation.items import fingerprint
+from hnc_ds.images import CorruptImage
 from hnc_ds.model.clip import Clip
-from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, evaluation_view
+from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.worker_processes import FORK
 
@@ -94,7 +95,7 @@ class ShardPictures:
 
     def picture(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
-        return decode_jpeg(self._reader.image_bytes(index))
+        return decode_image(self._reader.image_bytes(index))
 
     def identity(self) -> str:
         """That of the shards."""

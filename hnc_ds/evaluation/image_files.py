@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.parquet import picture_bytes, picture_file
 from hnc_ds.evaluation.question import ImageRef
+from hnc_ds.images import read_image_file
 
 
 class Source(NamedTuple):
@@ -69,12 +70,13 @@ def read_picture(path: Path, image: ImageRef) -> bytes:
     """The encoded picture that ``ImageFiles.find`` found.
 
     Raises:
+        CorruptImage: It is too large.
         OSError: It cannot be read.
         ValueError: The file that should hold it does not.
     """
-    return (
-        path.read_bytes() if picture_file(image.name) is None else picture_bytes(path, image.name)
-    )
+    if picture_file(image.name) is None:
+        return read_image_file(path)
+    return picture_bytes(path, image.name)
 
 
 class ImageFiles:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError
+from hnc_ds.images import CorruptImage, read_image_file
 from hnc_ds.model.clip import Clip
-from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_untrusted, evaluation_view
+from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view
 
 PROBES = 8
 TOLERANCE = 1e-4
@@ -38,7 +39,7 @@ def probe_pictures(view: ImageSettings, folder: Path | None) -> torch.Tensor:
         if len(found) == PROBES:
             break
         try:
-            found.append(evaluation_view(decode_untrusted(path.read_bytes()), view))
+            found.append(evaluation_view(decode_image(read_image_file(path)), view))
         except (CorruptImage, OSError):
             continue
     if not found:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
 from hnc_ds.export.into_llava import read_llava_config
+from hnc_ds.images import CorruptImage
 from hnc_ds.llava.check import check_inputs
 from hnc_ds.llava.fingerprint import folder_sha256
 from hnc_ds.llava.generate import Generated, answer_questions, encode_prefix
@@ -26,7 +27,6 @@ from hnc_ds.llava.model import Llava, PictureView, load_llava
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.llava.server_file import questions_beside, write_for_server
-from hnc_ds.shards.images import CorruptImage
 from hnc_ds.worker_processes import FORK
 
 Pictures = list[torch.Tensor | str]

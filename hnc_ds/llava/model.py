@@ -15,11 +15,11 @@ from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.export.into_llava import read_llava_config
+from hnc_ds.images import CorruptImage, read_image_file, read_rgb
 from hnc_ds.llava.prompts import IMAGE, prompt
-from hnc_ds.shards.images import CorruptImage
 
-LARGEST_PICTURE = 2**28
-"""Pixels; what claims more is refused by its header."""
+LONGEST_SIDE = 8192
+"""Pixels; longer images are made smaller before they are padded to squares."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,11 @@ class PictureView:
     def __call__(self, path: Path) -> torch.Tensor:
         """float32 [3, R, R]. Raises CorruptImage."""
         try:
-            with Image.open(path) as picture:
-                if picture.width * picture.height > LARGEST_PICTURE:
-                    raise CorruptImage(f"{path}: {picture.width} x {picture.height} pixels")
-                image = picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image = read_rgb(read_image_file(path))
+        except (OSError, CorruptImage) as error:
             raise CorruptImage(f"{path}: {error}") from error
+        if max(image.size) > LONGEST_SIDE:  # it is padded to a square before it is resized
+            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
         found = self._processor(image, return_tensors="np")["pixel_values"][0]
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
 

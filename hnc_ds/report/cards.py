@@ -6,7 +6,7 @@ import io
 import re
 from dataclasses import dataclass
 
-from PIL import Image
+from hnc_ds.images import CorruptImage, as_rgb, check_box, open_image
 
 CARDS = 4
 """Pairs in a gallery."""
@@ -59,12 +59,16 @@ def thumbnail(data: bytes, box: tuple[int, int, int, int] | None = None) -> str:
         box: What of it to show, in pixels; all of it for None.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if box is None:
-                picture.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            small = picture.convert("RGB") if box is None else picture.crop(box).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        picture = open_image(data)
+        if box is None:
+            picture.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        else:
+            check_box(box)
+        small = as_rgb(picture)
+    except CorruptImage:
         return ""
+    if box is not None:
+        small = small.crop(box)
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=THUMBNAIL_QUALITY)

@@ -12,6 +12,7 @@ from hnc_ds.evaluation.image_files import ImageFiles, read_picture
 from hnc_ds.evaluation.items import AnsweredItem, VqaItem
 from hnc_ds.evaluation.question import ImageRef
 from hnc_ds.evaluation.question_sets import described
+from hnc_ds.images import CorruptImage
 from hnc_ds.report.cards import CARDS, Card, Gallery, Score, Words, mark_differences, thumbnail
 from hnc_ds.report.paired import SharedItems
 from hnc_ds.report.runs import Measurement, Run
@@ -130,7 +131,7 @@ class QuestionCurator:
                 path = files.find(image)
                 if path is not None:
                     return thumbnail(read_picture(path, image), box)
-            except (OSError, ValueError, UserError):
+            except (OSError, ValueError, UserError, CorruptImage):
                 continue
         self._missing[image.title] = None
         return ""

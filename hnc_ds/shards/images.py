@@ -1,19 +1,19 @@
-"""JPEG bytes -> uint8 tensors of a model's input size. Normalising is left to the device.
+"""Image bytes -> uint8 tensors of a model's input size. Normalising is left to the device.
 
 The evaluation view is open_clip's: shorter side to the model's size (bicubic, antialiased),
 centre crop. The training view is its random resized crop, drawn from the caller's generator.
 """
 
-import io
 import math
 import random
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+
+from hnc_ds.images import check_box, check_size, jpeg_size, read_rgb
 
 INTERPOLATIONS = {
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -22,12 +22,9 @@ INTERPOLATIONS = {
 
 RESIZE_MODES = ("shortest", "squash")
 
-MOST_PIXELS = 2**28
-"""Of a picture from anywhere: 16,384 on a side, 0.8 GB decoded."""
-
-
-class CorruptImage(Exception):
-    """The bytes are not a picture that can be decoded."""
+MOST_ASPECT = 64
+"""Times that an image may be as long as it is wide before its middle is cut out first. Resized
+whole, 30,000 x 2 pixels would become 3,360,000 x 224, of which the middle 224 are seen."""
 
 
 @dataclass(frozen=True)
@@ -48,43 +45,23 @@ class ImageSettings:
     """'shortest' keeps the aspect ratio and crops the centre; 'squash' stretches (SigLIP)."""
 
 
-def decode_jpeg(data: bytes) -> torch.Tensor:
-    """Decode a picture to RGB.
+def decode_image(data: bytes) -> torch.Tensor:
+    """Decode an image to RGB: a JPEG by torchvision, all else by Pillow.
 
     Returns:
         uint8 [3, height, width].
 
     Raises:
-        CorruptImage: Undecodable by both torchvision and Pillow.
+        CorruptImage: As ``open_image`` and ``as_rgb``; nothing is decoded that is too large.
     """
-    try:
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_image(buffer, ImageReadMode.RGB)
-    except (RuntimeError, ValueError):  # CMYK and other rarities, or damage
-        return _decode_with_pillow(data)
-
-
-def _decode_with_pillow(data: bytes) -> torch.Tensor:
-    try:
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImage(str(error)) from error
-    return functional.pil_to_tensor(picture)
-
-
-def decode_untrusted(data: bytes) -> torch.Tensor:
-    """``decode_jpeg`` for pictures from anywhere: one that would fill the memory is refused.
-
-    Raises:
-        CorruptImage: Undecodable, or of more than MOST_PIXELS.
-    """
-    try:
-        width, height = Image.open(io.BytesIO(data)).size  # reads no more than the header
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImage(str(error)) from error
-    if width * height > MOST_PIXELS:
-        raise CorruptImage(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
-    return decode_jpeg(data)
+    if (size := jpeg_size(data)) is not None:
+        check_size("JPEG", *size)
+        try:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_jpeg(buffer, ImageReadMode.RGB)
+        except (RuntimeError, ValueError):  # rarities, or damage
+            pass
+    return functional.pil_to_tensor(read_rgb(data))
 
 
 def cut_out(image_3HW: torch.Tensor, box: tuple[int, int, int, int]) -> torch.Tensor:
@@ -92,11 +69,10 @@ def cut_out(image_3HW: torch.Tensor, box: tuple[int, int, int, int]) -> torch.Te
     it.
 
     Raises:
-        CorruptImage: There is nothing within.
+        CorruptImage: There is nothing within, or too much.
     """
+    check_box(box)
     left, top, right, bottom = box
-    if right <= left or bottom <= top:
-        raise CorruptImage(f"the box {box} is empty")
     return functional.crop(image_3HW, top, left, bottom - top, right - left)
 
 
@@ -110,12 +86,23 @@ def evaluation_view(image_3HW: torch.Tensor, settings: ImageSettings) -> torch.T
     if (height, width) == (settings.size, settings.size):
         return image_3HW
     resized = functional.resize(
-        image_3HW,
+        image_3HW if settings.resize_mode == "squash" else _without_far_ends(image_3HW),
         [settings.size] * (2 if settings.resize_mode == "squash" else 1),
         interpolation=INTERPOLATIONS[settings.interpolation],
         antialias=True,
     )
     return functional.center_crop(resized, [settings.size])
+
+
+def _without_far_ends(image_3HW: torch.Tensor) -> torch.Tensor:
+    """The middle of an image that is too long to be resized whole, around the same centre."""
+    height, width = image_3HW.shape[1:]
+    most = MOST_ASPECT * min(height, width)
+    if max(height, width) <= most:
+        return image_3HW
+    # Cut by as much at both ends.
+    sides = [side if side <= most else most + (side - most) % 2 for side in (height, width)]
+    return functional.center_crop(image_3HW, sides)
 
 
 def training_view(

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
+from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
-from hnc_ds.shards.images import CorruptImage, ImageSettings, decode_jpeg, training_view
+from hnc_ds.shards.images import ImageSettings, decode_image, training_view
 from hnc_ds.shards.negatives import draw_negatives, type_weights
 from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
@@ -164,7 +165,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         for _ in range(MOST_CORRUPT):
             rng = random.Random(visit.key(self._seed))
             try:
-                image_3HW = decode_jpeg(self.reader.image_bytes(visit.sample))
+                image_3HW = decode_image(self.reader.image_bytes(visit.sample))
             except CorruptImage:
                 corrupt.append(self.reader.where(visit.sample))
                 around = self._order.neighbours(position)

@@ -4,13 +4,13 @@ For human eyes only. The words of a negative that its positive lacks are set in 
 """
 
 import difflib
-import io
 import random
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hnc_ds.images import CorruptImage, read_rgb
 from hnc_ds.records import CaptionGroup, TrainingSample
 from hnc_ds.whole_files import whole_file
 
@@ -84,12 +84,15 @@ def _card(data: bytes, sample: TrainingSample, colours: dict[str, str], seed: in
 
 
 def _picture(data: bytes) -> Image.Image:
-    """The whole picture, as large as fits, on a dark ground."""
+    """The whole picture, as large as fits, on a dark ground; the ground alone if it is damaged."""
     ground = Image.new("RGB", (CARD, PICTURE_HEIGHT), BACKDROP)
-    with Image.open(io.BytesIO(data)) as picture:
-        scale = min(CARD / picture.width, PICTURE_HEIGHT / picture.height)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        fitted = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    try:
+        picture = read_rgb(data)
+    except CorruptImage:
+        return ground
+    scale = min(CARD / picture.width, PICTURE_HEIGHT / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    fitted = picture.resize(size, Image.Resampling.LANCZOS)
     ground.paste(fitted, ((CARD - size[0]) // 2, (PICTURE_HEIGHT - size[1]) // 2))
     return ground
 

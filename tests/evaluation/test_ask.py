@@ -20,7 +20,8 @@ from hnc_ds.evaluation.items import AnsweredItem, read_items, read_results
 from hnc_ds.evaluation.models import End
 from hnc_ds.evaluation.places import read_image_folders
 from hnc_ds.evaluation.question import ImageRef, Question, choice
-from hnc_ds.shards.images import CorruptImage, cut_out, decode_untrusted
+from hnc_ds.images import CorruptImage
+from hnc_ds.shards.images import cut_out, decode_image
 
 COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -105,7 +106,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(side: int
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
     png += struct.pack(">I", zlib.crc32(header)) + struct.pack(">I", 0) + b"IDAT"
     with pytest.raises(CorruptImage, match=f"{side} x {side} pixels|exceeds limit"):
-        decode_untrusted(png)
+        decode_image(png)
 
 
 def test_a_box_beyond_the_edge_is_black_there_as_pillow_has_it() -> None:

@@ -14,7 +14,7 @@ from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
 from hnc_ds.evaluation.models import End, model_name
 from hnc_ds.records import TrainingSample
-from hnc_ds.shards.images import decode_jpeg, evaluation_view
+from hnc_ds.shards.images import decode_image, evaluation_view
 from hnc_ds.shards.reader import ShardReader
 
 COLOURS = ("red", "lime", "blue")
@@ -154,7 +154,7 @@ def test_worse_pictures_are_those_that_a_hand_makes_worse(run, make_shards, mode
     rows = {(r.benchmark, r.metric, r.group): r for r in read_results(run / "results/val.json")}
     reader, right = ShardReader(shards), []
     for number, colour in enumerate(SIX.values()):
-        view_3RR = evaluation_view(decode_jpeg(reader.image_bytes(number)), model.image_settings)
+        view_3RR = evaluation_view(decode_image(reader.image_bytes(number)), model.image_settings)
         made = corrupt(
             view_3RR.permute(1, 2, 0).numpy(),
             "gaussian_noise",

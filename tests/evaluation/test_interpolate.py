@@ -235,8 +235,8 @@ def test_a_point_that_was_cut_off_between_its_two_files_is_not_taken_for_whole(
 def test_pictures_are_decoded_once_where_they_fit_and_the_scores_are_the_same(
     settings, tmp_path, monkeypatch, most, times
 ):
-    decode, decoded = embed.decode_jpeg, []
-    monkeypatch.setattr(embed, "decode_jpeg", lambda data: decoded.append(1) or decode(data))
+    decode, decoded = embed.decode_image, []
+    monkeypatch.setattr(embed, "decode_image", lambda data: decoded.append(1) or decode(data))
     monkeypatch.setattr(module, "MOST_KEPT", most)
     interpolate(settings(batch=7))
     assert len(decoded) == times * SCENES

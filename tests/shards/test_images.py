@@ -8,11 +8,12 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
+from hnc_ds.images import CorruptImage
 from hnc_ds.shards.images import (
-    CorruptImage,
     ImageSettings,
-    decode_jpeg,
+    decode_image,
     evaluation_view,
     training_view,
 )
@@ -43,7 +44,7 @@ def test_the_evaluation_view_has_open_clips_pixels(
         64, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3, resize_mode=resize_mode
     )
     expected = (transform(Image.open(io.BytesIO(data))) * 255).round().to(torch.uint8)
-    found = evaluation_view(decode_jpeg(data), settings)
+    found = evaluation_view(decode_image(data), settings)
     difference = (found.int() - expected.int()).abs()
     assert found.shape == (3, 64, 64)
     assert int(difference.max()) <= 2  # of 255: two decoders, two ways to round
@@ -54,7 +55,7 @@ def test_the_evaluation_view_has_open_clips_pixels(
 def test_gray_and_cmyk_pictures_become_rgb(mode: str) -> None:
     image = picture(40, 30, mode)
     expected = torch.from_numpy(np.array(Image.open(io.BytesIO(jpeg(image))).convert("RGB")))
-    found = decode_jpeg(jpeg(image)).permute(1, 2, 0)
+    found = decode_image(jpeg(image)).permute(1, 2, 0)
     assert int((found.int() - expected.int()).abs().max()) <= 3
 
 
@@ -70,12 +71,21 @@ def test_a_crop_keeps_the_least_area_and_never_mirrors() -> None:
 
 
 def test_the_same_generator_gives_the_same_crop() -> None:
-    image = decode_jpeg(jpeg(picture(90, 70)))
+    image = decode_image(jpeg(picture(90, 70)))
     views = [training_view(image, SETTINGS, 0.5, random.Random(3)) for _ in range(2)]
     assert torch.equal(*views)
+
+
+def test_of_a_very_long_image_the_middle_is_seen_as_if_it_had_been_resized_whole() -> None:
+    image = picture(1501, 20)
+    for long in (image, image.transpose(Image.Transpose.ROTATE_90)):
+        transform = open_clip.image_transform(64, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+        expected = (transform(long) * 255).round().int()
+        found = evaluation_view(functional.pil_to_tensor(long), SETTINGS).int()
+        assert int((found - expected).abs().max()) <= 3
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", jpeg(picture(50, 50))[:300]])
 def test_what_is_no_whole_picture_is_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptImage):
-        decode_jpeg(data)
+        decode_image(data)

@@ -6,10 +6,10 @@ from pathlib import Path
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import FIRST, ImageRef, Question
 from hnc_ds.evaluation.readers.annotations import converted, file_in, read_json
+from hnc_ds.images import SUFFIXES
 
 NAMES_FILE, TEMPLATES_FILE = "classnames.json", "templates.json"
 SOURCE = "zero-shot"
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"})
 PLACES = ("{c}", "{}")
 """Where a template takes the name of a class."""
 
@@ -28,7 +28,7 @@ def read_classes(place: Path, allow_missing: bool = False) -> Iterator[Question]
     names = class_names(place)
     templates(place)  # what is wrong with them is told before anything is encoded
     for folder, name in names.items():
-        pictures = sorted(p for p in (place / folder).rglob("*") if p.suffix.lower() in PICTURES)
+        pictures = sorted(p for p in (place / folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not pictures and not allow_missing:
             raise UserError(
                 f"{place / folder}: no picture of the class '{name}'; put them there, or give "
