@@ -4,6 +4,7 @@
     runs/NAME/checkpoints/step-000500/{model.safetensors, open_clip_config.json,
                                        optimizer.safetensors, state.json}
                                       /adapters.safetensors     LoRA's changes, before merging
+                                      /tokenizer.json ... text_tower/config.json    Hugging Face's
                                       /average/{model.safetensors, open_clip_config.json}
 
 A checkpoint is written under another name, flushed to disk and renamed, so no step ever sees half
@@ -29,6 +30,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.model.low_rank import is_change, merged
+from hnc_ds.model.text_files import config_bytes, write_beside
 from hnc_ds.whole_files import whole_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"
@@ -63,6 +65,8 @@ class Contents(NamedTuple):
     config: dict[str, Any]
     """open_clip_config.json."""
     scalars: Mapping[str, Any]
+    beside: Mapping[str, bytes]
+    """Files that lie beside each file of weights: what opens a Hugging Face text side."""
 
 
 def next_free_run(root: Path = Path("runs")) -> Path:
@@ -219,7 +223,7 @@ def contents(
     if averages:
         files[f"{AVERAGE_NAME}/{WEIGHTS_NAME}"] = _open_clip_state(model, {**weights, **averages})
         files[AVERAGES_NAME] = dict(averages)
-    return Contents(files, model.config, scalars)
+    return Contents(files, model.config, scalars, model.text_files())
 
 
 def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None = None) -> Path:
@@ -241,7 +245,7 @@ def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None
     final = checkpoint_folder(run, step)
     try:
         with whole_folder(final) as partial:  # complete ones are never written twice
-            write_files(partial, made)
+            write_files(partial, made, final)
             paths = sorted(path for path in partial.rglob("*") if path.is_file())
             sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in paths}
             state = {"step": step, "scalars": made.scalars, "files": sizes}
@@ -321,9 +325,14 @@ def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[s
     return state
 
 
-def write_files(folder: Path, made: Contents) -> None:
-    """Write tensors, and open_clip's configuration beside each file of weights, to the disk."""
-    configuration = json.dumps(made.config, indent=2).encode()
+def write_files(folder: Path, made: Contents, final: Path) -> None:
+    """Write tensors, and what opens each file of weights beside it, to the disk.
+
+    Args:
+        folder: Where.
+        made: What.
+        final: The folder's name once it is whole.
+    """
     for name, tensors in made.files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -331,7 +340,9 @@ def write_files(folder: Path, made: Contents) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         if path.name == WEIGHTS_NAME:
-            write_whole(path.with_name(CONFIG_NAME), configuration)
+            place = (final / name).parent
+            write_whole(path.with_name(CONFIG_NAME), config_bytes(made.config, place))
+            write_beside(path.parent, made.beside)
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -97,7 +97,8 @@ class _Ends:
     def save(self, share: Decimal, folder: Path) -> None:
         """Write a mixture as a checkpoint folder."""
         origin = msgspec.to_builtins(self.mixture(share))
-        write_mixed(folder, self.at(share), self.model.config, {"mixture": origin})
+        beside = self.model.text_files()
+        write_mixed(folder, self.at(share), self.model.config, {"mixture": origin}, beside)
         print(f"wrote {folder}: {share_name(share)} of {self.name}")
 
 

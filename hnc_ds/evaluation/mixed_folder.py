@@ -27,6 +27,7 @@ def write_mixed(
     weights: Mapping[str, torch.Tensor],
     config: dict[str, Any],
     origin: Mapping[str, Any],
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the folder, in place of one that ``refuse_existing`` lets pass.
 
@@ -35,14 +36,18 @@ def write_mixed(
         weights: Parameters and buffers by open_clip's names, on the CPU.
         config: open_clip_config.json.
         origin: JSON values that say what they were mixed of.
+        beside: Files that open a Hugging Face text side; ``Clip.text_files``.
 
     Raises:
         UserError: The disk is full or cannot be written.
     """
     try:
         with whole_folder(folder) as partial:
-            write_files(partial, Contents({WEIGHTS_NAME: dict(weights)}, config, {}))
-            write_whole(partial / ORIGIN_NAME, json.dumps(origin, indent=2).encode())
+            made = Contents({WEIGHTS_NAME: dict(weights)}, config, {}, beside or {})
+            write_files(partial, made, folder)
+            names = sorted(path.name for path in partial.iterdir())
+            told = json.dumps({**origin, "files": names}, indent=2)
+            write_whole(partial / ORIGIN_NAME, told.encode())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written ({error}); choose another place") from error
 
@@ -57,9 +62,17 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(f"{folder}: exists; choose another --save-to, or add --overwrite")
-    ours = {WEIGHTS_NAME, CONFIG_NAME, ORIGIN_NAME}
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} != ours:
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != _ours(folder):
         raise UserError(
             f"{folder}: holds something other than mixed weights, so it is not overwritten; "
             "choose another --save-to"
         )
+
+
+def _ours(folder: Path) -> set[str]:
+    """Names in a folder of a mixture; a mixture of a Hugging Face text side lists its files."""
+    try:
+        listed = json.loads((folder / ORIGIN_NAME).read_bytes())["files"]
+        return {*map(str, listed), ORIGIN_NAME}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {WEIGHTS_NAME, CONFIG_NAME, ORIGIN_NAME}

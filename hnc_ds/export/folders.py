@@ -52,7 +52,8 @@ def write_open_clip(clip: Clip, images_B3RR: torch.Tensor, out: Path) -> str:
     state = {n: t.detach().cpu() for n, t in clip.state_by_open_clip_name().items()}
     try:
         with whole_folder(out) as folder:
-            write_files(folder, Contents({WEIGHTS_NAME: state}, clip.config, {}))
+            made = Contents({WEIGHTS_NAME: state}, clip.config, {}, clip.text_files())
+            write_files(folder, made, out)
             again = load_folder(folder)
             parts = [
                 _apart(clip.encode_images(images_B3RR), again.encode_images(images_B3RR)),

@@ -54,6 +54,7 @@ class Clip(nn.Module):
         context = context_length(config["model_cfg"]["text_cfg"])
         self._text_form = exact_text_form(towers, tokenize, context)
         self.tokenize = Tokenizer(tokenize, context, self._text_form.trims)
+        self._text_files: dict[str, bytes] | None = None
         self.fixed_scale: float | None = None
         self.low_rank_scale: float | None = None
         """Of the changes that LoRA makes, where it is used."""
@@ -194,6 +195,12 @@ class Clip(nn.Module):
     def state_by_open_clip_name(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under open_clip's names; shared storage, not copies."""
         return dict(self.towers.state_dict())
+
+    def text_files(self) -> dict[str, bytes]:
+        """Files that lie beside the weights of a Hugging Face text side, by name; made once."""
+        if self._text_files is None:
+            self._text_files = self.tokenize.files(self.towers)
+        return self._text_files
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What trains, for an optimizer: gains, biases and the temperature are not decayed.

@@ -6,7 +6,6 @@ model.safetensors), so it opens with open_clip as it is.
 
 import gzip
 import io
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,15 @@ from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.text import SPECIAL_TOKENS, context_length
+from hnc_ds.model.text_files import has_tokenizer, read_config
+from hnc_ds.reading import read_json
 
 OWN_CONFIGS = Path(__file__).parent / "configs"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "model.safetensors"
+OPEN_CLIPS_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""As published models have them."""
+REFERENCES = ("hf-hub:", "local-dir:")
 
 CLIP_VOCABULARY = 49408
 BYTE_TOKENS = 512
@@ -51,12 +55,14 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     torch.manual_seed(seed)
     try:
         with _quiet_open_clip():
-            settings = _model_settings(config)
+            settings, here = _model_settings(config)
             towers = open_clip.create_model(
                 config.model,
                 pretrained=config.pretrained,
                 force_quick_gelu=bool(settings.get("quick_gelu", False)),
+                require_pretrained=config.model.startswith(REFERENCES),
                 nonscalar_logit_scale=True,
+                **here,
             )
             tokenize = _open_clip_tokenizer(config.model, settings)
     except ImportError as error:
@@ -81,9 +87,9 @@ def load_folder(folder: Path) -> Clip:
     Raises:
         UserError: No such folder, or not of that layout.
     """
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: no {name} there; give a run or a checkpoint folder")
+    for names in ((CONFIG_NAME,), (WEIGHTS_NAME, *OPEN_CLIPS_WEIGHTS)):
+        if not any((folder / name).is_file() for name in names):
+            raise UserError(f"{folder}: no {names[0]} there; give a run or a checkpoint folder")
     return load_model(ModelConfig(model=f"local-dir:{folder}"), seed=0).eval()
 
 
@@ -99,7 +105,7 @@ def _quiet_open_clip() -> Iterator[None]:
 
 
 def _check_names(config: ModelConfig) -> None:
-    if config.model.startswith(("hf-hub:", "local-dir:")):
+    if config.model.startswith(REFERENCES):
         return
     known = open_clip.list_models()
     if config.model.replace("/", "-") not in known:
@@ -116,20 +122,32 @@ def _check_names(config: ModelConfig) -> None:
         )
 
 
-def _model_settings(config: ModelConfig) -> dict[str, Any]:
-    """The model_cfg of open_clip_config.json, with the activation that the weights need."""
+def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model_cfg of open_clip_config.json, with the activation that the weights need; and what
+    of it open_clip must be given, as it differs where the folder lies now."""
     if config.model.startswith("local-dir:"):
-        path = Path(config.model.removeprefix("local-dir:")) / CONFIG_NAME
-        try:
-            return dict(json.loads(path.read_text())["model_cfg"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not an open_clip configuration ({error!r})") from error
+        return _folder_settings(Path(config.model.removeprefix("local-dir:")))
     settings: Any = deepcopy(open_clip.get_model_config(config.model))
     if config.pretrained and not Path(config.pretrained).is_file():
         tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)
         if tag.get("quick_gelu"):  # open_clip only warns, and computes something else
             settings["quick_gelu"] = True
-    return cast(dict[str, Any], settings)
+    return cast(dict[str, Any], settings), {}
+
+
+def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = folder / CONFIG_NAME
+    config = read_json(path)
+    settings = config.get("model_cfg") if isinstance(config, dict) else None
+    if not isinstance(settings, dict) or not isinstance(settings.get("text_cfg"), dict):
+        raise UserError(f"{path}: not an open_clip configuration; it has no model_cfg.text_cfg")
+    if settings["text_cfg"].get("hf_tokenizer_name") and not has_tokenizer(folder):
+        raise UserError(
+            f"{folder}: has no files of its tokenizer, which is Hugging Face's; save that of "
+            f"{settings['text_cfg']['hf_tokenizer_name']} there with save_pretrained"
+        )
+    named, here = read_config(folder, config)
+    return named, {"text_cfg": here["text_cfg"]} if here != named else {}
 
 
 def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
 
 from hnc_ds.model.packed import can_pack, pack_attention, packed_clip_text, project
+from hnc_ds.model.text_files import text_files
 from hnc_ds.model.word_ids import WordIds
 
 SPECIAL_TOKENS = 2
@@ -77,6 +78,10 @@ class Tokenizer:
             return None
         merges = sorted(self._tokenize.bpe_ranks, key=self._tokenize.bpe_ranks.__getitem__)
         return dict(self._tokenize.encoder), merges
+
+    def files(self, towers: Any) -> dict[str, bytes]:
+        """What opens the text side of a model again, beside its weights; see text_files.py."""
+        return text_files(towers, self._tokenize)
 
     def is_too_long(self, caption: str) -> bool:
         """Whether the end of the caption is cut off to fit the context."""

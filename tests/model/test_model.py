@@ -110,8 +110,8 @@ def test_weights_that_cannot_be_downloaded_are_one_clear_error(
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
     from hnc_ds.model.load import _model_settings
 
-    assert _model_settings(ModelConfig(model="ViT-B-32", pretrained="openai"))["quick_gelu"]
-    laion = _model_settings(ModelConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
+    assert _model_settings(ModelConfig(model="ViT-B-32", pretrained="openai"))[0]["quick_gelu"]
+    laion, _ = _model_settings(ModelConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
     assert not laion.get("quick_gelu", False)
 
 
