@@ -5,81 +5,35 @@ ignores what it does not know; here that is refused. Nothing here imports DeepSp
 """
 
 import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hnc_ds.deepspeed_keys import (
+    AUTO,
+    IN_ANY_CASE,
+    INSTEAD,
+    MAY_BE_AUTO,
+    NEEDED,
+    OPTIMIZERS,
+    OTHER_TYPES,
+    SCHEDULERS,
+    SECTIONS,
+    SIZES,
+    UNSUPPORTED_SECTIONS,
+    Kind,
+    Section,
+)
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.reading import read_json
 
 SHIPPED_CONFIGS = (
     Path(__file__).parent / "ds_configs",  # installed
     Path(__file__).parent.parent / "ds_configs",  # a checkout
 )
-
-KNOWN_SECTIONS = frozenset(
-    (
-        "activation_checkpointing",
-        "aio",
-        "autotuning",
-        "bf16",
-        "checkpoint",
-        "comms_logger",
-        "communication_data_type",
-        "comet",
-        "compile",
-        "csv_monitor",
-        "data_types",
-        "disable_allgather",
-        "disable_python_gc",
-        "dump_state",
-        "flops_profiler",
-        "fp16",
-        "fp32_allreduce",
-        "gradient_accumulation_steps",
-        "gradient_allreduce_op",
-        "gradient_clipping",
-        "gradient_predivide_factor",
-        "log_level",
-        "memory_breakdown",
-        "optimizer",
-        "prescale_gradients",
-        "scheduler",
-        "sparse_gradients",
-        "steps_per_print",
-        "tensorboard",
-        "timers",
-        "torch_autocast",
-        "train_batch_size",
-        "train_micro_batch_size_per_gpu",
-        "wall_clock_breakdown",
-        "wandb",
-        "zero_allow_untested_optimizer",
-        "zero_force_ds_cpu_optimizer",
-        "zero_optimization",
-    )
-)
-"""Top-level sections that DeepSpeed reads and that mean something here. It ignores all others."""
-
-UNSUPPORTED_SECTIONS = frozenset(
-    (
-        "compression_training",
-        "curriculum_learning",
-        "data_efficiency",
-        "elasticity",
-        "expert_parallel",
-        "hybrid_engine",
-        "pipeline",
-        "sequence_parallel_size",
-        "tensor_parallel",
-        "weight_quantization",
-    )
-)
-"""Sections by which DeepSpeed would train something else than what this project computes."""
-
-SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-"""The first is the product of the other two and the number of ranks."""
-
-AUTO = "auto"
-"""scheduler.params.total_num_steps may be this: the steps of the run."""
 
 
 def find_deepspeed_config(given: Path) -> Path:
@@ -105,42 +59,152 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     """Read DeepSpeed's JSON and refuse what DeepSpeed would silently ignore or get wrong.
 
     Raises:
-        UserError: Not JSON, an unknown section, or a setting that cannot work here.
+        UserError: Not JSON, or names each key that is unknown or has a value that cannot work here.
     """
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from error
+    config = read_json(path, "write DeepSpeed's JSON anew")
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a DeepSpeed config; it must be a JSON object")
-    for section in config:
-        if section in UNSUPPORTED_SECTIONS:
-            raise UserError(f"{path}: section '{section}' is not supported here; remove it")
-        if section not in KNOWN_SECTIONS:
-            raise UserError(
-                f"{path}: unknown section '{section}'; DeepSpeed would ignore it"
-                f"{did_you_mean(section, KNOWN_SECTIONS)}"
-            )
-    _check_batch(config, path)
-    if "optimizer" not in config:
-        raise UserError(f"{path}: no optimizer section")
-    stage = config.get("zero_optimization", {}).get("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise UserError(f"{path}: zero_optimization.stage is {stage}; it must be 0, 1, 2 or 3")
-    if stage == 0 and (_enabled(config, "fp16") or _enabled(config, "bf16")):
-        raise UserError(
-            f"{path}: 16-bit training needs its fp32 weights in ZeRO; "
-            "set zero_optimization.stage to 1, 2 or 3"
-        )
+    if found := list(islice(_faults(config), MOST_FAULTS)) or list(_cannot_be(config)):
+        raise UserError(f"{path}: {'. Also, '.join(found)}")
     return config
 
 
-def _check_batch(config: dict[str, Any], path: Path) -> None:
+MOST_FAULTS = 4
+"""Named at once."""
+
+
+def _faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """Wrong names, and values of the wrong kind or out of range."""
+    yield from _autos(config)
+    yield from _of_section(config, SECTIONS, "")
+    for section, known in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)):
+        if isinstance(given := config.get(section), dict):
+            yield from _of_type(given, section, known)
+
+
+def _of_type(given: Mapping[str, Any], section: str, known: Mapping[str, Section]) -> Iterator[str]:
+    """Faults of an optimizer or a schedule, whose parameters hang on its type."""
+    kind, params = given.get("type"), given.get("params", {})
+    if "type" not in given:
+        yield f"{section}.type is missing; write one of {', '.join(known)}"
+    if section == "scheduler" and "params" not in given:
+        yield "scheduler.params is missing; write a section {...}"
+    if not isinstance(kind, str) or not isinstance(params, dict) or kind in OTHER_TYPES:
+        return
+    name = next((own for own in known if own.lower() == kind.lower()), None)
+    if name is None or (name != kind and name not in IN_ANY_CASE):
+        nearest = f"; did you mean '{name}'?" if name else did_you_mean(kind, known)
+        yield f"{section}.type is {_shown(kind)}{nearest}; there are {', '.join(known)}"
+        return
+    yield from _of_section(params, known[name], f"{section}.params.")
+    for needed in NEEDED.get(name, ()):
+        if needed not in params:
+            can = f"; '{AUTO}' is the --steps of the run" if needed == "total_num_steps" else ""
+            yield f"{section}.params.{needed} is missing{can}"
+
+
+def _of_section(given: Mapping[str, Any], known: Section, within: str) -> Iterator[str]:
+    for key, value in given.items():
+        kind = known.get(key)
+        if kind is None:
+            yield _unknown(key, known, within)
+        elif value == AUTO:
+            continue  # told by _autos
+        elif isinstance(kind, Kind):
+            if not kind.fits(value):
+                yield f"{within}{key} is {_shown(value)}; it must be {kind.told}"
+        elif isinstance(value, dict):
+            yield from _of_section(value, kind, f"{within}{key}.")
+        else:
+            yield f"{within}{key} is {_shown(value)}; it must be a section {{...}}, or be left out"
+
+
+def _unknown(key: str, known: Section, within: str) -> str:
+    what = f"{'key' if within else 'section'} '{within}{key[:60]}'"
+    if key in UNSUPPORTED_SECTIONS and known in (SECTIONS, SECTIONS["zero_optimization"]):
+        return f"{what} is not supported here; remove it"
+    if key in INSTEAD:
+        return f"unknown {what}; {INSTEAD[key]}"
+    return f"unknown {what}; DeepSpeed would ignore it{did_you_mean(key, known)}"
+
+
+def _autos(config: Mapping[str, Any]) -> Iterator[str]:
+    """All values that are left to somebody else."""
+    found = [f"{place}{told}" for place, told in _places_of_auto(config, SECTIONS, "")]
+    if found:
+        are = "are" if len(found) > 1 else "is"
+        yield (
+            f"{', '.join(found)} {are} '{AUTO}', which only Hugging Face's Trainer fills in; write "
+            "values, or leave out keys whose default will do"
+        )
+
+
+def _places_of_auto(value: Any, known: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Keys that are auto, and what they may be."""
+    if isinstance(value, dict):
+        known = _params_of(value, known)
+        for key, part in value.items():
+            kind = known.get(key) if isinstance(known, Mapping) else None
+            yield from _places_of_auto(part, kind, f"{place}.{key}" if place else key)
+    elif value == AUTO and place not in MAY_BE_AUTO:
+        yield place, f" ({known.told})" if isinstance(known, Kind) else ""
+
+
+def _params_of(section: Mapping[str, Any], known: Any) -> Any:
+    """What is known of a section, with the parameters of its type."""
+    kinds = {name.lower(): params for name, params in (OPTIMIZERS | SCHEDULERS).items()}
+    named = section.get("type")
+    if isinstance(named, str) and isinstance(known, Mapping) and named.lower() in kinds:
+        return {**known, "params": kinds[named.lower()]}
+    return known
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _cannot_be(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong although every value is one that its key may have."""
     if not any(name in config for name in SIZES[:2]):
-        raise UserError(f"{path}: no train_batch_size; it is the batch of all GPUs together")
-    for name in SIZES:
-        if name in config and (type(config[name]) is not int or config[name] < 1):
-            raise UserError(f"{path}: {name} is {config[name]!r}; it must be a whole number from 1")
+        yield "no train_batch_size; it is the batch of all GPUs together"
+    if "optimizer" not in config:
+        yield "no optimizer section"
+    zero, halves = config.get("zero_optimization", {}), ("fp16", "bf16")
+    if zero.get("stage", 0) == 0 and any(_enabled(config, name) for name in halves):
+        yield (
+            "16-bit training needs its fp32 weights in ZeRO; "
+            "set zero_optimization.stage to 1, 2 or 3"
+        )
+    if all(_enabled(config, name) for name in halves):
+        yield "fp16 and bf16 are both enabled; choose one"
+    if zero.get("stage", 0) != 3 and zero.get("offload_param", {}).get("device", "none") != "none":
+        yield "zero_optimization.offload_param is for stage 3; remove it, or set the stage to 3"
+    if any(value is True for value in config.get("activation_checkpointing", {}).values()):
+        yield "activation_checkpointing does nothing here; the flag --grad_checkpointing does it"
+    for section, package in MONITORS.items():
+        if _enabled(config, section):
+            yield from _monitor_faults(section, package, config[section])
+
+
+MONITORS = {
+    "tensorboard": "tensorboard",
+    "csv_monitor": None,
+    "wandb": "wandb",
+    "comet": "comet_ml",
+}
+"""DeepSpeed's own logs, and the package that each needs."""
+
+
+def _monitor_faults(section: str, package: str | None, given: Mapping[str, Any]) -> Iterator[str]:
+    own = "the run has a log.jsonl and TensorBoard of its own"
+    if package and find_spec(package) is None:
+        yield f"{section} needs the package {package}: pip install it, or remove the section; {own}"
+    if section in ("tensorboard", "csv_monitor"):
+        place = Path(given.get("output_path", "")) / given.get("job_name", "DeepSpeedJobName")
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            yield f"{section}.output_path: {place} cannot be written; name another, as {own}"
 
 
 def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict[str, Any]:
@@ -188,5 +252,5 @@ def _sizes(config: dict[str, Any], where: Path, ranks: int) -> tuple[int, int, i
     return batch, rows, parts
 
 
-def _enabled(config: dict[str, Any], section: str) -> bool:
+def _enabled(config: Mapping[str, Any], section: str) -> bool:
     return bool(config.get(section, {}).get("enabled", False))

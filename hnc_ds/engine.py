@@ -8,12 +8,15 @@ ZeRO stage or precision.
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from hnc_ds.distributed import enter, own_device, rank, sum_over_ranks
+from hnc_ds.deepspeed_keys import SIZES
+from hnc_ds.distributed import enter, is_lost_connection, own_device, rank, sum_over_ranks
 from hnc_ds.errors import UserError
 from hnc_ds.zero_pieces import Pieces
 
@@ -29,6 +32,48 @@ def start_process_group() -> None:
         # NCCL moves even Python objects through it.
         accelerator.set_device(own_device(accelerator.device_count()))
     enter(accelerator.communication_backend_name(), local_rank)
+
+
+def refuse_what_deepspeed_refuses(config: Mapping[str, Any], where: Path) -> None:
+    """Let DeepSpeed read its JSON before anything begins.
+
+    Args:
+        config: Of ``read_deepspeed_config``.
+        where: Its file.
+
+    Raises:
+        UserError: What DeepSpeed has against it.
+    """
+    _quiet()
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    with _one_line(f"{where}: DeepSpeed refuses it"):
+        DeepSpeedConfig(dict(config) | dict.fromkeys(SIZES, 1))
+    optimizer = config["optimizer"]
+    needs_gpu = optimizer.get("type", "").lower() in ("adam", "adamw", "lamb", "lion")
+    offloads = config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device")
+    is_torchs = optimizer.get("params", {}).get("torch_adam", False)
+    if needs_gpu and not is_torchs and offloads in (None, "none") and not is_accelerated():
+        raise UserError(
+            f"{where}: optimizer.type {optimizer['type']} of DeepSpeed needs a GPU; on a CPU write "
+            'AdamW with "torch_adam": true in optimizer.params'
+        )
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever DeepSpeed raises at its configuration, as a UserError; but not a lost rank."""
+    try:
+        yield
+    except Exception as error:
+        if is_lost_connection(error):
+            raise
+        details = getattr(error, "errors", None)  # pydantic's
+        if callable(details) and (found := details()):
+            place = ".".join(str(part) for part in found[0]["loc"])
+            raise UserError(f"{what} ({place}: {found[0]['msg']})") from error
+        lines = str(error).strip().splitlines() or [""]
+        raise UserError(f"{what} ({type(error).__name__}: {lines[0][:300]})") from error
 
 
 def is_accelerated() -> bool:
@@ -81,7 +126,10 @@ class Engine:
         start = {name: p.detach().clone() for name, p in kept.items()}
         self._frozen = {name: start[name] for name, p in kept.items() if not p.requires_grad}
         self._shapes = {name: tensor.shape for name, tensor in start.items()}
-        self._engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
+        with _one_line("DeepSpeed cannot start with this JSON of its settings"):
+            self._engine, *_ = deepspeed.initialize(
+                model=model, model_parameters=groups, config=config
+            )
         names = {p: n for n, p in self._engine.module.named_parameters() if p.requires_grad}
         self._pieces = Pieces(self._engine, names)
         # DeepSpeed rounds the module to 16 bits before it copies the fp32 weights from it.

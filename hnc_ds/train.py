@@ -42,7 +42,7 @@ from hnc_ds.distributed import (
     together,
     world_size,
 )
-from hnc_ds.engine import Engine, device, start_process_group
+from hnc_ds.engine import Engine, device, refuse_what_deepspeed_refuses, start_process_group
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import read_slurm
@@ -80,6 +80,7 @@ def train(config: TrainConfig) -> Path:
         raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero2_bf16")
     path = find_deepspeed_config(config.deepspeed_config)
     written = read_deepspeed_config(path)
+    refuse_what_deepspeed_refuses(written, path)
     start_process_group()
     deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
     config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))

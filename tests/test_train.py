@@ -189,6 +189,20 @@ def test_bad_settings_are_one_line_and_no_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_fault_of_deepspeeds_json_is_one_line_and_no_run(
+    arguments: list[str],
+    deepspeed_config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = json.loads(deepspeed_config.read_text())
+    config["zero_optimization"]["offload_optimizer"] = {"device": "gpu"}
+    deepspeed_config.write_text(json.dumps(config))
+    line = refusal(arguments, capsys)
+    assert f"{deepspeed_config}: zero_optimization.offload_optimizer.device is 'gpu'; it" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_not_overwritten(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
