@@ -24,6 +24,7 @@ from hnc_ds.export.into_llava import (
     read_llava_folder,
     write_into,
 )
+from hnc_ds.export.llava_tokenizer import differs_as_a_whole, load_tokenizer
 from hnc_ds.export.parity import (
     as_seen,
     hf_states,
@@ -31,6 +32,7 @@ from hnc_ds.export.parity import (
     probe_pictures,
     refuse_difference,
 )
+from hnc_ds.export.processor import PADDING, check_colours
 from hnc_ds.export.tower import BLOCK_OF, Tensors, vision_settings, vision_weights
 from hnc_ds.model.clip import Clip
 
@@ -84,23 +86,28 @@ def _into(clip: Clip, folder: LlavaFolder, images_B3RR: torch.Tensor, out: Path)
     settings = vision_settings(clip)
     weights, _ = vision_weights(clip)
     check_fit(folder, settings, weights)
+    check_colours(folder.path, clip.image_settings.mean, clip.image_settings.std)
     pixels = as_seen(images_B3RR, clip.image_settings)
     states = hf_states(folder.vision, weights, pixels)
     apart = refuse_difference(open_clip_states(clip, pixels), states, "the tower in its new form")
     before = folder.weights()
     old = hf_states(folder.vision, before, pixels)
-    write_into(folder, weights, out)
+    processor = write_into(folder, weights, out)
     _check_written(out, weights)
     cosine, least, moved = drift(old[folder.layer], states[folder.layer])
     print(
         f"{out}: {len(weights)} tensors of the tower replaced ({settings['hidden_act']}, "
-        f"{settings['image_size']} px), all else as it was, pictures padded to squares (do_pad)\n"
+        f"{settings['image_size']} px), all else as it was\n"
+        f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
+        f"{processor})\n"
         f"same hidden states as the model's own, to {apart:.0e} of their size\n"
         f"{_changes(before, weights, folder.layer)}\n"
         f"features of layer {folder.config.get('vision_feature_layer', -2)} on "
         f"{len(images_B3RR)} pictures: cosine with the old ones {cosine:.4f} on average, "
         f"{least:.4f} at least; moved by {moved:.1%}"
     )
+    if warning := differs_as_a_whole(*load_tokenizer(out, folder.config)):
+        print(warning)
 
 
 def _check_written(out: Path, weights: Tensors) -> None:

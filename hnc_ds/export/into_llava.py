@@ -16,14 +16,18 @@ from typing import Any
 import torch
 
 from hnc_ds.errors import UserError
+from hnc_ds.export.llava_tokenizer import load_tokenizer
+from hnc_ds.export.processor import check_processor, prove_padding, write_padding
 from hnc_ds.export.safetensors_file import Header, copy_with, read_header, read_tensor
 from hnc_ds.export.tower import Tensors
+from hnc_ds.reading import read_json
 from hnc_ds.whole_files import whole_file, whole_folder, write_whole
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 ARCHITECTURE = "LlavaForConditionalGeneration"
+MODEL_TYPE = "llava"
+SUCH_AS = "give a folder such as llava-1.5-7b-hf"
 TOWER = re.compile(r"((?:model\.)?vision_tower\.)(vision_model\.)?(.+)")
 """As transformers has called a tower's tensors: on the hub, and since 5.6."""
 
@@ -78,18 +82,21 @@ def read_llava_config(path: Path) -> dict[str, Any]:
         UserError: It is none.
     """
     try:
-        config: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
+        config: Any = read_json(path / CONFIG)
+    except UserError as error:
         raise UserError(
-            f"{path}: no LLaVA folder of Hugging Face's ({CONFIG}: {error}); give one such as "
-            "llava-1.5-7b-hf"
+            f"{path}: no LLaVA folder of Hugging Face's ({error}); {SUCH_AS}"
         ) from error
-    if ARCHITECTURE not in config.get("architectures", ()):
+    told = config if isinstance(config, dict) else {}
+    if ARCHITECTURE not in (told.get("architectures") or ()):
+        raise UserError(f"{path}: is {told.get('architectures')}, no {ARCHITECTURE}; {SUCH_AS}")
+    if told.get("model_type") != MODEL_TYPE:
         raise UserError(
-            f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}; give a folder such as "
-            "llava-1.5-7b-hf"
+            f"{path / CONFIG}: model_type is {told.get('model_type')}, not {MODEL_TYPE}: "
+            "transformers would take another tokenizer, which makes other tokens around <image>; "
+            "copy the file of the original folder"
         )
-    return config
+    return told
 
 
 def read_llava_folder(path: Path) -> LlavaFolder:
@@ -99,12 +106,10 @@ def read_llava_folder(path: Path) -> LlavaFolder:
         UserError: It is none, has no CLIP tower, or lacks files.
     """
     config = read_llava_config(path)
-    vision = config.get("vision_config", {})
+    vision = config.get("vision_config") or {}
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")
-    if not any((path / name).is_file() for name in PROCESSORS):
-        raise UserError(f"{path}: has neither {' nor '.join(PROCESSORS)}; copy the whole folder")
-    headers = {file.name: read_header(file) for file in _weight_files(path)}
+    headers = {file.name: read_header(file) for file in weight_files(path)}
     tower = {
         name: (file, key)
         for file, header in headers.items()
@@ -113,10 +118,18 @@ def read_llava_folder(path: Path) -> LlavaFolder:
     }
     if not tower:
         raise UserError(f"{path}: its weights hold no vision_tower")
-    return LlavaFolder(path, config, headers, tower, _vision(vision))
+    settings = _vision(vision)
+    check_processor(path, settings["image_size"])
+    load_tokenizer(path, config)
+    return LlavaFolder(path, config, headers, tower, settings)
 
 
-def _weight_files(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
+    """Files of weights of a LLaVA folder.
+
+    Raises:
+        UserError: Some are not there.
+    """
     index = path / INDEX
     if index.is_file():
         try:
@@ -164,7 +177,7 @@ def check_fit(folder: LlavaFolder, settings: Mapping[str, Any], weights: Tensors
         raise UserError(f"{folder.path}: its tower has {unknown[0]}, which CLIP's has not")
 
 
-def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> None:
+def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
     """Write the folder with the tower, whole or not at all.
 
     Args:
@@ -172,8 +185,11 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> None:
         weights: Of the tower, by CLIPVisionModel's names.
         out: Where; what is there is replaced.
 
+    Returns:
+        The image processor that the folder had, in words.
+
     Raises:
-        UserError: The disk is full or cannot be written.
+        UserError: transformers would not pad images; the disk is full or cannot be written.
     """
     needed = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -188,10 +204,11 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> None:
             for name in folder.headers:
                 _write_weights(folder, name, weights, target / name)
             _write_index(folder, target)
-            for name in PROCESSORS:
-                _pad(target / name)
+            before = write_padding(target)
+            prove_padding(target)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    return before
 
 
 def _plain_files(folder: LlavaFolder) -> Iterator[Path]:
@@ -224,18 +241,6 @@ def _write_index(folder: LlavaFolder, target: Path) -> None:
     if named != index["weight_map"]:
         told = {**index, "weight_map": named}
         write_whole(target / INDEX, json.dumps(told, indent=2, sort_keys=True).encode())
-
-
-def _pad(path: Path) -> None:
-    """Set do_pad where a processor's file has its picture part, as LLaVA pads to a square."""
-    if not path.is_file():
-        return
-    content = json.loads(path.read_bytes())
-    nested = content.get("image_processor")
-    part = nested if isinstance(nested, dict) else content
-    if "crop_size" in part and part.get("do_pad") is not True:
-        part["do_pad"] = True
-        write_whole(path, json.dumps(content, indent=2).encode())
 
 
 def drift(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float, float]:

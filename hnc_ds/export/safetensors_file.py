@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 from hnc_ds.errors import UserError
+from hnc_ds.reading import kind_of
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 100_000_000
@@ -57,7 +58,8 @@ def read_header(path: Path) -> Header:
         if path.stat().st_size != 8 + size + end:
             raise ValueError("cut off")
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise UserError(f"{path}: no whole safetensors file ({error}); copy it again") from error
+        told = kind_of(path) or f"{error}; copy it again"
+        raise UserError(f"{path}: no whole safetensors file ({told})") from error
     return Header(tensors, metadata, 8 + size)
 
 

@@ -8,7 +8,7 @@ Processes do not talk to each other: each takes every n-th batch, writes a file 
 whoever finds all answered puts them together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,13 +17,16 @@ from tqdm import tqdm
 
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
-from hnc_ds.export.into_llava import read_llava_config
+from hnc_ds.export.into_llava import read_llava_config, weight_files
+from hnc_ds.export.llava_tokenizer import differs_as_a_whole, load_tokenizer
+from hnc_ds.export.safetensors_file import read_header
 from hnc_ds.images import CorruptImage
+from hnc_ds.llava import prompts
 from hnc_ds.llava.check import check_inputs
 from hnc_ds.llava.fingerprint import folder_sha256
 from hnc_ds.llava.generate import Generated, answer_questions, encode_prefix
 from hnc_ds.llava.journal import AnswerLine, Job, Journal
-from hnc_ds.llava.model import Llava, PictureView, load_llava
+from hnc_ds.llava.model import VIEW_VERSION, Llava, PictureView, load_llava
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.llava.server_file import questions_beside, write_for_server
@@ -40,7 +43,7 @@ def answer(config: AnswerConfig) -> None:
         UserError: No LLaVA folder, questions or pictures; answers of another model lie there; a
             picture that cannot be read and may not be missing.
     """
-    read_llava_config(config.model)
+    _check_model(config.model)
     questions = read_vqa_questions(config.dataset, config.questions, config.ocr)
     check_inputs(config, questions)
     beside = _beside(config, questions)
@@ -53,15 +56,39 @@ def answer(config: AnswerConfig) -> None:
         if todo:
             _answer_all(config, job, journal, todo)
         whole = journal.merge(questions.asked)
-        if whole and config.dataset == "vqav2":
-            known = journal.known()
-            pairs = [(one.question_id, known[one.unit].text) for one in questions.asked]
-            print(write_for_server(config.out, pairs, beside, config.normalise))
+        if whole:
+            _finish(config, config.out, questions, journal.known(), beside)
     print(
         f"{config.out}: {len(questions.asked):,} answers, {whole.name} is whole"
         if whole
         else f"{config.out}: process {number} of {count} is done, others are not"
     )
+
+
+def _check_model(folder: Path) -> None:
+    """Before a job waits: is it a whole LLaVA, and what does its tokenizer make of an image?"""
+    config = read_llava_config(folder)
+    for path in weight_files(folder):
+        read_header(path)
+    found = load_tokenizer(folder, config)
+    if warning := differs_as_a_whole(*found):
+        print(warning)
+
+
+def _finish(
+    config: AnswerConfig,
+    out: Path,
+    questions: Questions,
+    known: Mapping[str, AnswerLine],
+    beside: Sequence[QuestionId],
+) -> None:
+    """Write what others take, and count answers without an image."""
+    lines = [known[question.unit] for question in questions.asked]
+    if config.dataset == "vqav2":
+        pairs = [(line.question_id, line.text) for line in lines]
+        print(write_for_server(out, pairs, beside, config.normalise))
+    if lost := sum(line.margin is None for line in lines):
+        print(f"answer: {lost:,} of {len(lines):,} questions have no image; their answer is empty")
 
 
 def _beside(config: AnswerConfig, questions: Questions) -> list[QuestionId]:
@@ -79,6 +106,8 @@ def _job(config: AnswerConfig, questions: Questions) -> Job:
         ocr=questions.ocr,
         dtype=str(_dtype(config)).removeprefix("torch."),
         longest=config.longest,
+        prompt_version=prompts.VERSION,
+        view_version=VIEW_VERSION,
     )
 
 
@@ -94,7 +123,12 @@ def _dtype(config: AnswerConfig) -> torch.dtype:
 def _todo(questions: Questions, journal: Journal, config: AnswerConfig) -> list[list[VqaQuestion]]:
     """This process's batches, without what is answered."""
     number, count = config.place
-    known = journal.known()
+    # What had no image may have one now, unless that is left alone.
+    known = {
+        unit
+        for unit, line in journal.known_to(questions.asked).items()
+        if line.margin is not None or config.allow_missing
+    }
     planned = batches(questions.asked, 1 if config.strict else config.batch)[number::count]
     left = [[question for question in batch if question.unit not in known] for batch in planned]
     return [batch for batch in left if batch]
@@ -106,15 +140,11 @@ def _answer_all(
     llava = load_llava(config.model, _dtype(config), _device())
     view = llava.pictures
     total = sum(map(len, todo))
-    lost = 0
     with tqdm(total=total, unit=" questions", disable=config.place[0] != 0 or None) as bar:
-        for batch, pictures in zip(todo, _read(config, view, todo), strict=True):
+        for batch, pictures in zip(todo, _read(config, view, todo, journal), strict=True):
             lines = _answer_batch(llava, job, batch, pictures, config)
-            lost += sum(line.margin is None for line in lines)
             journal.add(lines)
             bar.update(len(lines))
-    if lost:
-        print(f"answer: {lost:,} of {total:,} questions have no picture; their answer is empty")
 
 
 def _device() -> torch.device:
@@ -147,7 +177,7 @@ class _BatchPictures(torch.utils.data.Dataset[Pictures]):
 
 
 def _read(
-    config: AnswerConfig, view: PictureView, todo: list[list[VqaQuestion]]
+    config: AnswerConfig, view: PictureView, todo: list[list[VqaQuestion]], journal: Journal
 ) -> Iterator[Pictures]:
     data = _BatchPictures(config.images, view, todo)
     workers = min(config.workers, len(todo))
@@ -159,6 +189,7 @@ def _read(
             num_workers=workers,
             multiprocessing_context=context,
             collate_fn=_as_is,
+            worker_init_fn=journal.leave_to_parent,
         )
     )
 

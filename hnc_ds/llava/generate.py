@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hnc_ds.errors import UserError
 from hnc_ds.llava.model import Llava, cache_argument
 
 
@@ -81,12 +82,20 @@ def answer_questions(
         image_of: Row in the prefix of each question's picture.
         questions: Token ids after the picture.
         longest: Most tokens of an answer.
+
+    Raises:
+        UserError: The model computes what are no numbers.
     """
     state = _Rows(llava, prefix, image_of, questions)
     answers: list[list[int]] = [[] for _ in questions]
     margin_B: list[float] = []
     for step in range(longest):
         logits_BV = state.advance()
+        if not bool(logits_BV.isfinite().all()):
+            raise UserError(
+                "answer: the model's logits are not finite; its weights are damaged, or too large "
+                "for half precision: give --dtype bfloat16 or float32"
+            )
         token_B = logits_BV.argmax(dim=1)
         if step == 0:
             best_B2 = logits_BV.topk(2, dim=1).values

@@ -37,6 +37,10 @@ class Job(msgspec.Struct, frozen=True, tag_field="item", tag="job"):
     dtype: str
     longest: int
     """Tokens of an answer."""
+    prompt_version: int = 0
+    """Of prompts.py; files that are older than these two fields have 0."""
+    view_version: int = 0
+    """Of model.py's view of images."""
 
 
 class AnswerLine(msgspec.Struct, frozen=True, tag_field="item", tag="answer"):
@@ -93,8 +97,14 @@ class Journal:
     ) -> None:
         self._file.close()
 
+    def leave_to_parent(self, worker: int) -> None:
+        """Let go of this part in a process that was forked, so that it is free when the parent is
+        killed."""
+        del worker
+        self._file.close()
+
     def known(self) -> dict[str, AnswerLine]:
-        """All answers that are there, by unit.
+        """All answers that are there, by unit; those to an image rather than those without one.
 
         Raises:
             UserError: A file is of another job, or broken elsewhere than at its end.
@@ -102,8 +112,26 @@ class Journal:
         found: dict[str, AnswerLine] = {}
         for path in sorted(self._path.parent.glob("*.jsonl")):
             for line in _whole_lines(path, self._job):
-                found.setdefault(line.answer_id, line)
+                if line.answer_id not in found or found[line.answer_id].margin is None:
+                    found[line.answer_id] = line
         return found
+
+    def known_to(self, asked: Sequence[VqaQuestion]) -> dict[str, AnswerLine]:
+        """As ``known``, of questions.
+
+        Raises:
+            UserError: As ``known``; an answer is to another question, or about another image.
+        """
+        known = self.known()
+        for question in asked:
+            line = known.get(question.unit)
+            if line is not None and (line.prompt, line.image) != (question.text, question.image):
+                raise UserError(
+                    f"{self._folder}: holds an answer to another question {question.question_id} "
+                    f"('{_short(line.prompt)}' about {line.image}, not '{_short(question.text)}' "
+                    f"about {question.image}); choose another --out, or remove the folder"
+                )
+        return known
 
     def add(self, answers: Iterable[AnswerLine]) -> None:
         """Write answers; when this returns they are on the disk."""
@@ -144,6 +172,11 @@ class Journal:
         if whole < len(content):
             self._file.truncate(whole)
         self._file.seek(0, os.SEEK_END)
+
+
+def _short(text: str) -> str:
+    """The question itself, without what is asked around it."""
+    return text.partition("\n")[0][:80]
 
 
 def _whole_lines(path: Path, job: Job) -> Iterator[AnswerLine]:

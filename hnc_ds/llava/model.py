@@ -15,8 +15,13 @@ from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.export.into_llava import read_llava_config
+from hnc_ds.export.llava_tokenizer import IMAGE, around_image, load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
-from hnc_ds.llava.prompts import IMAGE, prompt
+from hnc_ds.llava.prompts import prompt
+from hnc_ds.reading import reading
+
+VIEW_VERSION = 1
+"""Raise it when the same image gives other pixels: answers on disk are then not continued."""
 
 LONGEST_SIDE = 8192
 """Pixels; longer images are made smaller before they are padded to squares."""
@@ -31,25 +36,13 @@ class Llava:
     tokenizer: Any
     pictures: "PictureView"
     device: torch.device
-    image_id: int
-    """Token that stands for a picture."""
     stop_ids: frozenset[int]
     """Tokens that end an answer."""
 
     def split_prompt(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids before and after the picture.
-
-        Raises:
-            UserError: The tokenizer does not know the mark of a picture.
-        """
-        ids: list[int] = self.tokenizer(prompt(text))["input_ids"]
-        if ids.count(self.image_id) != 1:
-            raise UserError(
-                f"the tokenizer makes {ids.count(self.image_id)} tokens of {IMAGE}; use the one "
-                "that came with the model"
-            )
-        place = ids.index(self.image_id)
-        return ids[:place], ids[place + 1 :]
+        """Token ids before and after the image."""
+        before, after = prompt(text).split(IMAGE)
+        return around_image(self.tokenizer, before, after)
 
     def decode(self, ids: Sequence[int]) -> str:
         """An answer as text."""
@@ -70,15 +63,11 @@ class PictureView:
     def __init__(self, folder: Path) -> None:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-        try:
+        again = "it needs a preprocessor_config.json; copy the whole folder of the model"
+        with reading(f"{folder}, its image processor", again, by="transformers"):
             self._processor: Any = LlavaImageProcessorPil.from_pretrained(
                 folder, do_pad=True, local_files_only=True
             )
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder}: no preprocessor_config.json or processor_config.json; copy the whole "
-                "folder of the model"
-            ) from error
 
     def __call__(self, path: Path) -> torch.Tensor:
         """float32 [3, R, R]. Raises CorruptImage."""
@@ -99,26 +88,37 @@ def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
         UserError: The folder is none, lacks a file, or needs transformers.
     """
     config = read_llava_config(folder)
-    try:
-        from transformers import AutoTokenizer, LlavaForConditionalGeneration
-    except ImportError as error:
-        raise UserError("LLaVA needs transformers; pip install 'hnc-ds[llava]'") from error
-    try:
-        model: Any = LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
-        )
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({error}); copy the folder again") from error
+    tokenizer, _ = load_tokenizer(folder, config)
+    model = _load_model(folder, dtype)
     stops = model.generation_config.eos_token_id
     return Llava(
         model=model.eval().to(device),
         tokenizer=tokenizer,
         pictures=PictureView(folder),
         device=device,
-        image_id=int(config.get("image_token_index", config.get("image_token_id", -1))),
         stop_ids=frozenset([stops] if isinstance(stops, int) else stops or []),
     )
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> Any:
+    """The model with all its weights: transformers makes up those that are missing."""
+    from transformers import LlavaForConditionalGeneration
+
+    with reading(f"{folder}, its weights", "copy the folder again", by="transformers"):
+        model, found = LlavaForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    missing = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
+    if missing:
+        raise UserError(
+            f"{folder}: its files lack {len(missing):,} of the model's weights, the first is "
+            f"{missing[0]}; copy the folder again"
+        )
+    return model
 
 
 def cache_argument(model: Any) -> str:

@@ -5,7 +5,11 @@ Source: conversation template vicuna_v1 of LLaVA, and the questions of its evalu
 
 from collections.abc import Sequence
 
-IMAGE = "<image>"
+from hnc_ds.export.llava_tokenizer import IMAGE
+
+VERSION = 2
+"""Raise it when a question is asked with other tokens: answers on disk are then not continued."""
+
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions."

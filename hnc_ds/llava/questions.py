@@ -15,7 +15,8 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
-from hnc_ds.llava.prompts import IMAGE, short_question
+from hnc_ds.export.llava_tokenizer import IMAGE
+from hnc_ds.llava.prompts import short_question
 
 QuestionId = int | str
 

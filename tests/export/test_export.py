@@ -161,7 +161,6 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     if layout != "flat":
         as_on_the_hub(llava, getattr(torch, layout.split()[1]))
     processor = json.loads((llava / "preprocessor_config.json").read_text())
-    (llava / "preprocessor_config.json").write_text(json.dumps(processor | {"do_pad": False}))
     export(ExportConfig(model=str(clip_folder(quick_gelu=True)), into=llava, out=out))
     before, after = tensors(llava), tensors(out)
     hub = {
@@ -180,7 +179,8 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     for path in llava.iterdir():
         if path.suffix != ".safetensors" and path.name != "preprocessor_config.json":
             assert (out / path.name).read_bytes() == path.read_bytes(), path.name
-    assert json.loads((out / "preprocessor_config.json").read_text()) == processor
+    padding = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    assert json.loads((out / "preprocessor_config.json").read_text()) == processor | padding
     model, told = transformers.LlavaForConditionalGeneration.from_pretrained(
         out, output_loading_info=True, dtype=torch.float32
     )
@@ -194,6 +194,8 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     printed = capsys.readouterr().out
     assert "55 tensors of the tower replaced (quick_gelu, 32 px)" in printed
     assert "cosine with the old ones" in printed
+    assert "(LlavaImageProcessor with do_pad; it was CLIPImageProcessor, which cropped" in printed
+    assert "warning" not in printed
 
 
 def test_a_tower_whose_visible_weights_stayed_is_told(
@@ -258,6 +260,19 @@ def _no_processor(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
 
 
+def _changed(file: str, **settings: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | settings))
+
+    return change
+
+
+def _no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -266,7 +281,19 @@ def _no_processor(folder: Path) -> None:
         (_another_tower, "a tower of kind siglip_vision_model"),
         (_cut_off, "no whole safetensors file"),
         (_no_weights, r"its \*\.safetensors are not there"),
-        (_no_processor, "has neither preprocessor_config.json nor"),
+        (_no_processor, "has no preprocessor_config.json"),
+        (_changed("config.json", model_type="llama"), "model_type is llama, not llava: .*tokens"),
+        (_changed("config.json", image_token_index=7), r"makes \[\d+\] of <image>, .* says 7"),
+        (_no_tokenizer, "copy the tokenizer's files"),
+        (
+            _changed("preprocessor_config.json", image_processor_type="SiglipImageProcessor"),
+            "image_processor_type is SiglipImageProcessor, not one of LLaVA-1.5's",
+        ),
+        (_changed("preprocessor_config.json", crop_size=224), "crop_size is 224, .* 32 pixels"),
+        (
+            _changed("preprocessor_config.json", image_mean=[0.5, 0.5, 0.5]),
+            r"image_mean is \[0.5, 0.5, 0.5\], the tower was trained with \[0.48",
+        ),
     ],
 )
 def test_a_folder_that_is_no_llava_is_refused_before_anything_is_written(

@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from hnc_ds.config import AnswerConfig
@@ -317,6 +318,80 @@ def test_answers_of_another_model_or_with_other_settings_are_refused(
         answer(settings(model=other))
     with pytest.raises(UserError, match=r"holds answers with longest 12, not 5"):
         answer(settings(longest=5))
+
+
+@pytest.mark.parametrize("version", ["prompt_version", "view_version"])
+def test_answers_to_another_prompt_or_view_are_refused(
+    settings: Callable[..., AnswerConfig], tmp_path: Path, version: str
+) -> None:
+    """Also those of files that do not have the versions yet."""
+    answer(settings())
+    part = tmp_path / "answers" / "parts" / "00000.jsonl"
+    header, *rest = part.read_bytes().splitlines(keepends=True)
+    job = json.loads(header)
+    now = job.pop(version)
+    part.write_bytes(b"".join([json.dumps(job).encode() + b"\n", *rest]))
+    with pytest.raises(UserError, match=f"holds answers with {version} 0, not {now}; choose"):
+        answer(settings())
+
+
+def test_answers_to_other_questions_of_the_same_ids_are_refused(
+    settings: Callable[..., AnswerConfig], questions: Path, tmp_path: Path
+) -> None:
+    answer(settings())
+    content = json.loads(questions.read_text())
+    content["questions"][4]["question"] = "What else?"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    told = r"another question 1004 \('.*\?' about COCO_.*, not 'What else\?' about"
+    with pytest.raises(UserError, match=told):
+        answer(settings(questions=other))
+
+
+def test_images_that_came_back_are_answered_after_all(
+    settings: Callable[..., AnswerConfig], alone: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(pictures, some)
+    (some / "COCO_val2014_000000000001.jpg").unlink()
+    answer(settings(images=some, allow_missing=True))
+    assert "" in [line["text"] for line in answers(tmp_path / "answers")]
+    answer(settings())
+    assert [line["text"] for line in answers(tmp_path / "answers")] == alone
+
+
+@pytest.mark.parametrize("damage", ["nan", "missing"])
+def test_weights_that_are_no_numbers_or_not_there_answer_nothing(
+    settings: Callable[..., AnswerConfig], llava_folder: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(llava_folder, folder)
+    state = load_file(folder / "model.safetensors")
+    name = next(name for name in state if name.endswith("layers.1.mlp.up_proj.weight"))
+    if damage == "nan":
+        state[name][0, 0] = float("nan")
+    else:
+        del state[name]
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    told = "logits are not finite" if damage == "nan" else r"lack 1 .* the first is .*up_proj"
+    with pytest.raises(UserError, match=told):
+        answer(settings(model=folder))
+    assert not (tmp_path / "answers" / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize("content", ["cut off", "version https://git-lfs.github.com/spec/v1\n"])
+def test_weights_that_were_not_copied_whole_are_named_before_a_job_waits(
+    settings: Callable[..., AnswerConfig], llava_folder: Path, tmp_path: Path, content: str
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(llava_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(
+        weights.read_bytes()[:-9] if content == "cut off" else content.encode() + b"oid sha256:0"
+    )
+    told = "cut off" if content == "cut off" else "only a Git LFS pointer"
+    with pytest.raises(UserError, match=rf"model\.safetensors: no whole .*{told}"):
+        answer(settings(model=folder, check=True))
 
 
 def test_two_processes_with_one_number_are_refused(

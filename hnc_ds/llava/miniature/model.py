@@ -1,48 +1,76 @@
-"""A LLaVA folder of a few megabytes: transformers' own classes, a tokenizer made here.
+"""A LLaVA folder of a few megabytes, with the files and settings of those on the hub.
 
 Its tower has the shape of a CLIP of this project, with weights that are still to be put in
 ('hnc-ds export --into').
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hnc_ds.llava.prompts import IMAGE, prompt
+from hnc_ds.export.llava_tokenizer import IMAGE
+from hnc_ds.llava.prompts import prompt
 from hnc_ds.shards.images import ImageSettings
 
-START, END, PAD = "<s>", "</s>", "<pad>"
+UNKNOWN, START, END, PAD = "<unk>", "<s>", "</s>", "<pad>"
+STEPS = ("convert_rgb", "resize", "center_crop", "rescale", "normalize")
+BLANK = "\u2581"
+"""What SentencePiece has in place of a blank."""
 
 
 def make_tokenizer(texts: Iterable[str], size: int = 512) -> Any:
-    """Byte pairs, as LLaVA's is; every prompt begins with <s>.
+    """Llama's kind, in the form that the folders on the hub have: byte pairs with a blank before
+    each text, bytes for what is unknown, and every prompt begins with <s>.
 
     Args:
         texts: What it is made from, beside the prompt's own words.
         size: Most tokens.
     """
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary, merges = _byte_pairs([*texts, *[prompt("")] * 100], size - 2)
+    made = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token=UNKNOWN, fuse_unk=True, byte_fallback=True)
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)]
+    )
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace(BLANK, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    start = (START, made.token_to_id(START))
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", special_tokens=[start]
+    )
+    special = [AddedToken(token, normalized=False) for token in (UNKNOWN, START, END, IMAGE, PAD)]
+    made.add_special_tokens(special)
+    names = {"unk_token": UNKNOWN, "bos_token": START, "eos_token": END, "pad_token": PAD}
+    return PreTrainedTokenizerFast(tokenizer_object=made, padding_side="left", **names)
+
+
+def _byte_pairs(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges as SentencePiece makes them for Llama: none across words, and line
+    breaks are bytes."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.Metaspace(BLANK)
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[START, END, PAD, IMAGE],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=size, special_tokens=[UNKNOWN, START, END, *bytes_], show_progress=False
     )
-    made.train_from_iterator([*texts, *[prompt("")] * 100], trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A", special_tokens=[(START, made.token_to_id(START))]
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=START, eos_token=END, pad_token=PAD
-    )
+    made.train_from_iterator((text.replace("\n", " ") for text in texts), trainer)
+    model = json.loads(made.to_str())["model"]
+    return model["vocab"], [(first, second) for first, second in model["merges"]]
 
 
 def make_llava(
@@ -108,13 +136,38 @@ def save_llava(folder: Path, model: Any, tokenizer: Any, view: ImageSettings) ->
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    side = {"height": view.size, "width": view.size}
-    processor = {
-        "image_processor_type": "LlavaImageProcessor",
-        "size": {"shortest_edge": view.size},
-        "crop_size": side,
-        "image_mean": list(view.mean),
-        "image_std": list(view.std),
-        "do_pad": True,
+    for name, content in _hub_files(view, model.config).items():
+        path = folder / name
+        before = json.loads(path.read_bytes()) if path.is_file() else {}
+        path.write_text(json.dumps(before | content, indent=2))
+
+
+def _hub_files(view: ImageSettings, config: Any) -> dict[str, dict[str, Any]]:
+    """What llava-1.5-7b-hf has in these files; its images are cropped."""
+    return {
+        "tokenizer_config.json": {
+            "tokenizer_class": "LlamaTokenizer",
+            "processor_class": "LlavaProcessor",
+            "image_token": IMAGE,
+            "extra_special_tokens": {"image_token": IMAGE},
+            "legacy": False,
+        },
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "image_token": IMAGE,
+            "num_additional_image_tokens": 1,
+            "patch_size": config.vision_config.patch_size,
+            "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        },
+        "preprocessor_config.json": {
+            "image_processor_type": "CLIPImageProcessor",
+            "processor_class": "LlavaProcessor",
+            "size": {"shortest_edge": view.size},
+            "crop_size": {"height": view.size, "width": view.size},
+            "image_mean": list(view.mean),
+            "image_std": list(view.std),
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            **{f"do_{step}": True for step in STEPS},
+        },
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=1))

@@ -92,7 +92,7 @@ def _loss(
     rows, labels = [], []
     for one in drawn:
         before, after = llava.split_prompt(one.question.text)
-        answer = [*llava.tokenizer(f" {one.answer}", add_special_tokens=False)["input_ids"], end]
+        answer = [*llava.tokenizer(one.answer, add_special_tokens=False)["input_ids"], end]
         rows.append([*after, *answer])
         labels.append([NO_LABEL] * len(after) + answer)
     longest = max(map(len, rows))
