@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from hnc_ds.config.checks import REQUIRED, at_least, cores, read_part, share
+from hnc_ds.config.checks import REQUIRED, Settings, at_least, cores, read_part, share
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
+class GenerateConfig(Settings):
     """How captions are made from scene graphs (hnc_ds/captions)."""
 
     scene_graphs: Annotated[Path, REQUIRED] = Path()
@@ -61,6 +61,7 @@ class GenerateConfig:
     """Only say whether this file of scene graphs is complete; needs no other flag."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, per_image=self.per_image, workers=self.workers)
         share(by_colour=self.by_colour)
         if read_part(self.part)[1] > 1 and self.overwrite:
@@ -72,7 +73,7 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablesConfig:
+class TablesConfig(Settings):
     """How often things, attributes and relations occur (hnc_ds/captions/tables.py)."""
 
     scene_graphs: Path
@@ -89,7 +90,7 @@ class TablesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwapWordsConfig:
+class SwapWordsConfig(Settings):
     """Word swaps from a list of captions (hnc_ds/captions/swap_words.py)."""
 
     captions: Path
@@ -118,4 +119,5 @@ class SwapWordsConfig:
     """Replace an existing file of captions."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, per_caption=self.per_caption, workers=self.workers)

@@ -1,18 +1,66 @@
 """Checks and types of settings that several stages share."""
 
+import math
 import os
-from typing import Annotated
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, cast, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hnc_ds.errors import UserError
 
+LARGEST = 2**63 - 1
+"""Of a whole number: what seeds, positions and counts are stored in."""
+
+
+class Settings:
+    """What all settings have in common: numbers that are numbers, none below zero.
+
+    Whatever a field is narrowed to besides, its own class checks.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a number that is none."""
+        for name, kinds in _number_fields(cast(Any, type(self))).items():
+            for told, value in _numbers_in(name, getattr(self, name)):
+                _check_number(told, value, kinds)
+
+
+@cache
+def _number_fields(settings: type[Any]) -> dict[str, frozenset[type]]:
+    """Fields that hold numbers, also in tuples and dictionaries, and of which kinds."""
+    hints = get_type_hints(settings)
+    kinds = {
+        name: frozenset((hint, *get_args(hint))) & {int, float} for name, hint in hints.items()
+    }
+    return {name: kind for name, kind in kinds.items() if kind}
+
+
+def _numbers_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((f"{name}: the weight of {key}", weight) for key, weight in value.items())
+    elif isinstance(value, tuple | list):
+        yield from ((name, part) for part in value)
+    elif value is not None:
+        yield name, value
+
+
+def _check_number(name: str, value: Any, kinds: frozenset[type]) -> None:
+    wanted = "a number" if float in kinds else "a whole number"
+    if type(value) not in kinds | {int} or (type(value) is float and not math.isfinite(value)):
+        raise UserError(f"{name} is {value}; it must be {wanted}")
+    if value < 0:
+        raise UserError(f"{name} is {value}; it must be 0 or more")
+    if value > LARGEST and float not in kinds:
+        raise UserError(f"{name} is {value}; it must be less than 2 ** 63")
+
 
 def at_least(minimum: float, **values: float) -> None:
     """UserError where one of the settings is smaller."""
     for name, value in values.items():
-        if value < minimum:
+        if not value >= minimum:
             raise UserError(f"{name} is {value}; it must be {minimum} or more")
 
 

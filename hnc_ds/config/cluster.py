@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from hnc_ds.config.checks import at_least
+from hnc_ds.config.checks import Settings, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorConfig:
+class DoctorConfig(Settings):
     """Look at a machine, or at all nodes of a job (hnc_ds/doctor)."""
 
     shards: str | None = None
@@ -26,12 +26,13 @@ class DoctorConfig:
     """Seconds after which a check that does not end is given up, and its rank named."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, need_gb=self.need_gb)
         at_least(1, patience=self.patience)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridConfig:
+class GridConfig(Settings):
     """List the combinations of a grid of trainings (hnc_ds/grid.py)."""
 
     grid: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="GRID.json")]]
@@ -47,4 +48,5 @@ class GridConfig:
     """DeepSpeed's JSON, a path or a name in ds_configs; of a grid with lr, copies go to --out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, number=self.number or 0)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from hnc_ds.config.checks import at_least, cores
+from hnc_ds.config.checks import Settings, at_least, cores
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Settings):
     """Measure models on held-out shards and on benchmarks (hnc_ds/evaluation)."""
 
     models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]]
@@ -59,6 +59,7 @@ class EvaluateConfig:
     """Of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, batch=self.batch)
         at_least(0, workers=self.workers)
         if not self.models:
@@ -68,7 +69,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarksConfig:
+class BenchmarksConfig(Settings):
     """List what can be measured (hnc_ds/evaluation/listing.py)."""
 
     data: str = ""
@@ -80,7 +81,7 @@ class BenchmarksConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolateConfig:
+class InterpolateConfig(Settings):
     """Mix the weights of two models and measure the mixtures (hnc_ds/evaluation/interpolate.py)."""
 
     start: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="START")]]
@@ -141,6 +142,7 @@ class InterpolateConfig:
     """Of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, batch=self.batch)
         at_least(0, workers=self.workers)
         measures = self.shards is not None or bool(self.data)
@@ -155,7 +157,7 @@ class InterpolateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MineConfig:
+class MineConfig(Settings):
     """Find the images most similar to each image (hnc_ds/evaluation/mine.py)."""
 
     run: tyro.conf.Positional[Path | None] = None
@@ -184,6 +186,7 @@ class MineConfig:
     """Processes that read and decode."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, k=self.k, batch=self.batch)
         at_least(0, workers=self.workers)
         if (self.run is None) == (self.model is None):
@@ -193,7 +196,7 @@ class MineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """Compare runs, or models that were evaluated, in one self-contained HTML page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -206,7 +209,7 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(Settings):
     """Compare two results files item by item (hnc_ds/report/two_models.py)."""
 
     first: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A.json")]]
@@ -225,4 +228,5 @@ class CompareConfig:
     """Of intervals and permutations."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, examples=self.examples)

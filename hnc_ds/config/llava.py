@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hnc_ds.config.checks import at_least, cores, read_part
+from hnc_ds.config.checks import Settings, at_least, cores, read_part
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(Settings):
     """Write a model in another library's layout, or its tower into a LLaVA (hnc_ds/export)."""
 
     model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -39,6 +39,7 @@ class ExportConfig:
     """Replace what is in --out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.to is None) == (self.into is None):
             raise UserError("export: give either --to open_clip, --to hf, or --into LLAVA_DIR")
         if self.into is not None and self.into.resolve() == self.out.resolve():
@@ -46,7 +47,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerConfig:
+class AnswerConfig(Settings):
     """Answer VQA v2.0 or TextVQA with a LLaVA folder (hnc_ds/llava)."""
 
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="LLAVA_DIR")]]
@@ -105,6 +106,7 @@ class AnswerConfig:
     """Processes that read pictures."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, batch=self.batch, longest=self.longest)
         at_least(0, workers=self.workers)
         if self.out is None and not self.check:
@@ -129,7 +131,7 @@ class AnswerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(Settings):
     """Score answers by the official rules of VQA v2.0 and TextVQA (hnc_ds/llava)."""
 
     dataset: Literal["vqav2", "textvqa"]
@@ -163,5 +165,6 @@ class ScoreConfig:
     """Of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.out.suffix != ".json" or self.out.is_dir():
             raise UserError(f"--out is {self.out}; name a file that ends in .json")

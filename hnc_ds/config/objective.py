@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hnc_ds.config.checks import Weights, at_least
+from hnc_ds.config.checks import Settings, Weights, at_least
 from hnc_ds.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Which CLIP is trained (hnc_ds/model)."""
 
     model: str = "tiny"
@@ -51,7 +51,7 @@ OF_NEGATIVES = frozenset(("margin", "preference"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Settings):
     """What is minimised (hnc_ds/objective)."""
 
     terms: Weights = field(default_factory=dict)
@@ -91,6 +91,7 @@ class LossConfig:
     so that the start model's opinion of them is not taught."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, alpha=self.alpha, alpha_end=self.alpha_end or 0.0, gamma=self.gamma)
         at_least(1, alpha_steps=self.alpha_steps)
         for name, tau in (("tau", self.tau), ("distill_tau", self.distill_tau)):
@@ -133,7 +134,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScopeConfig:
+class ScopeConfig(Settings):
     """What of the model trains (hnc_ds/model/scope.py)."""
 
     towers: Literal["both", "image", "text"] = "both"
@@ -153,9 +154,12 @@ class ScopeConfig:
     """Learn the temperature; --tau fixes it at a value."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, last_blocks=self.last_blocks or 0)
         if self.lora_rank is not None:
             at_least(1, lora_rank=self.lora_rank)
+            if self.lora_alpha == 0:
+                raise UserError("lora_alpha is 0.0; it must be more than 0, or nothing trains")
         elif self.lora_alpha is not None:
             raise UserError("lora_alpha is nothing without lora_rank; give both or neither")
         if self.last_blocks is not None and self.lora_rank is not None:

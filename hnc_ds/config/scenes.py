@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hnc_ds.config.checks import at_least, cores, share
+from hnc_ds.config.checks import Settings, at_least, cores, share
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenesConfig:
+class ScenesConfig(Settings):
     """What the rendered scenes look like and how many there are (hnc_ds/scenes)."""
 
     out: Path
@@ -51,6 +51,7 @@ class ScenesConfig:
     """Processes. The bytes do not depend on it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(0, train=self.train, val=self.val, seed=self.seed)
         at_least(1, workers=self.workers)
         at_least(32, size=self.size)
@@ -65,7 +66,7 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Settings):
     """The whole job on rendered scenes: the same training with and without hard negatives."""
 
     out: Path = Path("runs/demo")
@@ -92,9 +93,13 @@ class DemoConfig:
     seed: int = 0
     """Of scenes, captions, start weights and order."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, train=self.train, val=self.val, steps=self.steps, ranks=self.ranks)
+
 
 @dataclass(frozen=True, kw_only=True)
-class DemoLlavaConfig:
+class DemoLlavaConfig(Settings):
     """The experiment with LLaVA in little, on rendered scenes (hnc_ds/llava/miniature)."""
 
     out: Path = Path("runs/demo-llava")
@@ -135,3 +140,9 @@ class DemoLlavaConfig:
 
     seed: int = 0
     """Of everything."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, train=self.train, val=self.val, questions=self.questions, ranks=self.ranks)
+        at_least(1, steps=self.steps, more_steps=self.more_steps, lessons=self.lessons)
+        at_least(1, width=self.width, layers=self.layers)

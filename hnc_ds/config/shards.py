@@ -5,12 +5,12 @@ from pathlib import Path
 
 import tyro
 
-from hnc_ds.config.checks import Weights, at_least, cores, read_part, share
+from hnc_ds.config.checks import Settings, Weights, at_least, cores, read_part, share
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig:
+class PackConfig(Settings):
     """How images and captions become tar shards (hnc_ds/shards/pack.py)."""
 
     captions: Path
@@ -39,13 +39,14 @@ class PackConfig:
     """Only say whether captions, images and disk space are complete; write nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
         if read_part(self.part)[1] > 1 and self.overwrite:
             raise UserError("pack: --part cannot --overwrite what others write; remove it before")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig:
+class InspectConfig(Settings):
     """Look into a folder of shards, or a file of captions."""
 
     shards: tyro.conf.Positional[str]
@@ -65,12 +66,13 @@ class InspectConfig:
     """Read every shard and compare its sha256 with the index."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples is not None:
             at_least(1, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """What is drawn from the shards, and in which order (hnc_ds/shards)."""
 
     shards: str | None = None
@@ -114,6 +116,7 @@ class DataConfig:
     """Processes per rank that read and decode; 0 does it in the training process."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(
             0,
             hard_negatives=self.hard_negatives,
@@ -123,6 +126,8 @@ class DataConfig:
         )
         at_least(1, nearest=self.nearest)
         share(open_world_weight=self.open_world_weight)
+        if self.cache_gb == 0:
+            raise UserError("cache_gb is 0.0; it must be more than 0, to hold a shard at least")
         if not 0 < self.crop <= 1:
             raise UserError(f"crop is {self.crop}; it must be more than 0 and at most 1")
         if any(weight < 0 for weight in self.negative_types.values()) or (

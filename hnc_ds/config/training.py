@@ -6,14 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from hnc_ds.config.checks import at_least
+from hnc_ds.config.checks import Settings, at_least
 from hnc_ds.config.objective import OF_NEGATIVES, PRESETS, LossConfig, ModelConfig, ScopeConfig
 from hnc_ds.config.shards import DataConfig
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Fine-tune a CLIP on hard negative captions."""
 
     deepspeed_config: Path | None = None
@@ -89,6 +89,7 @@ class TrainConfig:
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(
             1,
             steps=self.steps,
@@ -97,7 +98,9 @@ class TrainConfig:
             keep_last=self.keep_last,
             patience=self.patience,
         )
-        at_least(1, eval_every=self.eval_every or 1, stop_early=self.stop_early or 1)
+        for name in ("eval_every", "stop_early"):
+            if (steps := getattr(self, name)) is not None:
+                at_least(1, **{name: steps})
         if not self.measures and (self.eval_every or self.stop_early):
             raise UserError(
                 "eval_every and stop_early need --eval_shards or --eval, something to measure"
