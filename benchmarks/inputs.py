@@ -71,7 +71,7 @@ def write_pack_input(
             file.write(msgspec.json.encode(captions) + b"\n")
     return PackConfig(
         captions=folder / "captions.jsonl",
-        images=folder / "images",
+        images=(folder / "images",),
         out=folder / "shards",
         workers=1,
     )

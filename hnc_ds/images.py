@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+JPEG = ("JPEG", "MPO")
+"""MPO is a JPEG with further images behind the first one, as cameras write it."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
@@ -27,13 +29,13 @@ SUFFIXES = (
 MOST_BYTES = 900 * 2**20
 """That an image may take while it is decoded and resized."""
 
-BYTES_PER_PIXEL = {"JPEG": 10, "MPO": 10}
+BYTES_PER_PIXEL = dict.fromkeys(JPEG, 10)
 """At the peak, for a progressive JPEG in full colour: 9.2 measured."""
 OTHER_BYTES_PER_PIXEL = 14
 """10.1 measured: Pillow's storage, RGB beside it, then the tensor; the file is in memory, too."""
 
-MOST_SIDE = 65_535
-"""Pixels of a side, JPEG's own bound: resizing a longer one takes memory of its own."""
+MOST_SIDE = 65_500
+"""Pixels of a side, libjpeg's own bound: resizing a longer one takes memory of its own."""
 
 MOST_FILE_BYTES = 2**28
 """Of an encoded image."""
@@ -82,8 +84,7 @@ def open_image(data: bytes) -> Image.Image:
     with _refusing():
         image = Image.open(BytesIO(data), formats=FORMATS)
         check_size(image.format or "", *image.size)
-        # A JPEG with further images behind the first one (MPO) is what cameras write.
-        if image.format != "MPO" and getattr(image, "is_animated", False):
+        if image.format not in JPEG and getattr(image, "is_animated", False):
             several = "pages" if image.format == "TIFF" else "frames"
             raise CorruptImage(
                 f"a {image.format} of several {several}; save one of them as an image",

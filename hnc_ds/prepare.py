@@ -38,7 +38,7 @@ def prepare(scenes: ScenesConfig, seed: int = 0) -> Path:
         pack(
             PackConfig(
                 captions=captions,
-                images=scenes.out / "images",
+                images=(scenes.out / "images",),
                 out=scenes.out / "shards" / split,
                 workers=scenes.workers,
             )

@@ -16,8 +16,9 @@ class PackConfig(Settings):
     captions: Path
     """captions.jsonl(.gz) of 'hnc-ds generate', or a released HNC file (.json, .json.gz)."""
 
-    images: Path
-    """Folder of the images, ID.jpg."""
+    images: tuple[Path, ...]
+    """Folders of the images, which are looked through with all folders in them: ID.jpg, or another
+    suffix of JPEG, PNG, WebP, TIFF, BMP or GIF; A B and A:B are two."""
 
     out: Path
     """Folder for the shards and their index."""
@@ -40,6 +41,8 @@ class PackConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.images:
+            raise UserError("pack: name a folder of images with --images")
         at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
         if read_part(self.part)[1] > 1 and self.overwrite:
             raise UserError("pack: --part cannot --overwrite what others write; remove it before")

@@ -4,20 +4,18 @@ Looks for the image of every id of the captions, decodes a sample of them, and c
 the free disk space. Writes nothing.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from hnc_ds.captions.formats.image_ids import captioned_images
 from hnc_ds.config import PackConfig
 from hnc_ds.errors import UserError
+from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
+from hnc_ds.shards.folders import ImageFolders
 from hnc_ds.shards.format import INDEX_NAME, read_index
 from hnc_ds.shards.source import SOURCE_NAME, fingerprint, recorded_source
-from hnc_ds.shards.write_shard import file_names
 
 DECODED = 100
 """Images that are decoded, spread evenly over the captions file."""
@@ -32,8 +30,9 @@ TAR_BYTES = 2048
 class _Found(NamedTuple):
     """What the image folder holds for a captions file."""
 
-    files: dict[str, int]
-    """File name -> bytes, in the order of the captions."""
+    folders: ImageFolders
+    files: dict[Path, int]
+    """File -> bytes, in the order of the captions."""
     missing: list[str]
     """Ids without a file."""
     caption_bytes: int
@@ -50,9 +49,10 @@ def check_pack(config: PackConfig) -> str:
             empty or not decodable, too little disk space, a folder of other shards.
     """
     found = _find(config)
-    problems = [*_missing(config, found), *_damaged(config, found)]
+    broken, reencoded = _looked_at(found)
+    problems = [*_missing(found), *_empty(found), *broken]
     needed = sum(found.files.values()) + found.caption_bytes + TAR_BYTES * len(found.files)
-    state, refusal = _state(config)
+    state, refusal = _state(config, found.folders.digest)
     free = _free(config.out)
     if needed > free:
         problems.append(
@@ -64,16 +64,13 @@ def check_pack(config: PackConfig) -> str:
         raise UserError("; ".join(problems))
     return (
         f"pack: complete: all {len(found.files):,} images of {config.captions} are in "
-        f"{config.images}, {min(DECODED, len(found.files))} of them decoded; about "
+        f"{found.folders}, {min(DECODED, len(found.files))} of them decoded{reencoded}; about "
         f"{_size(needed)} of shards, {_size(free)} free; {config.out}: {state}"
     )
 
 
 def _find(config: PackConfig) -> _Found:
-    if not config.images.is_dir():
-        raise UserError(f"{config.images}: no such folder; --images names the folder of ID.jpg")
-    with os.scandir(config.images) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    folders = ImageFolders(config.images)
     captions: dict[str, int] = {}
     for image_id, size in captioned_images(config.captions):
         if image_id in captions:
@@ -81,59 +78,58 @@ def _find(config: PackConfig) -> _Found:
         captions[image_id] = size
     if not captions:
         raise UserError(f"{config.captions}: holds no captions, so there is nothing to pack")
-    names = {
-        image_id: next((name for name in file_names(image_id) if name in sizes), None)
-        for image_id in captions
-    }
+    files = {image_id: folders.find(image_id) for image_id in captions}
     return _Found(
-        files={name: sizes[name] for name in names.values() if name},
-        missing=[image_id for image_id, name in names.items() if name is None],
+        folders=folders,
+        files={own[0]: own[0].stat().st_size for own in files.values() if own},
+        missing=[image_id for image_id, own in files.items() if not own],
         caption_bytes=sum(captions.values()),
     )
 
 
-def _missing(config: PackConfig, found: _Found) -> list[str]:
+def _missing(found: _Found) -> list[str]:
     if not found.missing:
         return []
     images = len(found.files) + len(found.missing)
-    inside = "" if found.files else _folders_inside(config.images)
     return [
-        f"{config.images}: {len(found.missing):,} of {images:,} images missing, e.g. "
-        f"{_listed([f'{name}.jpg' for name in found.missing])}{inside}; check --images, or get "
+        f"{found.folders}: {len(found.missing):,} of {images:,} images missing, e.g. "
+        f"{_listed([f'{name}.jpg' for name in found.missing])}; check --images, or get "
         "them (docs/data.md says from where)"
     ]
 
 
-def _folders_inside(folder: Path) -> str:
-    """Archives are often unpacked one folder too deep."""
-    with os.scandir(folder) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir())
-    return f"; it has the folders {_listed(folders)}" if folders else ""
+def _empty(found: _Found) -> list[str]:
+    empty = [path.name for path, size in found.files.items() if size == 0]
+    return [f"{found.folders}: {len(empty):,} empty files, e.g. {_listed(empty)}"] if empty else []
 
 
-def _damaged(config: PackConfig, found: _Found) -> list[str]:
-    names = list(found.files)
-    looked_at = min(DECODED, len(names))
-    sample = [names[i * len(names) // looked_at] for i in range(looked_at)]
-    problems = []
-    if empty := [name for name, size in found.files.items() if size == 0]:
-        problems.append(f"{config.images}: {len(empty):,} empty files, e.g. {_listed(empty)}")
-    broken = [name for name in sample if found.files[name] and not _decodes(config.images / name)]
-    if broken:
-        problems.append(
-            f"{config.images}: of {len(sample)} images looked at {len(broken)} did not decode as "
-            f"JPEG, e.g. {_listed(broken)}; get them again"
-        )
-    return problems
+def _looked_at(found: _Found) -> tuple[list[str], str]:
+    """Decode a sample: what is broken, and how many are no JPEG, in words."""
+    paths = list(found.files)
+    looked_at = min(DECODED, len(paths))
+    sample = [paths[i * len(paths) // looked_at] for i in range(looked_at)]
+    kinds = {path: _decoded(path) for path in sample if found.files[path]}
+    broken = [f"{path.name} ({why})" for path, why in kinds.items() if isinstance(why, str)]
+    others = sum(kind is False for kind in kinds.values())
+    told = f", {others} of which are no JPEG and will be encoded as one" if others else ""
+    if not broken:
+        return [], told
+    return [
+        f"{found.folders}: of {len(sample)} images looked at {len(broken)} did not decode, e.g. "
+        f"{_listed(broken)}; get them again"
+    ], told
 
 
-def _decodes(path: Path) -> bool:
+def _decoded(path: Path) -> bool | str:
+    """Whether it is a JPEG; or why it cannot be decoded."""
     try:
-        with Image.open(path, formats=["JPEG"]) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+        image = open_image(read_image_file(path))
+        as_rgb(image)
+    except CorruptImage as error:
+        return str(error)
+    except OSError as error:
+        return str(error.strerror)
+    return image.format in JPEG
 
 
 def _free(out: Path) -> int:
@@ -148,7 +144,7 @@ def _free(out: Path) -> int:
     return shutil.disk_usage(folder).free + there
 
 
-def _state(config: PackConfig) -> tuple[str, list[str]]:
+def _state(config: PackConfig, images: str) -> tuple[str, list[str]]:
     """What the output folder is to this pack, and why it would be refused."""
     out = config.out
     if out.exists() and not out.is_dir():
@@ -158,7 +154,7 @@ def _state(config: PackConfig) -> tuple[str, list[str]]:
     unfinished = recorded_source(out / SOURCE_NAME)
     if not shards or (finished or unfinished) is None:
         return "no shards yet", []
-    if fingerprint(config) != (finished or unfinished):
+    if fingerprint(config, images) != (finished or unfinished):
         if finished and not config.overwrite:
             return "", [
                 f"{out}: holds shards of other captions, images or settings; choose another "

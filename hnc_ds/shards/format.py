@@ -1,9 +1,12 @@
 """The layout of a shard folder, versioned: how a sample and its index are written and read.
 
-    FOLDER/shard-000000.tar    WebDataset tar: KEY.jpg (original bytes), KEY.json (TrainingSample)
+    FOLDER/shard-000000.tar    WebDataset tar: KEY.jpg, KEY.json (TrainingSample)
     FOLDER/shard-000000.json   ShardIndex: byte offsets of every member, sha256 of the tar
     FOLDER/index.json          DatasetIndex: what lies in the folder; written last, so that a
                                folder without it is an unfinished one
+
+KEY.jpg is the image's own file where that is a JPEG. Others are encoded anew as one (ENCODING), as
+readers of such shards expect it and PNGs of photographs would be six times as large.
 
 Offsets point at member data, so that any sample is one positioned read away and a resumed run
 replays nothing. This file knows no tar writing (pack.py) and no order (order.py).
@@ -41,7 +44,7 @@ class ShardSummary(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class ShardIndex(msgspec.Struct, frozen=True):
+class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything known of one shard. A shard whose index exists is complete."""
 
     format: int
@@ -52,9 +55,11 @@ class ShardIndex(msgspec.Struct, frozen=True):
     """Hard negatives in the shard, per negative type."""
     skipped: dict[str, tuple[str, ...]]
     """Ids of the images left out, per reason."""
+    reencoded: int = 0
+    """Images that were no JPEG, and are one here."""
 
 
-class DatasetIndex(msgspec.Struct, frozen=True):
+class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     """index.json: the whole folder at a glance. Sums of its shards."""
 
     format: int
@@ -66,6 +71,8 @@ class DatasetIndex(msgspec.Struct, frozen=True):
     """Images left out, per reason."""
     source: dict[str, str]
     """What the shards were made from: settings and a fingerprint, for resuming."""
+    reencoded: int = 0
+    """Images that were no JPEG, and are one here."""
 
 
 _Index = TypeVar("_Index", ShardIndex, DatasetIndex)

@@ -29,6 +29,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions
 from hnc_ds.shards.check import check_pack
+from hnc_ds.shards.folders import ImageFolders
 from hnc_ds.shards.format import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -40,7 +41,6 @@ from hnc_ds.shards.format import (
 )
 from hnc_ds.shards.source import SOURCE_NAME, fingerprint, is_finished, leave_no_trace, prepare
 from hnc_ds.shards.write_shard import (
-    CORRUPT,
     NO_CAPTIONS,
     NO_IMAGE,
     shard_file,
@@ -54,7 +54,7 @@ HOPELESS_SHARD = 100
 
 
 def pack(config: PackConfig) -> None:
-    """Pack every image that has captions, with its original bytes, into tar shards.
+    """Pack every image that has captions, a JPEG with its original bytes, into tar shards.
 
     Args:
         config: Captions, images, and where the shards go.
@@ -67,25 +67,28 @@ def pack(config: PackConfig) -> None:
     if config.check:
         print(check_pack(config))
         return
-    source = fingerprint(config)
+    folders = ImageFolders(config.images)
+    source = fingerprint(config, folders.digest)
     if is_finished(config, source):
         print(f"pack: {config.out} already holds these captions and images; nothing to do")
         return
     place = read_part(config.part)
     with only_writer(config.out, place):
-        _pack(config, source, *place)
+        _pack(config, folders, source, *place)
 
 
-def _pack(config: PackConfig, source: dict[str, str], part: int, parts: int) -> None:
+def _pack(
+    config: PackConfig, folders: ImageFolders, source: dict[str, str], part: int, parts: int
+) -> None:
     prepare(config.out, source, shared=parts > 1)
     try:
-        own, shards = _write_missing_shards(config, part, parts)
+        own, shards = _write_missing_shards(config, folders, part, parts)
         totals = own if parts == 1 else _all_shards(config, shards)
         if totals is None:
             print(f"pack: {config.out}: part {part} of {parts} is done, others are not")
             return
         _remove_empty_shards(config.out, totals)
-        _refuse_if_hopeless(config, totals)
+        _refuse_if_hopeless(config, folders, totals)
     except UserError:
         if parts == 1:
             leave_no_trace(config.out)
@@ -99,8 +102,9 @@ class _Task:
     """One shard to write; captions are compressed JSON, for many tasks wait in memory."""
 
     shard: Path
-    images: Path
     captions: tuple[bytes, ...]
+    images: tuple[tuple[Path, ...], ...]
+    """The files of each, as ``ImageFolders.find`` has them."""
 
 
 @dataclass
@@ -113,11 +117,13 @@ class _Totals:
     skipped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     """Per reason, the id of an image that was left out."""
+    reencoded: int = 0
 
     def add(self, shard: ShardIndex) -> None:
         self.shards.append(shard.summary)
         self.groups += shard.groups
         self.negatives.update(shard.negatives)
+        self.reencoded += shard.reencoded
         for reason, ids in shard.skipped.items():
             self.skipped[reason] += len(ids)
             self.examples.setdefault(reason, ids[0])
@@ -127,14 +133,16 @@ class _Totals:
         return sum(shard.samples for shard in self.shards)
 
 
-def _write_missing_shards(config: PackConfig, part: int, parts: int) -> tuple[_Totals, int]:
+def _write_missing_shards(
+    config: PackConfig, folders: ImageFolders, part: int, parts: int
+) -> tuple[_Totals, int]:
     """Write those of one part of the shards; gives their sums, and the number of all shards."""
     totals = _Totals()
     shards = 0
 
     def ours() -> Iterator[_Task]:
         nonlocal shards
-        for task in _tasks(config):
+        for task in _tasks(config, folders):
             if shards % parts == part:
                 yield task
             shards += 1
@@ -145,7 +153,7 @@ def _write_missing_shards(config: PackConfig, part: int, parts: int) -> tuple[_T
             seen = shard.summary.samples + sum(map(len, shard.skipped.values()))
             if missing == seen >= HOPELESS_SHARD:
                 raise UserError(
-                    f"{config.images}: none of the {seen} images of {shard.summary.file} is there, "
+                    f"{folders}: none of the {seen} images of {shard.summary.file} is there, "
                     f"e.g. {shard.skipped[NO_IMAGE][0]}.jpg; check --images and --captions"
                 )
             totals.add(shard)
@@ -168,21 +176,27 @@ def _shard_path(config: PackConfig, number: int) -> Path:
     return config.out / f"shard-{number:06}.tar"
 
 
-def _tasks(config: PackConfig) -> Iterator[_Task]:
+def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
     """Read the captions once and cut them into shards."""
     known: set[str] = set()
-    waiting: list[bytes] = []
+    waiting: list[tuple[bytes, tuple[Path, ...]]] = []
     number = 0
+
+    def task() -> _Task:
+        captions, images = zip(*waiting, strict=True)
+        return _Task(_shard_path(config, number), captions, images)
+
     for image in read_captions(config.captions):
         if image.image_id in known:
             raise UserError(f"{config.captions}: image {image.image_id} occurs twice")
         known.add(image.image_id)
-        waiting.append(zlib.compress(msgspec.json.encode(image), level=1))
+        captions = zlib.compress(msgspec.json.encode(image), level=1)
+        waiting.append((captions, folders.find(image.image_id)))
         if len(waiting) == config.samples_per_shard:
-            yield _Task(_shard_path(config, number), config.images, tuple(waiting))
+            yield task()
             number, waiting = number + 1, []
     if waiting:
-        yield _Task(_shard_path(config, number), config.images, tuple(waiting))
+        yield task()
 
 
 def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
@@ -227,7 +241,7 @@ def _do(task: _Task) -> ShardIndex:
     captions = (
         msgspec.json.decode(zlib.decompress(image), type=ImageCaptions) for image in task.captions
     )
-    return write_shard(captions, task.images, task.shard)
+    return write_shard(zip(captions, task.images, strict=True), task.shard)
 
 
 def _complete(shard: Path) -> ShardIndex | None:
@@ -248,14 +262,14 @@ def _remove_empty_shards(out: Path, totals: _Totals) -> None:
     totals.shards = [shard for shard in totals.shards if shard.samples]
 
 
-def _refuse_if_hopeless(config: PackConfig, totals: _Totals) -> None:
+def _refuse_if_hopeless(config: PackConfig, folders: ImageFolders, totals: _Totals) -> None:
     images = totals.samples + totals.skipped.total() - totals.skipped[NO_CAPTIONS]
     if images == 0:
         raise UserError(f"{config.captions}: holds no captions, so there is nothing to pack")
-    for reason in (NO_IMAGE, CORRUPT):
+    for reason in sorted(set(totals.skipped) - {NO_CAPTIONS}):
         if totals.skipped[reason] > LARGEST_SHARE_LEFT_OUT * images:
             raise UserError(
-                f"{config.images}: {totals.skipped[reason]} of {images} images left out for "
+                f"{folders}: {totals.skipped[reason]} of {images} images left out for "
                 f"'{reason}' (e.g. {totals.examples[reason]}), more than "
                 f"{LARGEST_SHARE_LEFT_OUT:.0%}; mend the images, or check --images"
             )
@@ -271,6 +285,7 @@ def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
         negatives=dict(sorted(totals.negatives.items())),
         skipped=dict(sorted(totals.skipped.items())),
         source=source,
+        reencoded=totals.reencoded,
     )
     with shard_file(out / INDEX_NAME) as file:
         file.write(msgspec.json.encode(index))
@@ -289,4 +304,5 @@ def _told(out: Path, totals: _Totals) -> str:
         f"{totals.negatives.total()} negatives in {len(shards)} shard{'s' * (len(shards) != 1)} "
         f"({megabytes:.1f} MB) in {out}; {totals.skipped.total()} skipped"
         + (f" ({reasons})" if reasons else "")
+        + (f"; {totals.reencoded} that were no JPEG are one now" if totals.reencoded else "")
     )

@@ -4,7 +4,6 @@ The source of an unfinished folder is in source.json, that of a finished one in 
 """
 
 import hashlib
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -27,32 +26,28 @@ class _Sourced(msgspec.Struct):
     source: dict[str, str]
 
 
-def fingerprint(config: PackConfig) -> dict[str, str]:
+def fingerprint(config: PackConfig, images: str) -> dict[str, str]:
     """What the shards depend on: the captions' bytes; names, sizes and times of the images.
+
+    Args:
+        config: Captions and settings.
+        images: ``ImageFolders.digest``.
 
     Hashing the images' bytes too would read everything twice; a changed image of old size and
     old time goes unseen.
 
     Raises:
-        UserError: No captions file, or no image folder.
+        UserError: No captions file.
     """
     if not config.captions.is_file():
         raise UserError(f"{config.captions}: no such file; make it with 'hnc-ds generate'")
-    if not config.images.is_dir():
-        raise UserError(f"{config.images}: no such folder; --images names the folder of ID.jpg")
     captions = hashlib.sha256()
     with config.captions.open("rb") as file:
         while block := file.read(1 << 20):
             captions.update(block)
-    images = hashlib.sha256()
-    for entry in sorted(os.scandir(config.images), key=lambda entry: entry.name):
-        if entry.is_file():
-            status = entry.stat()
-            images.update(os.fsencode(entry.name))
-            images.update(f"/{status.st_size}/{status.st_mtime_ns}\n".encode())
     return {
         "captions": captions.hexdigest(),
-        "images": images.hexdigest(),
+        "images": images,
         "samples_per_shard": str(config.samples_per_shard),
         "format": str(FORMAT_VERSION),
     }

@@ -9,16 +9,17 @@ import hashlib
 import io
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
-from PIL import Image
 
 from hnc_ds.errors import UserError
+from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
 from hnc_ds.records import ImageCaptions, TrainingSample
+from hnc_ds.shards.folders import same_image
 from hnc_ds.shards.format import (
     FORMAT_VERSION,
     SampleOffsets,
@@ -32,38 +33,43 @@ from hnc_ds.whole_files import whole_file
 
 NO_CAPTIONS = "no captions"
 NO_IMAGE = "no image"
-CORRUPT = "corrupt JPEG"
-"""Why an image is left out."""
+"""Why an image is left out, besides the faults of CorruptImage."""
 
-LONGEST_ID = 200  # characters; file names end at 255 bytes
+ENCODING: dict[str, Any] = {"quality": 95, "subsampling": 0}
+"""Of images that are no JPEG: full colour, as far as the eye sees without loss."""
 
 
-def write_shard(captions: Iterable[ImageCaptions], images: Path, shard: Path) -> ShardIndex:
+def write_shard(
+    captions: Iterable[tuple[ImageCaptions, Sequence[Path]]], shard: Path
+) -> ShardIndex:
     """Write ``shard`` and its index.
 
-    Images are copied byte by byte, after each was decoded once. Those without captions, without a
-    file, or that do not decode as JPEG are left out and listed in the index.
+    JPEGs are copied byte by byte, after each was decoded once; other images are encoded as JPEG.
+    Those without captions, without a file, or that cannot be decoded are left out and listed in the
+    index.
 
     Args:
-        captions: The images, in the order in which they enter the tar.
-        images: Folder of ID.jpg (or ID.jpeg, or ID where the id has a suffix itself).
+        captions: The images and the files of each, as ``ImageFolders.find`` has them, in the order
+            in which they enter the tar.
         shard: Path of the tar; an existing one is replaced.
 
     Raises:
-        UserError: An id that names no file of the folder, an unreadable image file, a full disk.
+        UserError: Files of one image that differ, an unreadable image file, a full disk.
     """
     offsets: list[SampleOffsets] = []
-    groups = 0
+    groups = reencoded = 0
     negatives: Counter[str] = Counter()
     skipped: defaultdict[str, list[str]] = defaultdict(list)
     with shard_file(shard) as file:
         tar = _Tar(file)
-        for image in captions:
+        for image, files in captions:
             try:
-                offsets.append(_add_sample(tar, image, images))
+                data, was_jpeg, size = _read_image(image, files)
             except _LeftOutError as reason:
                 skipped[str(reason)].append(image.image_id)
                 continue
+            offsets.append(_add_sample(tar, image, data, size))
+            reencoded += not was_jpeg
             groups += len(image.groups)
             negatives.update(
                 negative.type for group in image.groups for negative in group.negatives
@@ -76,6 +82,7 @@ def write_shard(captions: Iterable[ImageCaptions], images: Path, shard: Path) ->
         groups=groups,
         negatives=dict(sorted(negatives.items())),
         skipped={reason: tuple(ids) for reason, ids in sorted(skipped.items())},
+        reencoded=reencoded,
     )
     with shard_file(shard_index_path(shard)) as file:
         file.write(msgspec.json.encode(index))
@@ -103,49 +110,43 @@ def shard_file(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def file_names(image_id: str) -> tuple[str, ...]:
-    """The names that an image may have in its folder; the first that is there counts."""
-    return f"{image_id}.jpg", f"{image_id}.jpeg", image_id
-
-
-def _add_sample(tar: "_Tar", image: ImageCaptions, images: Path) -> SampleOffsets:
-    if not image.groups:
-        raise _LeftOutError(NO_CAPTIONS)
-    data = _read_image(images, image.image_id)
-    width, height = _checked_size(data)
+def _add_sample(
+    tar: "_Tar", image: ImageCaptions, data: bytes, size: tuple[int, int]
+) -> SampleOffsets:
     key = sample_key(image.image_id)
-    sample = encode_sample(TrainingSample(image.image_id, width, height, image.groups))
+    sample = encode_sample(TrainingSample(image.image_id, *size, image.groups))
     return SampleOffsets(
         key, tar.add(f"{key}.jpg", data), len(data), tar.add(f"{key}.json", sample), len(sample)
     )
 
 
-def _read_image(images: Path, image_id: str) -> bytes:
-    """The bytes of the file that an id names, which is always inside the folder."""
-    outside = {"", ".", ".."} & {image_id} or {"/", "\\", "\0"} & set(image_id)
-    if outside or len(image_id) > LONGEST_ID:
-        raise UserError(
-            f"image id {image_id[:LONGEST_ID]!r} of the captions names no file of {images}; "
-            "ids are file names without '.jpg'"
-        )
-    for name in file_names(image_id):
-        path = images / name
-        try:
-            if path.is_file():
-                return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    raise _LeftOutError(NO_IMAGE)
-
-
-def _checked_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels of a JPEG that decodes to its end."""
+def _read_image(image: ImageCaptions, files: Sequence[Path]) -> tuple[bytes, bool, tuple[int, int]]:
+    """What enters the tar, whether it is the file's own, and (width, height) in pixels."""
+    if not image.groups:
+        raise _LeftOutError(NO_CAPTIONS)
+    if not files:
+        raise _LeftOutError(NO_IMAGE)
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-            picture.load()
-            return picture.width, picture.height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _LeftOutError(CORRUPT) from error
+        return as_jpeg(read_image_file(same_image(files)))
+    except CorruptImage as error:
+        raise _LeftOutError(error.fault) from error
+    except OSError as error:
+        raise UserError(f"{files[0]}: cannot be read ({error.strerror})") from error
+
+
+def as_jpeg(data: bytes) -> tuple[bytes, bool, tuple[int, int]]:
+    """An image as JPEG, whether it was one, and its (width, height) in pixels.
+
+    Raises:
+        CorruptImage: It cannot be decoded to its end, or is none that is read.
+    """
+    image = open_image(data)
+    rgb = as_rgb(image)
+    if image.format in JPEG:
+        return data, True, image.size
+    file = io.BytesIO()
+    rgb.save(file, "JPEG", **ENCODING)
+    return file.getvalue(), False, image.size
 
 
 class _Tar:

@@ -92,7 +92,7 @@ def make_shards(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
         captions = tmp_path / "captions.jsonl"
         captions.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         shards = tmp_path / "shards"
-        pack(PackConfig(captions=captions, images=images, out=shards, workers=1))
+        pack(PackConfig(captions=captions, images=(images,), out=shards, workers=1))
         return shards
 
     return make

@@ -53,7 +53,7 @@ def pictures(tmp_path: Path) -> Path:
         )
     captions = tmp_path / "captions.jsonl"
     captions.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    config = {"captions": captions, "images": images, "samples_per_shard": 5, "workers": 1}
+    config = {"captions": captions, "images": (images,), "samples_per_shard": 5, "workers": 1}
     pack(PackConfig(**config, out=tmp_path / "shards"))
     return tmp_path / "shards"
 

@@ -83,7 +83,7 @@ def shards(tmp_path: Path) -> Path:
         lines.append(msgspec.json.encode(ImageCaptions(key, (group,))))
     captions = tmp_path / "captions.jsonl"
     captions.write_bytes(b"\n".join(lines) + b"\n")
-    pack(PackConfig(captions=captions, images=images, out=tmp_path / "shards", workers=1))
+    pack(PackConfig(captions=captions, images=(images,), out=tmp_path / "shards", workers=1))
     return tmp_path / "shards"
 
 

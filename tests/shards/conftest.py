@@ -40,10 +40,13 @@ class PackInput:
 
     def config(self, out: str = "out", **settings: Any) -> PackConfig:
         """Settings with four images a shard, unless told otherwise."""
-        defaults: dict[str, Any] = {"samples_per_shard": 4, "workers": 1}
+        defaults: dict[str, Any] = {
+            "samples_per_shard": 4,
+            "workers": 1,
+            "captions": self.captions,
+            "images": (self.images,),
+        }
         return PackConfig(
-            captions=self.captions,
-            images=self.images,
             out=self.folder / out,
             **(defaults | settings),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.shards import check
@@ -74,13 +75,16 @@ def test_images_without_captions_are_not_wanted(whole: Any) -> None:
     assert "all 6 images" in check_pack(whole.config())
 
 
-def test_a_folder_unpacked_too_deep_is_hinted_at(whole: Any) -> None:
+def test_images_unpacked_too_deep_are_found_and_those_that_are_no_jpeg_counted(whole: Any) -> None:
     deep = whole.folder / "deep"
     deep.mkdir()
     shutil.move(whole.images, deep / "images")
     deep.rename(whole.images)
-    assert "6 of 6 images missing" in refusal(whole.config())
-    assert "it has the folders images" in refusal(whole.config())
+    png = whole.images / "images" / "b.PNG"
+    Image.open(png.with_suffix(".jpg")).save(png)
+    png.with_suffix(".jpg").unlink()
+    told = check_pack(whole.config())
+    assert "6 of them decoded, 1 of which are no JPEG and will be encoded as one" in told
 
 
 def test_empty_cut_off_and_other_files_are_found(whole: Any) -> None:
@@ -90,13 +94,14 @@ def test_empty_cut_off_and_other_files_are_found(whole: Any) -> None:
     (whole.images / "d.jpg").write_text("<html>not found</html>")
     message = refusal(whole.config())
     assert "1 empty files, e.g. a.jpg" in message
-    assert "of 6 images looked at 2 did not decode as JPEG, e.g. c.jpg, d.jpg" in message
+    assert "of 6 images looked at 2 did not decode, e.g. c.jpg (" in message
+    assert "), d.jpg (no JPEG, PNG, WEBP, TIFF, BMP or GIF, or damaged at its start)" in message
 
 
 def test_the_sample_is_spread_over_all_images(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
     monkeypatch.setattr(check, "DECODED", 3)
-    monkeypatch.setattr(check, "_decodes", lambda path: looked_at.append(path.name) or True)
+    monkeypatch.setattr(check, "_decoded", lambda path: looked_at.append(path.name) or True)
     assert "3 of them decoded" in check_pack(whole.config())
     assert looked_at == ["a.jpg", "c.jpg", "e.jpg"]
 

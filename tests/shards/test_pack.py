@@ -1,17 +1,21 @@
 """What pack writes, and which images it leaves out or refuses."""
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 from PIL import Image
 
 from hnc_ds.errors import UserError
+from hnc_ds.images import read_rgb
+from hnc_ds.shards.check import check_pack
 from hnc_ds.shards.pack import pack
 
 GROUP = {
@@ -134,14 +138,14 @@ def test_half_a_percent_of_corrupt_images_is_skipped_and_told(packing, tmp_path,
 
     index = index_of(tmp_path / "out")
     assert index["samples"] == 199
-    assert index["skipped"] == {"corrupt JPEG": 1}
-    assert "1 skipped (1 corrupt JPEG, e.g. 0007)" in capsys.readouterr().out
+    assert index["skipped"] == {"corrupt image": 1}
+    assert "1 skipped (1 corrupt image, e.g. 0007)" in capsys.readouterr().out
 
 
 def test_two_percent_of_corrupt_images_are_refused_and_no_index_is_written(packing, tmp_path):
     packing.write(numbered(200))
     damage(tmp_path, ["0007", "0077", "0107", "0190"])
-    with pytest.raises(UserError, match=r"4 of 200 images .*'corrupt JPEG' \(e.g. 0007\).* 1%"):
+    with pytest.raises(UserError, match=r"4 of 200 images .*'corrupt image' \(e.g. 0007\).* 1%"):
         pack(packing.config(samples_per_shard=50))
 
     assert not (tmp_path / "out" / "index.json").exists()
@@ -152,7 +156,7 @@ def test_mended_images_are_packed_after_a_refusal(packing, tmp_path):
     packing.write(numbered(8))
     whole = (packing.images / "0003.jpg").read_bytes()
     damage(tmp_path, ["0003"])
-    with pytest.raises(UserError, match="corrupt JPEG"):
+    with pytest.raises(UserError, match="corrupt image"):
         pack(packing.config())
     (packing.images / "0003.jpg").write_bytes(whole)
 
@@ -160,12 +164,145 @@ def test_mended_images_are_packed_after_a_refusal(packing, tmp_path):
     assert index_of(tmp_path / "out")["samples"] == 8
 
 
-def test_a_png_named_jpg_is_no_jpeg(packing, tmp_path):
+def grey_16() -> Image.Image:
+    return Image.fromarray(np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1)))
+
+
+def of_colours() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    return Image.fromarray(values, "RGBA").resize((64, 48), Image.Resampling.BICUBIC)
+
+
+OTHERS = {
+    "png.png": lambda path: of_colours().save(path),
+    "called.jpg": lambda path: of_colours().save(path, "PNG"),
+    "PALETTE.PNG": lambda path: of_colours().convert("RGB").quantize(32).save(path),
+    "sixteen.Png": lambda path: grey_16().save(path),
+    "lossy.webp": lambda path: of_colours().save(path),
+    "page.TIFF": lambda path: of_colours().convert("RGB").convert("CMYK").save(path),
+    "map.bmp": lambda path: of_colours().convert("1").save(path),
+    "one.gif": lambda path: of_colours().convert("L").save(path),
+}
+JPEGS = ("Upper.JPG", "exif.jpeg", "progressive.Jpg")
+
+
+def test_images_of_every_kind_are_packed_and_jpegs_as_they_are(packing, tmp_path, capsys):
+    packing.write(["plain"])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name, save in OTHERS.items():
+        save(packing.images / name)
+    for name, options in zip(JPEGS, ({}, {"exif": turned}, {"progressive": True}), strict=True):
+        of_colours().convert("RGB").save(packing.images / name, quality=80, **options)
+    ids = [Path(name).stem for name in (*OTHERS, *JPEGS)]
+    with packing.captions.open("a") as file:
+        file.writelines(json.dumps({"image_id": i, "groups": [GROUP]}) + "\n" for i in ids)
+    assert "8 of which are no JPEG" in check_pack(packing.config())
+    pack(packing.config())
+    assert "; 0 skipped; 8 that were no JPEG are one now\n" in capsys.readouterr().out
+    pack(packing.config("again", workers=2))
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+
+    tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    packed = {s["__key__"]: s for s in webdataset.WebDataset(tars, shardshuffle=False)}
+    for name in JPEGS:
+        assert packed[Path(name).stem]["jpg"] == (packing.images / name).read_bytes()
+    for name in OTHERS:
+        made = Image.open(io.BytesIO(packed[Path(name).stem]["jpg"]))
+        true = read_rgb((packing.images / name).read_bytes())
+        assert (made.format, made.mode, made.size) == ("JPEG", "RGB", true.size)
+        difference = np.asarray(made).astype(int) - np.asarray(true).astype(int)
+        assert np.abs(difference).mean() < 4  # of 255; dithered colours are the worst
+    assert index_of(tmp_path / "out")["reencoded"] == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "save", "reason"),
+    [
+        ("0100.gif", 9, {"save_all": True, "append_images": [Image.new("L", (9, 9))]}, "frames"),
+        ("0100.tif", 9, {"save_all": True, "append_images": [Image.new("L", (9, 9))]}, "frames"),
+        ("0100.png", 10_000, {}, "image too large"),
+    ],
+)
+def test_images_of_no_use_are_skipped_by_their_fault(packing, tmp_path, name, size, save, reason):
     packing.write(numbered(200))
-    Image.new("RGB", (24, 16)).save(packing.images / "0100.jpg", "PNG")
+    (packing.images / "0100.jpg").unlink()
+    Image.new("L", (size, size), 1).save(packing.images / name, **save)
     pack(packing.config(samples_per_shard=50))
 
-    assert index_of(tmp_path / "out")["skipped"] == {"corrupt JPEG": 1}
+    (found,) = index_of(tmp_path / "out")["skipped"]
+    assert reason in found
+
+
+# ------------------------------------------------------------------ folders
+
+
+def test_images_are_found_in_several_folders_and_below_them(packing, tmp_path):
+    packing.write(["a", "b", "c"])
+    for name, place in {"a": "coco/train2014", "b": "coco/val2014", "c": "vg/x/y"}.items():
+        (tmp_path / place).mkdir(parents=True)
+        (packing.images / f"{name}.jpg").rename(tmp_path / place / f"{name}.jpg")
+    coco, vg = tmp_path / "coco", tmp_path / "vg"
+    ways = {
+        "above": (coco, vg),
+        "each": (coco / "train2014", coco / "val2014", vg / "x/y"),
+        "colons": (Path(f"{coco / 'train2014'}:{coco / 'val2014'}"), vg),
+    }
+    for out, images in ways.items():
+        pack(packing.config(out, images=images))
+        assert index_of(tmp_path / out)["samples"] == 3
+    one, *others = (contents(tmp_path / out) for out in ways)
+    assert all(other["shard-000000.tar"] == one["shard-000000.tar"] for other in others)
+    with pytest.raises(UserError, match=r"nowhere: no such folder"):
+        pack(packing.config("none", images=(coco, tmp_path / "nowhere")))
+
+
+def test_ids_with_folders_mean_the_file_whose_path_ends_so(packing, tmp_path):
+    for folder in ("train", "val/deep"):
+        (packing.images / folder).mkdir(parents=True)
+    files = ["train/1.jpg", "val/1.jpg", "2.jpg", "val/deep/3.jpg"]
+    packing.write([file.removesuffix(".jpg") for file in files])
+    ids = ["train/1", "val/1", "images/2", "deep/3.jpg"]
+    packing.captions.write_text(
+        "".join(json.dumps({"image_id": i, "groups": [GROUP]}) + "\n" for i in ids)
+    )
+    pack(packing.config())
+
+    tar = tmp_path / "out" / "shard-000000.tar"
+    samples = list(webdataset.WebDataset(str(tar), shardshuffle=False))
+    assert [json.loads(sample["json"])["image_id"] for sample in samples] == ids
+    assert [s["jpg"] for s in samples] == [(packing.images / f).read_bytes() for f in files]
+    with tarfile.open(tar) as archive:
+        assert not [name for name in archive.getnames() if "/" in name]
+
+
+def test_one_name_in_two_folders_is_one_image_or_refused(packing, tmp_path):
+    packing.write(["a"])
+    more = tmp_path / "more" / "deep"
+    more.mkdir(parents=True)
+    (more / "a.jpg").write_bytes((packing.images / "a.jpg").read_bytes())
+    pack(packing.config("same", images=(packing.images, more)))
+    Image.new("RGB", (9, 9)).save(more / "a.jpg")
+    pack(packing.config("direct", images=(packing.images, more.parent)))  # goes before those below
+    Image.new("RGB", (9, 9)).save(packing.images / "a.png")
+    pack(packing.config("jpeg"))  # goes before a PNG in its folder
+    with pytest.raises(UserError, match=r"images/a\.jpg and .*deep/a\.jpg differ .*deep/a$"):
+        pack(packing.config("other", images=(packing.images, more)))
+    packing.captions.write_text(json.dumps({"image_id": "deep/a", "groups": [GROUP]}) + "\n")
+    pack(packing.config("named", images=(packing.images, more.parent)))
+    for out in ("same", "direct", "jpeg", "named"):
+        index = index_of(tmp_path / out)
+        assert (index["samples"], "reencoded" in index) == (1, False)
+
+
+def test_links_are_followed_and_end(packing, tmp_path):
+    packing.write(["a"])
+    packing.images.rename(tmp_path / "elsewhere")
+    packing.images.mkdir()
+    (packing.images / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(packing.images)
+    pack(packing.config())
+    assert index_of(tmp_path / "out")["samples"] == 1
 
 
 def test_a_few_missing_images_are_skipped_and_more_than_one_percent_refused(packing, tmp_path):
@@ -210,7 +347,9 @@ def test_images_are_found_by_jpeg_suffix_and_by_ids_that_carry_one(packing, tmp_
     assert index_of(tmp_path / "out")["samples"] == 2
 
 
-@pytest.mark.parametrize("escape", ["../secret", "/etc/secret", "..", "", "a/b", "a\\b", "x" * 300])
+@pytest.mark.parametrize(
+    "escape", ["../secret", "/etc/secret", "..", "", "a/../b", "a\\b", "x" * 300]
+)
 def test_an_id_that_leaves_the_image_folder_is_refused(packing, tmp_path, escape):
     packing.write(["a"])
     (tmp_path / "secret.jpg").write_bytes((packing.images / "a.jpg").read_bytes())

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     folder = Path({str(folder)!r})
     {prelude}
     try:
-        pack(PackConfig(captions=folder / "captions.jsonl", images=folder / "images",
+        pack(PackConfig(captions=folder / "captions.jsonl", images=(folder / "images",),
                         out=folder / "out", samples_per_shard=4, workers={workers}))
     except UserError as error:
         sys.exit(str(error))
