@@ -31,6 +31,7 @@ from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.model.low_rank import is_change, merged
 from hnc_ds.model.text_files import config_bytes, write_beside
+from hnc_ds.reading import read_json, reading
 from hnc_ds.whole_files import whole_folder, write_whole
 
 MOMENTS_NAME = "optimizer.safetensors"
@@ -107,12 +108,9 @@ def read_settings(run: Path) -> dict[str, Any]:
         UserError: No such run, or not its settings.
     """
     path = run / SETTINGS_NAME
-    try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{run}: not a run folder, it has no {SETTINGS_NAME}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    if not path.exists():
+        raise UserError(f"{run}: not a run folder, it has no {SETTINGS_NAME}")
+    settings = read_json(path, "it is written when a run starts", "not JSON")
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run")
     return settings
@@ -346,4 +344,7 @@ def write_files(folder: Path, made: Contents, final: Path) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with reading(path, "remove this checkpoint, and resume from the one before"):
+        return load_file(path)

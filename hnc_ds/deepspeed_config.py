@@ -61,7 +61,7 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: Not JSON, or names each key that is unknown or has a value that cannot work here.
     """
-    config = read_json(path, "write DeepSpeed's JSON anew")
+    config = read_json(path, "write DeepSpeed's JSON anew", "not a JSON file")
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a DeepSpeed config; it must be a JSON object")
     if found := list(islice(_faults(config), MOST_FAULTS)) or list(_cannot_be(config)):

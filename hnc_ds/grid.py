@@ -18,6 +18,7 @@ from typing import Any
 from hnc_ds.config import DataConfig, GridConfig, LossConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.reading import read_json
 from hnc_ds.whole_files import write_whole
 
 LEARNING_RATE = "lr"
@@ -53,10 +54,7 @@ def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
     Raises:
         UserError: Not JSON, an unknown name, a list without values.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from error
+    content = read_json(path, "give flags and their values", "not a JSON file")
     if not isinstance(content, dict) or not content:
         raise UserError(f'{path}: not a grid; write such as {{"alpha": [0.5, 1], "lr": 1e-5}}')
     known = _known()

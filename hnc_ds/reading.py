@@ -60,22 +60,28 @@ PARSERS = frozenset(
 )  # fmt: skip
 """Whose own kinds of exceptions speak of a file, by the module that defines them."""
 
+_OF_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+GZIPPED = "a gzip file; unpack it"
+
 _KINDS = {
-    b"PK\x03\x04": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it first",
     b"version https://git-lfs": "only a Git LFS pointer; fetch the file itself ('git lfs pull')",
     b"<": "a web page or XML; download the file itself",
-    b"\x1f\x8b": "a gzip file; unpack it",
+    b"\x1f\x8b": GZIPPED,
 }
 """How files start that a download may leave in the place of another."""
 
 
 @contextmanager
-def reading(path: Path | str, again: str = AGAIN, by: str = "") -> Iterator[None]:
+def reading(
+    path: Path | str, again: str = AGAIN, what: str = "truncated or broken", by: str = ""
+) -> Iterator[None]:
     """A block that reads a user's file; what a parser raises there is raised as a UserError.
 
     Args:
         path: For messages.
-        again: What to do where the file does not say more.
+        again: What to do where the file's kind does not say it.
+        what: What is wrong when the content is.
         by: A library that does the reading; whatever it raises is taken for what it says of the
             file. Without it, exceptions that a defect of this project could raise pass.
 
@@ -87,29 +93,31 @@ def reading(path: Path | str, again: str = AGAIN, by: str = "") -> Iterator[None
     except UserError:
         raise
     except Exception as error:
-        if (what := _said(error, by)) is None:
+        if (told := _said(error, what, by)) is None:
             raise
         kind = kind_of(path)
-        told = f"is {kind}" if kind else f"{what}; {again}"
-        raise UserError(f"{path}: {told}") from error
+        if isinstance(error, OSError) or (kind == GZIPPED and isinstance(error, _OF_GZIP)):
+            kind = ""
+        line = f"{what}: it is {kind}" if kind else f"{told}; {again}"
+        raise UserError(f"{path}: {line}") from error
 
 
-def _said(error: Exception, by: str) -> str | None:
+def _said(error: Exception, what: str, by: str) -> str | None:
     """What an exception says of a file; None where it says nothing of any."""
     if isinstance(error, RecursionError):
-        return "is nested too deeply"
+        return f"{what} (nested too deeply)"
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        return f"{what} (it needs more memory than there is)"
     if isinstance(error, UnicodeError):
-        return f"is not UTF-8 text ({error})"
-    if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
-        return f"truncated or broken ({error})"
+        return f"{what} (not UTF-8: {error})"
+    if isinstance(error, _OF_GZIP):
+        return f"truncated or broken gzip ({error})"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
     is_parsers = type(error).__module__.partition(".")[0] in PARSERS
     if isinstance(error, BROKEN) or is_parsers:
-        return f"truncated or broken ({_first_line(error)})"
-    return f"{by} cannot read it ({_first_line(error)})" if by else None
+        return f"{what} ({_first_line(error)})"
+    return f"cannot be loaded by {by} ({_first_line(error)})" if by else None
 
 
 def _first_line(error: Exception) -> str:
@@ -150,27 +158,33 @@ def read_bytes(path: Path, again: str = AGAIN, most: int = LARGEST_SETTINGS) -> 
     return content
 
 
-def read_json(path: Path, again: str = AGAIN, most: int = LARGEST_SETTINGS) -> Any:
+JSON = "truncated or broken JSON"
+
+
+def read_json(
+    path: Path, again: str = AGAIN, what: str = JSON, most: int = LARGEST_SETTINGS
+) -> Any:
     """The value of a JSON file.
 
     Raises:
         UserError: As ``read_bytes`` and ``parse_json``.
     """
-    return parse_json(read_bytes(path, again, most), path, again)
+    return parse_json(read_bytes(path, again, most), path, again, what)
 
 
-def parse_json(content: bytes, where: Path | str, again: str = AGAIN) -> Any:
+def parse_json(content: bytes, where: Path | str, again: str = AGAIN, what: str = JSON) -> Any:
     """A JSON value, strictly: UTF-8, no key twice, finite numbers, no halves of characters.
 
     Args:
         content: Of a file, or of a line of one.
         where: For messages; the file, where it is one.
         again: What to do.
+        what: What is wrong.
 
     Raises:
         UserError: It is none.
     """
-    with reading(where, again):
+    with reading(where, again, what):
         text = content.decode("utf-8-sig")
         try:
             value = json.loads(
@@ -189,13 +203,15 @@ def parse_json(content: bytes, where: Path | str, again: str = AGAIN) -> Any:
     return value
 
 
-def decode_json(content: bytes, kind: type[T], where: Path | str, again: str = AGAIN) -> T:
+def decode_json(
+    content: bytes, kind: type[T], where: Path | str, again: str = AGAIN, what: str = JSON
+) -> T:
     """A JSON value of a kind, at msgspec's speed; strict as ``parse_json``.
 
     Raises:
         UserError: It is none.
     """
-    with reading(where, again):
+    with reading(where, again, what):
         value = msgspec.json.decode(content, type=kind)
         # What we wrote comes out again as it is, and then holds no key twice.
         if msgspec.json.encode(value) != content.rstrip():
@@ -285,6 +301,16 @@ class ShallowJson:
         self._file, self._path, self._items_at = file, path, items_at
         self._depth = self._item_bytes = 0
         self._in_text = self._escaped = False
+        twins = self._twins = list[str]()
+
+        class Mapping(dict[str, Any]):
+            def __setitem__(self, key: str, value: Any) -> None:
+                if key in self:  # ijson does not survive an exception here
+                    twins.append(key)
+                super().__setitem__(key, value)
+
+        self.map_type = Mapping
+        """Of objects that ijson builds; a key twice ends the reading."""
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, as files give them.
@@ -292,6 +318,11 @@ class ShallowJson:
         Raises:
             UserError: Too deep, or an item too large.
         """
+        if self._twins:
+            raise UserError(
+                f"{self._path}: the key '{self._twins[0]}' stands twice in an object; copy the "
+                "file again"
+            )
         chunk = self._file.read(size)
         depths = list(accumulate(self._changes(chunk), initial=self._depth))
         self._depth = depths[-1]

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
 from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
 from hnc_ds.whole_files import remove_leftovers
 
@@ -124,7 +125,7 @@ def holds_captions_of(out: Path, settings: Settings) -> bool:
     """Whether the file is there, whole, and was made with these settings."""
     try:
         told = msgspec.json.decode(stats_path_of(out).read_bytes())["settings"]
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # msgspec's are ValueErrors
         return False
     unfinished = out.with_name(out.name + PARTS_SUFFIX).exists()
     return (
@@ -140,7 +141,8 @@ def _join(
     """Put the parts together, once all are there."""
     total = Counts(irregular=dict(irregular))
     for part in range(number):
-        total.add(msgspec.json.decode(parts.stats(part), type=Counts))
+        again = "remove the folder, and run it again"
+        total.add(decode_json(parts.stats(part), Counts, parts.folder, again))
     if not total.images:
         parts.remove()
         raise UserError(f"{settings.source}: holds no images; {out} is not written")

@@ -21,11 +21,15 @@ from hnc_ds.captions.language.attribute_classes import ALIASES
 from hnc_ds.captions.language.nouns import singular
 from hnc_ds.config import TablesConfig
 from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
 from hnc_ds.whole_files import write_whole
 
 VERSION = 1
 """Raised when a field changes its meaning."""
+
+LARGEST = 1 << 28
+"""Bytes of a file of tables; those of GQA have 10 MB."""
 
 HELD_OUT = frozenset(
     {"val", "valid", "validation", "trainval", "minival", "dev", "test", "testdev"}
@@ -119,11 +123,11 @@ def read_tables(path: Path) -> Tables:
     again = "make it with 'hnc-ds tables'"
     if not path.is_file():
         raise UserError(f"{path}: no such file; {again}")
-    try:
-        with open_unzipped(path) as file:
-            tables = msgspec.json.decode(file.read(), type=Tables)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not tables of frequencies ({error}); {again}") from error
+    with open_unzipped(path) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path}: has more than {LARGEST >> 20} MiB; {again}")
+    tables = decode_json(content, Tables, path, again, "not tables of frequencies")
     if tables.version != VERSION:
         raise UserError(
             f"{path}: tables of version {tables.version}, this program reads {VERSION}; {again}"

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from hnc_ds.distributed import from_every_rank, on_rank_zero, together
@@ -25,6 +24,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation.embed import EmbeddedImages, PictureSource, Worse
 from hnc_ds.evaluation.mix import own_state, state_sha256
 from hnc_ds.model.clip import Clip
+from hnc_ds.reading import reading
 from hnc_ds.whole_files import write_whole
 
 Tensors = dict[str, torch.Tensor]
@@ -99,10 +99,8 @@ class EmbeddingCache:
 
 
 def _read(path: Path) -> Tensors:
-    try:
+    with reading(path, "remove it", by="safetensors"):
         found = load_file(path)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it") from error
     digest = found.pop(DIGEST, None)
     if digest is None or not torch.equal(digest, _digest(found)):
         raise UserError(f"{path}: is damaged, its sha256 is another one; remove it")

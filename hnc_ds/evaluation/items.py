@@ -14,11 +14,13 @@ from pathlib import Path
 import msgspec
 
 from hnc_ds.errors import UserError
+from hnc_ds.reading import LONGEST_LINE, decode_json, lines, read_bytes
 from hnc_ds.records import Result
 from hnc_ds.shards.format import DatasetIndex
 from hnc_ds.whole_files import write_whole
 
 FORMAT_VERSION = 1
+AGAIN = "run 'hnc-ds evaluate' again"
 
 
 class Mixture(msgspec.Struct, frozen=True):
@@ -193,21 +195,19 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         UserError: Missing, or not a list of result rows.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Result])
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; make it with 'hnc-ds evaluate --out'") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(
-            f"{path}: not a list of result rows ({error}); make it with 'hnc-ds evaluate --out'"
-        ) from error
+    if not path.exists():
+        raise UserError(f"{path}: no such file; make it with 'hnc-ds evaluate --out'")
+    again = "make it with 'hnc-ds evaluate --out'"
+    return decode_json(
+        read_bytes(path, again), list[Result], path, again, "not a list of result rows"
+    )
 
 
 def read_header(path: Path) -> ItemsHeader:
     """The header of an items.jsonl. Raises UserError as `read_items` does."""
     try:
         with path.open("rb") as file:
-            return _read_header(file.readline(), path)
+            return _read_header(file.readline(LONGEST_LINE), path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); run 'hnc-ds evaluate' again"
@@ -222,7 +222,9 @@ def read_items(path: Path) -> tuple[ItemsHeader, list[Item]]:
     """
     try:
         with path.open("rb") as file:
-            return _read_header(file.readline(), path), list(_read_lines(file, path))
+            return _read_header(file.readline(LONGEST_LINE), path), list(
+                _read_lines(lines(file, path), path)
+            )
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); run 'hnc-ds evaluate' again"
@@ -230,12 +232,7 @@ def read_items(path: Path) -> tuple[ItemsHeader, list[Item]]:
 
 
 def _read_header(line: bytes, path: Path) -> ItemsHeader:
-    try:
-        header = msgspec.json.decode(line, type=ItemsHeader)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}:1: not a header of scores ({error}); run 'hnc-ds evaluate' again"
-        ) from error
+    header = decode_json(line, ItemsHeader, f"{path}:1", AGAIN, "not a header of scores")
     if header.format != FORMAT_VERSION:
         raise UserError(
             f"{path}: written in format {header.format}, this version reads {FORMAT_VERSION}; "
@@ -244,12 +241,7 @@ def _read_header(line: bytes, path: Path) -> ItemsHeader:
     return header
 
 
-def _read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Item]:
-    decoder = msgspec.json.Decoder(Item)
-    for number, line in enumerate(lines, start=2):
-        try:
-            yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}:{number}: not an item ({error}); run 'hnc-ds evaluate' again"
-            ) from error
+def _read_lines(file_lines: Iterable[bytes], path: Path) -> Iterator[Item]:
+    for number, line in enumerate(file_lines, start=2):
+        found: Item = decode_json(line, Item, f"{path}:{number}", AGAIN, "not an item")  # type: ignore[arg-type]
+        yield found

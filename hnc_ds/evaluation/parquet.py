@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hnc_ds.errors import UserError
+from hnc_ds.reading import reading
 
 SUFFIX = ".parquet"
 
@@ -22,7 +23,8 @@ def read_texts(path: Path, columns: tuple[str, ...], benchmark: str) -> list[dic
     file = _open(path, benchmark)
     if lacking := [name for name in columns if name not in file.schema_arrow.names]:
         raise UserError(f"{path}: no column {', '.join(lacking)}; is it a file of {benchmark}?")
-    rows: list[dict[str, str]] = file.read(columns=list(columns)).to_pylist()
+    with reading(path, what="cannot be read as parquet", by="pyarrow"):
+        rows: list[dict[str, str]] = file.read(columns=list(columns)).to_pylist()
     for number, row in enumerate(rows):
         if wrong := [name for name in columns if not isinstance(row[name], str)]:
             raise UserError(f"{path}: row {number}: {wrong[0]} is no text; copy the file again")
@@ -75,7 +77,5 @@ def _open(path: Path, benchmark: str) -> Any:
         raise UserError(
             f"{benchmark}: parquet files need pyarrow; pip install 'hnc-ds[parquet]'"
         ) from error
-    try:
+    with reading(path, what="cannot be read as parquet", by="pyarrow"):
         return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({error})") from error

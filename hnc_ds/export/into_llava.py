@@ -133,8 +133,8 @@ def weight_files(path: Path) -> list[Path]:
     index = path / INDEX
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{index}: no index of weights ({error})") from error
         files = [path / str(name) for name in names]
     else:

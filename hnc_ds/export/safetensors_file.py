@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 from hnc_ds.errors import UserError
-from hnc_ds.reading import kind_of
+from hnc_ds.reading import kind_of, parse_json
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 100_000_000
@@ -48,7 +48,7 @@ def read_header(path: Path) -> Header:
             size = struct.unpack("<Q", file.read(8))[0]
             if size > LARGEST_HEADER:
                 raise ValueError(f"a header of {size} bytes")
-            content: dict[str, Any] = json.loads(file.read(size))
+            content: dict[str, Any] = parse_json(file.read(size), path)
         metadata = content.pop("__metadata__", {})
         tensors = {
             name: Placed(told["dtype"], tuple(told["shape"]), *told["data_offsets"])
@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
         end = max((tensor.end for tensor in tensors.values()), default=0)
         if path.stat().st_size != 8 + size + end:
             raise ValueError("cut off")
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         told = kind_of(path) or f"{error}; copy it again"
         raise UserError(f"{path}: no whole safetensors file ({told})") from error
     return Header(tensors, metadata, 8 + size)

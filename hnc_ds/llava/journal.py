@@ -18,6 +18,7 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.llava.questions import QuestionId, VqaQuestion
+from hnc_ds.reading import decode_json
 from hnc_ds.whole_files import write_whole
 
 T = TypeVar("T")
@@ -194,12 +195,8 @@ def _whole_lines(path: Path, job: Job) -> Iterator[AnswerLine]:
 
 
 def _decoded(line: bytes, kind: type[T], path: Path, number: int) -> T:
-    try:
-        return msgspec.json.decode(line, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}:{number}: broken ({error}); remove the file to answer its questions again"
-        ) from error
+    again = "remove the file to answer its questions again"
+    return decode_json(line, kind, f"{path}:{number}", again, "broken")
 
 
 def _check_job(path: Path, theirs: Job, ours: Job) -> None:

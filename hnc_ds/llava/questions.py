@@ -17,6 +17,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
 from hnc_ds.export.llava_tokenizer import IMAGE
 from hnc_ds.llava.prompts import short_question
+from hnc_ds.reading import LONGEST_LINE, reading
 
 QuestionId = int | str
 
@@ -110,14 +111,11 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
 
 def _is_lines(path: Path, dataset: str) -> bool:
     """Whether a file has a JSON value on each line, as its first line alone tells."""
-    try:
-        with path.open("rb") as file:
-            first = file.readline()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {dataset} needs it") from error
+    with reading(path, f"{dataset} needs it"), path.open("rb") as file:
+        first = file.readline(LONGEST_LINE)
     try:
         value = msgspec.json.decode(first)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # msgspec's are ValueErrors
         return False
     return isinstance(value, dict) and "text" in value
 

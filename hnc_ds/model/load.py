@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import open_clip
@@ -23,14 +22,20 @@ from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.text import SPECIAL_TOKENS, context_length
 from hnc_ds.model.text_files import has_tokenizer, read_config
-from hnc_ds.reading import read_json
+from hnc_ds.reading import kind_of, read_json, reading
+
+LOCAL = "local-dir:"
+ZIP = "a zip archive"
+
+LARGEST_NUMBER, MOST_LAYERS = 2**20, 1000
+"""Of a configuration; vocabularies have 250,000 words, towers some 50 layers."""
 
 OWN_CONFIGS = Path(__file__).parent / "configs"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "model.safetensors"
 OPEN_CLIPS_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """As published models have them."""
-REFERENCES = ("hf-hub:", "local-dir:")
+REFERENCES = ("hf-hub:", LOCAL)
 
 CLIP_VOCABULARY = 49408
 BYTE_TOKENS = 512
@@ -53,32 +58,81 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     """
     _check_names(config)
     torch.manual_seed(seed)
-    try:
-        with _quiet_open_clip():
-            settings, here = _model_settings(config)
-            towers = open_clip.create_model(
-                config.model,
-                pretrained=config.pretrained,
-                force_quick_gelu=bool(settings.get("quick_gelu", False)),
-                require_pretrained=config.model.startswith(REFERENCES),
-                nonscalar_logit_scale=True,
-                **here,
-            )
-            tokenize = _open_clip_tokenizer(config.model, settings)
-    except ImportError as error:
-        raise UserError(
-            f"model {config.model}: needs a package that is missing ({error}); "
-            "pip install 'hnc-ds[llava]' brings transformers"
-        ) from error
-    except (RuntimeError, OSError, ValueError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"model {config.model}, pretrained {config.pretrained}: cannot be loaded "
-            f"({reason[0]}); download the weights where there is a network and pass the file "
-            "with --pretrained"
-        ) from error
+    again = "download the weights where there is a network and pass the file with --pretrained"
+    named = _check_files(config)
+    with reading(named, again, "cannot be loaded", by="open_clip"), _quiet_open_clip():
+        try:
+            return _made(config).train()
+        except ImportError as error:
+            raise UserError(
+                f"model {config.model}: needs a package that is missing ({error}); "
+                "pip install 'hnc-ds[llava]' brings transformers"
+            ) from error
+
+
+def _made(config: ModelConfig) -> Clip:
+    settings, here = _model_settings(config)
+    towers = open_clip.create_model(
+        config.model,
+        pretrained=config.pretrained,
+        force_quick_gelu=bool(settings.get("quick_gelu", False)),
+        require_pretrained=config.model.startswith(REFERENCES),
+        nonscalar_logit_scale=True,
+        **here,
+    )
+    tokenize = _open_clip_tokenizer(config.model, settings)
     preprocess = {key: _plain(value) for key, value in towers.visual.preprocess_cfg.items()}
-    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}).train()
+    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess})
+
+
+def _check_files(config: ModelConfig) -> str:
+    """What messages call the model; a file of it that is of another kind is refused."""
+    files = [Path(config.pretrained)] if config.pretrained else []
+    if config.model.startswith(LOCAL):
+        folder = Path(config.model.removeprefix(LOCAL))
+        files += [folder / CONFIG_NAME, folder / WEIGHTS_NAME]
+        _check_size(folder)
+    for file in files:
+        if (kind := kind_of(file)) and not kind.startswith(ZIP):  # torch.save writes zip
+            raise UserError(f"{file}: is {kind}")
+    if config.model.startswith(LOCAL):
+        return str(folder)
+    return f"model {config.model}, pretrained {config.pretrained}"
+
+
+def _check_size(folder: Path) -> None:
+    """Refuse a configuration whose model would fill the memory before its weights do not fit."""
+    weights = folder / WEIGHTS_NAME
+    if not (folder / CONFIG_NAME).is_file():
+        return
+    for name, value in _numbers(read_json(folder / CONFIG_NAME, "copy the folder again")):
+        most = MOST_LAYERS if name == "layers" else LARGEST_NUMBER
+        if abs(value) > most:
+            raise UserError(f"{folder / CONFIG_NAME}: {name} is {value}; copy the folder again")
+    if not weights.is_file() or b'"hf_model_name"' in (folder / CONFIG_NAME).read_bytes():
+        return  # transformers has checks of its own
+    try:
+        with _quiet_open_clip(), torch.device("meta"):
+            made = open_clip.create_model(f"{LOCAL}{folder}", load_weights=False)
+    except Exception:  # what is wrong with it is said when it is made in earnest
+        return
+    need = sum(p.numel() for p in made.parameters())
+    if (there := weights.stat().st_size) < need:  # a byte for a number is less than any has
+        raise UserError(
+            f"{weights}: {there:,} bytes are too few for the {need:,} numbers of {CONFIG_NAME}; "
+            "copy both again"
+        )
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 def load_folder(folder: Path) -> Clip:
@@ -90,7 +144,7 @@ def load_folder(folder: Path) -> Clip:
     for names in ((CONFIG_NAME,), (WEIGHTS_NAME, *OPEN_CLIPS_WEIGHTS)):
         if not any((folder / name).is_file() for name in names):
             raise UserError(f"{folder}: no {names[0]} there; give a run or a checkpoint folder")
-    return load_model(ModelConfig(model=f"local-dir:{folder}"), seed=0).eval()
+    return load_model(ModelConfig(model=f"{LOCAL}{folder}"), seed=0).eval()
 
 
 @contextmanager
@@ -125,8 +179,8 @@ def _check_names(config: ModelConfig) -> None:
 def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model_cfg of open_clip_config.json, with the activation that the weights need; and what
     of it open_clip must be given, as it differs where the folder lies now."""
-    if config.model.startswith("local-dir:"):
-        return _folder_settings(Path(config.model.removeprefix("local-dir:")))
+    if config.model.startswith(LOCAL):
+        return _folder_settings(Path(config.model.removeprefix(LOCAL)))
     settings: Any = deepcopy(open_clip.get_model_config(config.model))
     if config.pretrained and not Path(config.pretrained).is_file():
         tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)

@@ -30,6 +30,7 @@ from hnc_ds.evaluation.items import (
     read_results,
 )
 from hnc_ds.evaluation.table import RowKey
+from hnc_ds.reading import read_json
 from hnc_ds.records import Result
 
 SERIES = re.compile(r"(step|alpha)-(\d+(?:\.\d+)?)")
@@ -225,10 +226,7 @@ def read_measurement(path: Path) -> Measurement:
 def _read_settings(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); mend or remove it") from error
+    settings = read_json(path, "mend or remove it", "cannot be read as JSON")
     flat = ((key.removeprefix("settings."), value) for key, value in _flatten(settings, ""))
     return {key: value for key, value in flat if key not in BOOKKEEPING}
 
@@ -259,7 +257,7 @@ def _read_log(path: Path) -> tuple[list[dict[str, float]], int]:
 def _parsed(line: bytes) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from hnc_ds.config import InspectConfig
 from hnc_ds.errors import UserError
+from hnc_ds.reading import reading
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.format import (
     DatasetIndex,
@@ -84,21 +85,17 @@ def _verify_shard(path: Path, shard: ShardSummary) -> None:
             sha256.update(block)
     if sha256.hexdigest() != shard.sha256 or recorded.summary != shard:
         raise UserError(f"{path}: its bytes are not those recorded; delete it and pack again")
-    try:
-        with tarfile.open(path) as tar:
-            members = tar.getmembers()
-            if len(members) != 2 * len(recorded.samples):
-                raise UserError(
-                    f"{path}: {len(members)} members for {len(recorded.samples)} samples; "
-                    "delete it and pack again"
-                )
-            for at, image, captions in zip(
-                recorded.samples, members[::2], members[1::2], strict=True
-            ):
-                _verify_sample(path, at, image, captions)
-                _verify_captions(path, tar, captions)
-    except tarfile.TarError as error:
-        raise UserError(f"{path}: not a whole tar ({error}); delete it and pack again") from error
+    again = "delete it and pack again"
+    with reading(path, again, "not a whole tar"), tarfile.open(path) as tar:
+        members = tar.getmembers()
+        if len(members) != 2 * len(recorded.samples):
+            raise UserError(
+                f"{path}: {len(members)} members for {len(recorded.samples)} samples; "
+                "delete it and pack again"
+            )
+        for at, image, captions in zip(recorded.samples, members[::2], members[1::2], strict=True):
+            _verify_sample(path, at, image, captions)
+            _verify_captions(path, tar, captions)
 
 
 def _verify_sample(

@@ -19,9 +19,14 @@ from urllib.parse import quote
 import msgspec
 
 from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json, read_bytes
 from hnc_ds.records import TrainingSample
 
 FORMAT_VERSION = 1
+AGAIN = "pack the shards again"
+LARGEST_INDEX = 1 << 28
+"""Bytes of an index; those of 10,000 samples have 1 MB."""
+
 INDEX_NAME = "index.json"
 
 
@@ -92,9 +97,6 @@ def encode_sample(sample: TrainingSample) -> bytes:
     return msgspec.json.encode(sample)
 
 
-_sample_decoder = msgspec.json.Decoder(TrainingSample)
-
-
 def decode_sample(data: bytes, where: str) -> TrainingSample:
     """Read KEY.json.
 
@@ -105,12 +107,7 @@ def decode_sample(data: bytes, where: str) -> TrainingSample:
     Raises:
         UserError: Not a sample, or written by a newer version of the format.
     """
-    try:
-        sample = _sample_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{where}: not a training sample ({error}); pack the shards again"
-        ) from error
+    sample = decode_json(data, TrainingSample, where, AGAIN, "not a training sample")
     if sample.format != FORMAT_VERSION:
         raise UserError(
             f"{where}: written in format {sample.format}, this version reads {FORMAT_VERSION}; "
@@ -174,12 +171,10 @@ def shard_index_path(shard: Path) -> Path:
 
 
 def _decode_index(path: Path, kind: type[_Index]) -> _Index:
-    try:
-        index = msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; pack the shards again") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a shard index ({error}); pack the shards again") from error
+    if not path.exists():
+        raise UserError(f"{path}: missing; pack the shards again")
+    content = read_bytes(path, AGAIN, LARGEST_INDEX)
+    index = decode_json(content, kind, path, AGAIN, "not a shard index")
     if index.format != FORMAT_VERSION:
         raise UserError(
             f"{path}: written in format {index.format}, this version reads {FORMAT_VERSION}; "

@@ -142,7 +142,9 @@ class ShardReader:
                 return os.open(self.folder / shard.file, os.O_RDONLY)
             except FileNotFoundError:
                 if self._remote is None:
-                    raise
+                    raise UserError(
+                        f"{self.folder / shard.file}: was removed meanwhile; pack the shards again"
+                    ) from None
                 self._remote.fetch(shard)  # another process made room in between
 
     def _read(self, file: int, offset: int, size: int, sample: int) -> bytes:

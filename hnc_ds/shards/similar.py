@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json, reading
 from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.whole_files import write_whole
@@ -105,10 +106,8 @@ def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
     again = f"make it with 'hnc-ds mine --shards {reader.location}'"
     if not path.is_file():
         raise UserError(f"{path}: no such file; {again}")
-    try:
+    with reading(path, again, "not a file of neighbours", by="safetensors"):
         neighbours = _decode(path)
-    except (SafetensorError, msgspec.DecodeError, KeyError, OSError) as error:
-        raise UserError(f"{path}: not a file of neighbours ({error}); {again}") from error
     mined, shape = neighbours.mined, (len(reader), neighbours.mined.k)
     if mined.format != FORMAT_VERSION:
         raise UserError(
@@ -144,7 +143,8 @@ def sample_order(reader: ShardReader, data: DataConfig, seed: int) -> SampleOrde
 
 def _decode(path: Path) -> Neighbours:
     with safe_open(path, framework="numpy") as file:
-        mined = msgspec.json.decode((file.metadata() or {})["mined"], type=Mined)
+        told = (file.metadata() or {})["mined"]
+        mined = decode_json(told.encode(), Mined, path)
         return Neighbours(file.get_tensor("nearest"), file.get_tensor("cosine"), mined)
 
 

@@ -57,7 +57,7 @@ def recorded_source(path: Path) -> dict[str, str] | None:
     """What a source.json or index.json says its folder was made from; None if there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Sourced).source
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):  # msgspec's are ValueErrors
         return None
 
 

@@ -15,8 +15,8 @@ import msgspec
 from hnc_ds import checkpoint
 from hnc_ds.distributed import on_rank_zero, rank, together
 from hnc_ds.engine import Engine
-from hnc_ds.errors import UserError
 from hnc_ds.output_lock import only_writer
+from hnc_ds.reading import decode_json, read_bytes
 from hnc_ds.whole_files import remove_partial_folders, write_whole
 
 BEST_NAME = "best.json"
@@ -54,12 +54,9 @@ def read_best(run: Path) -> Best | None:
         UserError: best.json is not what it should be.
     """
     path = run / BEST_NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Best)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it") from error
+    return decode_json(read_bytes(path, "remove it"), Best, path, "remove it")
 
 
 def write_best(run: Path, best: Best) -> None:

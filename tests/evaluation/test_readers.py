@@ -316,7 +316,7 @@ def test_a_row_of_more_or_fewer_columns_is_refused_and_never_cut(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"0": {"filename"', r"swap_obj\.json:1: truncated or broken JSON"),
+        ('{"0": {"filename"', r"swap_obj\.json: truncated or broken JSON"),
         ([PAIR], r"not in the layout of SugarCrepe .*another benchmark's file"),
         ({"0": {"caption": "a"}}, r"not in the layout of SugarCrepe .*filename"),
         ('{"0": {}, "0": {}}', "the key '0' stands twice"),

@@ -177,7 +177,7 @@ def test_broken_captions_are_refused(whole: Any) -> None:
     whole.captions.write_text(text + text.splitlines()[2] + "\n")
     assert "image c occurs twice" in refusal(whole.config())
     whole.captions.write_text(text[:-20])
-    assert "line 6 is not an image's captions" in refusal(whole.config())
+    assert "line 6: not an image's captions" in refusal(whole.config())
     whole.captions.write_bytes(gzip.compress(text.encode())[:-9])
     assert "truncated or broken gzip" in refusal(whole.config())
     whole.captions.write_text('{"image_id": "a", "groups": []}\n')

@@ -383,7 +383,7 @@ def test_images_without_captions_are_skipped_and_counted(packing, tmp_path):
     [
         ("", "captions.jsonl: empty"),
         ('{"image_id": "c", "groups": []}\n', "captions.jsonl: holds no captions"),
-        ('{"image_id": "c"}\n', "captions.jsonl: line 1 is not an image's captions"),
+        ('{"image_id": "c"}\n', "captions.jsonl: line 1: not an image's captions"),
         ("[1, 2]", "captions.jsonl: neither captions.jsonl nor"),
     ],
 )

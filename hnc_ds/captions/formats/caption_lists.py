@@ -22,6 +22,7 @@ import msgspec
 
 from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.errors import UserError
+from hnc_ds.reading import ShallowJson, decode_json, lines, parse_json
 
 IMAGE_COLUMNS = (
     "filepath", "image", "file_name", "filename", "image_path", "image_name", "image_id", "path",
@@ -32,6 +33,9 @@ CAPTION_COLUMNS = ("caption", "title", "text", "sentence", "comment", "raw")
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 16
+LARGEST_COCO = 1 << 28
+"""Bytes of a file that is held in memory; COCO's largest has a third."""
+
 _HELP = "give COCO's captions, Karpathy's, a CSV or TSV with a header, or JSON Lines"
 
 
@@ -118,7 +122,7 @@ def _rows(
 def _is_row(line: bytes) -> bool:
     try:
         found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return isinstance(found, dict) and "images" not in found
 
@@ -158,10 +162,10 @@ def image_id_of(file: str) -> str:
 
 
 def _coco_rows(file: BinaryIO, path: Path, irregular: Counter[str]) -> Iterator[_Row]:
-    try:
-        coco = msgspec.json.decode(file.read().removeprefix(_BYTE_ORDER_MARK), type=_Coco)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not captions in COCO's layout ({error}); {_HELP}") from error
+    content = file.read(LARGEST_COCO + 1).removeprefix(_BYTE_ORDER_MARK)
+    if len(content) > LARGEST_COCO:
+        raise UserError(f"{path}: has more than {LARGEST_COCO >> 20} MiB; {_HELP}")
+    coco = decode_json(content, _Coco, path, _HELP, "not captions in COCO's layout")
     captions: dict[int, list[str]] = {image.id: [] for image in coco.images}
     for annotation in coco.annotations:
         if annotation.image_id in captions:
@@ -195,14 +199,11 @@ def _array_rows(file: BinaryIO, path: Path) -> Iterator[_Row]:
 
 
 def _json_lines(file: BinaryIO, path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(lines(file, path), start=1):
         if line.isspace():
             continue
         where = f"line {number}"
-        try:
-            found = msgspec.json.decode(line.removeprefix(_BYTE_ORDER_MARK))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: {where}: broken JSON ({error}); mend the line") from error
+        found = parse_json(line, f"{path}: {where}", "mend the line", "broken JSON")
         yield _row(_converted(found, dict[str, Any], path, where), path, where)
 
 
@@ -264,10 +265,11 @@ def _items(file: BinaryIO, path: Path, prefix: str) -> Iterator[Any]:
     """Elements of a JSON array, one in memory at a time."""
     count = 0
     try:
-        for item in ijson.items(file, prefix, use_float=True):
+        shallow = ShallowJson(file, path, prefix.count(".") + 1)
+        for item in ijson.items(shallow, prefix, use_float=True, map_type=shallow.map_type):
             yield item
             count += 1
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, UnicodeError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{path}: after {count} elements: truncated or broken JSON ({reason}); copy it again"

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import msgspec
-
 from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.captions.formats.hnc_release import is_release, read_release
 from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json, lines
 from hnc_ds.records import ImageCaptions
 
 _START_BYTES = 1 << 16  # room for white space and one image id
@@ -66,14 +65,7 @@ def read_lines(file: BinaryIO, path: Path, type_: type[_Line]) -> Iterator[_Line
     Raises:
         UserError: A line that is none; names it.
     """
-    decoder = msgspec.json.Decoder(type_)
-    for number, line in enumerate(file, start=1):
-        if line.isspace():
-            continue
-        try:
-            yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: line {number} is not an image's captions ({error}); "
-                "make the file again with 'hnc-ds generate'"
-            ) from error
+    what, again = "not an image's captions", "make the file again with 'hnc-ds generate'"
+    for number, line in enumerate(lines(file, path), start=1):
+        if not line.isspace():
+            yield decode_json(line, type_, f"{path}: line {number}", again, what)

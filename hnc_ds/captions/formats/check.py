@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hnc_ds.captions.formats.gzipped import is_gzipped
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
 from hnc_ds.errors import UserError
+from hnc_ds.reading import kind_of
 
 GQA_IMAGES = {"train_sceneGraphs.json": 74_942, "val_sceneGraphs.json": 10_696}
 """Graphs in GQA's own files, by their names.
@@ -18,13 +20,6 @@ Source: counts of GQA 1.1 reported by its readers, github.com/XiaoxinHe/G-Retrie
 """
 
 AGAIN = "unpack or download it again (docs/data.md says from where)"
-
-_OTHER_KINDS = {
-    b"PK": "a zip archive; unpack it first",
-    b"<": f"a web page, not JSON; {AGAIN}",
-    b"version https://git-lfs": "only a Git LFS pointer; fetch the file itself",
-}
-"""How files start that a download may leave in the place of the JSON."""
 
 
 def check_scene_graphs(path: Path) -> str:
@@ -62,13 +57,8 @@ def _check_start(path: Path) -> None:
         raise UserError(
             f"{path}: no such file; give GQA's train_sceneGraphs.json or one of that layout"
         )
-    with path.open("rb") as file:
-        start = file.read(100).lstrip()
-    if not start:
-        raise UserError(f"{path}: empty; {AGAIN}")
-    for magic, kind in _OTHER_KINDS.items():
-        if start.startswith(magic):
-            raise UserError(f"{path}: {kind}")
+    if not is_gzipped(path) and (kind := kind_of(path)):
+        raise UserError(f"{path}: is {kind}")
 
 
 def _check_number(path: Path, images: int, expected: int | None) -> None:

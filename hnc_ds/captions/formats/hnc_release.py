@@ -22,6 +22,7 @@ import msgspec
 
 from hnc_ds.captions.language.nouns import is_plural, plural, shows_number, singular
 from hnc_ds.errors import UserError
+from hnc_ds.reading import ShallowJson
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 COMPARISON = "obj_comp_count"
@@ -99,11 +100,17 @@ def read_release(file: BinaryIO, path: Path) -> Iterator[ImageCaptions]:
 def _items(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
     """(image name, its object) of the top level; one image in memory at a time."""
     place = "at the start"
+    seen: set[str] = set()
     try:
-        for name, content in ijson.kvitems(file, "", buf_size=READ_BYTES, use_float=True):
+        shallow = ShallowJson(file, path, items_at=1)
+        settings = {"buf_size": READ_BYTES, "use_float": True, "map_type": shallow.map_type}
+        for name, content in ijson.kvitems(shallow, "", **settings):
+            if name in seen:
+                raise UserError(f"{path}: image {name} stands twice; copy the file again")
+            seen.add(name)
             yield name, content
             place = f"after image {name}"
-    except ijson.JSONError as error:
+    except (ijson.JSONError, UnicodeError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{path}: {place}: truncated or broken JSON ({reason}); copy it again"

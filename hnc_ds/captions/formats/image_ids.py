@@ -12,7 +12,7 @@ import msgspec
 from hnc_ds.captions.formats.captions import check_is_file, read_lines, starts_as_release
 from hnc_ds.captions.formats.gzipped import is_gzipped, open_unzipped
 from hnc_ds.captions.formats.json_members import members
-from hnc_ds.errors import UserError
+from hnc_ds.reading import JSON, reading
 
 RELEASED_BYTES = 4
 """A released caption, with its boxes and flags, takes about so many times the bytes of ours."""
@@ -59,9 +59,7 @@ def _mapped(path: Path) -> Iterator[tuple[str, int]]:
     """The members of a whole plain file, which is mapped and not held in memory."""
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
+    with reading(path, what=JSON):
         images = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: truncated or broken JSON ({error}); copy it again") from error
     for name, raw in images.items():
         yield name, _size(raw)

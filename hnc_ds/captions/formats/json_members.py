@@ -13,6 +13,7 @@ import msgspec
 
 from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.errors import UserError
+from hnc_ds.reading import LONGEST_LINE
 
 READ_BYTES = 1 << 17
 LONGEST_KEY = 1 << 22
@@ -87,7 +88,7 @@ class _Cutter:
                 raise self._broken(expected)
         try:
             key: str = msgspec.json.decode(match[1], type=str)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeError) as error:
             raise self._broken(f"broken image id ({error})") from error
         self.position = match.end()
         return key
@@ -146,7 +147,10 @@ class _Cutter:
         """Append what comes next in the file, after dropping what was cut; False at its end."""
         # A value larger than what one read gives is met with ever larger reads, so that the
         # copying stays linear in its size.
-        more = self.stream.read(max(READ_BYTES, len(self.buffer) - self.position))
+        waiting = len(self.buffer) - self.position
+        if waiting > LONGEST_LINE:
+            raise self._broken(f"a value of more than {LONGEST_LINE >> 20} MiB")
+        more = self.stream.read(max(READ_BYTES, waiting))
         self.dropped += self.position
         self.buffer = self.buffer[self.position :] + more
         self.structure = _without_strings(self.buffer)

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from hnc_ds.captions.formats.json_members import Member, members
 from hnc_ds.captions.truth.boxes import Box, box_of, nearly_one
 from hnc_ds.errors import UserError
+from hnc_ds.reading import refuse_twins
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 
 NO_NAME = "objects without a name"
@@ -27,6 +29,10 @@ TO_ITSELF = "relations of an object to itself"
 EMPTY_ATTRIBUTE = "empty attributes"
 SEEN_TWICE = "images that occur twice"
 DOUBLES = "objects that may be annotated twice"
+
+
+LARGEST = 1e6
+"""Pixels; of no image, so that a larger number is no place in one."""
 
 
 @dataclass
@@ -44,19 +50,23 @@ class _GqaRelation(msgspec.Struct):
     object: str
 
 
+_Place = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+_Size = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
+
+
 class _GqaObject(msgspec.Struct):
     name: str
-    x: float
-    y: float
-    w: float
-    h: float
+    x: _Place
+    y: _Place
+    w: _Place
+    h: _Place
     attributes: list[str] = []
     relations: list[_GqaRelation] = []
 
 
 class _GqaGraph(msgspec.Struct):
-    width: float
-    height: float
+    width: _Size
+    height: _Size
     objects: dict[str, _GqaObject]
 
 
@@ -102,6 +112,10 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
     where = f"{path}: image '{member.key}'"
     try:
         graph = _decoder.decode(member.value)
+        if member.value.count(b":") != _colons(graph, member.value):
+            refuse_twins(member.value, where)
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply; copy the file again") from error
     except msgspec.ValidationError as error:
         raise UserError(
             f"{where}: not a GQA scene graph ({error}); expected width, height and objects"
@@ -118,6 +132,13 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
     }
     _count_doubles(objects.values(), irregular)
     return SceneGraph(member.key, _pixels(graph.width), _pixels(graph.height), objects)
+
+
+def _colons(graph: _GqaGraph, value: bytes) -> int:
+    """How many there are in a graph as GQA has them, no key of which stands twice."""
+    edges = sum(len(found.relations) for found in graph.objects.values())
+    more = (b'"location"' in value) + (b'"weather"' in value)
+    return 3 + more + 8 * len(graph.objects) + 2 * edges
 
 
 def _place(value: bytes, error: str) -> tuple[int, str]:

@@ -1,6 +1,5 @@
 """Annotation files as typed records. What is wrong with one is told in a line that names it."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,10 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import Question
+from hnc_ds.reading import parse_json, read_bytes, reading
+
+LARGEST = 1 << 28
+"""Bytes of an annotation file; the largest, TextVQA's and VQA v2.0's, have some 100 MB."""
 
 T = TypeVar("T")
 
@@ -24,30 +27,18 @@ def read_json(path: Path, kind: type[T], benchmark: str) -> T:
     Raises:
         UserError: Missing, truncated, of another layout, or with a key twice in an object.
     """
-    try:
-        content = json.loads(read_text(path, benchmark), object_pairs_hook=_without_twins)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: truncated or broken JSON ({error.msg}); copy the file again"
-        ) from error
-    except _Twin as error:
-        raise UserError(f"{path}: the key {error} stands twice; copy the file again") from error
+    content = parse_json(_content(path, benchmark), path, "copy the file again")
     return converted(content, kind, f"{path}", benchmark)
 
 
 def read_json_lines(path: Path, kind: type[T], benchmark: str) -> Iterator[T]:
     """A file with a JSON value of a kind on each line. Raises UserError as ``read_json`` does."""
-    for number, line in enumerate(lines_of(read_text(path, benchmark)), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{where}: truncated or broken JSON ({error.msg}); copy the file again"
-            ) from error
-        yield converted(content, kind, where, benchmark)
+    # At line ends alone: a text may hold what str.splitlines takes for one.
+    for number, line in enumerate(_content(path, benchmark).split(b"\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            content = parse_json(line, where, "copy the file again")
+            yield converted(content, kind, where, benchmark)
 
 
 def converted(content: Any, kind: type[T], where: str, benchmark: str) -> T:
@@ -125,12 +116,8 @@ def read_text(path: Path, benchmark: str) -> str:
     Raises:
         UserError: Missing, or not such text.
     """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {benchmark} needs it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    with reading(path, "save it as UTF-8", "not text"):
+        return _content(path, benchmark).decode("utf-8-sig")
 
 
 def lines_of(text: str) -> list[str]:
@@ -138,13 +125,7 @@ def lines_of(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-class _Twin(Exception):
-    """A key that an object has twice."""
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Twin(next(repr(key) for key in keys if keys.count(key) > 1))
-    return found
+def _content(path: Path, benchmark: str) -> bytes:
+    if not path.exists():
+        raise UserError(f"{path}: no such file; {benchmark} needs it")
+    return read_bytes(path, f"give the file of {benchmark}", LARGEST)

@@ -56,13 +56,13 @@ def test_a_release_without_images_has_none(tmp_path):
         (b"\x89PNG\r\n", r"x\.jsonl: neither captions\.jsonl nor"),
         (
             LINES.encode() + b'{"image_id": "3", "gro',
-            r"x\.jsonl: line 4 is not an image's captions",
+            r"x\.jsonl: line 4: not an image's captions",
         ),
         (
             b'{"image_id": 3, "groups": []}',
-            r"line 1 .*Expected `str`, got `int` - at `\$\.image_id`",
+            r"line 1: .*Expected `str`, got `int` - at `\$\.image_id`",
         ),
-        (b'{"image_id": "\xff", "groups": []}', r"line 1 "),
+        (b'{"image_id": "\xff", "groups": []}', r"line 1: "),
         (b'{"1": {"0": "\xff"}}', r"broken JSON"),
         (gzip.compress(LINES.encode())[:-12], r"x\.jsonl: truncated or broken gzip"),
         (gzip.compress(json.dumps(RELEASED).encode())[:-12], r"x\.jsonl: truncated or broken gzip"),

@@ -101,7 +101,7 @@ def test_a_gzip_file_that_was_cut_off_is_not_complete(tmp_path: Path) -> None:
         (b" \n", "empty"),
         (b"{}", "holds no images"),
         (b"PK\x03\x04and so on", "a zip archive; unpack it first"),
-        (b"<!DOCTYPE html><html>not found</html>", "a web page, not JSON"),
+        (b"<!DOCTYPE html><html>not found</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "only a Git LFS pointer"),
         (b'{"1": {"width": 3, "height": 3}}', "image '1': not a GQA scene graph"),
         (b'{"1": {"width": 3, "height": 3, "objects": {}}}}', "broken JSON at byte 47"),

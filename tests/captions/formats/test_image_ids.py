@@ -52,8 +52,8 @@ def test_the_bytes_of_groups_are_counted_and_a_quarter_of_a_released_image(tmp_p
     ("name", "content", "expected"),
     [
         ("c.jsonl", b"", "empty"),
-        ("c.jsonl", b'{"image_id": "a"}\n', "line 1 is not an image's captions"),
-        ("c.jsonl", json.dumps(LINES[0]).encode() + b"\n{", "line 2 is not an image's captions"),
+        ("c.jsonl", b'{"image_id": "a"}\n', "line 1: not an image's captions"),
+        ("c.jsonl", json.dumps(LINES[0]).encode() + b"\n{", "line 2: not an image's captions"),
         ("c.json", json.dumps(RELEASE).encode()[:-9], "truncated or broken JSON"),
     ],
 )
