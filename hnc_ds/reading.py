@@ -117,7 +117,7 @@ def _said(error: Exception, what: str, by: str) -> str | None:
     is_parsers = type(error).__module__.partition(".")[0] in PARSERS
     if isinstance(error, BROKEN) or is_parsers:
         return f"{what} ({_first_line(error)})"
-    return f"cannot be loaded by {by} ({_first_line(error)})" if by else None
+    return f"{what} ({by}: {_first_line(error)})" if by else None
 
 
 def _first_line(error: Exception) -> str:
