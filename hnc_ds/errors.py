@@ -33,3 +33,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known name, or ``""`` when none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``1 rank``, ``2 ranks``, ``1,000 bodies``: a count with its noun, for messages.
+
+    Args:
+        count: How many.
+        one: The noun for one.
+        many: For any other count, where it is not ``one`` with an s.
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

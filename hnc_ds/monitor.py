@@ -18,6 +18,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hnc_ds.distributed import rank, sum_over_ranks, world_size
+from hnc_ds.errors import counted
 from hnc_ds.objective.similarities import Similarities, measure_similarities
 from hnc_ds.objective.terms import Compared, LossTerms
 from hnc_ds.whole_files import write_whole
@@ -52,6 +53,7 @@ TAGS = {
     "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
     "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval",
     "eval/worst_pairs": "pictures: held-out negatives that lead most over their positives",
+    "alike_negatives": "share of hard negatives whose tokens are those of their positive",
     "corrupt_images": "pictures replaced by a neighbour, since the start",
 }
 
@@ -83,6 +85,7 @@ class Monitor:
         batch: Images of all ranks at a step.
         cost: Of the model.
         device: Where the sums are kept.
+        context: Tokens that the model takes.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class Monitor:
         batch: int,
         cost: Cost,
         device: torch.device,
+        context: int,
     ) -> None:
+        self._context, self._warned = context, False
         self._types, self._batch, self._cost, self._steps = negative_types, batch, cost, steps
         self._device = device
         self._lines = 0
@@ -124,6 +129,7 @@ class Monitor:
         negative_type_BK: torch.Tensor,
         used_T: torch.Tensor,
         computed_T: torch.Tensor,
+        alike_BK: torch.Tensor,
     ) -> None:
         """Take in one step of this rank. No collective, and no wait for the device.
 
@@ -133,6 +139,7 @@ class Monitor:
             negative_type_BK: Positions in ``negative_types``.
             used_T: Tokens of each distinct caption.
             computed_T: The same with padding.
+            alike_BK: Hard negatives that to the model are their positive, ``Batch.find_alike``.
         """
         self._steps_in_window += 1
         self._add("loss", terms.total.detach())
@@ -140,6 +147,7 @@ class Monitor:
             self._add(f"loss/{name}", value.detach())
         self._add("tokens", computed_T)
         self._add("padding_share", 1 - used_T / computed_T)
+        self._add("alike_negatives", alike_BK, compared.slots.negative_used_BK)
         self._similarities = measure_similarities(compared)
         self._add_similarities(
             self._similarities, compared.slots.negative_used_BK, negative_type_BK
@@ -188,12 +196,26 @@ class Monitor:
         }
         tokens = float(sums[names.index("tokens")]) / world_size()
         del means["tokens"]
+        self._warn_of_alike(*(values[names.index("alike_negatives")] for values in (sums, counts)))
         line = {"step": step, **means, **measures, **self._speed(tokens)}
         if rank() == 0:
             self._write_line(step, line)
         self._lines += 1
         self._start_window()
         return line
+
+    def _warn_of_alike(self, alike: torch.Tensor, of: torch.Tensor) -> None:
+        """Once, where hard negatives are found that the model cannot tell from their positive."""
+        if alike and not self._warned and rank() == 0:
+            self._warned = True
+            told = counted(int(of), "hard negative")
+            print(
+                f"train: {int(alike):,} of {told} so far are their positive to the model, as what "
+                f"differs is beyond the {self._context} tokens that it takes, or is none to its "
+                "tokenizer; nothing is learned from them (alike_negatives in the log)",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _speed(self, tokens: float) -> dict[str, float]:
         """Of the window just ended; ``tokens`` are those of one rank."""

@@ -43,7 +43,7 @@ from hnc_ds.distributed import (
     world_size,
 )
 from hnc_ds.engine import Engine, device, refuse_what_deepspeed_refuses, start_process_group
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
@@ -138,7 +138,8 @@ def _train(
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
     on_rank_zero(partial(_start_run, run, record, saved is not None))
     cost = Cost(*forward_cost(clip))
-    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device())
+    context = clip.tokenize.context_length
+    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device(), context)
     on_rank_zero(partial(_announce, config, clip, data, start))
     engine = _make_engine(config, clip, deepspeed, saved, start_weights)
     saver = Saver(run, config.keep_last)
@@ -180,10 +181,13 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
     whole = sum(p.numel() for p in clip.towers.parameters())
     of = "" if trained == whole else f" of {whole / 1e6:.1f} M"
     print(
-        f"train: {config.model.model} ({trained / 1e6:.1f} M{of} parameters) on {len(data.reader)} "
-        f"images, {world_size()} ranks, steps {start} to {config.steps}, in {config.run}",
+        f"train: {config.model.model} ({trained / 1e6:.1f} M{of} parameters) on "
+        f"{counted(len(data.reader), 'image')}, {counted(world_size(), 'rank')}, "
+        f"steps {start} to {config.steps}, in {config.run}",
         flush=True,
     )
+    if told := data.repeats(config.steps):
+        print(f"train: {told}", file=sys.stderr, flush=True)
     if config.data.similar:
         near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)
         print(f"train: each image beside one of its {near.described()}", flush=True)

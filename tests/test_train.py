@@ -1,6 +1,7 @@
 """Training in this process: what is written, what is refused, and in which words."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hnc_ds.config import PRESETS, LossConfig
 from hnc_ds.settings_file import to_json
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.train import main, parse
+from tests.model.test_text import make_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,6 +158,29 @@ def test_a_preset_sets_the_loss_and_flags_override_it(tmp_path: Path) -> None:
     assert parse([*again, "--terms", "contrastive", "1"]).loss.terms == {"contrastive": 1.0}
     other = parse([*again, "--preset", "dpo"])
     assert (other.steps, other.loss) == (7, LossConfig(**PRESETS["dpo"]))
+
+
+def test_captions_that_the_context_makes_alike_and_images_twice_in_a_batch_are_told_once(
+    arguments: list[str],
+    deepspeed_config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_folder(tmp_path / "short", {"context_length": 6})
+    config = json.loads(deepspeed_config.read_text()) | {"train_batch_size": 100}
+    deepspeed_config.write_text(json.dumps(config))
+    short = changed(arguments, model=f"local-dir:{folder}", steps=2, log_every=1, workers=1)
+    assert main(short) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    told = capsys.readouterr().err
+    assert told.count("so far are their positive to the model") == 1
+    number = re.search(r"train: (\d+) of (\d+) hard negatives so far are their", told)
+    assert number is not None
+    share = int(number[1]) / int(number[2])
+    assert lines[0]["alike_negatives"] == pytest.approx(share)
+    assert 0 < share < 1
+    assert "differs is beyond the 6 tokens" in told
+    assert "the batch of step 1 holds 4 of its 100 images not for the first time" in told
 
 
 def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hnc_ds.config import DataConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
 from hnc_ds.shards.images import ImageSettings, decode_image, training_view
@@ -68,6 +68,14 @@ class Batch(NamedTuple):
             if isinstance(part, torch.Tensor)
         }
         return self._replace(**tensors)
+
+    def find_alike(self) -> torch.Tensor:
+        """Hard negatives whose tokens are those of their positive, as the context cuts captions or
+        the tokenizer sees no difference; bool [B, K]."""
+        positive_BL = self.token_TL[self.positive_B]
+        negative_BKL = self.token_TL[self.negative_BK.clamp(min=0)]
+        same_BK = (negative_BKL == positive_BL[:, None]).all(dim=2)
+        return same_BK & (self.negative_BK != EMPTY)
 
     def without_negatives(self) -> "Batch":
         """The batch with empty hard-negative slots, and without captions only they use."""
@@ -154,6 +162,25 @@ class TrainingData(Dataset["Batch | UserError"]):
             for row, visit in enumerate(self._order.visits(first, len(self._rows)))
         ]
         return self._collate(draws, tuple(corrupt))
+
+    def repeats(self, steps: int) -> str | None:
+        """What to warn of where the batches of a run hold images twice: they are larger than an
+        epoch, or one epoch ends in a batch and the next begins. Pairs of similar images repeat
+        some by design, of which nothing is said."""
+        images, paired = len(self.reader), self._data.similar is not None
+        step = images * (2 if paired else 1) // self._batch
+        if step >= steps or (paired and step > 0):
+            return None
+        visits = self._order.visits(step * self._batch, self._batch)
+        again = self._batch - len({visit.sample for visit in visits})
+        why = "an epoch ends in it and the next begins" if step else "it is larger than the data"
+        if not again:
+            return None
+        return (
+            f"the batch of step {step + 1} holds {again:,} of its {counted(self._batch, 'image')} "
+            f"not for the first time, as {why} ({counted(images, 'image')}); rows of one image do "
+            "not compete with each other"
+        )
 
     def _fetch_ahead(self, position: int) -> None:
         if self.reader.is_far and (ahead := self._order.shards_ahead(position)) != self._ahead:

@@ -59,10 +59,20 @@ class ShardReader:
         return self._locate(sample)[1].key
 
     def sample(self, sample: int) -> TrainingSample:
-        """Identity, size and caption groups of a sample."""
+        """Identity, size and caption groups of a sample.
+
+        Raises:
+            UserError: It cannot be read, or has no caption group.
+        """
         file, at = self._locate(sample)
         data = self._read(file, at.json_offset, at.json_bytes, sample)
-        return decode_sample(data, self.where(sample))
+        found = decode_sample(data, self.where(sample))
+        if not found.groups:
+            raise UserError(
+                f"{self.where(sample)}: has no captions; pack the shards again with 'hnc-ds pack', "
+                "which leaves such images out"
+            )
+        return found
 
     def image_bytes(self, sample: int) -> bytes:
         """The original file of a sample's image."""

@@ -86,7 +86,7 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
         terms, compared = passes.step(run.engine, batch, of, seed)
         clip, token_TL = run.engine.module, batch.token_TL
         tokens = clip.tokenize.used_tokens(token_TL), clip.computed_tokens(token_TL)
-        run.monitor.add(terms, compared, batch.negative_type_BK, *tokens)
+        run.monitor.add(terms, compared, batch.negative_type_BK, *tokens, batch.find_alike())
         if due:
             extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
             extra |= _count_corrupt(corrupt, run.data)

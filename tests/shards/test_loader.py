@@ -1,5 +1,6 @@
 """Batches: what is drawn at a step, on any number of ranks and workers."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -261,3 +262,59 @@ def test_in_pairs_too_a_neighbour_stands_in_for_a_corrupt_picture(
     corrupt = [where for batch in found for where in batch.corrupt]
     assert set(corrupt) == {f"{folder}/shard-000000.tar:{offsets.key}"}
     assert len(corrupt) > 2  # by itself in both epochs, and beside others
+
+
+def test_a_batch_that_holds_images_twice_is_told_with_its_numbers(scene_shards: Path) -> None:
+    folder = scene_shards / "train"
+    assert make(folder, batch=32).repeats(100) is None  # three steps an epoch
+    assert make(folder, batch=40).repeats(2) is None  # the run ends before its epoch
+    data = make(folder, batch=40)
+    again = 40 - len(set(data.batch(2).image_index_B.tolist()))
+    assert again > 0
+    told = data.repeats(3)
+    assert told is not None
+    assert f"the batch of step 3 holds {again} of its 40 images not for the first time" in told
+    told = make(folder, batch=256).repeats(1)
+    assert told is not None
+    assert "step 1 holds 160 of its 256 images" in told
+    assert "larger than the data (96 images)" in told
+
+
+def test_hard_negatives_that_the_context_cuts_to_their_positive_are_found(
+    scene_shards: Path,
+) -> None:
+    whole = make(scene_shards / "train", batch=32).batch(0)
+
+    def cut(captions: list[str]) -> torch.Tensor:
+        return tokenize([" ".join(caption.split()[:4]) for caption in captions])
+
+    data = make(scene_shards / "train", batch=32)
+    data._tokenize = cut
+    found_BK = data.batch(0).find_alike()
+    assert not whole.find_alike().any()
+    expected_BK = torch.zeros_like(found_BK)
+    for row, positive in enumerate(whole.positive_B.tolist()):
+        for slot, negative in enumerate(whole.negative_BK[row].tolist()):
+            if negative != EMPTY:
+                words = [text_of(whole, which).split()[:4] for which in (positive, negative)]
+                expected_BK[row, slot] = words[0] == words[1]
+    assert 0 < expected_BK.sum() < expected_BK.numel()
+    assert torch.equal(found_BK, expected_BK)
+
+
+def test_an_image_without_captions_is_one_line_that_names_it(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    offsets = read_shard_index(folder, "shard-000000.tar").samples[0]
+    reader = ShardReader(folder)
+    sample = json.dumps({"image_id": "1", "width": 48, "height": 48, "groups": []})
+    with (folder / "shard-000000.tar").open("r+b") as tar:
+        tar.seek(offsets.json_offset)
+        tar.write(sample.encode().ljust(offsets.json_bytes))
+    line = rf"shard-000000.tar:{offsets.key}: has no captions; pack the shards again"
+    with pytest.raises(UserError, match=line):
+        reader.sample(0)
+    found = list(batches(make(folder, batch=96), range(1), 1, pin=False))
+    assert line.split(":")[1] in str(found[0])
