@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> None:
     device = join_ranks()
     outs = together(lambda: output_files(config))
     asked = together(lambda: read_asked(config))
-    found: dict[str, list[Result]] = {}
+    files: dict[str, Path] = {}
     for reference, out in zip(config.models, outs, strict=True):
         own = replace(config, models=(reference,), out=out)
         measured = _measure_model(reference, asked, device, own)
@@ -68,9 +68,9 @@ def evaluate(config: EvaluateConfig) -> None:
         if rank() == 0:
             print(results_table(measured.results, measured.header))
             print(f"wrote {out} and {items_path(out)}")
-        found[measured.header.model] = measured.results
-    if rank() == 0 and len(found) > 1:
-        print(f"\n{models_table(found)}")
+        files[measured.header.model] = out
+    if rank() == 0 and len(files) > 1:
+        print(f"\n{models_table(files, config.seed)}")
 
 
 def _measure_model(

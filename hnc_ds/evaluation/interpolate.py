@@ -37,8 +37,9 @@ from hnc_ds.evaluation.mix import State, mixed, own_state, set_weights, state_sh
 from hnc_ds.evaluation.mixed_folder import refuse_existing, write_mixed
 from hnc_ds.evaluation.places import read_places
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
-from hnc_ds.evaluation.side_by_side import sweep_table
+from hnc_ds.evaluation.side_by_side import sweep_table, told_apart
 from hnc_ds.evaluation.sweep import best_point, check_metric, read_share, read_sweep, share_name
+from hnc_ds.evaluation.table import key_of
 from hnc_ds.records import Result
 from hnc_ds.shards.images import ImageSettings
 from hnc_ds.shards.reader import ShardReader
@@ -62,10 +63,12 @@ def interpolate(config: InterpolateConfig) -> None:
     asked = None if config.out is None else read_asked(_evaluation(config, config.out))
     ends = _Ends(config)
     if asked is not None and config.out is not None:
-        points = _Sweep(ends, asked, config, config.out).measured(shares)
-        share, best = best_point(points, config.metric)
-        print(f"{config.start} to {config.final}\n\n{sweep_table(points)}\n")
-        print(f"highest {best.benchmark}/{best.metric}/{best.group}: {best.value:.4f} at {share}")
+        sweep = _Sweep(ends, asked, config, config.out)
+        share, best = best_point(sweep.measured(shares), config.metric)
+        files, name = sweep.files(shares), "/".join(key_of(best))
+        print(f"{config.start} to {config.final}\n\n{sweep_table(files, config.seed)}\n")
+        apart = told_apart(files, share, key_of(best), config.seed)
+        print(f"highest {name}: {best.value:.4f} at {share}{apart}")
     if saved is not None and config.save_to is not None:  # last: a sweep cut off can be repeated
         ends.save(saved, config.save_to)
 
@@ -128,6 +131,10 @@ class _Sweep:
                 points[share] = results = self._measure(share, encoder, pictures)
                 best_point({share_name(share): results}, self.config.metric)  # is it a metric?
         return {share_name(share): results or [] for share, results in points.items()}
+
+    def files(self, shares: Iterable[Decimal]) -> dict[str, Path]:
+        """Where the results of each point lie, by the share's name."""
+        return {share_name(share): self._evaluation(share).out for share in shares}
 
     def _known(self, share: Decimal) -> list[Result] | None:
         """The results of a point that was measured before: same models, same set, same settings."""

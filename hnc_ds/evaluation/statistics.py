@@ -7,7 +7,6 @@ the cluster bootstrap, Davison and Hinkley, "Bootstrap Methods and their Applica
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -225,22 +224,6 @@ def _means_of_groups(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
-def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """How likely so uneven a split of the items that only one of two models gets right is by
-    chance: the exact two-sided p of McNemar's test; 1 where they are right on the same items.
-
-    Source: McNemar 1947, in the binomial form.
-    """
-    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    only_first, only_second = int((one & ~other).sum()), int((~one & other).sum())
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    tail, ways = 0, 1
-    for k in range(fewer + 1):
-        tail += ways
-        ways = ways * (n - k) // (k + 1)
-    return min(1.0, float(Fraction(2 * tail, 2**n)))
-
-
 def permutation_test(
     first: npt.ArrayLike,
     second: npt.ArrayLike,
@@ -253,7 +236,8 @@ def permutation_test(
     two-sided p of flipping the signs of the clusters' differences together.
 
     All flips where there are no more than ``rounds`` of them, else ``rounds`` drawn ones and the
-    one that was observed. 1 where a value is NaN, which no difference can be told from.
+    one that was observed. Clusters of one size are drawn together, as their signs add up. 1 where a
+    value is NaN, which no difference can be told from.
 
     Args:
         first: N values of one model.
@@ -272,11 +256,13 @@ def permutation_test(
     if 2 ** min(len(sum_C), 60) <= rounds:
         sign_RC = 1.0 - 2 * (np.arange(2 ** len(sum_C))[:, None] >> np.arange(len(sum_C)) & 1)
         return float((~(np.abs(sign_RC @ sum_C) < observed - slack)).mean())
+    size_K, count_K = np.unique(np.abs(sum_C), return_counts=True)
     random, reached, left = np.random.default_rng(seed), 0, rounds
     while left:
-        rows = min(left, max(1, _DRAWS_AT_ONCE // len(sum_C)))
-        sign_RC = 1.0 - 2 * random.integers(2, size=(rows, len(sum_C)), dtype=np.int8)
-        reached += int((~(np.abs(sign_RC @ sum_C) < observed - slack)).sum())
+        rows = min(left, max(1, _DRAWS_AT_ONCE // len(size_K)))
+        plus_RK = random.binomial(count_K, 0.5, size=(rows, len(size_K)))
+        flipped_R = np.abs((2 * plus_RK - count_K) @ size_K)
+        reached += int((~(flipped_R < observed - slack)).sum())
         left -= rows
     return (reached + 1) / (rounds + 1)
 

@@ -1,4 +1,4 @@
-"""Tables of several runs: values with intervals, the best marked, differences to the first run.
+"""Tables of several runs: values with intervals, and differences to the first run.
 
 Here fractions become percent; no markup but the bars of figures.py.
 """
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES
-from hnc_ds.evaluation.statistics import Interval
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.paired import LOWER_IS_BETTER, SharedItems, change_of
+from hnc_ds.evaluation.significance import Change, Judgement, judge, probability
 from hnc_ds.evaluation.table import RowKey
 from hnc_ds.records import Result
-from hnc_ds.report.arrange import TIES, Block, arrange, chance_of_benchmark
+from hnc_ds.report.arrange import Block, arrange, chance_of_benchmark
 from hnc_ds.report.figures import bars
-from hnc_ds.report.paired import SharedItems, chance_of, difference
-from hnc_ds.report.runs import Measurement
 
 COSINES = frozenset({"margin"})
 """Metrics shown as they are; all others are fractions, shown as percent."""
-LOWER_IS_BETTER = frozenset({TIES})
 DIGITS_OF_COSINE = 3
 DIGITS_OF_PERCENT = 1
 
@@ -28,14 +27,13 @@ class Cell:
 
     value: str
     interval: str
-    best: bool
     difference: str = ""
     """To the first run, with sign; empty for the first run and where no item tells."""
     difference_interval: str = ""
     chance: str = ""
-    """McNemar's p of the difference; empty where it was not tested."""
+    """p of the difference, corrected over the rows of the table."""
     verdict: str = ""
-    """'better' or 'worse' where the interval of the difference excludes 0."""
+    """'better' or 'worse' where the rule of significance.py marks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +91,17 @@ def table_of(
 ) -> Table:
     """The table of a block, with its bars. Arguments as of `compare`."""
     benchmark = block.keys[0][0]
+    changes = [[change_of(items, key) if items else None for key in block.keys] for items in shared]
+    judged = zip(*map(judge, changes), strict=True)
+    told = zip(*changes, strict=True)
     return Table(
         title=block.title,
         about=block.about,
         counted="Pairs" if benchmark == HARD_NEGATIVES else "Items",
-        rows=[_row(key, block.label_of(key), measurements, shared) for key in block.keys],
+        rows=[
+            _row(key, block.label_of(key), measurements, list(zip(*parts, strict=True)))
+            for key, *parts in zip(block.keys, told, judged, strict=True)
+        ],
         folded=block.folded,
         chart=_chart(block, measurements) if block.bars else "",
         has_chance=chance_of_benchmark(benchmark) is not None,
@@ -118,55 +122,31 @@ def _row(
     key: RowKey,
     label: str,
     measurements: Sequence[Measurement | None],
-    shared: Sequence[SharedItems | None],
+    judged: Sequence[tuple[Change | None, Judgement | None]],
 ) -> Row:
     results = [m.rows.get(key) if m else None for m in measurements]
-    present = [result for result in results if result is not None]
-    sign = -1 if key[1] in LOWER_IS_BETTER else 1
-    shown = {_rounded(result, sign) for result in present}
     cells = [
-        _cell(result, other, key, len(shown) > 1 and _rounded(result, sign) == max(shown))
-        if result
-        else None
-        for result, other in zip(results, shared, strict=True)
+        _cell(result, *of_run) if result else None
+        for result, of_run in zip(results, judged, strict=True)
     ]
-    counts = sorted({result.count for result in present})
+    counts = sorted({result.count for result in results if result is not None})
     return Row(label, " / ".join(f"{count:,}" for count in counts), cells)
 
 
-def _rounded(result: Result, sign: int) -> float:
-    """As shown, so that values that read alike are marked alike."""
-    digits = DIGITS_OF_COSINE if result.metric in COSINES else DIGITS_OF_PERCENT + 2
-    return sign * round(result.value, digits)
-
-
-def _cell(result: Result, shared: SharedItems | None, key: RowKey, best: bool) -> Cell:
-    value = _text(result.value, result.metric)
-    interval = _span(result.low, result.high, result.metric)
-    change = difference(shared, key) if shared else None
-    if change is None:
-        return Cell(value, interval, best)
+def _cell(result: Result, change: Change | None, judgement: Judgement | None) -> Cell:
+    metric = result.metric
+    value, interval = _text(result.value, metric), _span(result.low, result.high, metric)
+    if change is None or judgement is None:
+        return Cell(value, interval)
+    found = change.difference
     return Cell(
         value,
         interval,
-        best,
-        _signed(change.value, result.metric),
-        f"{_signed(change.low, result.metric)} to {_signed(change.high, result.metric)}",
-        _probability(chance_of(shared, key)) if shared else "",
-        _verdict(change, key[1]),
+        _signed(found.value, metric),
+        f"{_signed(found.low, metric)} to {_signed(found.high, metric)}",
+        probability(judgement.p),
+        judgement.verdict,
     )
-
-
-def _probability(chance: float | None) -> str:
-    if chance is None:
-        return ""
-    return "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"
-
-
-def _verdict(change: Interval, metric: str) -> str:
-    if change.low <= 0 <= change.high:
-        return ""
-    return "better" if (change.value > 0) != (metric in LOWER_IS_BETTER) else "worse"
 
 
 def _text(value: float, metric: str) -> str:

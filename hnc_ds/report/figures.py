@@ -58,6 +58,10 @@ class Labelled(NamedTuple):
     x: float
     y: float
     label: str
+    across: tuple[float, float] | None = None
+    """Ends of the interval of x; nothing is drawn for None."""
+    up: tuple[float, float] | None = None
+    """Of y."""
 
 
 def curves(
@@ -145,6 +149,8 @@ def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_tit
         for run, points in points_by_run.items():
             across, up = [point.x for point in points], [point.y for point in points]
             axes.plot(across, up, color=_colour(run), linewidth=1.2, marker="o", markersize=5)
+            for point in points:
+                _draw_ends(axes, point, _colour(run))
         if 0 in points_by_run:
             _draw_reference(axes, points_by_run[0][0])
         for point, leftward in _with_room(list(points_by_run.values())):
@@ -162,6 +168,14 @@ def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_tit
         return _svg(figure)
 
 
+def _draw_ends(axes: Axes, point: Labelled, colour: str) -> None:
+    style: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.55, "zorder": 1.5}
+    if point.across:
+        axes.plot(point.across, [point.y, point.y], **style)
+    if point.up:
+        axes.plot([point.x, point.x], point.up, **style)
+
+
 def _draw_reference(axes: Axes, point: Labelled) -> None:
     axes.scatter([point.x], [point.y], s=110, facecolors="none", edgecolors=_INK, linewidths=1.2)
     for line, place in ((axes.axvline, point.x), (axes.axhline, point.y)):
@@ -173,9 +187,10 @@ def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool
     with whether its label stands to its left, as there is no room to its right."""
     every = [point for points in lines for point in points]
     ends = [point for points in lines for point in (points[0], points[-1])]
-    width, height = (np.ptp([p[axis] for p in every]) or 0.01 for axis in (0, 1))
-    first = min(point.x for point in every) - _MARGIN * width
-    last = max(point.x for point in every) + _MARGIN * width
+    places = [[x for p in every for x in (p.x, *(p.across or ()))]]
+    places.append([y for p in every for y in (p.y, *(p.up or ()))])
+    width, height = (np.ptp(on_axis) or 0.01 for on_axis in places)
+    first, last = min(places[0]) - _MARGIN * width, max(places[0]) + _MARGIN * width
     found: list[tuple[Labelled, bool]] = []
     taken: list[tuple[float, float, float]] = []  # left, right, height of a label
     for point in dict.fromkeys((*ends, *every)):

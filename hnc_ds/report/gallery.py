@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import PairItem, fingerprint
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.paired import SharedItems, identity
 from hnc_ds.report.cards import CARDS, Card, Gallery, Score, mark_differences, thumbnail
-from hnc_ds.report.paired import SharedItems, identity
-from hnc_ds.report.runs import Measurement, Run
+from hnc_ds.report.runs import Run
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import is_url
 

@@ -16,6 +16,9 @@ from markupsafe import Markup
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import ItemsHeader
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.paired import SharedItems, remarks_on_sharing, shared_items
+from hnc_ds.evaluation.significance import RULE
 from hnc_ds.evaluation.sweep import headlines
 from hnc_ds.evaluation.table import set_remarks
 from hnc_ds.report.arrange import title_of_benchmark
@@ -23,11 +26,10 @@ from hnc_ds.report.cards import Gallery
 from hnc_ds.report.compare import Table, compare, percent
 from hnc_ds.report.figures import RUN_COLOURS
 from hnc_ds.report.gallery import Curator
-from hnc_ds.report.paired import SharedItems, remarks_on_sharing, shared_items
 from hnc_ds.report.question_gallery import QuestionCurator
 from hnc_ds.report.retention import retention
 from hnc_ds.report.robust import Robustness, robustness_panels
-from hnc_ds.report.runs import Measurement, Run, read_runs
+from hnc_ds.report.runs import Run, read_runs
 from hnc_ds.report.training import panels
 from hnc_ds.whole_files import write_whole
 
@@ -86,6 +88,7 @@ def render(runs: Sequence[Run]) -> str:
     return environment.get_template("page.html.jinja").render(
         runs=runs,
         colours=RUN_COLOURS,
+        rule=RULE,
         settings=differing_settings(runs),
         sections=[_section(runs, name) for name in names],
         retention=retention(runs),

@@ -10,12 +10,13 @@ from pathlib import Path
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.image_files import ImageFiles, read_picture
 from hnc_ds.evaluation.items import AnsweredItem, VqaItem
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.paired import SharedItems
 from hnc_ds.evaluation.question import ImageRef
 from hnc_ds.evaluation.question_sets import described
 from hnc_ds.images import CorruptImage
 from hnc_ds.report.cards import CARDS, Card, Gallery, Score, Words, mark_differences, thumbnail
-from hnc_ds.report.paired import SharedItems
-from hnc_ds.report.runs import Measurement, Run
+from hnc_ds.report.runs import Run
 
 Both = tuple[AnsweredItem, AnsweredItem]
 """A question as the first run answered it and as another did."""

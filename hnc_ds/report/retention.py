@@ -53,7 +53,7 @@ class Retention:
     across: str
     up: str
     rows: list[tuple[int, str, str, str]]
-    """Place of the run, label of the point, and its two values in percent."""
+    """Place of the run, label of the point, and its two values in percent, with intervals."""
     reference: str
     """The point that is marked; empty where the first run has none."""
     left_out: int
@@ -91,7 +91,10 @@ def _drawn(
         svg=scatter(by_run, across, up),
         across=across,
         up=up,
-        rows=[(run, point.label, percent(point.x), percent(point.y)) for run, point in points],
+        rows=[
+            (run, point.label, _told(point.x, point.across), _told(point.y, point.up))
+            for run, point in points
+        ],
         reference=by_run[0][0].label if 0 in by_run else "",
         left_out=left_out,
     )
@@ -120,4 +123,15 @@ def _relations(points: Sequence[Point]) -> tuple[str, list[RowKey]]:
 
 def _labelled(point: Point, across: Sequence[RowKey], up: Sequence[RowKey]) -> Labelled:
     x, y = (mean(point.rows[key].value for key in keys) for keys in (across, up))
-    return Labelled(x, y, point.label)
+    return Labelled(x, y, point.label, _ends(point, across), _ends(point, up))
+
+
+def _ends(point: Point, keys: Sequence[RowKey]) -> tuple[float, float]:
+    """Of the interval of a mean of scores: the means of their ends, so that it is never too narrow,
+    however much the scores depend on each other."""
+    rows = [point.rows[key] for key in keys]
+    return mean(row.low for row in rows), mean(row.high for row in rows)
+
+
+def _told(value: float, ends: tuple[float, float] | None) -> str:
+    return percent(value) + (f" ({percent(ends[0])} to {percent(ends[1])})" if ends else "")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hnc_ds.evaluation.corruptions import SEVERITIES
+from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.evaluation.robustness import Condition, condition_of, is_of_conditions
 from hnc_ds.evaluation.table import RowKey
 from hnc_ds.report.arrange import Block, chance_of_benchmark, title_of_benchmark
 from hnc_ds.report.compare import Table, table_of
 from hnc_ds.report.figures import Curve, curves
-from hnc_ds.report.runs import Measurement
 
 CLEAN = 0
 """Severity of the pictures as they are."""

@@ -18,17 +18,8 @@ from pathlib import Path
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.items import (
-    AnsweredItem,
-    ItemsHeader,
-    PairItem,
-    RankItem,
-    VqaItem,
-    items_path,
-    read_header,
-    read_items,
-    read_results,
-)
+from hnc_ds.evaluation.items import ItemsHeader, items_path, read_header, read_results
+from hnc_ds.evaluation.measurement import Measurement, read_measurement, rows_of
 from hnc_ds.evaluation.table import RowKey
 from hnc_ds.reading import read_json
 from hnc_ds.records import Result
@@ -41,20 +32,6 @@ SERIES_OF = {"step": "step", "alpha": "share"}
 
 BOOKKEEPING = frozenset({"run", "resume", "config"})
 """Settings that say where a run lies, not what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One results file of a run. What comes after the folder is empty where it has no items."""
-
-    rows: dict[RowKey, Result]
-    folder: Path
-    """Where the file lies; the header's shards are relative to it."""
-    header: ItemsHeader | None
-    pairs: list[PairItem]
-    ranks: list[RankItem]
-    answers: list[AnsweredItem] = field(default_factory=list)
-    in_words: list[VqaItem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +113,7 @@ def _series(files: Iterable[Path]) -> dict[Path, str]:
 def _read_point(file: Path, label: str) -> Point:
     items = items_path(file)
     header = read_header(items) if items.is_file() else None
-    return Point(label, _rows(file), _asked(header))
+    return Point(label, rows_of(file), _asked(header))
 
 
 def _whole_point(label: str, measurements: Sequence[Measurement]) -> Point:
@@ -204,23 +181,6 @@ def _side_by_side(runs: list[Run]) -> list[Run]:
         replace(run, measurements={"results": next(iter(run.measurements.values()))})
         for run in runs
     ]
-
-
-def _rows(path: Path) -> dict[RowKey, Result]:
-    return {(row.benchmark, row.metric, row.group): row for row in read_results(path)}
-
-
-def read_measurement(path: Path) -> Measurement:
-    """Read one results file and its items. Raises UserError as `read_runs` does."""
-    rows = _rows(path)
-    if not items_path(path).is_file():
-        return Measurement(rows, path.parent, None, [], [])
-    header, items = read_items(items_path(path))
-    pairs = [item for item in items if isinstance(item, PairItem)]
-    ranks = [item for item in items if isinstance(item, RankItem)]
-    answers = [item for item in items if isinstance(item, AnsweredItem)]
-    in_words = [item for item in items if isinstance(item, VqaItem)]
-    return Measurement(rows, path.parent, header, pairs, ranks, answers, in_words)
 
 
 def _read_settings(path: Path) -> dict[str, str]:

@@ -3,10 +3,11 @@
     hnc-ds compare results/baseline.json results/trained.json
 
 For every kind of results: pairs of shards, questions of released benchmarks, answers in words.
-Differences have 95 % intervals by bootstrap and p by permutation, both over pictures.
+Differences have 95 % intervals by bootstrap and p by permutation, both over pictures; which of them
+are marked, significance.py says.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,15 +15,16 @@ import msgspec
 from hnc_ds.config import CompareConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, VqaItem
-from hnc_ds.evaluation.statistics import paired_difference, permutation_test
-from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
-from hnc_ds.report.paired import (
+from hnc_ds.evaluation.measurement import read_measurement
+from hnc_ds.evaluation.paired import (
     SharedItems,
+    change_of,
     paired_values,
     remarks_on_sharing,
     shared_items,
 )
-from hnc_ds.report.runs import read_measurement
+from hnc_ds.evaluation.significance import SIGN, UNCLEAR, Change, Judgement, judge, legend
+from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
 from hnc_ds.whole_files import write_whole
 
 
@@ -40,6 +42,10 @@ class Compared(msgspec.Struct, frozen=True):
     """Ends of the 95 % interval of the difference."""
     p: float
     """Of the permutation test."""
+    p_corrected: float | None
+    """Over the shown rows of the benchmark; None where the row is not shown."""
+    verdict: str
+    """better or worse where the difference is marked."""
     better: int
     """Items that are better in the second model."""
     worse: int
@@ -60,34 +66,52 @@ def compare_models(config: CompareConfig) -> None:
     shared = shared_items(first, second)
     shown = shown_rows([row for key, row in first.rows.items() if key in second.rows])
     keys = list(map(key_of, shown)) if config.out is None else list(first.rows)
-    rows = [row for key in keys if (row := compared(shared, key, config.seed)) is not None]
+    rows = compared(shared, keys, set(map(key_of, shown)), config.seed)
     if not rows:
         raise UserError(f"{config.first} and {config.second} have no item in common")
     if config.out is not None:
         _write(config.out, rows)
-    visible = set(map(key_of, shown))
-    lines = [row for row in rows if (row.benchmark, row.metric, row.group) in visible]
-    print(_table(config, lines))
+    print(_table(config, [row for row in rows if row.p_corrected is not None]))
     for remark in remarks_on_sharing(first, second, shared):
         print(f"{remark}")
     for line in _examples(shared, config.examples):
         print(line)
 
 
-def compared(shared: SharedItems, key: RowKey, seed: int) -> Compared | None:
-    """A row of both models; None where no item tells."""
+def compared(
+    shared: SharedItems, keys: Sequence[RowKey], shown: Collection[RowKey], seed: int
+) -> list[Compared]:
+    """Rows of both models; without those of which no item tells.
+
+    Args:
+        shared: Items of both.
+        keys: Of the rows.
+        shown: Those that stand in a table, a table for each benchmark.
+        seed: Of intervals and permutations.
+    """
+    changes = {key: change for key in keys if (change := change_of(shared, key, seed)) is not None}
+    judged: dict[RowKey, Judgement | None] = {}
+    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in changes):
+        table = [key for key in changes if key[0] == benchmark and key in shown]
+        judged |= zip(table, judge([changes[key] for key in table]), strict=True)
+    return [_compared(shared, key, change, judged.get(key)) for key, change in changes.items()]
+
+
+def _compared(
+    shared: SharedItems, key: RowKey, change: Change, judgement: Judgement | None
+) -> Compared:
     values = paired_values(shared, key)
-    if values is None:
-        return None
-    change = paired_difference(*values, seed=seed)
+    assert values is not None  # as there is a change
     return Compared(
         *key,
         first=float(values.first_N.mean()),
         second=float(values.second_N.mean()),
-        difference=change.value,
-        low=change.low,
-        high=change.high,
-        p=permutation_test(*values, seed=seed),
+        difference=change.difference.value,
+        low=change.difference.low,
+        high=change.difference.high,
+        p=change.p,
+        p_corrected=judgement.p if judgement else None,
+        verdict=judgement.verdict if judgement else UNCLEAR,
         better=int((values.second_N > values.first_N).sum()),
         worse=int((values.second_N < values.first_N).sum()),
         count=len(values.first_N),
@@ -103,20 +127,22 @@ def _write(out: Path, rows: Sequence[Compared]) -> None:
 
 def _table(config: CompareConfig, rows: Sequence[Compared]) -> str:
     lines = [f"A {config.first}", f"B {config.second}"]
-    head = f"{'A':>8}{'B':>8}{'B - A':>9}{'95 % interval':>18}{'p':>9}{'better':>9}{'worse':>8}"
+    head = f"{'A':>8}{'B':>8}{'B - A':>9}  {'95 % interval':>18}{'p, Holm':>9}{'better':>9}"
+    head += f"{'worse':>8}"
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
         lines += ["", f"{benchmark:<38}{head}{'items':>10}"]
         lines += [_line(row) for row in rows if row.benchmark == benchmark]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", legend("B", "A")])
 
 
 def _line(row: Compared) -> str:
     interval = f"{100 * row.low:+.2f} to {100 * row.high:+.2f}"
-    p = "<0.001" if row.p < 0.001 else f"{row.p:.3f}"
+    corrected = row.p if row.p_corrected is None else row.p_corrected
+    p = "<0.001" if corrected < 0.001 else f"{corrected:.3f}"
     return (
         f"{title_of(row.metric, row.group):<38}{100 * row.first:>8.2f}{100 * row.second:>8.2f}"
-        f"{100 * row.difference:>+9.2f}{interval:>18}{p:>9}{row.better:>9,}{row.worse:>8,}"
-        f"{row.count:>10,}"
+        f"{100 * row.difference:>+9.2f} {SIGN[row.verdict]}{interval:>18}{p:>9}{row.better:>9,}"
+        f"{row.worse:>8,}{row.count:>10,}"
     )
 
 

@@ -1,9 +1,11 @@
 """The whole evaluation of a model that knows colours but not word order."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec import structs
 
 from hnc_ds.config import EvaluateConfig
@@ -191,6 +193,27 @@ def test_several_models_are_measured_into_a_folder_and_shown_side_by_side(
     table = capsys.readouterr().out
     assert "(1) one" in table
     assert "50.0 (50.0 to 50.0)" in table
+
+
+def test_side_by_side_only_what_interval_and_test_tell_apart_is_marked(
+    monkeypatch, model, make_shards, tmp_path, capsys
+):
+    """The second model takes every picture for a red one, the third is the first."""
+    blind = type(model)()
+    red = torch.tensor([1.0, 0.0, 0.0])
+    blind.encode_images = lambda images_B3RR: red.expand(len(images_B3RR), 3)
+    models = {"sees": model, "blind": blind, "again": model}
+    monkeypatch.setattr(module, "load_end", lambda name: End(name, models[name]))
+    shards = make_shards({f"{n:02}": COLOURS[n % 3] for n in range(15)})
+    evaluate(EvaluateConfig(models=tuple(models), shards=shards, out=tmp_path / "both"))
+    table = capsys.readouterr().out.rpartition("(1) sees")[2]
+    lines = {line.split("  ")[1]: line for line in table.splitlines() if line.startswith("  ")}
+    signs = {name: re.findall(r"\)( [-+ ])", f"{line}  ") for name, line in lines.items()}
+    assert signs["pair_accuracy, attribute"] == ["  ", " -", "  "]
+    assert signs["pair_accuracy, swap"] == ["  ", "  ", "  "]
+    assert signs["image_to_text_R@1"] == ["  ", " -", "  "]
+    assert "+ better and - worse in a model than in (1) mark differences" in table
+    assert "*" not in table
 
 
 @pytest.mark.parametrize(

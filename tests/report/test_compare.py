@@ -2,9 +2,9 @@
 
 import pytest
 
+from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
 from hnc_ds.records import Result
 from hnc_ds.report.compare import compare
-from hnc_ds.report.paired import difference, remarks_on_sharing, shared_items
 from hnc_ds.report.runs import read_run
 
 from .conftest import pair
@@ -22,29 +22,29 @@ def test_the_difference_is_over_the_shared_pairs_whatever_their_order(make_run):
     first = [pair("a", -1), pair("a", 1, "attribute"), pair("b", -1), pair("b", 1, "only in one")]
     second = [pair("b", 1), pair("a", 1), pair("a", -1, "attribute")]
     _, _, shared = both(make_run, first, second)
-    assert difference(shared, (*ACCURACY, "swap")).value == 1
-    assert difference(shared, (*ACCURACY, "attribute")).value == -1
-    assert difference(shared, (*ACCURACY, "all")).value == pytest.approx(1 / 3)
-    assert difference(shared, (*ACCURACY, "all")).count == 3
-    assert difference(shared, (*ACCURACY, "only in one")) is None
+    assert change_of(shared, (*ACCURACY, "swap")).difference.value == 1
+    assert change_of(shared, (*ACCURACY, "attribute")).difference.value == -1
+    assert change_of(shared, (*ACCURACY, "all")).difference.value == pytest.approx(1 / 3)
+    assert change_of(shared, (*ACCURACY, "all")).difference.count == 3
+    assert change_of(shared, (*ACCURACY, "only in one")) is None
 
 
 def test_a_tie_counts_as_wrong_in_differences_too(make_run):
     _, _, shared = both(make_run, [pair("a", 0.0)], [pair("a", 0.1)])
-    assert difference(shared, (*ACCURACY, "all")).value == 1
+    assert change_of(shared, (*ACCURACY, "all")).difference.value == 1
 
 
 def test_the_difference_of_margins_is_in_cosines(make_run):
     _, _, shared = both(make_run, [pair("a", 0.25)], [pair("a", 0.5)])
-    assert difference(shared, ("hnc-shards", "margin", "all")).value == 0.25
+    assert change_of(shared, ("hnc-shards", "margin", "all")).difference.value == 0.25
 
 
 def test_recall_is_compared_over_the_same_gallery_only(make_run):
     row = ("retrieval", "text_to_image_R@1", "all")
     one, two, shared = both(make_run, [], [], one=(0, 3), two=(0, 0))
-    assert difference(shared, row).value == 0.5
+    assert change_of(shared, row).difference.value == 0.5
     one, two, shared = both(make_run, [], [], one=(0, 3), two=(0, 0, 0))
-    assert difference(shared, row) is None
+    assert change_of(shared, row) is None
     assert "another gallery" in " ".join(remarks_on_sharing(one, two, shared))
 
 
@@ -54,13 +54,23 @@ def test_pairs_that_are_not_shared_are_told(make_run):
     assert remark.startswith("1 of 2 pairs are shared with the first run")
 
 
-def test_the_best_is_marked_and_nothing_where_all_are_alike(make_run):
-    first = [pair("a", -1), pair("b", 1), pair("a", 1, "attribute")]
-    second = [pair("a", 1), pair("b", 1), pair("a", 1, "attribute")]
+def test_a_difference_is_marked_only_where_interval_and_corrected_test_agree(make_run):
+    """The interval of swap excludes 0 after six pictures, its p does only alone; all has more."""
+    keys = [f"a{n}" for n in range(40)]
+    first = [pair(key, -1, f"type {n % 5}") for n, key in enumerate(keys)]
+    second = [pair(key, 1 if n % 5 < 1 else -1, f"type {n % 5}") for n, key in enumerate(keys)]
     one, two, shared = both(make_run, first, second)
-    table = compare([one, two], [None, shared])[0]
-    marks = {row.label: [cell.best for cell in row.cells if cell] for row in table.rows}
-    assert marks == {"all": [False, True], "attribute": [False, False], "swap": [False, True]}
+    cells = {row.label: row.cells[1] for row in compare([one, two], [None, shared])[0].rows}
+    assert (cells["all"].difference, cells["all"].verdict) == ("+20.0", "better")
+    assert (cells["type 0"].difference, cells["type 0"].verdict) == ("+100.0", "better")
+    assert cells["type 1"].verdict == ""
+    few = [pair(key, 1 if n < 6 else -1, f"type {n % 5}") for n, key in enumerate(keys)]
+    one, two, shared = both(make_run, first, few)
+    alone = change_of(shared, (*ACCURACY, "all"))
+    assert alone.p == pytest.approx(2 / 2**6)  # 0.03 alone
+    assert alone.difference.low > 0
+    cell = compare([one, two], [None, shared])[0].rows[0].cells[1]
+    assert (cell.verdict, cell.chance) == ("", "p = 0.188")  # of six rows
 
 
 def test_values_are_percent_and_differences_have_signs(make_run):
@@ -69,7 +79,7 @@ def test_values_are_percent_and_differences_have_signs(make_run):
     first, second = row.cells
     assert (first.value, first.difference) == ("100.0", "")
     assert (second.value, second.difference) == ("0.0", "\N{MINUS SIGN}100.0")
-    assert second.verdict == "worse"
+    assert second.verdict == ""  # of two pictures
     assert row.count == "2"
 
 

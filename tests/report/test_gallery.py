@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
+from hnc_ds.evaluation.paired import shared_items
 from hnc_ds.report.gallery import Curator, mark_differences, thumbnail
-from hnc_ds.report.paired import shared_items
 from hnc_ds.report.runs import read_runs
 
 from .conftest import pair

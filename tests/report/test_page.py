@@ -58,6 +58,10 @@ def test_the_page_shows_values_differences_settings_curves_and_pictures(make_run
     assert "alpha 0 1" in text
     assert "Loss, nats" in text
     assert "Fixed by hard" in text
+    legend = "▲ better and ▼ worse mark differences on the same items whose 95 % interval"
+    assert legend in text.replace("&nbsp;", " ")
+    assert "underlined" not in text
+    assert 'class="difference better"' not in page.partition('class="legend"')[0]  # two pictures
     assert page.count("data:image/jpeg;base64,") >= 4
     assert f"wrote {out}: 2 runs" in capsys.readouterr().out
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
@@ -93,7 +97,7 @@ def test_a_single_run_has_no_comparison(make_run):
     page = render(read_runs(two_runs(make_run)[:1]))
     assert "What differs" not in page
     assert "Fixed by" not in page
-    assert 'class="value best"' not in page
+    assert 'class="difference' not in page
 
 
 def test_what_is_missing_is_told(make_run, shards):

@@ -8,9 +8,9 @@ from PIL import Image
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.items import AnsweredItem
+from hnc_ds.evaluation.paired import shared_items
 from hnc_ds.report.gallery import Curator
 from hnc_ds.report.page import differing_settings, render
-from hnc_ds.report.paired import shared_items
 from hnc_ds.report.question_gallery import QuestionCurator
 from hnc_ds.report.retention import retention
 from hnc_ds.report.runs import read_runs

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec import structs
+
 from hnc_ds.report.figures import Labelled, scatter
 from hnc_ds.report.page import render
 from hnc_ds.report.retention import retention
@@ -38,12 +40,31 @@ def test_points_are_told_as_numbers_and_the_first_of_the_first_run_is_the_refere
     assert found is not None
     assert found.reference == "share 0"
     assert found.rows == [
-        (0, "share 0", "25.0", "50.0"),
-        (0, "share 1", "25.0", "75.0"),
-        (1, "m", "50.0", "62.5"),
+        (0, "share 0", "25.0 (25.0 to 25.0)", "50.0 (50.0 to 50.0)"),
+        (0, "share 1", "25.0 (25.0 to 25.0)", "75.0 (75.0 to 75.0)"),
+        (1, "m", "50.0 (50.0 to 50.0)", "62.5 (62.5 to 62.5)"),
     ]
     page = render(runs)
     assert "reference: sweep, share 0" in page
+
+
+def test_points_have_the_intervals_of_their_scores(tmp_path: Path) -> None:
+    """Of an axis that is a mean of two scores the means of their ends."""
+    paths = [tmp_path / f"{n}.json" for n in range(2)]
+    for path in paths:
+        scores = [row("zero-shot", "acc1", "all", 0.5)]
+        scores += [row(name, "accuracy", "all", 0.7) for name in ("sugarcrepe", "valse")]
+        ends = [(0.4, 0.55), (0.6, 0.75), (0.68, 0.73)]
+        results(
+            path,
+            [structs.replace(r, low=lo, high=hi) for r, (lo, hi) in zip(scores, ends, strict=True)],
+        )
+    found = retention(read_runs(paths))
+    assert found is not None
+    assert found.rows[0][2:] == ("50.0 (40.0 to 55.0)", "70.0 (64.0 to 74.0)")
+    bare = scatter({0: [Labelled(0.5, 0.7, "m")]}, "x", "y")
+    lined = scatter({0: [Labelled(0.5, 0.7, "m", (0.4, 0.55), (0.64, 0.74))]}, "x", "y")
+    assert lined.count("<path") >= bare.count("<path") + 2
 
 
 def test_points_of_other_questions_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.report.compare import compare
 from hnc_ds.report.robust import robustness_panels, severities
-from hnc_ds.report.runs import Measurement, read_runs
+from hnc_ds.report.runs import read_runs
 
 from .conftest import results, row
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader
-from hnc_ds.report.paired import chance_of, difference, remarks_on_sharing, shared_items
-from hnc_ds.report.runs import Measurement
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
 
 
 def answered(number: int, group: str, right: bool, caption: str = "t") -> AnsweredItem:
@@ -32,20 +32,19 @@ def test_questions_are_compared_one_by_one_over_all_and_within_their_group() -> 
         *[answered(n, "swap_obj", n >= 2) for n in range(12)], answered(0, "add", True)
     )
     shared = shared_items(first, second)
-    of_all = difference(shared, ("sugarcrepe", "accuracy", "all"))
-    of_group = difference(shared, ("sugarcrepe", "accuracy", "swap_obj"))
+    of_all = change_of(shared, ("sugarcrepe", "accuracy", "all"))
+    of_group = change_of(shared, ("sugarcrepe", "accuracy", "swap_obj"))
     assert of_all is not None
     assert of_group is not None
-    assert of_all.value == pytest.approx(8 / 13)
-    assert of_group.value == pytest.approx(8 / 12)
-    assert chance_of(shared, ("sugarcrepe", "accuracy", "all")) == pytest.approx(0.03857421875)
+    assert of_all.difference.value == pytest.approx(8 / 13)
+    assert of_group.difference.value == pytest.approx(8 / 12)
+    assert of_all.p == pytest.approx(0.03857421875)  # two of twelve, by a fair coin
 
 
 def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:
     shared = shared_items(measured(answered(0, "add", True)), measured(answered(0, "add", False)))
     for row in (("sugarcrepe", "accuracy", "macro"), ("valse", "accuracy", "all")):
-        assert difference(shared, row) is None
-        assert chance_of(shared, row) is None
+        assert change_of(shared, row) is None
 
 
 def test_questions_that_differ_are_not_compared_and_that_is_told() -> None:

@@ -12,15 +12,17 @@ import numpy as np
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
-from hnc_ds.evaluation.statistics import Interval, mcnemar, paired_difference
+from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.significance import Change
+from hnc_ds.evaluation.statistics import paired_difference, permutation_test
 from hnc_ds.evaluation.table import RowKey
-from hnc_ds.report.runs import Measurement
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
     "margin": lambda pair: pair.margin,
     "ties": lambda pair: pair.margin == 0,
 }
+LOWER_IS_BETTER = frozenset({"ties"})
 RANKS: dict[str, Callable[[RankItem], int]] = {
     "image_to_text": lambda item: item.image_to_text,
     "text_to_image": lambda item: item.text_to_image,
@@ -85,10 +87,13 @@ def _same_in_words(first: Measurement, second: Measurement) -> list[tuple[VqaIte
     return [(one, other) for one, other in both if other and one.people == other.people]
 
 
-def difference(shared: SharedItems, row: RowKey, seed: int = 0) -> Interval | None:
+def change_of(shared: SharedItems, row: RowKey, seed: int = 0) -> Change | None:
     """Second run minus first in one row of the results; None where no item tells."""
     values = paired_values(shared, row)
-    return paired_difference(*values, seed=seed) if values else None
+    if values is None:
+        return None
+    difference, p = paired_difference(*values, seed=seed), permutation_test(*values, seed=seed)
+    return Change(difference, p, row[1] in LOWER_IS_BETTER)
 
 
 def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
@@ -115,12 +120,6 @@ def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
     return PairedValues(*map(np.array, zip(*rows, strict=True))) if rows else None
 
 
-def chance_of(shared: SharedItems, row: RowKey) -> float | None:
-    """McNemar's p of a row's difference; None where no question tells."""
-    rows = _answers(shared, row)
-    return mcnemar(*_right(rows, row[1])) if rows else None
-
-
 def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, AnsweredItem]]:
     """The questions that a row counts alike; none for means of groups."""
     benchmark, metric, group = row
@@ -129,12 +128,6 @@ def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, Answe
         for one, other in shared.answers
         if one.benchmark == benchmark and metric in one.right and group in ("all", one.group)
     ]
-
-
-def _right(
-    rows: list[tuple[AnsweredItem, AnsweredItem]], metric: str
-) -> tuple[list[bool], list[bool]]:
-    return [one.right[metric] for one, _ in rows], [other.right[metric] for _, other in rows]
 
 
 def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedItems) -> list[str]:
