@@ -33,6 +33,7 @@ from hnc_ds.config import (
     TrainConfig,
 )
 from hnc_ds.exits import run
+from hnc_ds.interruptions import explained, signals_raise
 from hnc_ds.launch import read_slurm
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
@@ -210,7 +211,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main() -> int:
     """Exit status, as ``exits.run`` has it."""
-    return run("hnc-ds", _parse_and_run)
+    with signals_raise():
+        return run("hnc-ds", _parse_and_run)
 
 
 def _parse_and_run() -> None:
@@ -218,12 +220,13 @@ def _parse_and_run() -> None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     read_slurm()
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
-    tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="hnc-ds",
-        description="Teach CLIP with hard negative captions.",
-        args=given,
-    )
+    with explained(next((argument for argument in given if argument in COMMANDS), "")):
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="hnc-ds",
+            description="Teach CLIP with hard negative captions.",
+            args=given,
+        )
 
 
 if __name__ == "__main__":

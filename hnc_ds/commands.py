@@ -1,8 +1,10 @@
 """Commands of this project, shown as one would type them and run: what the demos are made of."""
 
+import ctypes
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 
 from hnc_ds.checkpoint import checkpoint_folder, complete_checkpoints
 from hnc_ds.errors import UserError
+
+PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
+PR_SET_PDEATHSIG = 1
 
 
 def _ranks_here(wanted: int) -> int:
@@ -62,11 +67,26 @@ def _run(command: list[str], arguments: str) -> None:
     """
     shown = [Path(command[0]).name, *command[1:], *shlex.split(arguments)]
     print(f"\n$ {shlex.join(shown)}", flush=True)
-    status = subprocess.run(
-        [*command, *shlex.split(arguments)], check=False, env=_environment()
-    ).returncode
-    if status:
+    if status := _status_of([*command, *shlex.split(arguments)]):
         raise UserError(f"'{shlex.join(shown[:2])}' stopped with status {status}; see above")
+
+
+def _status_of(command: list[str]) -> int:
+    """Run a command to its end; where this process is asked to stop, that is asked of it too."""
+    with subprocess.Popen(command, env=_environment(), preexec_fn=_end_with_parent) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C went to both, and a second one would be meant to end it at once.
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _end_with_parent() -> None:
+    """In the new process: be asked to stop when the parent is killed. On Linux alone."""
+    if PRCTL:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from itertools import count, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -27,6 +26,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
 from hnc_ds.whole_files import remove_leftovers
+from hnc_ds.worker_processes import SPAWN
 
 CHUNK_IMAGES = 64
 PART_CHUNKS = 32
@@ -255,7 +255,7 @@ def _in_order(
             yield from map(make, lists)
         return
     waiting: deque[Future[Chunk]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=gc.disable) as pool:
+    with ProcessPoolExecutor(workers, SPAWN, initializer=gc.disable) as pool:
         try:
             for some in lists:
                 waiting.append(pool.submit(make, some))

@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +34,7 @@ from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.scenes.relations import scene_objects
 from hnc_ds.scenes.shapes import SHAPES
 from hnc_ds.whole_files import remove_leftovers, whole_file, write_whole
+from hnc_ds.worker_processes import SPAWN
 
 DRAWING_VERSION = 1
 """Raise it when the same settings would give other pictures or graphs."""
@@ -190,8 +190,11 @@ def _mapper(workers: int) -> Iterator[Mapper]:
     if workers < 2:
         yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield partial(pool.map, chunksize=CHUNK)
+    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
+        try:
+            yield partial(pool.map, chunksize=CHUNK)
+        finally:
+            pool.shutdown(cancel_futures=True)  # whatever ends it, no more than what is begun
 
 
 def _make(config: ScenesConfig, job: Job) -> Made:

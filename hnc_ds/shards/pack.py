@@ -7,10 +7,6 @@ remembers; index.json replaces it when all is done. Several processes may share 
 whichever finds all shards done writes the index.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -46,6 +42,7 @@ from hnc_ds.shards.write_shard import (
     shard_file,
     write_shard,
 )
+from hnc_ds.worker_processes import SPAWN
 
 LARGEST_SHARE_LEFT_OUT = 0.01
 """Of the images with captions, per reason; more means that something is wrong with the input."""
@@ -205,8 +202,7 @@ def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
         yield from map(_do, tasks)
         return
     waiting: deque[Future[ShardIndex]] = deque()
-    context = multiprocessing.get_context("spawn")  # the same everywhere, and safe with threads
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(_do, task))
@@ -221,18 +217,6 @@ def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _do(task: _Task) -> ShardIndex:
