@@ -6,7 +6,7 @@ Every stage is imported only when it is asked for, so that `hnc-ds generate` nee
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import tyro
 
@@ -32,6 +32,8 @@ from hnc_ds.config import (
     TablesConfig,
     TrainConfig,
 )
+from hnc_ds.config.flags import check_flags
+from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.exits import run
 from hnc_ds.interruptions import explained, signals_raise
 from hnc_ds.launch import read_slurm
@@ -219,6 +221,7 @@ def _parse_and_run() -> None:
     # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     read_slurm()
+    _check(given)
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
     with explained(next((argument for argument in given if argument in COMMANDS), "")):
         tyro.extras.subcommand_cli_from_dict(
@@ -227,6 +230,21 @@ def _parse_and_run() -> None:
             description="Teach CLIP with hard negative captions.",
             args=given,
         )
+
+
+def _check(given: list[str]) -> None:
+    """Refuse a command or a flag that does not exist, with the nearest that does.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if not given or given[0].startswith("-"):
+        return
+    command = COMMANDS.get(given[0])
+    if command is None:
+        near = did_you_mean(given[0], COMMANDS) or "; 'hnc-ds --help' lists them"
+        raise UserError(f"no command '{given[0]}'{near}")
+    check_flags(get_type_hints(command)["config"], given[1:], given[0])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from hnc_ds.checkpoint import (
     step_of,
 )
 from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
+from hnc_ds.config.flags import check_flags
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
     on_rank_zero,
@@ -197,8 +198,9 @@ def parse(arguments: list[str]) -> TrainConfig:
     """Settings from flags, over those of --preset, over those of the run of --config.
 
     Raises:
-        UserError: --config is not the settings of a run, or no such preset.
+        UserError: No such flag or preset, or --config is not the settings of a run.
     """
+    check_flags(TrainConfig, arguments)
     config = tyro.cli(TrainConfig, args=arguments, prog="train")
     if config.config is None and config.preset is None:
         return config

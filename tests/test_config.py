@@ -1,16 +1,22 @@
 """Settings that are checked before anything begins."""
 
 import math
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import tyro
 
-from hnc_ds import config
+from hnc_ds import cli, config
+from hnc_ds.cli import COMMANDS
 from hnc_ds.config import LOSS_TERMS, PRESETS, DataConfig, LossConfig, ScopeConfig, TrainConfig
 from hnc_ds.config.checks import Settings
+from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, flags_of
+from hnc_ds.deepspeed_keys import SECTIONS
 from hnc_ds.errors import UserError
 from hnc_ds.objective.terms import TERMS
 
@@ -181,3 +187,60 @@ def test_zero_is_refused_where_nothing_would_come_of_it(kind: str) -> None:
 
 def test_every_settings_class_has_the_common_check() -> None:
     assert all(isinstance(settings, Settings) for settings in every_settings())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_flags_of_a_command_are_those_that_its_help_lists(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = get_type_hints(COMMANDS[command])["config"]
+    with pytest.raises(SystemExit):
+        tyro.cli(settings, args=["--help"], prog="x", console_outputs=True)
+    told = capsys.readouterr().out
+    listed = set(re.findall(r"^│? *(?:-h, )?--([a-z][a-z0-9-]*)", told, re.M)) - {"help"}
+    assert listed
+    own = {name for name in flags_of(settings) if not name.startswith("no-")}
+    assert {name.removeprefix("no-") for name in listed} == own
+    check_flags(settings, [f"--{name.replace('-', '_')}=1" for name in flags_of(settings)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("train --lr 1e-5", "train: no flag --lr; set optimizer.params.lr, in --deepspeed-config"),
+        ("train --batch_size=8", "train: no flag --batch_size; set train_batch_size, of all GPUs"),
+        ("train --batch-size 8", "train: no flag --batch-size; set train_batch_size"),
+        ("train --warmup 10", "train: no flag --warmup; set scheduler.params.warmup_num_steps"),
+        ("train --weight_decay 1", "train: no flag --weight_decay; set optimizer.params.weight_d"),
+        ("train --epochs 3", "train: no flag --epochs; use --steps: epochs times images"),
+        ("train --alpa 3", "train: no flag --alpa; did you mean '--alpha'?"),
+        # --scene-graphs is of 'generate', which this is not
+        ("train --scene-graphs 3", "train: no flag --scene-graphs; --help lists what there is"),
+        ("evaluate m --batch_sise 3", "evaluate: no flag --batch_sise; did you mean '--batch'?"),
+        ("generate --lr 3", "generate: no flag --lr; --help lists"),
+        ("trian --steps 3", "no command 'trian'; did you mean 'train'?"),
+    ],
+)
+def test_a_flag_that_a_command_does_not_have_is_one_line_of_what_does_it_here(
+    arguments: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hnc-ds", *arguments.split()])
+    assert cli.main() == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err.startswith(f"hnc-ds: {line}")
+    assert found.err.count("\n") == 1
+
+
+def test_what_flags_of_others_are_told_to_be_is_there() -> None:
+    for told in OTHER_FLAGS.values():
+        assert told.removeprefix("--").split(":")[0].split(",")[0].split()[0] in flags_of(
+            TrainConfig
+        )
+    for key in IN_DEEPSPEEDS_JSON.values():
+        for one in key.partition(",")[0].split(" or "):
+            assert one.split(".")[0] in SECTIONS
+    assert not (set(IN_DEEPSPEEDS_JSON) | set(OTHER_FLAGS)) & flags_of(TrainConfig)

@@ -1,0 +1,109 @@
+"""Flags that a command does not have: one line with what does the work, or the nearest name.
+
+The parser of flags would answer with a frame of several lines, and suggest flags of other commands.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, get_type_hints
+
+import tyro
+
+from hnc_ds.errors import UserError, did_you_mean
+
+IN_DEEPSPEEDS_JSON = {
+    "lr": "optimizer.params.lr",
+    "learning-rate": "optimizer.params.lr",
+    "opt": "optimizer.type",
+    "optimizer": "optimizer.type",
+    "wd": "optimizer.params.weight_decay",
+    "weight-decay": "optimizer.params.weight_decay",
+    "beta1": "optimizer.params.betas",
+    "beta2": "optimizer.params.betas",
+    "betas": "optimizer.params.betas",
+    "eps": "optimizer.params.eps",
+    "warmup": "scheduler.params.warmup_num_steps",
+    "warmup-steps": "scheduler.params.warmup_num_steps",
+    "lr-scheduler": "scheduler.type",
+    "batch": "train_batch_size, of all GPUs together",
+    "batch-size": "train_batch_size, of all GPUs together",
+    "accum-freq": "gradient_accumulation_steps",
+    "gradient-accumulation-steps": "gradient_accumulation_steps",
+    "grad-clip-norm": "gradient_clipping",
+    "max-grad-norm": "gradient_clipping",
+    "precision": "bf16.enabled or fp16.enabled",
+    "amp": "bf16.enabled or fp16.enabled",
+    "bf16": "bf16.enabled",
+    "fp16": "fp16.enabled",
+    "zero-stage": "zero_optimization.stage",
+}
+"""What people set by flags of open_clip and Hugging Face, and the key that does it here."""
+
+OTHER_FLAGS = {
+    "epochs": "--steps: epochs times images, divided by train_batch_size",
+    "num-train-epochs": "--steps: epochs times images, divided by train_batch_size",
+    "max-steps": "--steps",
+    "train-data": "--shards",
+    "val-data": "--eval-shards",
+    "logs": "--run",
+    "name": "--run",
+    "output-dir": "--run",
+    "save-frequency": "--save-every, in steps",
+    "save-steps": "--save-every",
+    "val-frequency": "--eval-every, in steps",
+    "zeroshot-frequency": "--eval-every, in steps",
+    "log-every-n-steps": "--log-every",
+    "lock-image": "--towers text",
+    "lock-text": "--towers image",
+    "gradient-checkpointing": "--grad-checkpointing",
+    "deepspeed": "--deepspeed-config",
+    "temperature": "--tau",
+}
+"""Flags of training by the names they have elsewhere."""
+
+
+def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> None:
+    """Refuse a flag that a command does not have.
+
+    Args:
+        settings: The dataclass that its flags come from.
+        arguments: Those after the command's name.
+        command: Its name, where the line does not begin with it anyway.
+
+    Raises:
+        UserError: Says what does the work here, or names the nearest flag of this command.
+    """
+    known, of = flags_of(settings), f"{command}: " if command else ""
+    for argument in arguments:
+        name = argument.removeprefix("--").partition("=")[0].replace("_", "-")
+        if not argument.startswith("--") or not name or name == "help" or name in known:
+            continue
+        flag = argument.partition("=")[0]
+        trains = "deepspeed-config" in known and "steps" in known
+        if trains and name in IN_DEEPSPEEDS_JSON:
+            key = IN_DEEPSPEEDS_JSON[name]
+            raise UserError(f"{of}no flag {flag}; set {key}, in --deepspeed-config's JSON")
+        if trains and name in OTHER_FLAGS:
+            raise UserError(f"{of}no flag {flag}; use {OTHER_FLAGS[name]}")
+        near = did_you_mean(name, known).replace(" '", " '--")
+        raise UserError(f"{of}no flag {flag}{near or '; --help lists what there is'}")
+
+
+@cache
+def flags_of(settings: Any) -> frozenset[str]:
+    """The names of a command's flags, without the dashes before them."""
+    return frozenset(_flags_of(settings))
+
+
+def _flags_of(settings: Any) -> Iterator[str]:
+    hints = get_type_hints(settings, include_extras=True)
+    for field in fields(settings):
+        hint: Any = hints[field.name]
+        of_markers = getattr(hint, "__metadata__", ())
+        inner = getattr(hint, "__origin__", hint) if of_markers else hint
+        if is_dataclass(inner):
+            yield from _flags_of(inner)
+        elif tyro.conf.Positional not in of_markers:
+            name = field.name.replace("_", "-")
+            yield from (name, f"no-{name}") if inner is bool else (name,)
