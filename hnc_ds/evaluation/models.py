@@ -2,7 +2,7 @@
 
 runs/first                       a run: its newest checkpoint
 runs/first/checkpoints/step-...  a checkpoint, or any folder in open_clip's local-dir layout
-ViT-B-32:openai                  an open_clip model with its tag or its file of weights
+ViT-B-32:openai                  an open_clip model with its tag or its file of weights; or ViT-B/32
 hf-hub:... local-dir:...         as open_clip writes them
 start                            of a run: what it began with
 """
@@ -14,13 +14,14 @@ import torch
 
 from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings
 from hnc_ds.config import ModelConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.finite import refuse_broken_weights
 from hnc_ds.model.clip import Clip
-from hnc_ds.model.load import load_model
+from hnc_ds.model.load import known_names, load_model, open_clip_name, tags_of
 from hnc_ds.settings_file import updated
 
 OWN_START = "start"
+OPENAI = "openai"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,29 @@ def _loaded(reference: str) -> Clip:
     if reference.startswith(("hf-hub:", "local-dir:")):
         return load_model(ModelConfig(model=reference), seed=0)
     model, _, weights = reference.partition(":")
-    if not weights:
-        raise UserError(
-            f"{reference}: no such folder; give a run, a checkpoint folder, or an open_clip model "
-            "with its tag or file of weights, such as ViT-B-32:openai"
-        )
+    tags = tags_of(model)
+    if tags is None or not weights:
+        raise UserError(f"{reference}: {_how_to_name(reference, model, tags)}")
     return load_model(ModelConfig(model=model, pretrained=weights), seed=0)
+
+
+def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
+    """What is wrong with a reference that is no folder, and how a model is named."""
+    if Path(reference).is_file():
+        return "a file; give its folder, or MODEL:FILE such as ViT-B-32:weights.safetensors"
+    if tags is None:
+        near = did_you_mean(open_clip_name(model), known_names())
+        return (
+            f"no such folder, and no model of open_clip{near}; give a run, a checkpoint folder, or "
+            "an open_clip model with its tag or file of weights, such as ViT-B-32:openai"
+        )
+    if not tags:
+        return f"a model without tags of weights; name a file of them, as {model}:FILE"
+    tag = OPENAI if OPENAI in tags else tags[0]
+    return (
+        f"which weights? Write {model}:TAG, such as {model}:{tag}, or {model}:FILE; its tags are "
+        f"{', '.join(tags)}"
+    )
 
 
 def name_of(reference: str) -> str:

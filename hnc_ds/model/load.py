@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,6 +57,7 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     Raises:
         UserError: Unknown name or tag, weights that cannot be had or do not fit.
     """
+    config = replace(config, model=open_clip_name(config.model))
     _check_names(config)
     torch.manual_seed(seed)
     again = "download the weights where there is a network and pass the file with --pretrained"
@@ -135,6 +137,28 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, value
 
 
+def open_clip_name(model: str) -> str:
+    """open_clip's name of a model that may be called as OpenAI calls it: ViT-L-14-336 for
+    ViT-L/14@336px. References to the hub and to folders stay."""
+    if model.startswith(REFERENCES):
+        return model
+    return model.replace("/", "-").replace("@", "-").removesuffix("px")
+
+
+def known_names() -> list[str]:
+    """open_clip's models, and this project's own."""
+    return list(open_clip.list_models())
+
+
+def tags_of(model: str) -> list[str] | None:
+    """The tags of weights that an open_clip model is published with; None where there is no such
+    model."""
+    name = open_clip_name(model)
+    if name not in known_names():
+        return None
+    return list(open_clip.list_pretrained_tags_by_model(name))
+
+
 def load_folder(folder: Path) -> Clip:
     """Load a checkpoint folder, or any other in open_clip's local-dir layout.
 
@@ -161,8 +185,8 @@ def _quiet_open_clip() -> Iterator[None]:
 def _check_names(config: ModelConfig) -> None:
     if config.model.startswith(REFERENCES):
         return
-    known = open_clip.list_models()
-    if config.model.replace("/", "-") not in known:
+    known = known_names()
+    if config.model not in known:
         raise UserError(
             f"model '{config.model}' is not one of open_clip's{did_you_mean(config.model, known)}"
         )

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,8 +12,8 @@ from hnc_ds import checkpoint
 from hnc_ds.config import ModelConfig, TrainConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.ends import load_ends
-from hnc_ds.evaluation.models import load_end, load_own_start
-from hnc_ds.model.load import load_model
+from hnc_ds.evaluation.models import OPENAI, load_end, load_own_start
+from hnc_ds.model.load import load_model, tags_of
 from hnc_ds.settings_file import to_json
 
 SEED = 5
@@ -80,15 +81,49 @@ def test_a_model_with_a_file_of_weights_is_loaded(run):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("runs/frist", "runs/frist: no such folder; give a run, a checkpoint folder, or an open"),
-        ("ViT-B-32", "model with its tag or file of weights, such as ViT-B-32:openai"),
+        ("runs/frist", "^runs/frist: no such folder, and no model of open_clip; give a run, a ch"),
+        ("ViT-B-32", r"^ViT-B-32: which weights\? Write ViT-B-32:TAG, such as ViT-B-32:openai, .*"),
+        ("ViT-B-32", "its tags are openai, laion400m_e31, .*laion2b_s34b_b79k"),
+        ("ViT-B/32", r"^ViT-B/32: which weights\? Write ViT-B/32:TAG, such as ViT-B/32:openai"),
+        ("ViT-B-32:", "which weights"),
+        ("ViT-L/14@336px", "such as ViT-L/14@336px:openai, .* its tags are openai$"),
+        ("ViT-B/32:opnai", "neither a file nor a tag of ViT-B-32; did you mean 'openai'"),
+        ("ViT-B/33", r"no model of open_clip; did you mean 'ViT-B-32'\?"),
+        ("tiny", "^tiny: a model without tags of weights; name a file of them, as tiny:FILE$"),
+        (":openai", "^:openai: no such folder, and no model of open_clip"),
+        (
+            "tiny:no:such/file.pt",
+            "pretrained 'no:such/file.pt' is neither a file nor a tag of tiny",
+        ),
+        (__file__, "a file; give its folder, or MODEL:FILE"),
         ("ViT-B-32:opnai", "pretrained 'opnai' is neither a file nor a tag.*did you mean 'openai'"),
-        ("ViT-B-33:openai", "not one of open_clip's; did you mean 'ViT-B-32"),
+        ("ViT-B-33:openai", "no model of open_clip; did you mean 'ViT-B-32"),
     ],
 )
 def test_what_is_no_model_is_refused_by_name(reference, message):
     with pytest.raises(UserError, match=message):
         load_end(reference)
+
+
+def test_a_path_with_colons_is_a_file_of_weights_all_the_same(run, tmp_path):
+    weights = tmp_path / "a:b" / "w:1.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes((checkpoint.newest_checkpoint(run) / "model.safetensors").read_bytes())
+    assert torch.equal(conv1(load_end(f"tiny:{weights}").model), conv1(load_end(str(run)).model))
+
+
+@pytest.mark.parametrize("name", open_clip.list_openai_models())
+def test_openais_names_are_open_clips_models_with_its_tag(name):
+    assert OPENAI in (tags_of(name) or [])
+
+
+def test_a_model_may_be_called_with_openais_slash_wherever_it_is_made():
+    """As 'hnc-ds train --model' does."""
+    one, other = (
+        load_model(ModelConfig(model=name), 0) for name in ("ViT-S/32-alt", "ViT-S-32-alt")
+    )
+    assert one.config == other.config
+    assert torch.equal(conv1(one), conv1(other))
 
 
 def test_start_of_what_is_no_run_has_to_be_named(other):
