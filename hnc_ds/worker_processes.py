@@ -23,6 +23,8 @@ from typing import Any
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 """That are the parent's matter."""
 
+SILENT = "ignore::UserWarning:multiprocessing.resource_tracker"
+
 LOOK_SECONDS = 2.0
 """How often a worker looks whether its parent is there, where no pipe says that it is gone."""
 
@@ -64,6 +66,11 @@ class _Forks(ForkContext):
 class _Spawns(SpawnContext):
     Process = _SpawnedWorker
 
+    def Lock(self) -> Any:  # noqa: N802
+        """As every queue needs; the first one starts Python's process that tracks them."""
+        _start_tracker()
+        return super().Lock()
+
 
 SPAWN: BaseContext = _Spawns()
 """For ``ProcessPoolExecutor(mp_context=SPAWN)``: safe where the parent has threads."""
@@ -77,10 +84,22 @@ def _start(popen: type[popen_fork.Popen], process: Any) -> popen_fork.Popen:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         if popen is _SpawnPopen:  # starts a process of its own, and unblocks some signals then
-            resource_tracker.ensure_running()
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            _start_tracker()
         return popen(process)
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Start the process that removes what a killed one leaves in shared memory: without a word, and
+    deaf to the signals, too, that are sent to the whole group."""
+    warnings = os.environ.get("PYTHONWARNINGS", "")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, SILENT)))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ["PYTHONWARNINGS"] = warnings
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
