@@ -12,12 +12,15 @@ import fcntl
 import hashlib
 import os
 import random
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,6 +40,9 @@ CACHE_GB = 50.0
 AT_ONCE = 4
 """Shards that are fetched ahead at a time."""
 
+MOST_INDEX_BYTES = 64 * 2**20
+"""Of index.json, and of the offsets of a shard: those of half a million shards or samples."""
+
 TRANSPORTS = frozenset(
     (
         "aiobotocore",
@@ -51,7 +57,12 @@ TRANSPORTS = frozenset(
 )
 """Libraries under fsspec that raise errors of types of their own."""
 
-GIVEN_UP = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+
+class TooLong(OSError):
+    """More came than there can be."""
+
+
+GIVEN_UP = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, TooLong)
 """What another try would not change."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -124,7 +135,7 @@ class RemoteFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone(self.folder / ".lock"):
                 write_whole(self.folder / INDEX_NAME, index)
-        self._ahead: dict[int, ThreadPoolExecutor] = {}
+        self._ahead: dict[int, _Ahead] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ahead": {}}  # threads stay behind
@@ -157,12 +168,12 @@ class RemoteFolder:
     def fetch_ahead(self, shards: Sequence[ShardSummary]) -> None:
         """Begin to fetch shards in their order, as many as half of the cache holds."""
         if os.getpid() not in self._ahead:  # threads do not survive a fork
-            self._ahead = {os.getpid(): ThreadPoolExecutor(AT_ONCE, "shards")}
+            self._ahead = {os.getpid(): _Ahead(self._fetch_quietly)}
         left = self._cache.most_bytes // 2
         for shard in shards:
             left -= shard.bytes
             if left >= 0:
-                self._ahead[os.getpid()].submit(self._fetch_quietly, shard)
+                self._ahead[os.getpid()].submit(shard)
 
     def _fetch_quietly(self, shard: ShardSummary) -> None:
         with suppress(UserError):  # whoever needs the shard meets it again, and tells
@@ -178,6 +189,7 @@ class RemoteFolder:
         with _alone(self._cache.folder / ".lock"):
             for left in self.folder.glob(f"{shard.file}.*{TEMPORARY_SUFFIX}"):
                 left.unlink()  # of a process that was killed
+            _remove_dead(self._cache.folder)
             kept = sorted(_files(self._cache.folder, "*/*.tar"))
             coming = _files(self._cache.folder, f"*/*.tar.*{TEMPORARY_SUFFIX}")
             filled = sum(size for _, size, _ in (*kept, *coming))
@@ -204,6 +216,40 @@ class RemoteFolder:
             wait = min(2 * wait, LONGEST_WAIT)
 
 
+class _Ahead:
+    """Threads that fetch what will be read. They end with the process, whatever they are at: those
+    of ThreadPoolExecutor would first finish all that waits.
+
+    Args:
+        fetch: Does one; raises nothing that matters.
+    """
+
+    def __init__(self, fetch: Callable[[ShardSummary], object]) -> None:
+        self._waiting: SimpleQueue[ShardSummary] = SimpleQueue()
+        self._fetch = fetch
+        # Also called in worker processes, which end without atexit.
+        Finalize(None, _remove_unfinished, exitpriority=1)
+        for _ in range(AT_ONCE):
+            threading.Thread(target=self._work, daemon=True, name="shards").start()
+
+    def submit(self, shard: ShardSummary) -> None:
+        """Fetch a shard after those before."""
+        self._waiting.put(shard)
+
+    def _work(self) -> None:
+        while True:
+            self._fetch(self._waiting.get())
+
+
+_UNFINISHED: set[Path] = set()
+"""Downloads of this process that are under way."""
+
+
+def _remove_unfinished() -> None:
+    for temporary in list(_UNFINISHED):
+        temporary.unlink(missing_ok=True)
+
+
 def _open_filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it."""
     import fsspec
@@ -227,7 +273,34 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
 
 
 def _read(filesystem: Any, path: str) -> bytes:
-    return bytes(filesystem.cat_file(path))
+    with tempfile.NamedTemporaryFile() as file:
+        limit = _limit(MOST_INDEX_BYTES, f"more than {MOST_INDEX_BYTES:,} bytes, not an index")
+        filesystem.get_file(path, file.name, callback=limit)
+        return Path(file.name).read_bytes()
+
+
+def _limit(most: int, problem: str) -> Any:
+    """fsspec's callback of a download that ends it at more bytes than ``most``."""
+    from fsspec.callbacks import Callback
+
+    class Limit(Callback):
+        def set_size(self, size: int | None) -> None:
+            self._check(size or 0)
+            super().set_size(size)
+
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            self._check(self.value)
+
+        def absolute_update(self, value: int) -> None:
+            super().absolute_update(value)
+            self._check(value)
+
+        def _check(self, size: int) -> None:
+            if size > most:
+                raise TooLong(problem)
+
+    return Limit()
 
 
 def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> None:
@@ -237,8 +310,10 @@ def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> Non
         OSError: Its bytes are not those of the index.
     """
     temporary = tar.with_name(f"{tar.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    _UNFINISHED.add(temporary)
     try:
-        filesystem.get_file(path, str(temporary))
+        limit = _limit(shard.bytes, f"more than the {shard.bytes:,} bytes of the index")
+        filesystem.get_file(path, str(temporary), callback=limit)
         if (size := temporary.stat().st_size) != shard.bytes:
             raise OSError(f"{size:,} bytes came, the index says {shard.bytes:,}")
         with temporary.open("rb") as file:
@@ -251,6 +326,16 @@ def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> Non
         temporary.replace(tar)
     finally:
         temporary.unlink(missing_ok=True)
+        _UNFINISHED.discard(temporary)
+
+
+def _remove_dead(cache: Path) -> None:
+    """Remove downloads of processes that were killed: nobody has the lock of their shard."""
+    for left in cache.glob(f"*/*.tar.*{TEMPORARY_SUFFIX}"):
+        lock = left.with_name(f"{left.name.partition('.tar.')[0]}.lock")
+        with suppress(OSError), lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink(missing_ok=True)
 
 
 def _is_there(tar: Path, shard: ShardSummary) -> bool:
@@ -303,6 +388,8 @@ def _told(url: str, error: Exception, tries: int) -> str:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, FileNotFoundError):
         return f"{url}: not found; check the URL of the folder that 'hnc-ds pack' wrote"
+    if isinstance(error, TooLong):
+        return f"{url}: {error}; check the URL of the folder that 'hnc-ds pack' wrote"
     if _is_final(error):
         return f"{url}: cannot be opened ({reason[0]}); check the URL and the credentials"
     return f"{url}: could not be fetched in {tries} tries ({reason[0]}); is the network there?"

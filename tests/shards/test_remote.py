@@ -1,8 +1,11 @@
 """Shards behind a URL are read as if they lay here: over HTTP, and from an S3-compatible server."""
 
+import fcntl
 import functools
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +41,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.asked: list[str] = []
         self.hurts: list[str] = []
+        self.hurt_suffix = ".tar"
         self.refuses = 0
+        self.sent = 0
+        self.gone = threading.Event()
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that went away are what some tests are about."""
 
     @property
     def url(self) -> str:
@@ -58,7 +67,7 @@ class Handler(SimpleHTTPRequestHandler):
         self.server.asked.append(self.path)
         if self.server.refuses:
             self.send_error(self.server.refuses)
-        elif self.path.endswith(".tar") and self.server.hurts:
+        elif self.path.endswith(self.server.hurt_suffix) and self.server.hurts:
             getattr(self, self.server.hurts.pop(0))()
         else:
             super().do_GET()
@@ -81,6 +90,25 @@ class Handler(SimpleHTTPRequestHandler):
         body = bytearray(self._body())
         body[700] ^= 1
         self._send(bytes(body))
+
+    def is_longer(self) -> None:
+        self._send(self._body() + bytes(512))
+
+    def has_no_end(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        while True:  # until nobody reads
+            self.wfile.write(b" " * 2**16)
+            self.server.sent += 2**16
+
+    def takes_a_minute(self) -> None:
+        body = self._body()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:1000])
+        self.server.gone.wait(60)
 
     def is_busy(self) -> None:
         self.send_error(503)
@@ -106,6 +134,7 @@ def server(packed: Path) -> Iterator[Server]:
     thread = threading.Thread(target=serving.serve_forever, daemon=True)
     thread.start()
     yield serving
+    serving.gone.set()
     serving.shutdown()
     serving.server_close()
     thread.join()
@@ -232,6 +261,66 @@ def test_what_stays_wrong_is_one_line(
     assert len(waits) == remote.TRIES - 1
     assert max(waits) <= remote.LONGEST_WAIT
     assert not list(reader.folder.glob("shard-000000.tar*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "hurt", "reason"),
+    [
+        (".tar", "is_longer", r"shard-000000\.tar: more than the [\d,]+ bytes of the index"),
+        (".tar", "has_no_end", r"shard-000000\.tar: more than the [\d,]+ bytes of the index"),
+        ("index.json", "has_no_end", r"index\.json: more than 67,108,864 bytes, not an index"),
+        ("000000.json", "has_no_end", r"0\.json: more than 67,108,864 bytes, not an index"),
+    ],
+)
+def test_what_is_longer_than_it_can_be_is_not_read_to_its_end_nor_again(
+    name: str, hurt: str, reason: str, server: Server, cache: Cache, waits: list[float]
+) -> None:
+    server.hurt_suffix, server.hurts = name, [hurt] * 100
+    with pytest.raises(UserError, match=reason):
+        ShardReader(server.url, cache).sample(0)
+    assert waits == []
+    assert server.count(name) == 1
+    assert server.sent < 100 * 2**20
+    assert not list(cache.folder.glob("*/*.tmp"))
+
+
+EXIT = """
+import sys
+from pathlib import Path
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.remote import Cache
+reader = ShardReader(sys.argv[1], Cache(Path(sys.argv[2]), 10**9))
+reader.fetch_ahead(range(6))
+sys.stdin.readline()
+"""
+
+
+def test_at_exit_nobody_waits_for_what_is_fetched_ahead(server: Server, cache: Cache) -> None:
+    server.hurts = ["takes_a_minute"] * 100
+    command = [sys.executable, "-c", EXIT, server.url, str(cache.folder)]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        until = time.monotonic() + 60
+        while len(left := list(cache.folder.glob("*/*.tmp"))) < 4 and time.monotonic() < until:
+            time.sleep(0.02)
+        before = time.monotonic()
+        assert process.communicate("\n", timeout=60)[1] == ""
+        assert time.monotonic() - before < 20
+    assert len(left) == server.count(".tar") == remote.AT_ONCE == 4
+    assert not list(cache.folder.glob("*/*.tmp"))
+
+
+def test_downloads_of_killed_processes_do_not_fill_the_cache(server: Server, cache: Cache) -> None:
+    reader = ShardReader(server.url, cache)
+    left = reader.folder / "shard-000005.tar.99999.tmp"
+    alive = reader.folder / "shard-000004.tar.99998.tmp"
+    for path in (left, alive):
+        path.write_bytes(b"half")
+    with (reader.folder / "shard-000004.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        reader.sample(9)
+    assert not left.exists()
+    assert alive.exists()
 
 
 @pytest.mark.parametrize("status", [403, 404])
