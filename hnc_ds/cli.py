@@ -36,7 +36,7 @@ from hnc_ds.config.flags import check_flags
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.exits import run
 from hnc_ds.interruptions import explained, signals_raise
-from hnc_ds.launch import read_slurm
+from hnc_ds.launch import own_arguments, read_slurm
 
 Flat = tyro.conf.arg(name="")  # --steps, not --config.steps
 
@@ -97,10 +97,13 @@ def mine(config: Annotated[MineConfig, Flat]) -> None:
 
 def train(config: Annotated[TrainConfig, Flat]) -> None:
     """Fine-tune in this process; for several GPUs use the `deepspeed` launcher."""
-    from hnc_ds.train import parse, train
+    from hnc_ds.training.stops import Stops
 
-    # Once more with the settings of --config or --preset as defaults, where they are given.
-    train(parse(sys.argv[2:]) if config.config or config.preset else config)
+    with Stops(ends_process=True) as stops:
+        from hnc_ds.train import parse, train
+
+        # Once more with the settings of --config or --preset as defaults, where they are given.
+        train(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
 
 
 def evaluate(config: Annotated[EvaluateConfig, Flat]) -> None:
@@ -218,8 +221,7 @@ def main() -> int:
 
 
 def _parse_and_run() -> None:
-    # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
-    given = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
+    given = own_arguments()
     read_slurm()
     _check(given)
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.

@@ -7,6 +7,7 @@ torchrun and deepspeed set RANK, WORLD_SIZE, LOCAL_RANK and MASTER_*; what they 
 
 import os
 import re
+import sys
 from collections.abc import MutableMapping
 
 from hnc_ds.errors import RankError
@@ -38,6 +39,12 @@ def read_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
     _check_gpus(environment)
     environment.setdefault("MASTER_ADDR", first_host(nodes) or "127.0.0.1")
     environment.setdefault("MASTER_PORT", str(FIRST_PORT + (7 * job + step) % PORTS))
+
+
+def own_arguments() -> list[str]:
+    """What was typed after the program's name: launchers put --local_rank=N in front of it, whose
+    number is in LOCAL_RANK too."""
+    return [word for word in sys.argv[1:] if not re.fullmatch(r"--local[_-]rank=\d+", word)]
 
 
 def here(environment: MutableMapping[str, str] = os.environ) -> str:

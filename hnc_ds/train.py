@@ -3,18 +3,24 @@
     deepspeed hnc_ds/train.py --deepspeed_config ds_configs/zero2_bf16.json --shards DIR --run DIR
     deepspeed --module hnc_ds.train --deepspeed_config ...     (installed)
 
-Nothing here travels to other processes: run as a script this module is ``__main__``, and a class of
-it could not be unpickled by anyone else.
+Started as a script this module only imports itself under its name, and calls ``main``.
 """
 
 import sys
 
-if __name__ == "__main__" and not __package__:  # started by path, not by -m
-    import os
+if __name__ == "__main__":
+    if not __package__:  # started by path, not by -m
+        import os
 
-    # Python put hnc_ds/ itself first on the path. Put the checkout there instead, so that
-    # `import hnc_ds` works uninstalled and none of our files hides a library's module.
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        # Python put hnc_ds/ itself first on the path. Put the checkout there instead, so that
+        # `import hnc_ds` works uninstalled and none of our files hides a library's module.
+        sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from hnc_ds.training.stops import Stops
+
+    with Stops(ends_process=True) as heard:  # also while libraries are imported
+        from hnc_ds import train as itself
+
+        sys.exit(itself.main(stops=heard))
 
 from dataclasses import replace
 from functools import partial
@@ -38,15 +44,16 @@ from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.config.flags import check_flags
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
+    is_lost_connection,
     on_rank_zero,
     rank,
     together,
     world_size,
 )
 from hnc_ds.engine import Engine, device, refuse_what_deepspeed_refuses, start_process_group
-from hnc_ds.errors import UserError, counted, did_you_mean
+from hnc_ds.errors import RankError, UserError, counted, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
-from hnc_ds.launch import read_slurm
+from hnc_ds.launch import own_arguments, read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
@@ -57,26 +64,30 @@ from hnc_ds.training import course
 from hnc_ds.training.loop import Run, judge, loop
 from hnc_ds.training.saving import Saver, only_run, read_best
 from hnc_ds.training.stops import Stops
-from hnc_ds.training.validation import Validation
+from hnc_ds.training.validation import Validation, is_missing
 
 DEFAULT_SCENES = Path("data/scenes")
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, stops: Stops | None = None) -> Path:
     """Train a run, or continue it.
 
     Started on several ranks by a launcher, or alone.
 
     Args:
         config: Settings; with ``resume``, those of the run that is continued.
+        stops: Hears the signals already, where the caller has begun to.
 
     Returns:
         The run's folder.
 
     Raises:
         UserError: On every rank alike, for whatever the user can mend.
-        Stopped: After SIGTERM or SIGUSR1, on every rank alike; the run is saved.
+        Stopped: After SIGTERM, SIGUSR1 or SIGINT, on every rank alike; the run is saved.
     """
+    if stops is None:
+        with Stops() as stops:
+            return train(config, stops)
     if config.deepspeed_config is None:
         raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero2_bf16")
     path = find_deepspeed_config(config.deepspeed_config)
@@ -85,12 +96,20 @@ def train(config: TrainConfig) -> Path:
     start_process_group()
     deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
     config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
-    if found and step_of(found) == config.steps:
+    if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
             print(f"train: {run} is done already, step {config.steps} of {config.steps}")
         return run
-    with Stops() as stops, only_run(run):
-        _train(config, run, shards, deepspeed, found, stops)
+    try:
+        with only_run(run):
+            _train(config, run, shards, deepspeed, found, stops)
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RankError(
+            f"the connection to another rank was lost ({reason}); start again"
+        ) from error
     if rank() == 0:
         best = read_best(run)
         at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
@@ -114,6 +133,11 @@ def _settle(
         course.check_same_course(config, deepspeed, read_settings(run), run)
         course.check_steps(config, step_of(found), run)
     return config, run, shards, found
+
+
+def _is_done(config: TrainConfig, run: Path, found: Path | None) -> bool:
+    at_end = found is not None and step_of(found) == config.steps
+    return at_end and not is_missing(config, run, config.steps)
 
 
 def _train(
@@ -229,18 +253,12 @@ def preset(name: str) -> LossConfig:
     return LossConfig(**PRESETS[name])
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, stops: Stops | None = None) -> int:
     """Parse, train, and say what went wrong in one line. Exit status, as ``exits.run`` has it."""
-    given = sys.argv[1:] if arguments is None else arguments
-    # The deepspeed launcher inserts --local_rank=N; the same number is in LOCAL_RANK.
-    given = [argument for argument in given if not argument.startswith("--local_rank=")]
-    return exits.run("train", partial(_parse_and_train, given))
+    given = own_arguments() if arguments is None else arguments
+    return exits.run("train", partial(_parse_and_train, given, stops))
 
 
-def _parse_and_train(given: list[str]) -> None:
+def _parse_and_train(given: list[str], stops: Stops | None) -> None:
     read_slurm()
-    train(parse(given))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    train(parse(given), stops)

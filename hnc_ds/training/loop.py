@@ -28,8 +28,8 @@ from hnc_ds.shards.loader import Batch, TrainingData, batches
 from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare
 from hnc_ds.training.saving import Saver
-from hnc_ds.training.stops import Stops, stopped
-from hnc_ds.training.validation import HeldOut, Validation
+from hnc_ds.training.stops import Stops
+from hnc_ds.training.validation import HeldOut, Validation, is_missing
 from hnc_ds.training.watchdog import Watchdog
 
 MOST_CORRUPT_SHARE = 0.01
@@ -53,7 +53,9 @@ class Run(NamedTuple):
 
 def loop(run: Run, start: int) -> None:
     """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
-    with Watchdog(run.config.patience) as watchdog, run.saver:
+    watched = Watchdog(run.config.patience, hurry=lambda: bool(run.stops.asked))
+    with watched as watchdog, run.saver:
+        run.stops.after_steps(run.folder)
         try:
             _steps(run, start, watchdog)
             run.saver.wait()
@@ -69,6 +71,9 @@ def loop(run: Run, start: int) -> None:
 def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
     """Draw, learn, write."""
     config, corrupt = run.config, set[str]()
+    missing = on_rank_zero(partial(is_missing, config, run.folder, start))
+    if missing and _is_enough(run, start, watchdog):
+        return
     steps = range(start, config.steps)
     stream = batches(run.data, steps, config.data.workers, is_accelerated())
     for step in steps:
@@ -99,7 +104,7 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
             return
         if signal and not last:
             run.saver.wait()
-            raise stopped(signal, step + 1, config.steps, run.folder)
+            raise run.stops.stopped(signal, f"after step {step + 1} of {config.steps}")
 
 
 def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
@@ -107,7 +112,10 @@ def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
     validation = run.validation
     assert validation is not None
     run.saver.wait()
-    with watchdog.resting(f"the measurement of step {step}"):
+    when = f"while step {step} of {run.config.steps} was measured"
+    with watchdog.resting(f"the measurement of step {step}"), run.stops.at_once(when):
+        if signal := largest_over_ranks(run.stops.asked, run.engine.device):
+            raise run.stops.stopped(signal, f"after step {step} of {run.config.steps}")
         found = validation.of_checkpoint(step)
         return on_rank_zero(lambda: judge(run, step, found))
 

@@ -60,16 +60,12 @@ class Validation:
             images=config.eval_images,
         )
         self._asked = read_asked(self._config)
-        self._every = config.eval_every or config.save_every
-        self._metric, self._steps, self._patience = (
-            config.eval_metric,
-            config.steps,
-            config.stop_early,
-        )
+        self._training = config
+        self._metric, self._patience = config.eval_metric, config.stop_early
 
     def is_due(self, step: int) -> bool:
         """Whether the weights after a step are to be measured."""
-        return step % self._every == 0 or step == self._steps
+        return _is_due(self._training, step)
 
     def of_start(self, clip: Clip) -> HeldOut:
         """The start model measured. A collective.
@@ -107,9 +103,9 @@ class Validation:
         write_best(self._run, best)
         other = "best so far" if is_best else f"best {best.value:.4f} at step {best.step}"
         print(f"eval step {step}  {metric} {value:.4f}  {other}", flush=True)
-        if self._patience is None or step - best.step < self._patience * self._every:
+        if self._patience is None or step - best.step < self._patience * _every(self._training):
             return False
-        if step < self._steps:
+        if step < self._training.steps:
             print(f"train: no better score in {self._patience} measurements", flush=True)
         return True
 
@@ -131,4 +127,22 @@ class Validation:
         return HeldOut(scores, worst, measured.results, measured.header)
 
     def _out(self, step: int) -> Path:
-        return self._run / "results" / f"step-{step:06d}.json"
+        return _results(self._run, step)
+
+
+def is_missing(config: TrainConfig, run: Path, step: int) -> bool:
+    """Whether the checkpoint of a step should have been measured, but the run was stopped."""
+    due = config.measures and step > 0 and _is_due(config, step)
+    return due and not _results(run, step).exists()
+
+
+def _every(config: TrainConfig) -> int:
+    return config.eval_every or config.save_every
+
+
+def _is_due(config: TrainConfig, step: int) -> bool:
+    return step % _every(config) == 0 or step == config.steps
+
+
+def _results(run: Path, step: int) -> Path:
+    return run / "results" / f"step-{step:06d}.json"

@@ -56,14 +56,19 @@ class Watchdog:
         patience: Seconds without progress on any rank after which the run is given up.
         give_up: What to do then with the line to print, if this rank is to print it; ends the
             process when not given.
+        hurry: Whether this process was asked to stop, as launchers do where a rank has died; who
+            is silent is then given up sooner.
 
     The main thread calls ``beat`` whenever it gets on.
     """
 
     def __init__(
-        self, patience: float, give_up: Callable[[str | None], None] | None = None
+        self,
+        patience: float,
+        give_up: Callable[[str | None], None] | None = None,
+        hurry: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._patience = patience
+        self._patience, self._hurry = patience, hurry
         self._give_up = give_up or _end_process
         self._beats, self._told, self._doing, self._resting = 0, 0, "the start", False
         self._seen: dict[int, Seen] = {}
@@ -135,7 +140,8 @@ class Watchdog:
                 verdict = self._tell_and_look()
             except (RuntimeError, OSError):  # the store went away with rank 0, or at the end
                 verdict = None
-            problem = verdict or self.gone(SILENCE_SECONDS)
+            silence = 3 * EVERY_SECONDS if self._hurry() else SILENCE_SECONDS
+            problem = verdict or self.gone(silence)
             if not problem and (problem := self.stuck()):
                 problem = self.gone(2 * EVERY_SECONDS) or problem
             if problem and not self._over.is_set():

@@ -1,39 +1,150 @@
-"""A signal ends a run after the step under way."""
+"""A signal ends a run after the step under way, or at once where nothing is to be saved."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from hnc_ds.training.stops import SIGNALS, Stops, stopped
+from hnc_ds.training import stops
+from hnc_ds.training.stops import SIGNALS, Stops
+
+
+class Ended(list[tuple[str, int]]):
+    """In place of the end of the process."""
+
+    def __call__(self, line: str, status: int) -> None:
+        self.append((line, status))
+
+    def only(self) -> tuple[str, int]:
+        """What the process was ended with, once."""
+        patience = time.monotonic() + 5
+        while not self and time.monotonic() < patience:
+            time.sleep(0.01)
+        (found,) = self
+        return found
+
+
+@pytest.fixture
+def ended() -> Ended:
+    return Ended()
+
+
+@pytest.fixture
+def heard(ended: Ended) -> Iterator[Stops]:
+    with Stops(end=ended) as found:
+        yield found
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_remembered_and_the_handlers_come_back(number: signal.Signals) -> None:
+def test_a_signal_is_remembered_for_the_loop_and_the_handlers_come_back(
+    number: signal.Signals, ended: Ended
+) -> None:
     before = signal.getsignal(number)
-    with Stops() as stops:
-        assert stops.asked == 0
-        os.kill(os.getpid(), number)
-        assert stops.asked == number
+    with Stops(end=ended) as found:
+        found.after_steps(Path("run"))
+        assert found.asked == 0
+        send(number)
+        assert found.asked == number
+        assert not ended
     assert signal.getsignal(number) == before
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
-    code = (
-        "import os, signal\nfrom hnc_ds.training.stops import Stops\n"
-        "with Stops():\n"
-        "    for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('still here')"
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_the_first_step_the_process_ends_at_once_with_one_line(
+    number: signal.Signals, heard: Stops, ended: Ended
+) -> None:
+    send(number)
+    again = "the same command with --resume starts again"
+    line = f"stopped by {number.name} before the first step; {again}"
+    assert ended.only() == (line, 128 + number)
+
+
+def test_sigterm_and_sigusr1_may_come_again_and_again(heard: Stops, ended: Ended) -> None:
+    heard.after_steps(Path("run"))
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        send(number)
+    assert heard.asked == signal.SIGUSR1
+    assert not ended
+
+
+def test_a_second_ctrl_c_ends_the_process_and_names_what_continues(
+    heard: Stops, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stops, "SAME_SECONDS", 0.0)
+    heard.after_steps(Path("runs/my run"))
+    for _ in range(2):
+        send(signal.SIGINT)
+    again = "the same command with --run 'runs/my run' --resume continues from the last checkpoint"
+    assert ended.only() == (f"interrupted twice, not saved; {again}", 130)
+
+
+def test_two_that_come_together_are_one(
+    heard: Stops, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stops, "SAME_SECONDS", 60.0)
+    heard.after_steps(Path("run"))
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert heard.asked == signal.SIGINT
+    assert not ended
+
+
+def test_while_a_saved_step_is_measured_the_process_ends_at_once(
+    heard: Stops, ended: Ended
+) -> None:
+    heard.after_steps(Path("runs/a"))
+    with heard.at_once("while step 8 of 20 was measured"):
+        send(signal.SIGTERM)
+    line = (
+        "stopped by SIGTERM while step 8 of 20 was measured, saved in runs/a; "
+        "the same command with --run runs/a --resume continues"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGTERM
-    assert "still here" not in done.stdout
+    assert ended.only() == (line, 143)
 
 
-def test_the_last_line_says_what_came_and_how_to_go_on() -> None:
-    end = stopped(int(signal.SIGUSR1), 7, 100, "runs/first")
-    assert str(end).startswith("stopped by SIGUSR1 after step 7 of 100, saved in runs/first")
-    assert "--resume" in str(end)
+def test_the_last_line_says_what_came_and_how_to_continue(heard: Stops) -> None:
+    heard.after_steps(Path("runs/first"))
+    end = heard.stopped(int(signal.SIGUSR1), "after step 7 of 100")
+    assert str(end) == (
+        "stopped by SIGUSR1 after step 7 of 100, saved in runs/first; "
+        "the same command with --run runs/first --resume continues"
+    )
     assert end.status == 128 + signal.SIGUSR1
+
+
+def test_a_process_that_was_asked_hears_nothing_while_it_ends(ended: Ended) -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with Stops(ends_process=True, end=ended) as found:
+            found.after_steps(Path("run"))
+            send(signal.SIGTERM)
+        assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_process_that_is_forked_meanwhile_keeps_its_signals_to_itself(
+    heard: Stops, ended: Ended
+) -> None:
+    heard.after_steps(Path("run"))
+    fork = multiprocessing.get_context("fork")
+    runs = fork.Event()
+    child = fork.Process(target=lambda: (runs.set(), time.sleep(60)))
+    child.start()
+    assert runs.wait(20)
+    child.terminate()
+    child.join(20)
+    assert child.exitcode == -signal.SIGTERM
+    assert heard.asked == 0
