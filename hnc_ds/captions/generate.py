@@ -39,7 +39,7 @@ from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
 
 AUDITED_IMAGES = 5000

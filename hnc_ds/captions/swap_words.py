@@ -30,7 +30,7 @@ from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import CaptionGroup, ImageCaptions
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same captions would now get other negatives: older parts are dropped."""
 
 GROUP_TYPE = "caption"

@@ -5,6 +5,7 @@ last word carries the number. Every function is pure and cached: the same few th
 come up again and again.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
@@ -17,13 +18,22 @@ class _Lists(msgspec.Struct, frozen=True):
 
     irregular_plurals: dict[str, str]
     """Last words: plural -> singular."""
+    irregular_endings: dict[str, str]
+    """Of last words: plural -> singular: 'firemen', 'bookshelves'."""
+    regular_all_the_same: frozenset[str]
+    """Words that end as the irregular ones, in either number: 'human', 'specimen'."""
+    plural_in_oes: frozenset[str]
+    """Singulars; other words in -o have a plural in -os."""
     plural_only: frozenset[str]
-    """Plural in form and agreement, without a singular that names one whole thing: 'jeans'."""
+    """Plural in form and agreement, without a singular that names one whole thing: 'jeans'. Whole
+    names or last words."""
     singular_in_s: frozenset[str]
     unchanged: frozenset[str]
     """The same in both numbers: 'sheep'."""
     uncountable: frozenset[str]
     """Said without an article and never in the plural, on their own or as a last word: 'water'."""
+    countable: frozenset[str]
+    """Names that take an article though they end in an uncountable word: 'lamp shade'."""
     one_of_a_sort: frozenset[str]
     """Of the uncountable ones, those with an article after another word: 'a blue sky'."""
     capitals: tuple[str, ...]
@@ -33,7 +43,7 @@ class _Lists(msgspec.Struct, frozen=True):
 _lists = read_lists("nouns.json", _Lists)
 
 CAPITALS = {word.lower(): word for word in _lists.capitals}
-"""'tv' -> 'TV': names of scene graphs come in small letters."""
+"""'tv' -> 'TV', 'mickey mouse' -> 'Mickey Mouse': names of scene graphs come in small letters."""
 
 
 NUMBER_WORDS = (
@@ -42,6 +52,13 @@ NUMBER_WORDS = (
 """Numbers that captions say; larger ones nobody counts at a glance."""
 
 _PLURAL_OF = {one: many for many, one in _lists.irregular_plurals.items()}
+_SINGULAR_OF = {f"{word}es": word for word in _lists.singular_in_s} | _lists.irregular_plurals
+
+_HARD_CH = (
+    "narch", "iarch", "rarch", "garch", "ptych", "stomach", "loch", "epoch", "eunuch", "tech",
+    "czech",
+)  # fmt: skip
+"""Ends of words in which -ch sounds like k: their plural is in -chs."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -50,12 +67,54 @@ def is_plural(name: str) -> bool:
 
     Nouns that do not show their number (sheep, fish) count as singular.
     """
-    word = name.rsplit(" ", 1)[-1]
-    if word in _lists.irregular_plurals or word in _lists.plural_only:
+    head = _head(name.lower())
+    word = head.rsplit(" ", 1)[-1]
+    if _is_plural_only(head) or _irregular_singular(word) is not None:
         return True
     if word in _lists.singular_in_s or len(word) < 3:
         return False
     return word.endswith("s") and not word.endswith(("ss", "us", "is"))
+
+
+def _head(name: str) -> str:
+    """What carries the number: 'glass' of 'glass of water'."""
+    return name.partition(" of ")[0]
+
+
+def _is_plural_only(head: str) -> bool:
+    return _ends_with_one_of(head, _lists.plural_only)
+
+
+def _ends_with_one_of(name: str, names: frozenset[str]) -> bool:
+    """Whether a name is one of some, perhaps after other words."""
+    words = name.split(" ")
+    return any(" ".join(words[start:]) in names for start in range(len(words)))
+
+
+def _irregular_singular(word: str) -> str | None:
+    if word in _SINGULAR_OF:
+        return _SINGULAR_OF[word]
+    return _with_other_ending(word, _lists.irregular_endings)
+
+
+def _irregular_plural(word: str) -> str | None:
+    if word in _PLURAL_OF:
+        return _PLURAL_OF[word]
+    if word in _lists.plural_in_oes:
+        return f"{word}es"
+    return _with_other_ending(word, _PLURAL_ENDINGS)
+
+
+_PLURAL_ENDINGS = {one: many for many, one in _lists.irregular_endings.items()}
+
+
+def _with_other_ending(word: str, endings: Mapping[str, str]) -> str | None:
+    if word in _lists.regular_all_the_same:
+        return None
+    for ending, other in endings.items():
+        if word.endswith(ending):
+            return word.removesuffix(ending) + other
+    return None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -64,60 +123,63 @@ def singular(name: str) -> str:
 
     Of two names with the same singular, one is the other's plural.
     """
-    head, space, word = name.rpartition(" ")
-    return f"{head}{space}{_singular_word(word)}"
+    head, of, rest = name.partition(" of ")
+    before, space, word = head.rpartition(" ")
+    if _is_plural_only(head) and word != "glasses":  # several to drink from, if not worn
+        return name
+    return f"{before}{space}{_singular_word(word)}{of}{rest}"
 
 
 @lru_cache(maxsize=1 << 14)
 def plural(name: str) -> str:
     """The plural of a noun phrase in the singular: 'wine glass' -> 'wine glasses'."""
-    head, space, word = name.rpartition(" ")
-    return f"{head}{space}{_plural_word(word)}"
+    if not shows_number(name):
+        return name
+    head, of, rest = name.partition(" of ")
+    before, space, word = head.rpartition(" ")
+    return f"{before}{space}{_plural_word(word)}{of}{rest}"
 
 
 def shows_number(name: str) -> bool:
     """Whether a noun tells one from many: not 'sheep', nor 'jeans'."""
-    word = name.rsplit(" ", 1)[-1]
-    return word not in _lists.unchanged and word not in _lists.plural_only
+    head = _head(name)
+    return head.rsplit(" ", 1)[-1] not in _lists.unchanged and not _is_plural_only(head)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_one_of_a_sort(words: str) -> bool:
     """Whether a noun takes an article because a word before it says which sort: 'a blue sky'."""
-    return " " in words and words.rsplit(" ", 1)[-1] in _lists.one_of_a_sort
+    return " " in words and words.lower().rsplit(" ", 1)[-1] in _lists.one_of_a_sort
 
 
 @lru_cache(maxsize=1 << 14)
 def is_countable(name: str) -> bool:
     """Whether a name in the singular takes an article: not 'water' or 'grass'."""
-    return name not in _lists.uncountable and name.rsplit(" ", 1)[-1] not in _lists.uncountable
+    head = _head(name.lower())
+    if _ends_with_one_of(head, _lists.countable):
+        return True
+    return not _ends_with_one_of(head, _lists.uncountable)
 
 
 def _plural_word(word: str) -> str:
-    if not shows_number(word):
-        return word
-    if word in _PLURAL_OF:
-        return _PLURAL_OF[word]
+    if (irregular := _irregular_plural(word)) is not None:
+        return irregular
     if word.endswith("y") and word[-2:-1] not in tuple("aeiou"):
         return word[:-1] + "ies"
-    if word.endswith(("s", "x", "z", "ch", "sh")):
-        return word + "es"
-    if word.endswith(("tato", "mato", "mango")):
+    if word.endswith(("s", "x", "z", "ch", "sh")) and not word.endswith(_HARD_CH):
         return word + "es"
     return word + "s"
 
 
 def _singular_word(word: str) -> str:
-    if word in _lists.irregular_plurals:
-        return _lists.irregular_plurals[word]
-    if word == "glasses":
-        return "glass"
-    if word in _lists.plural_only or not is_plural(word):
+    if (irregular := _irregular_singular(word)) is not None:
+        return irregular
+    if not is_plural(word):
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("ouses", "auses", "fuses")):
+    if word.endswith(("ouses", "auses", "fuses", "euses")):
         return word[:-1]
-    if word.endswith(("sses", "uses", "ches", "shes", "xes", "zzes", "oes")):
+    if word.endswith(("sses", "uses", "ches", "shes", "xes", "zzes", "tzes", "oes")):
         return word[:-2]
     return word[:-1]

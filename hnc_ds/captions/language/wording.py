@@ -4,6 +4,7 @@ Sentences are built from claims alone, so that a true caption and the false ones
 worded alike. Nouns and their number are in nouns.py.
 """
 
+import re
 from functools import lru_cache
 
 from hnc_ds.captions.language.attribute_classes import RANK, classes_of
@@ -36,9 +37,16 @@ _BEFORE_NOUN = {
 }
 _AFTER_VERB = {"long sleeved": "long-sleeved", "short sleeved": "short-sleeved"}
 
-_AN = ("hour", "honest", "heir", "honor", "x-", "xbox", "suv", "mri", "lcd")
-_A = ("uni", "use", "usu", "ute", "uto", "eu", "ewe", "one", "once", "u-", "ufo", "usb")
-_AN_ALL_THE_SAME = ("unin", "unim", "unid")  # uninvited, unimportant, unidentified
+_AN = re.compile(
+    r"hour|honest|heir|hono|hors d|8|1[18]\b|[fhlmnrsx]-|xbox"
+    r"|(suv|mri|lcd|led|mp3|hd|hdtv|hp|rv|nfl|nba|nhl|mlb|ny|nyc|fbi|fm|lg|sd|rc|m&m|x)s?\b"
+    r"|uni(?=n|m|d|r)"  # uninvited, unimportant, unidentified, unironed
+)
+_A = re.compile(
+    r"uni|us[aeu]|ut[eio]|uri|uk[ru]|ubi|eu|ewe|one|once|ouija|u-"
+    r"|(us|uk|ups|usps|ufo|usb|uv)s?\b"
+)
+"""How words begin whose article follows their sound, not their letter; the first one goes first."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -47,10 +55,8 @@ def indefinite(words: str) -> str:
     if is_plural(words) or not (is_countable(words) or is_one_of_a_sort(words)):
         return words
     lower = words.lower()
-    if lower.startswith(_AN) or lower.startswith(_AN_ALL_THE_SAME):
-        return f"an {words}"
-    vowel = lower.startswith(tuple("aeiou")) and not lower.startswith(_A)
-    return f"{'an' if vowel else 'a'} {words}"
+    vowel = lower.startswith(tuple("aeiou")) and _A.match(lower) is None
+    return f"{'an' if vowel or _AN.match(lower) else 'a'} {words}"
 
 
 @lru_cache(maxsize=1 << 16)
@@ -63,7 +69,7 @@ def noun_phrase(phrase: Phrase) -> str:
 @lru_cache(maxsize=1 << 14)
 def spelled(name: str) -> str:
     """A name with the capitals that it has in English: 'tv stand' -> 'TV stand', 'tvs' -> 'TVs'."""
-    return " ".join([_capital(word) for word in name.split(" ")])
+    return CAPITALS.get(name) or " ".join([_capital(word) for word in name.split(" ")])
 
 
 def _capital(word: str) -> str:

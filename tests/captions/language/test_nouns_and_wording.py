@@ -1,8 +1,13 @@
 """English: number, articles, agreement and sentence frames."""
 
+import json
+from importlib.resources import files
+
 import pytest
 
+from hnc_ds.captions.language import vocabulary
 from hnc_ds.captions.language.nouns import is_countable, is_plural, plural, singular
+from hnc_ds.captions.language.nouns import plural as plural_of
 from hnc_ds.captions.language.wording import existence_sentence, indefinite, sentence
 from hnc_ds.captions.truth.claims import (
     Both,
@@ -37,6 +42,30 @@ from hnc_ds.captions.truth.claims import (
         ("sky", "sky"),
         ("cloudy sky", "a cloudy sky"),
         ("early breakfast", "an early breakfast"),
+        ("unicorn", "a unicorn"),
+        ("unidentified man", "an unidentified man"),
+        ("urinal", "a urinal"),
+        ("urn", "an urn"),
+        ("utility pole", "a utility pole"),
+        ("used car", "a used car"),
+        ("usher", "an usher"),
+        ("US flag", "a US flag"),
+        ("UPS truck", "a UPS truck"),
+        ("MP3 player", "an MP3 player"),
+        ("LED light", "an LED light"),
+        ("ledge", "a ledge"),
+        ("L-shaped desk", "an L-shaped desk"),
+        ("8-ball", "an 8-ball"),
+        ("18 wheeler", "an 18 wheeler"),
+        ("10 dollar bill", "a 10 dollar bill"),
+        ("lamp shade", "a lamp shade"),
+        ("red lamp shade", "a red lamp shade"),
+        ("glass of water", "a glass of water"),
+        ("toast", "toast"),
+        ("red Lego", "red Lego"),
+        ("Mickey Mouse", "Mickey Mouse"),
+        ("Christmas", "Christmas"),
+        ("thermos", "a thermos"),
     ],
 )
 def test_articles_follow_the_sound(words, expected):
@@ -67,28 +96,102 @@ def test_articles_follow_the_sound(words, expected):
         ("boxes", "box"),
         ("skis", "ski"),
         ("horses", "horse"),
+        # ch as in church, and as in choir
+        *[(f"{one}es", one) for one in ("church", "march", "arch", "torch", "starch", "stitch")],
+        *[
+            (f"{one}s", one)
+            for one in ("stomach", "monarch", "patriarch", "matriarch", "oligarch", "tetrarch")
+        ],
+        *[(f"{one}s", one) for one in ("epoch", "loch", "eunuch", "triptych", "tech")],
+        # where -es is of the singular
+        *[
+            (f"{one}s", one)
+            for one in ("headache", "brioche", "avalanche", "moustache", "oboe", "hoe", "snow shoe")
+        ],
+        *[(f"{one}s", one) for one in ("zombie", "selfie", "necktie", "prairie", "excuse", "use")],
+        *[(f"{one}s", one) for one in ("chili", "panini", "safari", "tutu")],
+        *[(f"{one}es", one) for one in ("thermos", "iris", "atlas", "gas", "rhinoceros", "waltz")],
+        *[(f"{one}es", one) for one in ("mosquito", "volcano", "buffalo", "tomato")],
+        # compounds of the irregular ones, and what only looks like them
+        ("mailmen", "mailman"),
+        ("policewomen", "policewoman"),
+        ("schoolchildren", "schoolchild"),
+        ("salespeople", "salesperson"),
+        ("meatloaves", "meatloaf"),
+        ("werewolves", "werewolf"),
+        ("housewives", "housewife"),
+        ("ottomans", "ottoman"),
+        ("humans", "human"),
+        ("specimens", "specimen"),
+        ("mongooses", "mongoose"),
+        ("crises", "crisis"),
+        ("dice", "die"),
+        # of two nouns the first
+        ("glasses of water", "glass of water"),
+        ("bunches of bananas", "bunch of bananas"),
     ],
 )
 def test_plurals_and_their_singulars(plural, one):
     assert is_plural(plural)
     assert singular(plural) == one
+    assert plural_of(one) == plural
     assert not is_plural(one)
     assert singular(one) == one
 
 
-@pytest.mark.parametrize("name", ["pants", "jeans", "sunglasses", "scissors", "clothes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pants", "jeans", "sunglasses", "scissors", "clothes", "headphones", "groceries",
+        "sweatpants", "swim trunks", "red swim trunks",
+    ],
+)  # fmt: skip
 def test_names_without_a_singular_take_a_plural_verb(name):
     assert is_plural(name)
-    assert singular(name) == name
+    assert singular(name) == plural(name) == name
+    assert sentence(HasAttribute(Phrase(name), "red")) == f"The {name} are red."
 
 
 @pytest.mark.parametrize(
     "name",
-    ["bus", "grass", "glass", "tennis", "gas", "cactus", "lens", "dress", "christmas", "sheep"],
+    [
+        "bus",
+        "grass",
+        "glass",
+        "tennis",
+        "gas",
+        "cactus",
+        "lens",
+        "dress",
+        "christmas",
+        "sheep",
+        "thermos",
+        "rhinoceros",
+        "debris",
+        "hibiscus",
+        "specimen",
+        "ramen",
+        "bunch of bananas",
+    ],
 )
 def test_singulars_that_end_like_plurals(name):
     assert not is_plural(name)
     assert singular(name) == name
+    assert sentence(HasAttribute(Phrase(name), "red")).endswith(" is red.")
+
+
+def test_every_noun_of_the_vocabulary_comes_back_from_its_plural():
+    lists = json.loads(files(vocabulary).joinpath("nouns.json").read_text())
+    kinds = json.loads(files(vocabulary).joinpath("kinds.json").read_text())
+    names = {*lists["singular_in_s"], *lists["plural_in_oes"], *lists["irregular_plurals"].values()}
+    names |= {name for group in kinds["groups"].values() for name in group}
+    names |= {name for group in kinds["may_be_the_same"] for name in group}
+    assert len(names) > 700
+    for one in sorted({singular(name) for name in names}):
+        if not is_countable(one):
+            continue
+        assert singular(plural(one)) == one
+        assert plural(one) == one or is_plural(plural(one)), one
 
 
 @pytest.mark.parametrize(
