@@ -53,6 +53,7 @@ def or_else(kind: Kind, value: Any, told: str) -> Kind:
 
 
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+OFF = Kind("false", lambda value: value is False)
 TEXT = Kind("a text", lambda value: isinstance(value, str) and bool(value))
 TEXTS = Kind("a list of texts", lambda v: isinstance(v, list) and all(map(TEXT.fits, v)))
 ANY_SECTION = Kind("a section {...}", lambda value: isinstance(value, dict))
@@ -79,7 +80,7 @@ _TORCH: dict[str, Kind] = {
     "foreach": FLAG,
     "maximize": FLAG,
     "capturable": FLAG,
-    "differentiable": FLAG,
+    "differentiable": OFF,
 }
 _ADAM: dict[str, Kind] = {
     **{"lr": RATE, "betas": BETAS, "eps": RATE, "weight_decay": RATE, "amsgrad": FLAG},
@@ -98,7 +99,7 @@ OPTIMIZERS: dict[str, Section] = {
     | {"eps_inside_sqrt": FLAG, "max_coeff": RATE, "min_coeff": RATE},
     "Lion": {**_DECAYED, "betas": BETAS, "set_grad_none": FLAG, "fp32_optimizer_states": FLAG},
     "SGD": {**_DECAYED, "momentum": RATE, "dampening": RATE, "nesterov": FLAG, "fused": FLAG}
-    | {"foreach": FLAG, "maximize": FLAG, "differentiable": FLAG},
+    | {"foreach": FLAG, "maximize": FLAG, "differentiable": OFF},
     "RMSprop": {**_DECAYED, "alpha": RATE, "eps": RATE, "momentum": RATE, "centered": FLAG}
     | _TORCH,
     "Adamax": {**_DECAYED, "betas": BETAS, "eps": RATE} | _TORCH,

@@ -62,7 +62,7 @@ from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.similar import read_neighbours
 from hnc_ds.training import course
 from hnc_ds.training.loop import Run, judge, loop
-from hnc_ds.training.saving import Saver, only_run, read_best
+from hnc_ds.training.saving import Saver, forget_later, only_run, read_best
 from hnc_ds.training.stops import Stops
 from hnc_ds.training.validation import Validation, is_missing
 
@@ -161,7 +161,7 @@ def _train(
     if validation and not saved:
         measured = validation.of_start(clip)
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
-    on_rank_zero(partial(_start_run, run, record, saved is not None))
+    on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
     cost = Cost(*forward_cost(clip))
     context = clip.tokenize.context_length
     monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device(), context)
@@ -178,9 +178,10 @@ def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
     return Validation(config, run, device()) if config.measures else None
 
 
-def _start_run(run: Path, record: dict[str, Any], continued: bool) -> None:
-    if continued:
+def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
+    if continued is not None:
         course.check_same_content(read_settings(run), record, run)
+        forget_later(run, continued)
     start_run(run, record)
 
 

@@ -4,6 +4,7 @@ The state is gathered at once, so that it is of one step; rank 0 then writes it 
 loop waits for that only when the next checkpoint is due, or the run ends.
 """
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,28 @@ def read_best(run: Path) -> Best | None:
 def write_best(run: Path, best: Best) -> None:
     """Remember the best checkpoint, which is then kept."""
     write_whole(run / BEST_NAME, msgspec.json.encode(best))
+
+
+def forget_later(run: Path, step: int) -> None:
+    """Take back a best checkpoint beyond the step that a run goes on from; what was best until then
+    is so again, by the log.
+
+    Raises:
+        UserError: best.json is not what it should be.
+    """
+    best = read_best(run)
+    if best is None or best.step <= step:
+        return
+    name, log = f"eval/{best.metric}", run / "log.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    whole = [line for line in lines if f'"{name}"' in line and line.endswith("}")]
+    found = [json.loads(line) for line in whole]
+    earlier = [Best(line["step"], best.metric, line[name]) for line in found]
+    earlier = [one for one in earlier if one.step <= step]
+    if earlier:
+        write_best(run, max(earlier, key=lambda one: one.value))
+    else:
+        (run / BEST_NAME).unlink()
 
 
 class Saver:

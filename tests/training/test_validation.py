@@ -1,6 +1,7 @@
 """Held-out scores while training: the best checkpoint is kept, and training may end early."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hnc_ds.evaluation.items import ItemsHeader, PairItem
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
 from hnc_ds.training import validation, worst
-from hnc_ds.training.saving import read_best
+from hnc_ds.training.saving import Best, read_best
 from hnc_ds.training.validation import HeldOut, Validation
 
 METRIC = "hnc-shards/pair_accuracy/all"
@@ -151,6 +152,19 @@ def test_the_best_checkpoint_outlives_later_ones(
     assert main([*arguments, "--eval_every", "1"]) == 0
     kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
     assert kept == ["step-000001", "step-000004"]
+
+
+def test_a_run_that_goes_on_before_its_best_checkpoint_forgets_it(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, values = tmp_path / "run", iter([0.1, 0.2, 0.3, 0.9, 0.15])
+    monkeypatch.setattr(Validation, "_measure", lambda *_: held_out(next(values)))
+    flags = [*arguments, "--steps", "3", "--eval_every", "1", "--workers", "1"]
+    assert main(flags) == 0
+    assert read_best(run) == Best(3, METRIC, 0.9)
+    os.truncate(run / "checkpoints" / "step-000003" / "model.safetensors", 10)
+    assert main([*flags, "--resume"]) == 0
+    assert read_best(run) == Best(2, METRIC, 0.3)
 
 
 def test_an_average_is_measured_in_place_of_the_weights(
