@@ -25,7 +25,7 @@ from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
 from hnc_ds.whole_files import write_whole
 
-VERSION = 1
+VERSION = 2
 """Raised when a field changes its meaning."""
 
 LARGEST = 1 << 28

@@ -100,7 +100,7 @@ def _beside(config: AnswerConfig, questions: Questions) -> list[QuestionId]:
 
 def _job(config: AnswerConfig, questions: Questions) -> Job:
     return Job(
-        model=config.model.resolve().name,
+        model=config.model.resolve().name.encode(errors="replace").decode(),
         model_sha256=folder_sha256(config.model),
         dataset=config.dataset,
         ocr=questions.ocr,

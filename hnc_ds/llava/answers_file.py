@@ -4,6 +4,7 @@ ours and LLaVA's   a JSON value a line: {question_id, text, prompt, model_id}
 the VQA server's   a JSON list of {question_id, answer}
 """
 
+import codecs
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ class GivenAnswer(msgspec.Struct, frozen=True):
     text: str
     prompt: str = ""
     model_id: str = ""
+    margin: float | msgspec.UnsetType | None = msgspec.UNSET
+    """Of 'hnc-ds answer': None where there was no image."""
     metadata: dict[str, Any] = {}
 
     @property
@@ -63,7 +66,7 @@ def read_given(path: Path) -> list[GivenAnswer]:
 def _read(path: Path) -> Sequence[GivenAnswer]:
     try:
         with path.open("rb") as file:
-            first = file.read(64).lstrip()[:1]
+            first = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if first == b"[":

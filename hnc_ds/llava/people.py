@@ -1,5 +1,6 @@
 """What people answered: annotations of VQA v2.0 and TextVQA. No torch here."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def _of_vqa(annotations: Path, questions: Path | None) -> Iterator[Annotated]:
     if questions is not None:
         file = read_json(questions, _QuestionFile, "VQA v2.0's questions")
         texts = {row.question_id: row.question for row in file.questions}
+        if len(texts) < len(file.questions):
+            counts = Counter(row.question_id for row in file.questions)
+            twice = next(number for number, count in counts.items() if count > 1)
+            raise UserError(f"{questions}: question {twice} stands twice; copy the file again")
     content = read_json(annotations, _AnnotationFile, "VQA v2.0's annotations")
     for row in content.annotations:
         if questions is not None and row.question_id not in texts:

@@ -28,6 +28,12 @@ _SPLIT = re.compile("|".join(YEAR_OF))
 _YEAR = re.compile(r"\d{4}$")
 
 
+def as_number(question_id: QuestionId) -> QuestionId:
+    """Ids that a tool wrote as text are numbers all the same; other text is returned as it is."""
+    text = str(question_id)
+    return int(text) if text.isascii() and text.isdecimal() else question_id
+
+
 class VqaQuestion(msgspec.Struct, frozen=True):
     """A question about a picture."""
 
@@ -162,7 +168,11 @@ def _of_text_vqa(
 
 def _read_tokens(path: Path) -> dict[str, list[str]]:
     rows = read_json(path, _ReadFile, "TextVQA's OCR tokens").data
-    return {row.image_id: row.ocr_tokens for row in rows}
+    found = {row.image_id: row.ocr_tokens for row in rows}
+    if len(found) < len(rows):
+        twice = next(row for row in rows if found[row.image_id] is not row.ocr_tokens)
+        raise UserError(f"{path}: the words of image {twice.image_id} stand twice; copy it again")
+    return found
 
 
 def _of_llava(path: Path, dataset: str) -> Iterator[VqaQuestion]:

@@ -22,12 +22,16 @@ from hnc_ds.evaluation.items import ItemsHeader, VqaItem, items_path, write_resu
 from hnc_ds.evaluation.statistics import bootstrap_means
 from hnc_ds.llava.answers_file import GivenAnswer, check_once, read_given
 from hnc_ds.llava.people import Annotated, read_people
+from hnc_ds.llava.questions import as_number
 from hnc_ds.llava.scorers import SCORERS
 from hnc_ds.records import Result
 from hnc_ds.whole_files import write_whole
 
 VERSION = 1
 """Raise it when the same answers would now score differently."""
+
+PEOPLE = 10
+"""Answers to each question, by which the official scores are defined."""
 
 IMAGES = "images"
 """What the header calls the folder of pictures."""
@@ -43,12 +47,12 @@ def score(config: ScoreConfig) -> None:
     people = read_people(config.dataset, config.annotations, config.questions)
     given = read_given(config.answers)
     texts = _matched(config, people, given)
-    model = config.name or given[0].model_id or config.answers.stem
+    model = _printable(config.name or given[0].model_id or config.answers.stem)
     items = [_item(config.dataset, one, texts.get(one.question_id, "")) for one in people]
     rows = list(_rows(config.dataset, model, items, config.seed))
     folders: dict[str, tuple[str, ...]] = {}
     if config.images is not None:
-        folders[IMAGES] = (str(config.images.resolve()),)
+        folders[IMAGES] = (_printable(str(config.images.resolve())),)
     ocr = given[0].ocr if config.dataset == "textvqa" else ""
     header = ItemsHeader(model=model, seed=config.seed, folders=folders, ocr=ocr)
     write_results(config.out, rows, header, items)
@@ -56,7 +60,7 @@ def score(config: ScoreConfig) -> None:
         _write_scores(config.per_item, config.dataset, items)
     what = f"{config.dataset}, OCR tokens: {ocr}" if ocr else config.dataset
     print(f"{model}, {what}\n")
-    print(_table(config.dataset, rows, len(people) - len(texts)))
+    print("\n".join([_table(config.dataset, rows), *_counted(people, given, len(texts))]))
     print(f"wrote {config.out} and {items_path(config.out)}")
 
 
@@ -87,10 +91,10 @@ def _matched(
 
 def _number(question_id: int | str, path: Path) -> int:
     """Ids that a tool wrote as text are numbers all the same."""
-    try:
-        return int(question_id)
-    except ValueError as error:
-        raise UserError(f"{path}: question id '{question_id}' is no number") from error
+    number = as_number(question_id)
+    if isinstance(number, int):
+        return number
+    raise UserError(f"{path}: question id '{question_id}' is no number")
 
 
 def _by_picture(people: Sequence[Annotated], given: Sequence[GivenAnswer], path: Path) -> list[int]:
@@ -152,7 +156,29 @@ def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _table(dataset: str, rows: Sequence[Result], missing: int) -> str:
+def _printable(name: str) -> str:
+    """Without the halves of characters that bytes of a command line may become."""
+    return name.encode(errors="replace").decode()
+
+
+def _counted(
+    people: Sequence[Annotated], given: Sequence[GivenAnswer], answered: int
+) -> Iterator[str]:
+    """A line for each kind of question whose score is not what it seems."""
+    counts = (
+        ("not answered and counted as wrong", len(people) - answered),
+        ("answered without an image", sum(one.margin is None for one in given)),
+        (
+            f"without {PEOPLE} answers of people, so that their scores are not the official ones",
+            sum(len(one.answers) != PEOPLE for one in people),
+        ),
+    )
+    for what, count in counts:
+        if count:
+            yield f"{count:,} {'question is' if count == 1 else 'questions are'} {what}"
+
+
+def _table(dataset: str, rows: Sequence[Result]) -> str:
     """As the official tools print: percent with two decimals."""
     headline = HEADLINE_SCORER[dataset]
     lines = [f"{'scorer':<28}{'score':>8}{'95 % interval':>20}"]
@@ -163,8 +189,6 @@ def _table(dataset: str, rows: Sequence[Result], missing: int) -> str:
     if kinds:
         lines += ["", f"{headline:<28}{'score':>8}{'95 % interval':>20}{'questions':>11}"]
         lines += [f"{_line(row.group, row)}{row.count:>11,}" for row in kinds]
-    if missing:
-        lines.append(f"{missing:,} questions are not answered and count as wrong")
     return "\n".join(lines)
 
 

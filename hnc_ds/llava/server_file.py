@@ -11,7 +11,7 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.llava.answer_text import normalise_m4c
-from hnc_ds.llava.questions import QuestionId, Questions, read_vqa_questions
+from hnc_ds.llava.questions import QuestionId, Questions, as_number, read_vqa_questions
 from hnc_ds.whole_files import write_whole
 
 SERVER = "answers.vqa.json"
@@ -37,12 +37,6 @@ def questions_beside(asked: Questions, path: Path) -> list[QuestionId]:
             f"are asked, one is {unknown[0]}; give the questions of all of test2015"
         )
     return [number for number in found if number not in own]
-
-
-def as_number(question_id: QuestionId) -> QuestionId:
-    """Ids that a tool wrote as text are numbers all the same; other text is returned as it is."""
-    text = str(question_id)
-    return int(text) if text.isascii() and text.isdecimal() else question_id
 
 
 def write_for_server(

@@ -32,7 +32,7 @@ TWO_IMAGES = [
 def test_every_attribute_edge_and_number_is_counted_by_hand() -> None:
     tables = count_tables(TWO_IMAGES, "g.json")
     assert tables == Tables(
-        version=1,
+        version=2,
         source="g.json",
         images=2,
         attributes={"cup": {"gray": 3, "small": 1}},  # grey is gray, and once per cup
@@ -184,6 +184,6 @@ def test_other_files_are_not_read_as_tables(
 def test_tables_of_another_version_are_refused(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     write_tables(TablesConfig(scene_graphs=source, out=out))
-    out.write_text(out.read_text().replace('"version":1', '"version":2'))
-    with pytest.raises(UserError, match="tables of version 2, this program reads 1"):
+    out.write_text(out.read_text().replace('"version":2', '"version":1'))
+    with pytest.raises(UserError, match="tables of version 1, this program reads 2"):
         read_tables(out)

@@ -75,6 +75,9 @@ def test_text_vqa_is_asked_with_and_without_the_words_that_were_read(tmp_path: P
     written(ocr, {"data": [read | {"image_id": "other"}]})
     with pytest.raises(UserError, match="has no words of the picture 003a8ae2ef43b901"):
         read_vqa_questions("textvqa", path, ocr)
+    written(ocr, {"data": [read, read | {"ocr_tokens": ["SONY"]}]})
+    with pytest.raises(UserError, match="the words of image 003a8ae2ef43b901 stand twice"):
+        read_vqa_questions("textvqa", path, ocr)
 
 
 def test_llavas_file_is_asked_as_it_is_and_its_image_ids_get_numbers(tmp_path: Path) -> None:

@@ -170,6 +170,22 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
         ('{"question_id": 1, "answer": "x"}\n', "not in the layout of answers"),
         ([{"question_id": 1}], "not in the layout of the VQA server's answers"),
         (lines({"question_id": "ab", "text": "x"}), "question id 'ab' is no number"),
+        # What Python's int would take for a number.
+        *[
+            (lines({"question_id": text, "text": "x"}), "question id .* is no number")
+            for text in (" 100", "1_00", "\uff11\uff10\uff10", "")
+        ],
+        # Answers that are no text.
+        *[
+            (lines({"question_id": 100, "text": value}), "not in the layout of answers")
+            for value in (2, None, ["yes"], True)
+        ],
+        ([{"question_id": 100, "answer": 2}], "not in the layout of the VQA server's answers"),
+        (lines({"question_id": 100.5, "text": "x"}), "not in the layout of answers"),
+        (lines({"question_id": None, "text": "x"}), "not in the layout of answers"),
+        ('{"question_id": 100, "text": NaN}\n', "NaN is no number"),
+        ('{"question_id": 100, "question_id": 101, "text": "x"}\n', "'question_id' stands twice"),
+        ('{"question_id": 100, "text": "\\ud800"}\n', r"m\.jsonl:1: .*not UTF-8"),
     ],
 )
 def test_answers_that_cannot_be_scored_are_told_in_a_line(
@@ -187,7 +203,77 @@ def test_missing_answers_may_count_as_wrong(
     score(ScoreConfig(**vqa, answers=answers, allow_missing=True))
     rows = {(row.metric, row.group): row.value for row in read_results(vqa["out"])}
     assert rows["vqa_official", "all"] == 0.5
-    assert "3 questions are not answered" in capsys.readouterr().out
+    assert "3 questions are not answered and counted as wrong" in capsys.readouterr().out
+
+
+def test_answers_without_an_image_and_few_people_are_counted(
+    vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": 100 + n, "text": text, "margin": margin}
+        for n, (text, margin) in enumerate((("yes", 1.5), *(("", None),) * 2, *(("2", 0.1),) * 3))
+    ]
+    content = json.loads(vqa["annotations"].read_text())
+    content["annotations"][5]["answers"] = content["annotations"][5]["answers"][:3]
+    written(vqa["annotations"], content)
+    score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", lines(*rows)), name="a\udcff"))
+    told = capsys.readouterr().out
+    assert "2 questions are answered without an image" in told
+    assert "1 question is without 10 answers of people, so that their scores are not" in told
+    assert "not answered" not in told
+    assert {row.model for row in read_results(vqa["out"])} == {"a?"}
+
+
+def test_line_separators_in_answers_and_byte_order_marks_are_no_ends(
+    vqa: dict[str, Any], tmp_path: Path
+) -> None:
+    texts = ("yes\u2028", "2\x85", "yes", "2", "yes", "2")
+    rows = [{"question_id": 100 + n, "text": text} for n, text in enumerate(texts)]
+    server = [{"question_id": row["question_id"], "answer": row["text"]} for row in rows]
+    plain = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    found = []
+    for content in (plain, json.dumps(server, ensure_ascii=False)):
+        path = tmp_path / "m.json"
+        path.write_bytes(b"\xef\xbb\xbf" + content.encode())
+        score(ScoreConfig(**vqa, answers=path, name="m"))
+        found.append(vqa["out"].read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "change", "told"),
+    [
+        ("annotations", "annotations", lambda rows: rows + rows[:1], "question 100 stands twice"),
+        ("questions", "questions", lambda rows: rows + rows[:1], "question 100 stands twice"),
+        ("annotations", "annotations", lambda rows: [], "holds no question"),
+        (
+            "annotations",
+            "annotations",
+            lambda rows: [rows[0] | {"answers": []}, *rows[1:]],
+            "question 100 has no answers",
+        ),
+        (
+            "annotations",
+            "annotations",
+            lambda rows: [rows[0] | {"answers": [{"answer": None}] * 10}],
+            "not in the layout of VQA v2.0's annotations",
+        ),
+        (
+            "annotations",
+            "annotations",
+            lambda rows: [rows[0] | {"question_id": "100"}],
+            "not in the layout of VQA v2.0's annotations",
+        ),
+    ],
+)
+def test_people_that_cannot_be_scored_against_are_told_in_a_line(
+    vqa: dict[str, Any], tmp_path: Path, file: str, key: str, change: Any, told: str
+) -> None:
+    content = json.loads(vqa[file].read_text())
+    written(vqa[file], content | {key: change(content[key])})
+    with pytest.raises(UserError, match=told):
+        score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", ours(*SIX))))
+    assert not vqa["out"].exists()
 
 
 def test_files_of_two_splits_are_told(vqa: dict[str, Any], tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import Question
 from hnc_ds.reading import parse_json, read_bytes, reading
 
-LARGEST = 1 << 28
-"""Bytes of an annotation file; the largest, TextVQA's and VQA v2.0's, have some 100 MB."""
+LARGEST = 1 << 29
+"""Bytes of an annotation file; the largest, what people answered to VQA v2.0's training questions,
+has some 360 MB."""
 
 T = TypeVar("T")
 
