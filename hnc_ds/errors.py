@@ -7,9 +7,18 @@ printed without a traceback; any other exception is a defect of this project.
 import difflib
 from collections.abc import Iterable
 
+IN_WORKER = "Original Traceback (most recent call last):"
+"""In the text of what a DataLoader's worker raised."""
+
 
 class UserError(Exception):
     """Something the user can fix: says what is wrong, where, and what to do. Exit code 2."""
+
+    def __str__(self) -> str:
+        """The line alone: a DataLoader raises that of its worker with the traceback as text."""
+        text = super().__str__()
+        raised = f".{type(self).__name__}: "
+        return text.rpartition(raised)[2].strip() if IN_WORKER in text else text
 
 
 class RankError(UserError):

@@ -68,6 +68,7 @@ class PictureView:
             self._processor: Any = LlavaImageProcessorPil.from_pretrained(
                 folder, do_pad=True, local_files_only=True
             )
+            self._processor(Image.new("RGB", (8, 8)), return_tensors="np")  # does it work at all?
 
     def __call__(self, path: Path) -> torch.Tensor:
         """float32 [3, R, R]. Raises CorruptImage."""

@@ -70,6 +70,9 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
                 f"model {config.model}: needs a package that is missing ({error}); "
                 "pip install 'hnc-ds[llava]' brings transformers"
             ) from error
+        except UserError as error:
+            told = str(error)
+            raise UserError(told if named in told else f"{named}: {told}") from error
 
 
 def _made(config: ModelConfig) -> Clip:

@@ -13,7 +13,7 @@ replays nothing. This file knows no tar writing (pack.py) and no order (order.py
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,22 +30,25 @@ LARGEST_INDEX = 1 << 28
 INDEX_NAME = "index.json"
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class SampleOffsets(msgspec.Struct, frozen=True, array_like=True):
     """Where one sample lies in its tar, in bytes from the start of the file."""
 
     key: str
-    image_offset: int
-    image_bytes: int
-    json_offset: int
-    json_bytes: int
+    image_offset: Count
+    image_bytes: Count
+    json_offset: Count
+    json_bytes: Count
 
 
 class ShardSummary(msgspec.Struct, frozen=True):
     """One shard, as the dataset's index lists it."""
 
     file: str
-    samples: int
-    bytes: int
+    samples: Count
+    bytes: Count
     sha256: str
 
 
@@ -55,8 +58,8 @@ class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int
     summary: ShardSummary
     samples: tuple[SampleOffsets, ...]
-    groups: int
-    negatives: dict[str, int]
+    groups: Count
+    negatives: dict[str, Count]
     """Hard negatives in the shard, per negative type."""
     skipped: dict[str, tuple[str, ...]]
     """Ids of the images left out, per reason."""
@@ -69,10 +72,10 @@ class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
 
     format: int
     shards: tuple[ShardSummary, ...]
-    samples: int
-    groups: int
-    negatives: dict[str, int]
-    skipped: dict[str, int]
+    samples: Count
+    groups: Count
+    negatives: dict[str, Count]
+    skipped: dict[str, Count]
     """Images left out, per reason."""
     source: dict[str, str]
     """What the shards were made from: settings and a fingerprint, for resuming."""
@@ -140,6 +143,9 @@ def read_index(folder: Path, whole: bool = True) -> DatasetIndex:
         raise UserError(
             f"{folder}: holds no samples; check the captions and images it was packed from"
         )
+    files = {shard.file for shard in index.shards}
+    if index.samples != sum(s.samples for s in index.shards) or len(files) < len(index.shards):
+        raise UserError(f"{path}: its sums are not those of its shards; {AGAIN}")
     for shard in index.shards:
         tar = folder / shard.file
         if tar.parent != folder:

@@ -110,7 +110,17 @@ class ShardReader:
                 f"{self.location}/{shard.file}: its offsets and index.json disagree; "
                 "pack the shards again"
             )
+        self._check(shard, found.samples)
         return found.samples
+
+    def _check(self, shard: ShardSummary, samples: tuple[SampleOffsets, ...]) -> None:
+        ends = [max(s.image_offset + s.image_bytes, s.json_offset + s.json_bytes) for s in samples]
+        keys = {sample.key for sample in samples}
+        if len(keys) != shard.samples or len(samples) != shard.samples or max(ends) > shard.bytes:
+            raise UserError(
+                f"{self.location}/{shard.file}: its offsets are not of {shard.samples} samples in "
+                f"{shard.bytes} bytes; pack the shards again"
+            )
 
     @property
     def is_far(self) -> bool:

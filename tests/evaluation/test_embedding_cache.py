@@ -76,7 +76,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     encoder(clip, folder).texts(CAPTIONS)
     (kept,) = folder.iterdir()
     kept.write_bytes(kept.read_bytes()[:20])
-    with pytest.raises(UserError, match=rf"{kept.name}: cannot be read .*; remove it"):
+    with pytest.raises(UserError, match=rf"{kept.name}: truncated or broken .*; remove it"):
         encoder(clip, folder).texts(CAPTIONS)
     encoder(clip, folder.with_name("whole")).texts(CAPTIONS)
     (whole,) = folder.with_name("whole").iterdir()

@@ -34,12 +34,15 @@ def read_json(path: Path, kind: type[T], benchmark: str) -> T:
 
 def read_json_lines(path: Path, kind: type[T], benchmark: str) -> Iterator[T]:
     """A file with a JSON value of a kind on each line. Raises UserError as ``read_json`` does."""
+    content = _content(path, benchmark)
+    if not content.strip():
+        raise UserError(f"{path}: is empty; copy the file again")
     # At line ends alone: a text may hold what str.splitlines takes for one.
-    for number, line in enumerate(_content(path, benchmark).split(b"\n"), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
-            content = parse_json(line, where, "copy the file again")
-            yield converted(content, kind, where, benchmark)
+            value = parse_json(line, where, "copy the file again")
+            yield converted(value, kind, where, benchmark)
 
 
 def converted(content: Any, kind: type[T], where: str, benchmark: str) -> T:

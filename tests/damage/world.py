@@ -1,0 +1,286 @@
+"""Sound files of every kind that a stage reads, as small as they can be, in folders by stage."""
+
+import csv
+import gzip
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.damage.harness import run
+
+IDS = ("t000000", "t000001", "t000002", "t000003")
+BOX = {"bbox_x": 1, "bbox_y": 2, "bbox_w": 20, "bbox_h": 20}
+DEEPSPEED = {
+    "train_batch_size": 2,
+    "optimizer": {"type": "AdamW", "params": {"lr": 0.001, "betas": [0.9, 0.98], "torch_adam": True}},
+    "scheduler": {
+        "type": "WarmupCosineLR",
+        "params": {"total_num_steps": "auto", "warmup_num_steps": 1, "warmup_type": "linear"},
+    },
+    "gradient_clipping": 1.0,
+    "zero_optimization": {"stage": 1},
+}  # fmt: skip
+
+
+def make(folder: Path) -> None:
+    """Make the world: everything that commands make is made by them, in forked children."""
+    base = folder / "base"
+    base.mkdir(parents=True)
+    must(base, "scenes --out . --train 4 --val 1 --size 32 --objects 2 3 --namesakes 0 --workers 1")
+    shutil.copy(base / "train_sceneGraphs.json", base / "sg.json")
+    must(base, "generate --scene-graphs sg.json --out c.jsonl --per-image 3 --workers 1 "
+               "--hnc-json hnc.json")  # fmt: skip
+    must(base, "tables --scene-graphs sg.json --out t.json")
+    must(base, "pack --captions c.jsonl --images images --out shards --workers 1")
+    (base / "ds.json").write_text(json.dumps(DEEPSPEED))
+    must(base, "train --deepspeed_config ds.json --shards shards --run run --steps 2 --log-every 1 "
+               "--hard-negatives 1")  # fmt: skip
+    must(base, "mine run --shards shards --out near.safetensors --k 2 --workers 1")
+    must(base, "evaluate run --shards shards --out run/results/val.json --workers 1")
+    must(base, "evaluate run --shards shards --out a.json --cache cache --workers 1")
+    _graphs(folder / "graphs", base)
+    _captions(folder / "captions", base)
+    _lists(folder / "lists")
+    _models(folder, base)
+    _results(folder / "results", base)
+    _benchmarks(folder / "benchmarks", base)
+    _llava(folder / "llava", base)
+
+
+def must(folder: Path, command: str) -> None:
+    """Run what has to succeed."""
+    ended = run(folder, command.split())
+    assert ended.status == 0, f"{command}: {ended.said}"
+
+
+def _copy(base: Path, folder: Path, names: Sequence[str]) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        if (base / name).is_dir():
+            shutil.copytree(base / name, folder / name)
+        else:
+            shutil.copy(base / name, folder / name)
+
+
+def _put(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def _lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _graphs(folder: Path, base: Path) -> None:
+    _copy(base, folder, ["t.json"])
+    graphs = json.loads((base / "sg.json").read_bytes())
+    _put(folder / "sg.json", dict(list(graphs.items())[:3]))
+    zipped = gzip.compress((folder / "sg.json").read_bytes(), mtime=0)
+    (folder / "sg.json.gz").write_bytes(zipped)
+
+
+def _captions(folder: Path, base: Path) -> None:
+    _copy(base, folder, ["images", "c.jsonl", "hnc.json"])
+    zipped = gzip.compress((folder / "c.jsonl").read_bytes(), mtime=0)
+    (folder / "c.jsonl.gz").write_bytes(zipped)
+    for line in (folder / "c.jsonl").read_bytes().splitlines()[:1]:
+        groups = json.loads(line)["groups"]
+    said = []
+    for group in groups[:2]:
+        for negative in group["negatives"][:1]:
+            true = {"caption": group["positive"], "label": 1, "type": negative["type"]}
+            false = {"caption": negative["caption"], "label": 0, "type": negative["type"]}
+            said += [{**true, "replaced": None}, {**false, "replaced": None}]
+    _put(
+        folder / "human.json",
+        {f"{i}.jpg": {str(n): s for n, s in enumerate(said)} for i in IDS[:2]},
+    )
+
+
+def _lists(folder: Path) -> None:
+    texts = ["A red dog sits on a big table.", "Two cats and a small bird run."]
+    rows = [(f"{i}.jpg", text) for i in IDS[:3] for text in texts]
+    images = [{"id": n, "file_name": f"{i}.jpg", "license": 1} for n, i in enumerate(IDS[:3])]
+    said = [
+        {"image_id": n, "id": 10 * n + k, "caption": text}
+        for n in range(3)
+        for k, text in enumerate(texts)
+    ]
+    _put(folder / "coco.json", {"info": {"year": 2014}, "images": images, "annotations": said})
+    sentences = [{"raw": text, "tokens": text.split()} for text in texts]
+    karpathy = [{"filename": f"{i}.jpg", "split": "train", "sentences": sentences} for i in IDS[:3]]
+    _put(folder / "karpathy.json", {"images": karpathy, "dataset": "coco"})
+    for name, mark in (("list.csv", ","), ("list.tsv", "\t")):
+        made = io.StringIO()
+        writer = csv.writer(made, delimiter=mark, lineterminator="\n")
+        writer.writerows([("filepath", "title"), *rows])
+        _put(folder / name, made.getvalue())
+    objects = [{"image": image, "caption": text} for image, text in rows]
+    _put(folder / "list.jsonl", _lines(*objects))
+    _put(folder / "array.json", objects)
+
+
+def _models(folder: Path, base: Path) -> None:
+    _copy(base, folder / "runs", ["run", "shards", "ds.json", "near.safetensors"])
+    shutil.rmtree(folder / "runs/run/results")
+    shutil.copy(folder / "runs/ds.json", folder / "runs/ds2.json")
+    # Of the open_clip layout alone.
+    checkpoint = next((base / "run/checkpoints").iterdir())
+    _copy(checkpoint, folder / "runs/plain", ["model.safetensors", "open_clip_config.json"])
+    _put(folder / "runs/grid.json", {"alpha": [0.5, 1.0], "seed": [0, 1], "steps": 3})
+    _copy(base, folder / "cached", ["run", "shards", "cache"])
+
+
+def _results(folder: Path, base: Path) -> None:
+    _copy(base, folder, ["run"])
+    shutil.rmtree(folder / "run/checkpoints")
+    for name in ("a", "b"):
+        for suffix in (".json", ".items.jsonl"):
+            content = (base / f"a{suffix}").read_bytes()
+            (folder / f"{name}{suffix}").write_bytes(
+                content.replace(b'"run"', f'"{name}"'.encode())
+            )
+    (folder / "sweep").mkdir()
+    for share in ("0", "1"):
+        shutil.copy(base / "a.json", folder / f"sweep/alpha-{share}.json")
+    shutil.copytree(base / "shards", folder / "shards")
+
+
+def _benchmarks(folder: Path, base: Path) -> None:
+    _copy(base, folder, ["run"])
+    shutil.rmtree(folder / "run/results")
+    images = folder / "img"
+    images.mkdir()
+    jpegs = [base / "images" / f"{i}.jpg" for i in IDS]
+    names = ["1.jpg", "2.jpg", "3.jpg", "000000000785.jpg", "State/1.jpg", "State/2.jpg",
+             "controlled_images/bottle_left_of_chair.jpeg", "controlled_images/bottle_right_of_chair.jpeg",
+             "ex_0_img_0.png", "ex_0_img_1.png", "COCO_val2014_1.jpg", "COCO_val2014_2.jpg"]  # fmt: skip
+    for number, name in enumerate(names):
+        (images / name).parent.mkdir(exist_ok=True)
+        shutil.copy(jpegs[number % len(jpegs)], images / name)
+    data = folder / "data"
+    pair = {"filename": "1.jpg", "caption": "a red dog", "negative_caption": "a blue dog"}
+    other = pair | {"filename": "2.jpg"}
+    _put(data / "sugarcrepe/swap_obj.json", {"0": pair, "1": other, "4": pair})
+    plus = {
+        "id": 2,
+        "filename": "1.jpg",
+        "caption": "a dog",
+        "caption2": "one dog",
+        "negative_caption": "a cat",
+    }
+    _put(data / "sugarcrepe++/swap_obj.json", [plus, plus | {"id": 3, "filename": "2.jpg"}])
+    aro = {
+        "image_path": "1.jpg",
+        "true_caption": "a dog on a mat",
+        "false_caption": "a mat on a dog",
+        **BOX,
+    }
+    _put(data / "aro-relation/visual_genome_relation.json",
+         [aro | {"relation_name": "on"}, aro | {"relation_name": "in", "image_path": "2.jpg"}])  # fmt: skip
+    _put(data / "aro-attribution/visual_genome_attribution.json",
+         [aro | {"attributes": ["red", "old"]}, aro | {"attributes": ["big", "new"]}])  # fmt: skip
+    _put(data / "aro-order/order.json",
+         [{"image_path": f"val2014/COCO_val2014_{n}.jpg", "caption_options": ["a b c", "c b a"]} for n in (1, 2)])  # fmt: skip
+    wino = {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "a dog sees a cat",
+            "caption_1": "a cat sees a dog", "tag": "Noun", "secondary_tag": "", "collapsed_tag": "Object"}  # fmt: skip
+    _put(data / "winoground/examples.jsonl", _lines(wino, wino | {"id": 1}, wino | {"id": 2}))
+    valse = {
+        "dataset": "coco_2017",
+        "image_file": "1.jpg",
+        "caption": "a dog",
+        "foil": "a cat",
+        "mturk": {"caption": 3},
+    }
+    _put(data / "valse/existence.json", {"a": valse, "b": valse | {"image_file": "2.jpg"}})
+    said = {"type": "relation", "replaced": None}
+    two = {
+        "0": said | {"caption": "a dog", "label": 1},
+        "1": said | {"caption": "a cat", "label": 0},
+    }
+    _put(data / "hnc-test/hnc_clean_strict_test.json", {"1.jpg": two, "2.jpg": two})
+    row = {"image": "1.jpg", "caption": "The cat is on the mat.", "relation": "on", "label": 1}
+    rows = [row, row | {"label": 0, "caption": "The mat is on the cat."}, row | {"image": "2.jpg"}]
+    _put(data / "vsr/test.jsonl", _lines(*rows))
+    _put(data / "vsr/dev.jsonl", _lines(*rows))
+    controlled = [
+        {"image_path": f"data/controlled_images/bottle_{side}_of_chair.jpeg",
+         "caption_options": [f"a bottle {side}", "a bottle on", "a bottle under", "a bottle behind"]}
+        for side in ("left", "right")
+    ]  # fmt: skip
+    _put(data / "whatsup/controlled_images_dataset.json", controlled)
+    _put(
+        data / "whatsup/coco_qa_one_obj.json",
+        [[785, "a dog on the left", "a dog on the right"]] * 2,
+    )
+    address = "https://x.org/vg/{}.jpg"
+    _put(data / "cola/COLA_multiobjects_matching_benchmark.json",
+         [[address.format(a), "a dog", address.format(b), "a cat"] for a, b in ((1, 2), (2, 3))])  # fmt: skip
+    _put(
+        data / "mmvp/Questions.csv",
+        "Question ID,Type,Statement\n1,State,an open door\n2,State,a shut door\n",
+    )
+    _put(data / "coco-retrieval/coco_karpathy_test.json",
+         [{"image": f"val2014/{n}.jpg", "caption": [f"a dog {n}", f"one dog {n}"]} for n in (1, 2, 3)])  # fmt: skip
+    _put(data / "flickr30k-retrieval/flickr30k_test.txt",
+         "image,caption\n" + "".join(f"{n}.jpg,a dog {n}\n{n}.jpg,one dog {n}\n" for n in (1, 2, 3)))  # fmt: skip
+    shots = data / "zero-shot"
+    _put(shots / "classnames.json", {"dog": "a dog", "cat": "a cat"})
+    _put(shots / "templates.json", ["a photo of {c}", "{c}"])
+    for number, name in enumerate(("dog/1.jpg", "dog/2.jpg", "cat/1.jpg", "cat/2.jpg")):
+        (shots / name).parent.mkdir(exist_ok=True)
+        shutil.copy(jpegs[number], shots / name)
+    _parquet(data / "bivlc/test.parquet", jpegs)
+
+
+def _parquet(path: Path, jpegs: Sequence[Path]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    images = [{"bytes": jpeg.read_bytes(), "path": jpeg.name} for jpeg in jpegs]
+    path.parent.mkdir(parents=True)
+    table = {"caption": ["a dog", "a cat"], "negative_caption": ["a cat", "a dog"],
+             "type": ["swap", "add"], "subtype": ["obj", "att"], "image": images[:2],
+             "negative_image": images[2:]}  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+def _llava(folder: Path, base: Path) -> None:
+    from tests.llava.little import save_llava
+
+    folder.mkdir()
+    save_llava(folder / "llava", seed=0)
+    (folder / "img").mkdir()
+    for number, i in enumerate(IDS[:2]):
+        shutil.copy(base / "images" / f"{i}.jpg", folder / f"img/COCO_val2014_{number:012d}.jpg")
+    rows = [{"question_id": n, "image_id": n % 2, "question": "what colour?"} for n in range(3)]
+    _put(folder / "q.json", {"data_subtype": "val2014", "questions": rows})
+    said = [
+        {"question_id": row["question_id"], "image_id": row["image_id"], "question_type": "what",
+         "answer_type": "other", "answers": [{"answer": "red", "answer_id": k} for k in range(10)]}
+        for row in rows
+    ]  # fmt: skip
+    _put(folder / "ann.json", {"data_subtype": "val2014", "annotations": said})
+    texts = [{"question_id": n, "image_id": f"i{n}", "question": "what word?", "answers": ["stop"] * 10}
+             for n in range(3)]  # fmt: skip
+    _put(folder / "text.json", {"data": texts})
+    must(
+        folder,
+        "answer llava --dataset vqav2 --questions q.json --images img --out made --longest 4",
+    )
+    shutil.copy(folder / "made/answers.jsonl", folder / "answers.jsonl")
+    (folder / "made/answers.jsonl").unlink()
+    given = [{"question_id": n, "answer": "red"} for n in range(3)]
+    _put(folder / "server.json", given)
+    shutil.copytree(base / "run", folder / "run")
+    shutil.rmtree(folder / "run/results")
+
+
+def encoded(value: Any) -> bytes:
+    """For comparing."""
+    return msgspec.json.encode(value)
