@@ -9,7 +9,11 @@ on the device and put together over ranks only when a line is due. TAGS is the w
 import json
 import resource
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +21,17 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from hnc_ds.distributed import rank, sum_over_ranks, world_size
-from hnc_ds.errors import counted
+from hnc_ds.distributed import (
+    largest_over_ranks,
+    raise_if_any,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
+from hnc_ds.errors import UserError, counted
 from hnc_ds.objective.similarities import Similarities, measure_similarities
 from hnc_ds.objective.terms import Compared, LossTerms
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import NO_ROOM, write_whole
 
 TAGS = {
     "loss": "weighted sum of the terms below but l2_to_start, nats",
@@ -105,11 +115,33 @@ class Monitor:
         self._lines = 0
         self._similarities: Similarities | None = None
         self._log = run / "log.jsonl"
+        self._events = run / "tensorboard"
         self._writer: SummaryWriter | None = None
-        if rank() == 0:
-            _drop_lines_after(self._log, start_step)
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
+        self._on_disk(partial(self._open, start_step))
         self._start_window()
+
+    def _open(self, start_step: int) -> None:
+        with _named(self._log):
+            _drop_lines_after(self._log, start_step)
+        _leave_disk_errors_to_flush()
+        with _named(self._events):
+            self._writer = SummaryWriter(str(self._events), purge_step=start_step + 1)
+
+    def _on_disk(self, write: Callable[[], object]) -> None:
+        """Write on rank 0. A collective.
+
+        Raises:
+            UserError: On every rank, if it cannot be written.
+        """
+        problem = None
+        try:
+            if rank() == 0:
+                write()
+        except UserError as error:
+            problem = str(error)
+        # One number tells whether all is well; words travel only if it is not.
+        if largest_over_ranks(int(problem is not None), self._device):
+            raise_if_any(problem)
 
     def _start_window(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
@@ -185,6 +217,9 @@ class Monitor:
 
         Returns:
             The line, on every rank.
+
+        Raises:
+            UserError: On every rank, if it cannot be written.
         """
         names = list(self._sums)  # the same on every rank: each adds the same names
         totals = sum_over_ranks(torch.stack([*self._sums.values(), *self._counts.values()]))
@@ -198,8 +233,7 @@ class Monitor:
         del means["tokens"]
         self._warn_of_alike(*(values[names.index("alike_negatives")] for values in (sums, counts)))
         line = {"step": step, **means, **measures, **self._speed(tokens)}
-        if rank() == 0:
-            self._write_line(step, line)
+        self._on_disk(partial(self._write_line, step, line))
         self._lines += 1
         self._start_window()
         return line
@@ -235,22 +269,15 @@ class Monitor:
         return found
 
     def _write_line(self, step: int, line: dict[str, float]) -> None:
-        with self._log.open("a") as log:
-            log.write(json.dumps(line) + "\n")
-        writer = self._writer
-        if writer is not None:
-            for name, value in line.items():
-                if name != "step":
-                    writer.add_scalar(name, value, step)
-            if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
-                self._write_histograms(writer, self._similarities, step)
-            writer.flush()
+        self._append(line)
+        with _named(self._events):
+            self._write_events(step, line)
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
 
     def write_held_out(self, step: int, scores: dict[str, float], worst: np.ndarray | None) -> None:
-        """Add what was measured on held-out data to the log. On rank 0.
+        """Add what was measured on held-out data to the log. On rank 0; a UserError if it cannot.
 
         Args:
             step: Steps done.
@@ -258,14 +285,28 @@ class Monitor:
             worst: A picture of the pairs that are most wrong, uint8 [height, width, 3].
         """
         line = {f"eval/{name}": value for name, value in scores.items()}
-        with self._log.open("a") as log:
-            log.write(json.dumps({"step": step, **line}) + "\n")
-        if self._writer is not None:
-            for name, value in line.items():
-                self._writer.add_scalar(name, value, step)
-            if worst is not None:
-                self._writer.add_image("eval/worst_pairs", worst, step, dataformats="HWC")
-            self._writer.flush()
+        self._append({"step": step, **line})
+        with _named(self._events):
+            if self._writer is not None:
+                for name, value in line.items():
+                    self._writer.add_scalar(name, value, step)
+                if worst is not None:
+                    self._writer.add_image("eval/worst_pairs", worst, step, dataformats="HWC")
+                self._writer.flush()
+
+    def _append(self, line: dict[str, float]) -> None:
+        with _named(self._log), self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _write_events(self, step: int, line: dict[str, float]) -> None:
+        writer = self._writer
+        assert writer is not None
+        for name, value in line.items():
+            if name != "step":
+                writer.add_scalar(name, value, step)
+        if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
+            self._write_histograms(writer, self._similarities, step)
+        writer.flush()
 
     def _write_histograms(self, writer: SummaryWriter, found: Similarities, step: int) -> None:
         parts = {
@@ -278,9 +319,42 @@ class Monitor:
                 writer.add_histogram(f"similarities/{part}", values, step)
 
     def close(self) -> None:
-        """Flush and close what is open."""
-        if self._writer is not None:
-            self._writer.close()
+        """Flush and close what is open. A collective; a UserError on every rank if it cannot."""
+        self._on_disk(self._close)
+
+    def _close(self) -> None:
+        with _named(self._events):
+            if self._writer is not None:
+                self._writer.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = "make room" if error.errno in NO_ROOM else "see to its permissions"
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); {what} and start again with "
+            "--resume"
+        ) from error
+
+
+def _leave_disk_errors_to_flush() -> None:
+    """TensorBoard's thread keeps what it meets for the next flush; it is not to print it too."""
+    before = threading.excepthook
+
+    def hook(met: threading.ExceptHookArgs) -> None:
+        own = type(met.thread).__name__ == "_AsyncWriterThread"
+        if not (own and isinstance(met.exc_value, OSError)):
+            before(met)
+
+    threading.excepthook = hook
 
 
 def _memory_gib(device: torch.device) -> float:

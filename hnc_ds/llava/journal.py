@@ -19,7 +19,7 @@ import msgspec
 from hnc_ds.errors import UserError
 from hnc_ds.llava.questions import QuestionId, VqaQuestion
 from hnc_ds.reading import decode_json
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 T = TypeVar("T")
 
@@ -76,13 +76,12 @@ class Journal:
     def __init__(self, folder: Path, job: Job, part: int) -> None:
         self._folder, self._job = folder, job
         self._path = folder / PARTS / f"{part:05d}.jsonl"
-        try:
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b")
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+            self._file = self._path.open("a+b", buffering=0)
         self._lock(part)
-        self._cut_torn_line()
+        with writing(self._path):
+            self._cut_torn_line()
         if not self._file.tell():
             self._add([msgspec.json.encode(job)])
         self.known()
@@ -149,12 +148,11 @@ class Journal:
         return out
 
     def _add(self, lines: Sequence[bytes]) -> None:
-        try:
-            self._file.write(b"".join(line + b"\n" for line in lines))
-            self._file.flush()
+        left = memoryview(b"".join(line + b"\n" for line in lines))
+        with writing(self._path):
+            while left:  # a disk that gets full takes a part
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from error
 
     def _lock(self, part: int) -> None:
         try:
