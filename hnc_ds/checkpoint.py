@@ -250,8 +250,9 @@ def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None
             write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
     except (OSError, SafetensorError) as error:
         kept = complete_checkpoints(run)
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{final}: cannot be written ({error}); make room and start again with --resume, "
+            f"{final}: cannot be written ({why}); make room and start again with --resume, "
             f"{f'{kept[-1].name} is complete' if kept else 'no earlier checkpoint exists'}"
         ) from error
     for old in complete_checkpoints(run)[:-keep_last]:

@@ -19,7 +19,7 @@ from hnc_ds.config import DataConfig, GridConfig, LossConfig, ModelConfig, Scope
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.reading import read_json
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 LEARNING_RATE = "lr"
 """Not a flag: it stands in DeepSpeed's JSON, of which a copy is made."""
@@ -114,9 +114,7 @@ def _deepspeed(config: GridConfig, combination: Combination) -> list[str]:
     if "warmup_max_lr" in schedule:  # of schedules that have a rate of their own
         schedule["warmup_max_lr"] = rate
     copy = config.out / f"{path.stem}-lr={rate}.json"
-    try:
+    with writing(copy):
         config.out.mkdir(parents=True, exist_ok=True)
         write_whole(copy, json.dumps(settings, indent=2).encode())
-    except OSError as error:
-        raise UserError(f"{copy}: cannot be written ({error.strerror})") from error
     return ["--deepspeed_config", str(copy)]

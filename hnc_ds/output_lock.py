@@ -83,8 +83,8 @@ def _held(path: Path, out: Path) -> Iterator[None]:
         file = _take(path, out)
     except OSError as error:
         raise UserError(
-            f"{out}: cannot be written ({error.strerror or error}); choose another place, or see "
-            "to its permissions and room"
+            f"{out}: cannot be written ({error.strerror or error}); make room, see to its "
+            "permissions, or choose another place"
         ) from error
     try:
         with _renewed(file):

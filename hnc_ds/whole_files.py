@@ -51,8 +51,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # What was read meanwhile has a name of its own.
-        ours = error.filename is None or str(error.filename).startswith(str(path))
+        # What was read meanwhile has a name of its own; a folder above this file is its matter.
+        name = str(path if error.filename is None else error.filename)
+        ours = name.startswith(str(path)) or str(path).startswith(name)
         if isinstance(error, UserError) or not ours:
             raise
         raise CannotWrite(error.errno or 0, error.strerror or str(error), str(path)) from error

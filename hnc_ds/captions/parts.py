@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hnc_ds.errors import UserError
-from hnc_ds.whole_files import whole_file
+from hnc_ds.whole_files import NO_ROOM, whole_file
 
 PARTS_SUFFIX = ".parts"
 
@@ -113,7 +113,8 @@ def write_part(path: Path, content: Iterable[bytes]) -> None:
         with whole_file(path) as file:
             file.writelines(content)
     except OSError as error:
+        what = "make room" if error.errno in NO_ROOM else "see to it"
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); make room and run it again, "
+            f"{path}: cannot be written ({error.strerror or error}); {what} and run it again, "
             "finished parts are kept"
         ) from error

@@ -23,7 +23,7 @@ from hnc_ds.config import TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 VERSION = 2
 """Raised when a field changes its meaning."""
@@ -71,14 +71,10 @@ def write_tables(config: TablesConfig) -> None:
     if not tables.images:
         raise UserError(f"{config.scene_graphs}: holds no images")
     content = msgspec.json.encode(tables)
-    try:
+    with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
         # Without a time in the header the same tables are the same bytes.
         write_whole(config.out, gzip.compress(content, mtime=0) if _zipped(config.out) else content)
-    except OSError as error:
-        raise UserError(
-            f"{config.out}: cannot be written ({error.strerror or error}); name another --out"
-        ) from error
     print(_summary(config.out, tables))
 
 

@@ -25,7 +25,7 @@ from hnc_ds.evaluation.embed import EmbeddedImages, PictureSource, Worse
 from hnc_ds.evaluation.mix import own_state, state_sha256
 from hnc_ds.model.clip import Clip
 from hnc_ds.reading import reading
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 Tensors = dict[str, torch.Tensor]
 
@@ -113,11 +113,7 @@ def _digest(tensors: Tensors) -> torch.Tensor:
 
 
 def _write(path: Path, tensors: Tensors) -> None:
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(path, save({**plain, DIGEST: _digest(plain)}))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another --cache"
-        ) from error

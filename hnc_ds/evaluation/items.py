@@ -17,7 +17,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.reading import LONGEST_LINE, decode_json, lines, read_bytes
 from hnc_ds.records import Result
 from hnc_ds.shards.format import DatasetIndex
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 FORMAT_VERSION = 1
 AGAIN = "run 'hnc-ds evaluate' again"
@@ -179,14 +179,10 @@ def write_results(
     """
     encode = msgspec.json.encode
     lines = (encode(line) + b"\n" for group in ((header,), items) for line in group)
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(items_path(out), *lines)
         write_whole(out, msgspec.json.format(encode(list(results)), indent=1), b"\n")
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
 
 
 def read_results(path: Path) -> list[Result]:

@@ -49,7 +49,10 @@ def write_mixed(
             told = json.dumps({**origin, "files": names}, indent=2)
             write_whole(partial / ORIGIN_NAME, told.encode())
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written ({error}); choose another place") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{folder}: cannot be written ({why}); make room, or choose another place"
+        ) from error
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:

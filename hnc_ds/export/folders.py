@@ -62,7 +62,7 @@ def write_open_clip(clip: Clip, images_B3RR: torch.Tensor, out: Path) -> str:
             if max(parts) > 0:
                 raise UserError(f"export: {out} gives other embeddings, by {max(parts):.1e}")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{out}: cannot be written ({error})") from error
+        raise _cannot_write(out, error) from error
     return "embeddings of pictures and captions are the same bits"
 
 
@@ -81,8 +81,13 @@ def write_hf(clip: Clip, images_B3RR: torch.Tensor, out: Path) -> str:
                 same_ids(clip, folder, CAPTIONS)
                 return f"{told}; token ids are the same"
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+        raise _cannot_write(out, error) from error
     return f"{told}; no tokenizer, as the model's is not CLIP's own"
+
+
+def _cannot_write(out: Path, error: Exception) -> UserError:
+    why = getattr(error, "strerror", None) or error
+    return UserError(f"{out}: cannot be written ({why}); make room, or choose another --out")
 
 
 def _hf_model(clip: Clip) -> Any:

@@ -207,7 +207,9 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
             before = write_padding(target)
             prove_padding(target)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); make room, or choose another --out"
+        ) from error
     return before
 
 

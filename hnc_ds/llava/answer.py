@@ -30,6 +30,7 @@ from hnc_ds.llava.model import VIEW_VERSION, Llava, PictureView, load_llava
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.llava.server_file import questions_beside, write_for_server
+from hnc_ds.output_lock import only_writer
 from hnc_ds.worker_processes import FORK
 
 Pictures = list[torch.Tensor | str]
@@ -51,7 +52,7 @@ def answer(config: AnswerConfig) -> None:
         return
     number, count = config.place
     job = _job(config, questions)
-    with Journal(config.out, job, number) as journal:
+    with only_writer(config.out, config.place), Journal(config.out, job, number) as journal:
         todo = _todo(questions, journal, config)
         if todo:
             _answer_all(config, job, journal, todo)

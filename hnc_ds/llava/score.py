@@ -25,7 +25,7 @@ from hnc_ds.llava.people import Annotated, read_people
 from hnc_ds.llava.questions import as_number
 from hnc_ds.llava.scorers import SCORERS
 from hnc_ds.records import Result
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 VERSION = 1
 """Raise it when the same answers would now score differently."""
@@ -150,10 +150,8 @@ def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
         msgspec.json.encode({"question_id": one.question_id, "score": one.scores[scorer]}) + b"\n"
         for one in items
     )
-    try:
+    with writing(path):
         write_whole(path, *lines)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _printable(name: str) -> str:

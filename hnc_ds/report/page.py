@@ -31,7 +31,7 @@ from hnc_ds.report.retention import retention
 from hnc_ds.report.robust import Robustness, robustness_panels
 from hnc_ds.report.runs import Run, read_runs
 from hnc_ds.report.training import panels
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 MOST_HEADLINES = 6
 """Figures of a run that are shown large."""
@@ -64,13 +64,9 @@ def report(config: ReportConfig) -> None:
         raise UserError(f"--out is {config.out}, a folder; name a file such as report.html")
     runs = read_runs(config.runs)
     page = render(runs)
-    try:
+    with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(config.out, page.encode())
-    except OSError as error:
-        raise UserError(
-            f"{config.out}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
     print(f"wrote {config.out}: {len(runs)} runs, {len(page) / 2**20:.1f} MiB, opens offline")
 
 

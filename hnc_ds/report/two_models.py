@@ -25,7 +25,7 @@ from hnc_ds.evaluation.paired import (
 )
 from hnc_ds.evaluation.significance import SIGN, UNCLEAR, Change, Judgement, judge, legend
 from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -119,10 +119,8 @@ def _compared(
 
 
 def _write(out: Path, rows: Sequence[Compared]) -> None:
-    try:
+    with writing(out):
         write_whole(out, msgspec.json.format(msgspec.json.encode(rows), indent=1), b"\n")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def _table(config: CompareConfig, rows: Sequence[Compared]) -> str:

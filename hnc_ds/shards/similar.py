@@ -22,7 +22,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json, reading
 from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder
 from hnc_ds.shards.reader import ShardReader
-from hnc_ds.whole_files import write_whole
+from hnc_ds.whole_files import write_whole, writing
 
 FORMAT_VERSION = 1
 
@@ -88,13 +88,9 @@ def write_neighbours(path: Path, neighbours: Neighbours) -> None:
     """
     tensors = {"nearest": neighbours.nearest_NK, "cosine": neighbours.cosine_NK}
     metadata = {"mined": msgspec.json.encode(neighbours.mined).decode()}
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(tensors, metadata))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
 
 
 def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
