@@ -46,16 +46,23 @@ def stats_json(
         "images": counts.images,
         "images_without_captions": counts.images_without_captions,
         "groups": groups,
-        "negatives": {name: counts.negatives.get(name, 0) for name in types},
+        "negatives": {name: counts.negatives.get(name, 0) for name in _all(types, counts)},
         "irregular": dict(sorted(counts.irregular.items())),
         **({"audit": audit} if audit else {}),
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
+def _all(types: tuple[str, ...], counts: Counts) -> tuple[str, ...]:
+    """Those that were to be made, and others that the input had."""
+    return *types, *sorted(set(counts.negatives) - set(types))
+
+
 def summary(out: Path, types: tuple[str, ...], counts: Counts) -> str:
     """What a person wants to know when it is done."""
-    negatives = ", ".join(f"{name} {counts.negatives.get(name, 0):,}" for name in types)
+    negatives = ", ".join(
+        f"{name} {counts.negatives.get(name, 0):,}" for name in _all(types, counts)
+    )
     met = sorted(counts.irregular.items())
     irregular = ", ".join(f"{number:,} {reason}" for reason, number in met)
     told = f"; met {irregular}" if irregular else ""

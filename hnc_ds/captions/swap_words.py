@@ -2,7 +2,8 @@
 
     hnc-ds swap-words --captions captions_train2017.json --out coco.captions.jsonl.gz
 
-Every caption that has negatives becomes a group of type 'caption'. Nothing about the image is known
+Every caption that has negatives becomes a group of type 'caption'; negatives that the list has in
+further columns come first. Nothing about the image is known
 but its captions, so no negative is proven false: all are tagged ``open_world``. Beside the file
 lies OUT.stats.json with the counts. What a caption gets depends on the seed, the image's id and the
 caption alone.
@@ -22,7 +23,13 @@ from hnc_ds.captions.captions_file import (
     sha256_of,
     write_captions,
 )
-from hnc_ds.captions.formats.caption_lists import ListedImage, read_caption_list
+from hnc_ds.captions.formats.caption_lists import (
+    GROUP_TYPE,
+    ListedImage,
+    plain,
+    read_caption_list,
+)
+from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.captions.words.tagging import load_tagger, tag_sentences
 from hnc_ds.captions.words.word_swaps import WORD_SWAPS, swap_negatives
 from hnc_ds.config import SwapWordsConfig
@@ -33,10 +40,8 @@ from hnc_ds.records import CaptionGroup, ImageCaptions
 VERSION = 2
 """Raise it when the same captions would now get other negatives: older parts are dropped."""
 
-GROUP_TYPE = "caption"
 
-
-class _Settings(msgspec.Struct, frozen=True):
+class _Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the negatives depend on."""
 
     version: int
@@ -48,6 +53,8 @@ class _Settings(msgspec.Struct, frozen=True):
     per_caption: int
     seed: int
     compressed: bool
+    negative_columns: tuple[str, ...] = ()
+    negative_type: tuple[str, ...] = ()
 
 
 def swap_words(config: SwapWordsConfig) -> None:
@@ -70,9 +77,12 @@ def swap_words(config: SwapWordsConfig) -> None:
         per_caption=config.per_caption,
         seed=config.seed,
         compressed=config.out.suffix == ".gz",
+        negative_columns=config.negative_columns,
+        negative_type=config.negative_type,
     )
     irregular: Counter[str] = Counter()
-    images = read_caption_list(config.captions, config.split, irregular)
+    negatives = NegativeColumns(config.negative_columns, config.negative_type)
+    images = read_caption_list(config.captions, config.split, irregular, negatives)
     make = partial(_make_chunk, settings)
     with only_writer(config.out):
         check_output(config.out, config.overwrite)
@@ -82,21 +92,20 @@ def swap_words(config: SwapWordsConfig) -> None:
 def image_captions(image: ListedImage, settings: _Settings) -> tuple[ImageCaptions, int]:
     """The groups of an image, and how many of its captions got no negative."""
     groups = []
-    known = {_plain(caption) for caption in image.captions}
-    for caption in image.captions:
+    known = {plain(caption) for caption in image.captions}
+    for caption, own in zip(image.captions, image.negatives, strict=True):
         rng = random.Random(f"{settings.seed}/{image.image_id}/{caption}")
         found = swap_negatives(
             caption, tag_sentences(caption), settings.types, settings.per_caption, rng
         )
         # What another caption of the image says is true of it.
-        if negatives := tuple(n for n in found if _plain(n.caption) not in known):
+        made = [n for n in found if plain(n.caption) not in known]
+        listed = {plain(n.caption) for n in own}
+        # The list's own first: of two alike, theirs has the type that the user knows.
+        if negatives := (*own, *(n for n in made if plain(n.caption) not in listed)):
             groups.append(CaptionGroup(caption, GROUP_TYPE, negatives))
     without = len(image.captions) - len(groups)
     return ImageCaptions(image.image_id, tuple(groups)), without
-
-
-def _plain(caption: str) -> str:
-    return caption.casefold().rstrip(" .!")
 
 
 def _check(config: SwapWordsConfig) -> tuple[str, ...]:

@@ -94,8 +94,8 @@ class SwapWordsConfig(Settings):
     """Word swaps from a list of captions (hnc_ds/captions/swap_words.py)."""
 
     captions: Path
-    """COCO's captions_*.json, Karpathy's dataset_*.json, a CSV or TSV with a header, or JSON Lines;
-    .gz too."""
+    """COCO's captions_*.json, Karpathy's dataset_*.json, NegCLIP's TSV, any other CSV or TSV with a
+    header, or JSON Lines; .gz too."""
 
     out: Path
     """captions.jsonl or captions.jsonl.gz; the statistics go beside it as *.stats.json."""
@@ -107,7 +107,14 @@ class SwapWordsConfig(Settings):
     """Word swaps to make; all of them when none is named."""
 
     per_caption: int = 3
-    """Most negatives of a caption; of one type never more than one."""
+    """Most word swaps of a caption; of one type never more than one."""
+
+    negative_columns: tuple[str, ...] = ()
+    """Columns of a table, or keys of JSON, that hold negatives as well: a caption, or a list of
+    them. Those of NegCLIP, CREPE, SugarCrepe and others are known without."""
+
+    negative_type: tuple[str, ...] = ()
+    """What these negatives are called: one name for all, or one for each column."""
 
     seed: int = 0
     """Same seed, same bytes."""

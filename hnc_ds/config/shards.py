@@ -14,7 +14,8 @@ class PackConfig(Settings):
     """How images and captions become tar shards (hnc_ds/shards/pack.py)."""
 
     captions: Path
-    """captions.jsonl(.gz) of 'hnc-ds generate', or a released HNC file (.json, .json.gz)."""
+    """captions.jsonl(.gz) of 'hnc-ds generate' or 'swap-words', a released HNC file (.json), or a
+    table or JSON Lines with negatives, such as NegCLIP's TSV; .gz too."""
 
     images: tuple[Path, ...]
     """Folders of the images, which are looked through with all folders in them: ID.jpg, or another
@@ -32,6 +33,13 @@ class PackConfig(Settings):
     part: str | None = None
     """Which part of the shards, and of how many, such as 0/4, for a job of an array; all write to
     one --out on a shared disk, and the last to be done writes the index."""
+
+    negative_columns: tuple[str, ...] = ()
+    """Columns of a table, or keys of JSON, that hold negatives: a caption, or a list of them. Those
+    of NegCLIP, CREPE, SugarCrepe and others are known without."""
+
+    negative_type: tuple[str, ...] = ()
+    """What these negatives are called: one name for all, or one for each column."""
 
     overwrite: bool = False
     """Replace shards that were packed from something else."""

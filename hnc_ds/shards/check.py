@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hnc_ds.captions.formats.image_ids import captioned_images
+from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.config import PackConfig
 from hnc_ds.errors import UserError
 from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
@@ -72,7 +73,8 @@ def check_pack(config: PackConfig) -> str:
 def _find(config: PackConfig) -> _Found:
     folders = ImageFolders(config.images)
     captions: dict[str, int] = {}
-    for image_id, size in captioned_images(config.captions):
+    columns = NegativeColumns(config.negative_columns, config.negative_type)
+    for image_id, size in captioned_images(config.captions, columns):
         if image_id in captions:
             raise UserError(f"{config.captions}: image {image_id} occurs twice")
         captions[image_id] = size

@@ -19,6 +19,7 @@ import msgspec
 from tqdm import tqdm
 
 from hnc_ds.captions.formats.captions import read_captions
+from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.config import PackConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError
@@ -178,12 +179,13 @@ def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
     known: set[str] = set()
     waiting: list[tuple[bytes, tuple[Path, ...]]] = []
     number = 0
+    columns = NegativeColumns(config.negative_columns, config.negative_type)
 
     def task() -> _Task:
         captions, images = zip(*waiting, strict=True)
         return _Task(_shard_path(config, number), captions, images)
 
-    for image in read_captions(config.captions):
+    for image in read_captions(config.captions, columns):
         if image.image_id in known:
             raise UserError(f"{config.captions}: image {image.image_id} occurs twice")
         known.add(image.image_id)

@@ -45,7 +45,9 @@ def fingerprint(config: PackConfig, images: str) -> dict[str, str]:
     with config.captions.open("rb") as file:
         while block := file.read(1 << 20):
             captions.update(block)
+    columns = [*config.negative_columns, ":", *config.negative_type]
     return {
+        **({"negatives": " ".join(columns)} if len(columns) > 1 else {}),
         "captions": captions.hexdigest(),
         "images": images,
         "samples_per_shard": str(config.samples_per_shard),

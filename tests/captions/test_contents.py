@@ -145,7 +145,7 @@ def test_what_cannot_be_inspected_is_refused_in_one_line(tmp_path: Path) -> None
     with pytest.raises(UserError, match="look into shards; pack the captions first"):
         inspect_captions(InspectConfig(shards=path, verify=True))
     path.write_text("[]")
-    with pytest.raises(UserError, match="neither captions"):
+    with pytest.raises(UserError, match="captions without negatives"):
         inspect_captions(InspectConfig(shards=path))
 
 

@@ -114,6 +114,27 @@ def test_what_another_caption_of_the_image_says_is_no_negative(tmp_path):
     assert image.groups == ()
 
 
+def test_negatives_that_a_list_has_come_first_and_are_counted(tmp_path, capsys):
+    source, out = tmp_path / "list.tsv", tmp_path / "out.jsonl"
+    rows = [
+        ("a/1.jpg", SENTENCES[1], "['A white cat sleeps under a black table.', 'A dog.']"),
+        ("b/2.jpg", "A woman.", "['A man.']"),
+        ("a/1.jpg", "A dog", "[]"),
+    ]
+    lines = ["filepath\ttitle\tneg_caption", *("\t".join(row) for row in rows)]
+    source.write_text("\n".join(lines) + "\n")
+    one, two = swap(source, out, negative_type=("mine",))
+    negatives = [(n.caption, n.type, n.open_world) for n in one.groups[0].negatives]
+    assert negatives[0] == ("A white cat sleeps under a black table.", "mine", True)
+    assert len(negatives) == len({caption for caption, *_ in negatives}) > 1
+    assert all(type_ in WORD_SWAPS for _, type_, _ in negatives[1:])
+    assert [[n.caption for n in group.negatives] for group in two.groups] == [["A man."]]
+    stats = json.loads(stats_path_of(out).read_bytes())
+    assert stats["negatives"]["mine"] == 2
+    assert stats["irregular"]["negatives that are a true caption of their image"] == 1
+    assert "mine 2" in capsys.readouterr().out
+
+
 def test_only_the_types_that_are_named_are_made(tmp_path):
     source = caption_list(tmp_path / "list.jsonl", images=6)
     images = swap(source, tmp_path / "out.jsonl", types=("negclip_noun",), per_caption=1)

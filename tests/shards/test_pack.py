@@ -234,6 +234,30 @@ def test_images_of_no_use_are_skipped_by_their_fault(packing, tmp_path, name, si
     assert reason in found
 
 
+# ------------------------------------------------------------------ tables
+
+
+def test_a_table_of_negatives_is_packed_checked_and_resumed(packing, tmp_path, capsys):
+    packing.write(["a", "b"])
+    table = tmp_path / "table.tsv"
+    table.write_text(
+        "title\tfilepath\twrong\nA cup.\tx/a.jpg\t['A mug.', 'A jug.']\nA hat.\tx/b.jpg\tA cap.\n"
+        "A red cup.\tx/a.jpg\tA blue cup.\n"
+    )
+    settings = {"captions": table, "negative_columns": ("wrong",), "samples_per_shard": 1}
+    assert "all 2 images" in check_pack(packing.config(**settings))
+    pack(packing.config(**settings, negative_type=("llm",)))
+    assert index_of(tmp_path / "out")["negatives"] == {"llm": 4}
+    assert index_of(tmp_path / "out")["groups"] == 3
+    pack(packing.config(**settings, negative_type=("llm",)))
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds shards of other captions"):
+        pack(packing.config(**settings))
+    with pytest.raises(UserError, match="captions without negatives"):
+        pack(packing.config("none", captions=table))
+    assert not (tmp_path / "none").exists()
+
+
 # ------------------------------------------------------------------ folders
 
 
@@ -384,7 +408,7 @@ def test_images_without_captions_are_skipped_and_counted(packing, tmp_path):
         ("", "captions.jsonl: empty"),
         ('{"image_id": "c", "groups": []}\n', "captions.jsonl: holds no captions"),
         ('{"image_id": "c"}\n', "captions.jsonl: line 1: not an image's captions"),
-        ("[1, 2]", "captions.jsonl: neither captions.jsonl nor"),
+        ("[1, 2]", "captions.jsonl: element 0: Expected `object`"),
     ],
 )
 def test_a_file_without_captions_is_refused_and_leaves_nothing(packing, tmp_path, text, message):

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from hnc_ds.captions.formats.captions import check_is_file, read_lines, starts_as_release
+from hnc_ds.captions.formats.captions import (
+    check_is_file,
+    is_a_list,
+    read_captions,
+    read_lines,
+    starts_as_release,
+)
 from hnc_ds.captions.formats.gzipped import is_gzipped, open_unzipped
 from hnc_ds.captions.formats.json_members import members
+from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.reading import JSON, reading
 
 RELEASED_BYTES = 4
@@ -25,19 +32,26 @@ class _Line(msgspec.Struct):
     groups: list[msgspec.Raw]
 
 
-def captioned_images(path: Path) -> Iterator[tuple[str, int]]:
+def captioned_images(
+    path: Path,
+    negatives: NegativeColumns = NegativeColumns(),  # noqa: B008, a constant
+) -> Iterator[tuple[str, int]]:
     """(image id, about how many bytes its captions will take in a shard), in file order.
 
     Args:
-        path: captions.jsonl of ``hnc-ds generate``, or a released HNC file; plain or gzipped.
-            Images of ours without captions are passed over.
+        path: As ``read_captions``. Images of ours without captions are passed over.
+        negatives: Of a list.
 
     Raises:
         UserError: Missing, empty, cut off, or neither kind.
     """
     check_is_file(path)
+    if is_a_list(path) or negatives.names or negatives.types:
+        for image in read_captions(path, negatives):
+            yield image.image_id, len(msgspec.json.encode(image.groups))
+        return
     with open_unzipped(path) as file:
-        if not starts_as_release(file, path):
+        if not starts_as_release(file):
             for line in read_lines(file, path, _Line):
                 if line.groups:
                     yield line.image_id, sum(map(_size, line.groups))

@@ -6,7 +6,11 @@ from collections import Counter
 
 import pytest
 
-from hnc_ds.captions.formats.caption_lists import image_id_of, read_caption_list
+from hnc_ds.captions.formats import gathered
+from hnc_ds.captions.formats.caption_lists import read_caption_list
+from hnc_ds.captions.formats.captions import read_captions
+from hnc_ds.captions.formats.gathered import path_of
+from hnc_ds.captions.formats.negative_columns import NegativeColumns, texts_of
 from hnc_ds.errors import UserError
 
 EXPECTED = [("000000000009", ("A cat.", "A dog.")), ("000000000025", ("A bird.",))]
@@ -79,8 +83,11 @@ LAYOUTS = {
 }
 
 
-def read(path, *splits):
-    return list(read_caption_list(path, splits, Counter()))
+def read(path, *splits, irregular=None):
+    found = Counter() if irregular is None else irregular
+    images = list(read_caption_list(path, splits, found))
+    assert not any(any(image.negatives) for image in images)
+    return [(image.image_id, image.captions) for image in images]
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -96,7 +103,7 @@ def test_of_karpathys_file_the_named_splits_are_read(tmp_path):
     path = tmp_path / "dataset_coco.json"
     path.write_text(json.dumps(KARPATHY))
     assert read(path, "train", "restval") == EXPECTED
-    assert [image.image_id for image in read(path)] == [*dict(EXPECTED), "000000000030"]
+    assert [image_id for image_id, _ in read(path)] == [*dict(EXPECTED), "000000000030"]
     with pytest.raises(UserError, match="split 'val' has no images; there are restval, test"):
         read(path, "val")
 
@@ -116,7 +123,7 @@ def test_what_is_left_out_is_counted(tmp_path):
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(coco))
     irregular: Counter[str] = Counter()
-    assert list(read_caption_list(path, (), irregular)) == EXPECTED
+    assert read(path, irregular=irregular) == EXPECTED
     assert irregular == {
         "captions of images that are not listed": 1,
         "images without captions": 1,
@@ -153,14 +160,15 @@ def test_what_is_left_out_is_counted(tmp_path):
         ("url,title\n1.jpg,A cat.\n", "line 1: no column of images"),
         ("filepath,title\n1.jpg,A cat.\n2.jpg\n", "line 3: fewer columns than the header"),
         ("filepath,title\n,A cat.\n", "line 2: no image is named"),
+        ("filepath,title\n1.jpg,The man, with a hat.\n", "line 2: more columns than the header"),
+        ('filepath,title\n1.jpg,"A" cat.\n', "after line 2: .*',' expected after"),
+        ('filepath,title\n1.jpg,"A cat.\n2.jpg,A dog.\n', "unexpected end of data"),
         (
-            "filepath,title\n1.jpg,A cat.\n2.jpg,A dog.\n1.jpg,A bird.\n",
-            "line 4: image '1' has captions further above",
+            "filepath,title,neg_caption\n1.jpg,A cat.,\"['A dog.', A cow\"\n",
+            "line 2: neg_caption: a list that breaks off or is no list of texts at ' A cow'",
         ),
-        (
-            "filepath,title\na/1.jpg,A cat.\nb/1.jpg,A dog.\n",
-            "line 3: image '1' has captions further above",
-        ),
+        ('{"image": "1.jpg", "caption": "A", "negatives": [3]}', "line 1: negatives: neither text"),
+        ('{"0": {"filename": "1.jpg"}}', "member '0': needs an image"),
         (b"filepath,title\n1.jpg,A cat.\n2.jpg,\xff\xfe\n", "not UTF-8"),
         (b"\x1f\x8b\x08\x00cut off", "broken gzip"),
         (gzip.compress(b'{"image": "1.jpg", "caption": "A cat."}')[:-9], "broken gzip"),
@@ -179,24 +187,157 @@ def test_a_missing_list_is_named(tmp_path):
         read(tmp_path / "none.json")
 
 
-def test_lines_are_read_one_by_one(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"image": "1.jpg", "caption": "A"}\n{"image": "2.jpg", "caption": "B"}\n{{{')
-    images = read_caption_list(path, (), Counter())
-    assert next(images).image_id == "1"
-    with pytest.raises(UserError, match="line 3"):
-        next(images)
+@pytest.mark.parametrize("held", [1 << 26, 2000])
+def test_rows_of_an_image_are_brought_together_however_far_they_lie_apart(
+    tmp_path, monkeypatch, held
+):
+    monkeypatch.setattr(gathered, "MOST_HELD", held)
+    path = tmp_path / "rows.csv"
+    lines = [f"{n % 7}.jpg,Caption {n}.\n" for n in range(50)]
+    path.write_text("filepath,title\n" + "".join(lines))
+    expected = [(str(i), tuple(f"Caption {n}." for n in range(i, 50, 7))) for i in range(7)]
+    assert read(path) == expected
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    path = tmp_path / "rows.csv"
+    files = ["x/train/1.jpg", "y/train/1.jpg", "z/1.jpg", "x/2.jpg", "x/train/1.png", "../../etc/3"]
+    path.write_text("filepath,title\n" + "".join(f"{file},Of {file}\n" for file in files))
+    assert [image_id for image_id, _ in read(path)] == ["x/train/1", "y/train/1", "z/1", "2", "3"]
+    assert read(path)[0][1] == ("Of x/train/1.jpg", "Of x/train/1.png")
+
+
+NEGCLIP = """\ttitle\tfilepath\tneg_caption\tneg_image
+0\tA grey cat sits.\tcoco/val2014/111.jpg\t"['A red cat sits.', ""A cat's grey.""]"\t[3, 1]
+1\tA man pours milk.\tcoco/train2014/222.jpg\t['A man pours tea.']\t[0, 2]
+2\tThe cat sleeps.\tcoco/val2014/111.jpg\t['The lamp sleeps.', 'a grey CAT sits']\t[3, 2]
+"""
+CREPE = """,image_id,x,y,width,height,caption,hard_negs
+0,7,1,2,30,40,a dog on a mat,"[""a dog's mat"", 'a mat on a dog',]"
+1,8,1,2,30,40,a cow,[]
+"""
+SUGARCREPE = {
+    str(n): {"filename": f"{n}.jpg", "caption": f"It is {n}.", "negative_caption": f"It is {n}0."}
+    for n in range(2)
+}
+OWN = "".join(
+    json.dumps({"image": f"{n}.jpg", "caption": f"It is {n}.", "false ones": [f"No {n}.", "No."]})
+    + "\n"
+    for n in range(2)
+)
+WITH_NEGATIVES = {
+    "negclip.tsv": (
+        NEGCLIP,
+        NegativeColumns(),
+        {
+            "111": {
+                "A grey cat sits.": ["A red cat sits.", "A cat's grey."],
+                "The cat sleeps.": ["The lamp sleeps."],
+            },
+            "222": {"A man pours milk.": ["A man pours tea."]},
+        },
+        "negclip",
+        "4 of type negclip, 3 cells of neg_image, which are not used, 1 negatives that are a true",
+    ),
+    "crepe.csv": (
+        CREPE,
+        NegativeColumns((), ("mine",)),
+        {"7": {"a dog on a mat": ["a dog's mat", "a mat on a dog"]}, "8": {"a cow": []}},
+        "mine",
+        "2 of type mine, 2 captions of a part of an image (x, y, width, height)",
+    ),
+    "sugarcrepe.json": (
+        json.dumps(SUGARCREPE, indent=1),
+        NegativeColumns(),
+        {str(n): {f"It is {n}.": [f"It is {n}0."]} for n in range(2)},
+        "negative",
+        "2 of type negative",
+    ),
+    "own.jsonl": (
+        OWN,
+        NegativeColumns(("false ones",), ("llm-2",)),
+        {str(n): {f"It is {n}.": [f"No {n}.", "No."]} for n in range(2)},
+        "llm-2",
+        "4 of type llm-2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_NEGATIVES)
+def test_negatives_of_tables_and_json_become_groups_that_are_not_proven(tmp_path, capsys, name):
+    content, columns, expected, type_, told = WITH_NEGATIVES[name]
+    path = tmp_path / name
+    path.write_text(content)
+    images = list(read_captions(path, columns))
+    assert {
+        image.image_id: {g.positive: [n.caption for n in g.negatives] for g in image.groups}
+        for image in images
+    } == expected
+    negatives = [n for image in images for group in image.groups for n in group.negatives]
+    assert {(n.type, n.open_world) for n in negatives} == {(type_, True)}
+    assert told in capsys.readouterr().out
+
+
+def test_columns_that_are_not_there_and_lists_without_negatives_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("filepath,title\n1.jpg,A cat.\n")
+    for columns, message in {
+        NegativeColumns(): "captions without negatives; make some with 'hnc-ds swap-words'",
+        NegativeColumns(("foul",)): "nothing has a column 'foul'",
+        NegativeColumns(("foul",), ("a/b",)): "negative_type 'a/b'",
+        NegativeColumns(("foul",), ("a", "b")): "2 types for 1 --negative_columns",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            list(read_captions(path, columns))
+    path.write_text('{"image_id": "1", "groups": []}\n')
+    with pytest.raises(UserError, match="its negatives have types"):
+        list(read_captions(path, NegativeColumns(("foul",))))
 
 
 @pytest.mark.parametrize(
-    ("file", "image_id"),
+    ("cell", "texts"),
     [
-        ("a/b/000000000009.jpg", "000000000009"),
-        ("C:\\pictures\\9.JPEG", "9"),
+        ("[]", []),
+        ("", []),
+        ("A cat.", ["A cat."]),
+        ("[red] cat", ["[red] cat"]),
+        (repr(["it's", 'say "no"', "a\\b", "ü\n"]), ["it's", 'say "no"', "a\\b", "ü\n"]),
+        (json.dumps(["it's", 'say "no"', "ü"]), ["it's", 'say "no"', "ü"]),
+        (f"[{', '.join(map(repr, ['a'] * 20_000))}]", ["a"] * 20_000),
+    ],
+)
+def test_a_cell_is_a_caption_or_a_list_as_python_or_json_writes_it(cell, texts):
+    assert texts_of(cell) == texts
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['a'",
+        "['a', b]",
+        "['a' + 'b']",
+        "['a', ['b']]",
+        "['a', __import__('os')]",
+        "['" + "[" * 10**5,
+        3,
+    ],
+)
+def test_a_cell_is_never_evaluated(cell):
+    with pytest.raises(ValueError, match=r"list of texts|no text"):
+        texts_of(cell)
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        ("a/b/000000000009.jpg", "a/b/000000000009"),
+        ("C:\\pictures\\9.JPEG", "C:/pictures/9"),
+        ("/data/../9.TIF", "data/9"),
+        ("./9.webp", "9"),
         ("9", "9"),
         ("v1.2_frame", "v1.2_frame"),
         ("a.b.png", "a.b"),
     ],
 )
-def test_an_image_is_called_by_its_file_without_folder_and_suffix(file, image_id):
-    assert image_id_of(file) == image_id
+def test_a_path_loses_its_suffix_and_leads_nowhere_upwards(file, path):
+    assert path_of(file) == path

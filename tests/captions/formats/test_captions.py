@@ -52,8 +52,8 @@ def test_a_release_without_images_has_none(tmp_path):
     [
         (b"", r"x\.jsonl: empty"),
         (b" \n\n", r"x\.jsonl: empty"),
-        (b"[]", r"x\.jsonl: neither captions\.jsonl nor a released HNC file"),
-        (b"\x89PNG\r\n", r"x\.jsonl: neither captions\.jsonl nor"),
+        (b"[]", r"x\.jsonl: a list of captions without negatives"),
+        (b"\x89PNG\r\n", r"x\.jsonl: after line 0: not UTF-8 text in columns"),
         (
             LINES.encode() + b'{"image_id": "3", "gro',
             r"x\.jsonl: line 4: not an image's captions",
