@@ -50,4 +50,6 @@ PATHS = frozenset({"deepspeed_config", "run", "config", "cache", "similar"})
 def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _json_value(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_json_value(part) for part in value]
     return str(value) if isinstance(value, Path) else value

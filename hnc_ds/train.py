@@ -160,7 +160,7 @@ def _train(
     measured = None
     if validation and not saved:
         measured = validation.of_start(clip)
-    record = course.record(config, deepspeed, digest, fingerprint(data.reader.index))
+    record = course.record(config, deepspeed, digest, fingerprint(data.reader.index), clip)
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
     cost = Cost(*forward_cost(clip))
     context = clip.tokenize.context_length

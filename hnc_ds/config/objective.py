@@ -17,7 +17,28 @@ class ModelConfig(Settings):
     trying out, 'tiny-rn' is a residual network and takes 64."""
 
     pretrained: str | None = None
-    """An open_clip tag or a local file of weights; none starts from random weights."""
+    """An open_clip tag or a local file of weights; none starts from random weights. FILE:TAG is a
+    file that has the activation and preprocessing of the weights published as TAG."""
+
+    force_quick_gelu: bool | None = None
+    """Whether the activation is QuickGELU, where a file of weights does not say."""
+
+    image_mean: tuple[float, float, float] | None = None
+    """Of the model's pictures, where a file of weights does not say; so are the next three."""
+
+    image_std: tuple[float, float, float] | None = None
+    """Standard deviation."""
+
+    image_interpolation: Literal["bicubic", "bilinear"] | None = None
+    """How pictures are resized."""
+
+    image_resize_mode: Literal["shortest", "squash"] | None = None
+    """Resized by the shortest side and cropped, or squashed to a square."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_mean", "image_std"):  # lists in JSON
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 LOSS_TERMS = {

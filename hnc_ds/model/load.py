@@ -19,8 +19,11 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
 from hnc_ds.config import ModelConfig
+from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.model.clip import Clip
+from hnc_ds.model.evidence import VIEW, given_by
+from hnc_ds.model.given_file import GivenFile, given_file
 from hnc_ds.model.text import SPECIAL_TOKENS, context_length
 from hnc_ds.model.text_files import has_tokenizer, read_config
 from hnc_ds.reading import kind_of, read_json, reading
@@ -59,43 +62,73 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     """
     config = replace(config, model=open_clip_name(config.model))
     _check_names(config)
+    given = given_file(config)
     torch.manual_seed(seed)
-    again = "download the weights where there is a network and pass the file with --pretrained"
     named = _check_files(config)
-    with reading(named, again, "cannot be loaded", by="open_clip"), _quiet_open_clip():
+    with reading(named, _advice(config), "cannot be loaded", by="open_clip"), _quiet_open_clip():
         try:
-            return _made(config).train()
+            clip, told = _made(config, given)
         except ImportError as error:
             raise UserError(
                 f"model {config.model}: needs a package that is missing ({error}); "
                 "pip install 'hnc-ds[llava]' brings transformers"
             ) from error
         except UserError as error:
-            told = str(error)
-            raise UserError(told if named in told else f"{named}: {told}") from error
+            said = str(error)
+            raise UserError(said if named in said else f"{named}: {said}") from error
+    if told and rank() == 0:
+        print(told, flush=True)
+    return clip.train()
 
 
-def _made(config: ModelConfig) -> Clip:
+def _made(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
+    """The model, and what was decided about a file of weights, in words."""
     settings, here = _model_settings(config)
+    decided = given.decided() if given else None
+    chosen = decided.settings if decided else given_by(config)
+    settings |= _activation(settings, chosen.get("quick_gelu"))
     towers = open_clip.create_model(
         config.model,
-        pretrained=config.pretrained,
-        force_quick_gelu=bool(settings.get("quick_gelu", False)),
+        pretrained=None if given else config.pretrained,
+        pretrained_text=given is None,
         require_pretrained=config.model.startswith(REFERENCES),
+        force_preprocess_cfg={key: chosen[key] for key in VIEW if key in chosen},
         nonscalar_logit_scale=True,
+        quick_gelu=bool(settings.get("quick_gelu", False)),
         **here,
     )
+    told = f"{decided.told}{given.fill(towers)}" if given and decided else ""
     tokenize = _open_clip_tokenizer(config.model, settings)
     preprocess = {key: _plain(value) for key, value in towers.visual.preprocess_cfg.items()}
-    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess})
+    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}), told
+
+
+def _activation(settings: dict[str, Any], quick_gelu: bool | None) -> dict[str, Any]:
+    """What to change of a configuration, which leaves out an activation that is open_clip's."""
+    same = quick_gelu is None or bool(settings.get("quick_gelu", False)) == quick_gelu
+    return {} if same else {"quick_gelu": quick_gelu}
+
+
+def _advice(config: ModelConfig) -> str:
+    """What to do where open_clip cannot load a model."""
+    if config.model.startswith(LOCAL):
+        return "copy the folder again"
+    if config.model.startswith(REFERENCES):
+        return "download it where there is a network, and give its folder as local-dir:FOLDER"
+    if config.pretrained in open_clip.list_pretrained_tags_by_model(config.model):
+        return (
+            "download the weights where there is a network and pass the file with --pretrained "
+            f"FILE:{config.pretrained}"
+        )
+    return "what it names is needed here"
 
 
 def _check_files(config: ModelConfig) -> str:
-    """What messages call the model; a file of it that is of another kind is refused."""
-    files = [Path(config.pretrained)] if config.pretrained else []
+    """What messages call the model; a file of a folder that is of another kind is refused."""
+    files = list[Path]()
     if config.model.startswith(LOCAL):
         folder = Path(config.model.removeprefix(LOCAL))
-        files += [folder / CONFIG_NAME, folder / WEIGHTS_NAME]
+        files = [folder / CONFIG_NAME, folder / WEIGHTS_NAME]
         _check_size(folder)
     for file in files:
         if (kind := kind_of(file)) and not kind.startswith(ZIP):  # torch.save writes zip
@@ -187,13 +220,16 @@ def _quiet_open_clip() -> Iterator[None]:
 
 def _check_names(config: ModelConfig) -> None:
     if config.model.startswith(REFERENCES):
+        if config.pretrained is not None:
+            raise UserError(f"{config.model} has weights of its own; leave --pretrained")
         return
     known = known_names()
     if config.model not in known:
         raise UserError(
             f"model '{config.model}' is not one of open_clip's{did_you_mean(config.model, known)}"
         )
-    if config.pretrained is None or Path(config.pretrained).is_file():
+    file = (config.pretrained or "").rpartition(":")[0]
+    if config.pretrained is None or Path(config.pretrained).is_file() or Path(file).is_file():
         return
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained not in tags:
@@ -209,10 +245,9 @@ def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]
     if config.model.startswith(LOCAL):
         return _folder_settings(Path(config.model.removeprefix(LOCAL)))
     settings: Any = deepcopy(open_clip.get_model_config(config.model))
-    if config.pretrained and not Path(config.pretrained).is_file():
-        tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)
-        if tag.get("quick_gelu"):  # open_clip only warns, and computes something else
-            settings["quick_gelu"] = True
+    tag = open_clip.get_pretrained_cfg(config.model, config.pretrained or "")
+    if tag.get("quick_gelu"):  # open_clip only warns, and computes something else
+        settings["quick_gelu"] = True
     return cast(dict[str, Any], settings), {}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hnc_ds.checkpoint import Saved, load_saved
-from hnc_ds.config import OF_START, DataConfig, ScopeConfig, TrainConfig
+from hnc_ds.config import OF_START, DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.mix import state_sha256
@@ -94,7 +94,7 @@ def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]
 
 
 def record(
-    config: TrainConfig, deepspeed: dict[str, Any], start: str | None, shards: str
+    config: TrainConfig, deepspeed: dict[str, Any], start: str | None, shards: str, clip: Clip
 ) -> dict[str, Any]:
     """What a run's config.json holds.
 
@@ -103,6 +103,7 @@ def record(
         deepspeed: As resolved.
         start: sha256 of the start weights.
         shards: Of what the shards hold.
+        clip: The model, whose activation and preprocessing may have been decided by evidence.
     """
     return {
         "settings": to_json(config),
@@ -112,6 +113,10 @@ def record(
         "commit": _commit(),
         "start_weights": start,
         "shards": shards,
+        "computes": {
+            "quick_gelu": bool(clip.config["model_cfg"].get("quick_gelu", False)),
+            "preprocess": clip.config["preprocess_cfg"],
+        },
     }
 
 
@@ -155,7 +160,7 @@ def check_same_course(
     scope = to_json(ScopeConfig()) | then.get("scope", {})
     pairs = [
         ("seed", now["seed"], then["seed"]),
-        ("model", now["model"], then["model"]),
+        ("model", now["model"], to_json(ModelConfig()) | then["model"]),
         *((key, now["data"][key], drawn[key]) for key in now["data"] if key not in MAY_MOVE),
         *((key, now["scope"][key], scope[key]) for key in now["scope"]),
         (
