@@ -16,8 +16,9 @@ from hnc_ds.evaluation.statistics import (
     bootstrap_mean,
     bootstrap_means,
 )
+from hnc_ds.evaluation.summary import Averages, members
 
-RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0, 3.0)
 """How many times as similar as its negative a caption has to be; ``leads_by`` says what that is of
 cosines that are not positive."""
 
@@ -60,16 +61,16 @@ def single_captions(
     questions: Sequence[Question], scores: Sequence[Scores], seed: int
 ) -> Iterator[Row]:
     """Of questions with one caption, true or not: AUROC, and accuracy at the threshold that is best
-    for those tagged DEV, over all and per group."""
+    for those tagged DEV, over all, per group and per tag."""
     image_N, label_N, score_N, test_N = _single(questions, scores)
     if 0 < label_N[test_N].sum() < test_N.sum():  # what is left may be all true or all false
-        tested = score_N[test_N], label_N[test_N], image_N[test_N]
-        yield "auroc", "all", bootstrap_auroc(*tested, seed=seed)
-    group_N = np.array([q.group for q in questions])[test_N]
+        judged = score_N[test_N], label_N[test_N], image_N[test_N]
+        yield "auroc", "all", bootstrap_auroc(*judged, seed=seed)
+    tested = [question for question in questions if DEV not in question.tags]
+    groups = members(tested, Averages(of_tags=True))
     for metric, (right_N, cluster_N) in judge_single_captions(questions, scores).items():
         yield metric, "all", bootstrap_mean(right_N, cluster_N, seed=seed)
-        for group in np.unique(group_N).tolist():
-            chosen = group_N == group
+        for group, chosen in groups.items():
             yield metric, group, bootstrap_mean(right_N[chosen], cluster_N[chosen], seed=seed)
 
 

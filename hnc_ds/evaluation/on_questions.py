@@ -58,7 +58,7 @@ def measure_questions(
     if known.rule is not None:
         outcomes = list(map(known.rule, asked, scores))
         averages, version = known.averages, known.version
-        rows += summarise(name, version, model, asked, outcomes, averages, config.seed)
+        rows += summarise(name, version, model, asked, outcomes, averages, config.seed, questions)
     rows += [
         Result(model, name, known.version, metric, group, *astuple(interval))
         for metric, group, interval in _beyond(encoder, name, encoded, scores, config)

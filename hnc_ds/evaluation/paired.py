@@ -15,6 +15,7 @@ from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
 from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.evaluation.significance import Change
 from hnc_ds.evaluation.statistics import paired_difference, permutation_test
+from hnc_ds.evaluation.summary import TAG
 from hnc_ds.evaluation.table import RowKey
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
@@ -126,7 +127,9 @@ def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, Answe
     return [
         (one, other)
         for one, other in shared.answers
-        if one.benchmark == benchmark and metric in one.right and group in ("all", one.group)
+        if one.benchmark == benchmark
+        and metric in one.right
+        and (group in ("all", one.group) or group.removeprefix(TAG) in one.tags)
     ]
 
 

@@ -118,8 +118,9 @@ QUESTION_SETS = {
     ),
     "sugarcrepe++": QuestionSet(
         title="SugarCrepe++",
-        about="itt: both true captions are more similar to the image than the false one; tot: they "
-        "are more similar to each other than either is to it. A tie is wrong.",
+        about="itt: both true captions are more similar to the image than the false one, and "
+        "itt_p1 and itt_p2: the first of them, and the second; tot: they are more similar to each "
+        "other than either is to it. A tie is wrong.",
         read=sugarcrepe.read_sugarcrepe_pp,
         rule=same_meaning,
         files=", ".join(sugarcrepe.PLUS_FILES.values()),
@@ -199,7 +200,8 @@ QUESTION_SETS = {
     "whatsup": QuestionSet(
         title="What'sUp",
         about="Share of items in which no other preposition is more similar to the image than the "
-        "true one; pair and set: of opposite pictures, and of all four of two things, all right. A "
+        "true one, by sub-set and by its prepositions; pair and set: of opposite pictures, and of "
+        "all four of two things, all right. CONTROLLED, COCO and VG are means of two sub-sets. A "
         "tie is right, as in its own code.",
         read=spatial.read_whatsup,
         rule=true_comes_first,
@@ -208,12 +210,21 @@ QUESTION_SETS = {
         origin="https://github.com/amitakamath/whatsup_vlms",
         licence="MIT",
         chance=None,
-        averages=Averages(bundles=("pair", "set")),
+        averages=Averages(
+            {
+                "CONTROLLED": lambda group, _: group in spatial.CONTROLLED,
+                "COCO": lambda group, _: group.startswith("coco"),
+                "VG": lambda group, _: group.startswith("vg"),
+            },
+            of_tags=True,
+            bundles=("pair", "set"),
+        ),
+        version=2,
     ),
     "vsr": QuestionSet(
         title="VSR",
         about="Single captions, true or false: auroc, and accuracy at the similarity that is best "
-        "for the captions of dev.jsonl.",
+        "for the captions of dev.jsonl, also by relation and by the kind of relation.",
         read=spatial.read_vsr,
         rule=None,
         files=", ".join(spatial.VSR_FILES.values()),

@@ -98,16 +98,19 @@ def statements_pick_images(question: Question, scores: Scores) -> Outcome:
 
 
 def same_meaning(question: Question, scores: Scores) -> Outcome:
-    """Two true captions and a false one: both beat it for the image (itt), and they are more
-    similar to each other than either is to it (tot). A tie is wrong.
+    """Two true captions and a false one: both beat it for the image (itt), the first does and the
+    second (itt_p1, itt_p2), and they are more similar to each other than either is to it (tot). A
+    tie is wrong.
 
-    Source: SugarCrepe++ (Dumpala et al. 2024, evaluate_ulms.py for tot).
+    Source: SugarCrepe++ (Dumpala et al. 2024, VLMs/test_*.py; evaluate_ulms.py for tot).
     """
     itt = true_beats_false(question, scores)
+    first, second, false = scores.image_text_IC[0]
     text = scores.text_text_CC
     others = np.max(text[:2, 2])  # NaN if one of them is
     tot, tied = bool(text[0, 1] > others), bool(text[0, 1] == others)
-    return Outcome({"itt": itt.right["accuracy"], "tot": tot}, itt.tied or tied)
+    each = {"itt_p1": bool(first > false), "itt_p2": bool(second > false)}
+    return Outcome({"itt": itt.right["accuracy"], "tot": tot, **each}, itt.tied or tied)
 
 
 def _split(question: Question, score_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

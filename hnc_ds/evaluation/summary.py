@@ -4,7 +4,7 @@ Every mean is named: 'all' counts items alike (micro), 'macro' counts groups ali
 benchmark's own code takes the mean of some of its groups only, that has a name of its own.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
@@ -19,6 +19,8 @@ Chosen = Callable[[str, int], bool]
 """Whether a group with so many items is in a mean of groups."""
 
 MACRO = "macro"
+TAG = "tag: "
+"""How the rows of tags are called."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Averages:
     of_tags: bool = False
     """A row for each tag as well; tags overlap."""
     bundles: Sequence[str] = ()
-    """Beginnings of tags, up to a colon, of items that count only if all of them are right."""
+    """Beginnings of tags, up to a colon, of items that count only if all of them are right; a row
+    over all, and one for each group."""
 
 
 def summarise(
@@ -41,6 +44,7 @@ def summarise(
     outcomes: Sequence[Outcome],
     averages: Averages,
     seed: int,
+    whole: Sequence[Question] | None = None,
 ) -> list[Result]:
     """Rows of every metric, and the share of ties. Intervals by bootstrap over images.
 
@@ -49,6 +53,8 @@ def summarise(
         outcomes: Of each.
         averages: Of the benchmark.
         seed: Of the intervals.
+        whole: All that there are, also those that could not be scored, where these are others: a
+            bundle that lost one of its own is in no score.
     """
     image_N = first_images(questions)
     group_N = np.array([q.group for q in questions])
@@ -60,30 +66,31 @@ def summarise(
     for metric in outcomes[0].right:
         right_N = np.array([outcome.right[metric] for outcome in outcomes])
         rows.append(row(metric, "all", bootstrap_mean(right_N, image_N, seed=seed)))
-        for group, chosen in members(questions, averages.of_tags).items():
+        for group, chosen in members(questions, averages).items():
             found = bootstrap_mean(right_N[chosen], image_N[chosen], seed=seed)
             rows.append(row(metric, group, found))
         for name, groups in chosen_groups(group_N, averages).items():
             found = bootstrap_of_group_means(right_N, group_N, groups, image_N, seed=seed)
             rows.append(row(metric, name, found))
         for bundle in averages.bundles:
-            all_right = bundled(questions, right_N, bundle)
-            found = bootstrap_mean(all_right, np.arange(len(all_right)), seed=seed)
-            rows.append(row(f"{bundle}_{metric}", "all", found))
+            for group, all_right in bundled(questions, right_N, bundle, whole or questions).items():
+                found = bootstrap_mean(all_right, np.arange(len(all_right)), seed=seed)
+                rows.append(row(f"{bundle}_{metric}", group, found))
     tied_N = np.array([outcome.tied for outcome in outcomes])
     return [*rows, row("ties", "all", bootstrap_mean(tied_N, image_N, seed=seed))]
 
 
-def members(questions: Sequence[Question], of_tags: bool) -> dict[str, np.ndarray]:
-    """Positions of the items of each group, where there are several groups, and of each tag."""
+def members(questions: Sequence[Question], averages: Averages) -> dict[str, np.ndarray]:
+    """Positions of the items of each group, where there are several groups, and of each tag that
+    the averages ask for; tags of bundles are none."""
     found: dict[str, list[int]] = defaultdict(list)
     several = len({question.group for question in questions}) > 1
     for position, question in enumerate(questions):
         if several:
             found[question.group].append(position)
-        for tag in question.tags if of_tags else ():
-            if tag != IDENTICAL:
-                found[f"tag: {tag}"].append(position)
+        for tag in question.tags if averages.of_tags else ():
+            if tag != IDENTICAL and tag.partition(":")[0] not in averages.bundles:
+                found[f"{TAG}{tag}"].append(position)
     return {name: np.array(found[name]) for name in sorted(found)}
 
 
@@ -98,12 +105,25 @@ def chosen_groups(group_N: np.ndarray, averages: Averages) -> dict[str, list[str
     return {name: groups for name, groups in found.items() if groups}
 
 
-def bundled(questions: Sequence[Question], right_N: np.ndarray, bundle: str) -> np.ndarray:
-    """Whether all items of each bundle are right."""
-    found: dict[str, bool] = {}
-    for question, right in zip(questions, right_N, strict=True):
-        for tag in question.tags:
-            if tag.startswith(f"{bundle}:"):
-                name = f"{question.group} {tag}"
-                found[name] = found.get(name, True) and bool(right)
-    return np.array(list(found.values()), dtype=bool)
+def bundled(
+    questions: Sequence[Question], right_N: np.ndarray, bundle: str, whole: Sequence[Question]
+) -> dict[str, np.ndarray]:
+    """Whether all items of each bundle are right, over all and by group where there are several;
+    bundles that are not whole are left out, and so are groups of none."""
+    sizes = Counter(name for question in whole for name in _bundles_of(question, bundle))
+    right: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for question, is_right in zip(questions, right_N, strict=True):
+        for name in _bundles_of(question, bundle):
+            right[name].append(bool(is_right))
+    found: dict[str, list[bool]] = defaultdict(list)
+    several = len({question.group for question in whole}) > 1
+    for (group, tag), own in right.items():
+        if len(own) == sizes[group, tag]:
+            for row in ("all", group) if several else ("all",):
+                found[row].append(all(own))
+    return {group: np.array(own, dtype=bool) for group, own in found.items()}
+
+
+def _bundles_of(question: Question, bundle: str) -> list[tuple[str, str]]:
+    """Group and tag of each."""
+    return [(question.group, tag) for tag in question.tags if tag.startswith(f"{bundle}:")]

@@ -3,7 +3,7 @@
 Percent lives here and in report/.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINE_SCORER, RETRIEVAL
@@ -11,7 +11,7 @@ from hnc_ds.evaluation.corruptions import SEVERITIES
 from hnc_ds.evaluation.items import Coverage, ItemsHeader
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.robustness import condition_of, is_of_conditions
-from hnc_ds.evaluation.summary import MACRO
+from hnc_ds.evaluation.summary import MACRO, TAG
 from hnc_ds.records import Result
 
 NOT_SHOWN = ("ties", "margin")
@@ -48,8 +48,8 @@ def title_of(metric: str, group: str) -> str:
 
 
 def shown_rows(results: Sequence[Result]) -> list[Result]:
-    """Those that a person reads: shares, without single conditions of worse pictures, and without
-    the groups of a metric that has more than MOST_GROUPS."""
+    """Those that a person reads: shares, without single conditions of worse pictures, and of the
+    groups of each metric those of ``few_groups``."""
     rows = [
         row
         for row in results
@@ -57,8 +57,20 @@ def shown_rows(results: Sequence[Result]) -> list[Result]:
         and condition_of(row.group) is None
         and (row.group == "all" or HEADLINE_SCORER.get(row.benchmark, row.metric) == row.metric)
     ]
-    groups = Counter((r.benchmark, r.metric) for r in rows if _is_group(r))
-    return [r for r in rows if not _is_group(r) or groups[r.benchmark, r.metric] <= MOST_GROUPS]
+    groups: dict[tuple[str, str], list[RowKey]] = defaultdict(list)
+    for row in rows:
+        if _is_group(row):
+            groups[row.benchmark, row.metric].append(key_of(row))
+    few = {key for own in groups.values() for key in few_groups(own)}
+    return [row for row in rows if not _is_group(row) or key_of(row) in few]
+
+
+def few_groups(keys: Sequence[RowKey]) -> list[RowKey]:
+    """The groups of a metric that are shown one by one: all, or else only those that are no tags,
+    or else only tags; none where there are more than MOST_GROUPS of each."""
+    tags = [key for key in keys if key[2].startswith(TAG)]
+    plain = [key for key in keys if not key[2].startswith(TAG)]
+    return next((few for few in (list(keys), plain, tags) if 0 < len(few) <= MOST_GROUPS), [])
 
 
 def is_group(benchmark: str, metric: str, group: str) -> bool:

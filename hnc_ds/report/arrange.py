@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.robustness import is_of_conditions
-from hnc_ds.evaluation.table import MOST_GROUPS, RowKey, is_group
+from hnc_ds.evaluation.table import MOST_GROUPS, RowKey, few_groups, is_group
 
 TIES = "ties"
 METRIC_TITLES = {
@@ -106,11 +106,14 @@ def _of_benchmark(benchmark: str, keys: Sequence[RowKey]) -> list[Block]:
 def _main(title: str, about: str, keys: list[RowKey]) -> list[Block]:
     """One table with bars, or two where there are too many groups to stand open."""
     groups = [key for key in keys if is_group(*key)]
-    if len(groups) <= MOST_GROUPS:
-        return [Block(title, keys, about, bars=_drawn(keys))]
-    others = [key for key in keys if not is_group(*key)]
-    whole = [Block(title, others, about)] if others else []
-    return [*whole, Block(f"{title}, by group", groups, folded=True)]
+    few = few_groups(groups)
+    rest = [key for key in groups if key not in few]
+    shown = [key for key in keys if key not in rest]
+    found = [Block(title, shown, about, bars=_drawn(shown))] if shown else []
+    if rest:
+        name = f"{title}, by {'further groups' if few else 'group'}"
+        found.append(Block(name, rest, folded=True))
+    return found
 
 
 def _drawn(keys: Sequence[RowKey]) -> list[RowKey]:

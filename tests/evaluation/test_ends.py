@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -112,7 +111,10 @@ def test_a_path_with_colons_is_a_file_of_weights_all_the_same(run, tmp_path):
     assert torch.equal(conv1(load_end(f"tiny:{weights}").model), conv1(load_end(str(run)).model))
 
 
-@pytest.mark.parametrize("name", open_clip.list_openai_models())
+@pytest.mark.parametrize(
+    "name",
+    ["RN50", "RN101", "RN50x4", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"],
+)
 def test_openais_names_are_open_clips_models_with_its_tag(name):
     assert OPENAI in (tags_of(name) or [])
 

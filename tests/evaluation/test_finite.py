@@ -1,5 +1,6 @@
 """NaN and infinity: they end an evaluation, and where one came through it would count as wrong."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from hnc_ds.checkpoint import Contents, write_files
 from hnc_ds.config import EvaluateConfig, InterpolateConfig, MineConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import models as models_module
@@ -50,7 +51,8 @@ def broken(folder: Path, name: str = WEIGHT, value: float = math.nan) -> Path:
     state = {n: t.detach().clone() for n, t in clip.state_by_open_clip_name().items()}
     state[name].view(-1)[0] = value
     folder.mkdir()
-    write_files(folder, Contents({"model.safetensors": state}, clip.config, {}))
+    save_file(state, folder / "model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(clip.config))
     return folder
 
 

@@ -80,7 +80,7 @@ def test_a_ratio_of_one_is_pair_accuracy_and_a_higher_one_never_gives_more(
     true_N, false_N = np.array(pairs, np.float32).T
     last = true_N > false_N
     assert (leads_by(1, true_N, false_N) == last).all()
-    for times in (*RATIOS, ratio + 0.5):
+    for times in (*RATIOS, ratio + 2):
         assert (leads_by(times, true_N, false_N) <= last).all()
         last = leads_by(times, true_N, false_N)
 

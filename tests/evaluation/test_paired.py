@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader
 from hnc_ds.evaluation.measurement import Measurement
@@ -39,6 +40,15 @@ def test_questions_are_compared_one_by_one_over_all_and_within_their_group() -> 
     assert of_all.difference.value == pytest.approx(8 / 13)
     assert of_group.difference.value == pytest.approx(8 / 12)
     assert of_all.p == pytest.approx(0.03857421875)  # two of twelve, by a fair coin
+
+
+def test_a_row_of_a_tag_is_of_the_questions_that_have_it() -> None:
+    first = [replace(answered(n, "swap_obj", False), tags=("on",) * (n < 3)) for n in range(5)]
+    second = [replace(item, right={"accuracy": n < 2}) for n, item in enumerate(first)]
+    shared = shared_items(measured(*first), measured(*second))
+    found = change_of(shared, ("sugarcrepe", "accuracy", "tag: on"))
+    assert found is not None
+    assert (found.difference.value, found.difference.count) == (pytest.approx(2 / 3), 3)
 
 
 def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:

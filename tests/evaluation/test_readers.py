@@ -19,6 +19,7 @@ from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.readers import aro, spatial, valse
 from hnc_ds.evaluation.readers.aro_relations import LEFT_OUT
 from hnc_ds.evaluation.readers.galleries import read_captioned
+from hnc_ds.evaluation.readers.vsr_relations import KIND_OF, KINDS
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 PAIR = {"filename": "1.jpg", "caption": "a cat on a mat", "negative_caption": "a mat on a cat"}
@@ -97,7 +98,8 @@ def test_no_embedded_name_holds_a_line_break_or_doubled_space(package: str) -> N
         ]
     names = [(where, text) for where, value in found for text in texts(value)]
     assert len(names) > 100
-    assert [(where, text) for where, text in names if text != " ".join(text.split())] == []
+    wrong = [(where, text) for where, text in names if text != " ".join(text.split())]
+    assert [(where, text) for where, text in wrong if text.strip()] == []
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -131,7 +133,11 @@ def test_winoground_has_two_pictures_with_a_caption_each(tmp_path: Path) -> None
         "secondary_tag": "",
         "collapsed_tag": "Object",
     }
-    (question,) = read_questions("winoground", written(tmp_path / "e.jsonl", lines(row)), False)
+    assert not set(row) & {"num_main_preds"}  # older copies lack it
+    newer = row | {"id": 1, "num_main_preds": 2}
+    path = written(tmp_path / "e.jsonl", lines(row, newer))
+    question, other = read_questions("winoground", path, False)
+    assert other.tags == ("Adjective", "main predicates: 2")
     assert [image.name for image in question.images] == ["ex_0_img_0.png", "ex_0_img_1.png"]
     assert question.match == {(0, 0), (1, 1)}
     assert (question.group, question.tags) == ("Object", ("Adjective",))
@@ -172,7 +178,14 @@ def test_vsr_has_single_captions_that_are_true_or_not(tmp_path: Path) -> None:
     written(tmp_path / "dev.jsonl", lines(row))
     true, false, dev = read_questions("vsr", tmp_path, False)
     assert (true.match, false.match) == ({(0, 0)}, set())
-    assert (true.tags, dev.tags) == ((), (DEV,))
+    assert (true.tags, dev.tags) == (("Topological",), (DEV, "Topological"))
+
+
+def test_vsrs_relations_are_of_seven_kinds() -> None:
+    assert len(KINDS) == 7
+    assert len(KIND_OF) == 70
+    kinds = [KIND_OF[name] for name in ("left of", "down from", "at the edge of", "among")]
+    assert kinds == ["Projective", "Directional", "Adjacency", "Unallocated"]
 
 
 def test_whatsup_names_pairs_and_sets_after_its_pictures(tmp_path: Path) -> None:
@@ -183,9 +196,31 @@ def test_whatsup_names_pairs_and_sets_after_its_pictures(tmp_path: Path) -> None
     written(tmp_path / spatial.CONTROLLED["A"], [row])
     written(tmp_path / "coco_qa_one_obj.json", [[785, "on the left", "on the right"]])
     controlled, coco = read_questions("whatsup", tmp_path, True)
-    assert controlled.tags == ("set:beer-bottle_armchair", "pair:beer-bottle_armchair:x")
+    assert controlled.tags == ("set:beer-bottle_armchair", "pair:beer-bottle_armchair:x", "A left")
+    assert coco.tags == ("coco-one left",)
     assert controlled.images[0].name == "controlled_images/beer-bottle_left_of_armchair.jpeg"
     assert coco.images == (ImageRef("coco2017", "000000000785.jpg"),)
+
+
+@pytest.mark.parametrize(
+    ("file", "true", "tag"),
+    [
+        ("coco_qa_one_obj.json", "A photo of a bench on the bottom.", "coco-one bottom"),
+        ("coco_qa_two_obj.json", "A cup to the right of a fork", "coco-two right"),
+        ("coco_qa_two_obj.json", "A cup below a fork", "coco-two below"),
+        ("coco_qa_two_obj.json", "A cup above a fork", "coco-two above"),
+        ("vg_qa_one_obj.json", "A photo of a lamp on the top", "vg-one top"),
+        ("vg_qa_two_obj.json", "A cup in front of a fork", "vg-two front"),
+        ("vg_qa_two_obj.json", "A cup behind a fork", "vg-two behind"),
+        ("vg_qa_two_obj.json", "A cup on top of a fork", "vg-two top"),
+    ],
+)
+def test_whatsup_tells_prepositions_as_its_own_code(
+    tmp_path: Path, file: str, true: str, tag: str
+) -> None:
+    written(tmp_path / file, [[1, true, "false"]])
+    (question,) = read_questions("whatsup", tmp_path, True)
+    assert question.tags == (tag,)
 
 
 def test_cola_takes_the_names_of_pictures_from_their_addresses(tmp_path: Path) -> None:

@@ -114,4 +114,5 @@ def test_sugarcrepe_plus_plus_asks_for_both_true_captions_and_for_their_likeness
     both, first, second = texts
     matrix = [[1, both, first], [both, 1, second], [first, second, 1]]
     found = QUESTION_SETS["sugarcrepe++"].rule(BOTH_TRUE, scores([row], matrix))
-    assert found == ({"itt": itt, "tot": tot}, tied)
+    each = {f"itt_p{n + 1}": np.float32(row[n]) > np.float32(row[2]) for n in (0, 1)}
+    assert found == ({"itt": itt, "tot": tot, **each}, tied)

@@ -56,6 +56,32 @@ def test_a_pair_or_a_set_is_right_when_all_of_it_is() -> None:
     assert found["set_accuracy", "all"] == 0
 
 
+def test_bundles_are_told_for_each_group_and_only_where_nothing_of_them_is_lost() -> None:
+    """Of A both pairs are whole, of B one picture of a pair and so of the set is missing."""
+    whole = [
+        Question(f"{group}/{n}", (ImageRef("w", f"{group}{n}"),), ("t", "f"), FIRST, group, tags)
+        for group in "AB"
+        for n, tags in enumerate(
+            [("set:a", "pair:a:x", f"{group} left")] * 2 + [("set:a", "pair:a:y", "on")] * 2
+        )
+    ]
+    kept = [question for question in whole if question.id != "B/3"]
+    outcomes = [Outcome({"accuracy": question.id != "A/0"}, False) for question in kept]
+    averages = QUESTION_SETS["whatsup"].averages
+    rows = summarise("whatsup", 1, "m", kept, outcomes, averages, 0, whole)
+    found = {(row.metric, row.group): (row.value, row.count) for row in rows}
+    assert found["pair_accuracy", "all"] == (pytest.approx(2 / 3), 3)
+    assert found["pair_accuracy", "A"] == (1 / 2, 2)
+    assert found["pair_accuracy", "B"] == (1, 1)
+    assert found["set_accuracy", "all"] == found["set_accuracy", "A"] == (0, 1)
+    assert ("set_accuracy", "B") not in found
+    assert found["accuracy", "tag: A left"] == (1 / 2, 2)
+    assert found["accuracy", "CONTROLLED"][0] == pytest.approx((3 / 4 + 1) / 2)
+    assert not [group for _, group in found if group.startswith(("tag: set", "tag: pair"))]
+    lost = summarise("whatsup", 1, "m", kept[4:5], outcomes[4:5], averages, 0, whole)
+    assert {row.metric for row in lost} == {"accuracy", "ties"}  # no bundle is whole
+
+
 def test_tags_overlap_and_what_is_broken_is_no_group() -> None:
     questions = [
         Question(str(n), (ImageRef("vg", "1.jpg"),) * 2, ("a", "b"), FIRST, "g", tags)

@@ -61,6 +61,18 @@ def test_many_groups_are_folded_and_not_drawn(tmp_path: Path) -> None:
     assert parts.title.endswith("by group")
 
 
+def test_of_many_groups_and_tags_those_stand_open_that_are_few() -> None:
+    """What'sUp has six sub-sets and many prepositions, VSR many relations and seven kinds."""
+    subsets, prepositions = list("abcdef"), [f"tag: {n}" for n in range(30)]
+    relations, kinds = [f"{n}" for n in range(60)], ["tag: near", "tag: far"]
+    for groups, open_ in ((subsets + prepositions, subsets), (relations + kinds, kinds)):
+        keys = [("whatsup", "accuracy", group) for group in ("all", *groups)]
+        first, folded = arrange(keys)
+        assert [key[2] for key in first.keys] == ["all", *open_]
+        assert (first.folded, folded.folded) == (False, True)
+        assert [key[2] for key in folded.keys] == [g for g in groups if g not in open_]
+
+
 def test_no_ties_are_not_told_and_some_are(tmp_path: Path) -> None:
     for share, last in ((0.0, "accuracy"), (0.25, "decided by a tie")):
         rows = [row("cola", "accuracy", "all", 0.5), row("cola", "ties", "all", share)]

@@ -9,6 +9,7 @@ import msgspec
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import DEV, FIRST, ImageRef, Question, choice
 from hnc_ds.evaluation.readers.annotations import files_in, read_json, read_json_lines
+from hnc_ds.evaluation.readers.vsr_relations import KIND_OF
 
 VSR_FILES = {"test": "test.jsonl", "dev": "dev.jsonl"}
 
@@ -36,7 +37,8 @@ class _Options(msgspec.Struct):
 
 def read_vsr(place: Path, allow_missing: bool = False) -> Iterator[Question]:
     """test.jsonl: {image, caption, label, relation, ...} a line; a caption each, true or not. Those
-    of dev.jsonl, by which a threshold is chosen, are tagged.
+    of dev.jsonl, by which a threshold is chosen, are tagged; groups are relations, tags what kind
+    of relation they are.
 
     Raises:
         UserError: As the readers of annotations.
@@ -44,11 +46,13 @@ def read_vsr(place: Path, allow_missing: bool = False) -> Iterator[Question]:
     Source: Liu et al. 2023, https://github.com/cambridgeltl/visual-spatial-reasoning.
     """
     for split, path in files_in(place, VSR_FILES, "VSR", allow_missing).items():
-        tags = (DEV,) if split == "dev" else ()
+        is_dev = (DEV,) if split == "dev" else ()
         for number, row in enumerate(read_json_lines(path, _Statement, "VSR")):
             match = FIRST if row.label else frozenset[tuple[int, int]]()
             image = ImageRef("coco2017", row.image)
             id = f"{split}/{number}"
+            kind = KIND_OF.get(row.relation)
+            tags = is_dev if kind is None else (*is_dev, kind)
             yield Question(id, (image,), (row.caption,), match, row.relation, tags)
 
 
@@ -71,7 +75,17 @@ def read_whatsup(place: Path, allow_missing: bool = False) -> Iterator[Question]
         rows = read_json(path, list[tuple[int | str, str, str]], "What'sUp")
         for number, (image, true, false) in enumerate(rows):
             name = f"{str(image).zfill(12) if source == 'coco2017' else image}.jpg"
-            yield choice(f"{group}/{number}", ImageRef(source, name), true, false, group)
+            tags = (f"{group} {_preposition(true, group)}",)
+            yield choice(f"{group}/{number}", ImageRef(source, name), true, false, group, tags)
+
+
+def _preposition(true: str, group: str) -> str:
+    """That of a true caption, as its own code tells it: the last word where one thing is named."""
+    if group.endswith("one"):
+        return (true.split() or [""])[-1].rstrip(".")
+    known = ("left of", "right of", "above", "below", "front of", "behind")
+    last = "below" if group == "coco-two" else "top"
+    return next((name.removesuffix(" of") for name in known if name in true), last)
 
 
 AXES = {"left": "x", "right": "x", "on": "y", "under": "y", "in-front": "y", "behind": "y"}
@@ -87,5 +101,5 @@ def _controlled(id: str, row: _Options, group: str, path: Path) -> Question:
     things = f"{parts[0]}_{parts[-1]}"
     image = ImageRef("whatsup", "/".join(Path(row.image_path).parts[-2:]))
     captions = tuple(row.caption_options)
-    tags = (f"set:{things}", f"pair:{things}:{AXES[parts[1]]}")
+    tags = (f"set:{things}", f"pair:{things}:{AXES[parts[1]]}", f"{group} {parts[1]}")
     return Question(id, (image,), captions, FIRST, group, tags)

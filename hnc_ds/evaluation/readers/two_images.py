@@ -25,6 +25,7 @@ class _Winoground(msgspec.Struct):
     collapsed_tag: str = "all"
     tag: str = ""
     secondary_tag: str = ""
+    num_main_preds: int | None = None
 
 
 def read_winoground(place: Path, allow_missing: bool = False) -> Iterator[Question]:
@@ -39,6 +40,8 @@ def read_winoground(place: Path, allow_missing: bool = False) -> Iterator[Questi
     for row in read_json_lines(path, _Winoground, "Winoground"):
         images = tuple(ImageRef("winoground", _png(n)) for n in (row.image_0, row.image_1))
         tags = tuple(tag for tag in (row.tag, row.secondary_tag) if tag)
+        if row.num_main_preds is not None:
+            tags += (f"main predicates: {row.num_main_preds}",)
         captions = (row.caption_0, row.caption_1)
         yield each_its_own(f"winoground/{row.id}", images, captions, row.collapsed_tag, tags)
 
