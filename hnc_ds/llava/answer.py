@@ -87,7 +87,8 @@ def _finish(
     lines = [known[question.unit] for question in questions.asked]
     if config.dataset == "vqav2":
         pairs = [(line.question_id, line.text) for line in lines]
-        print(write_for_server(out, pairs, beside, config.normalise))
+        of_test = lines[0].image.startswith("COCO_test2015_")
+        print(write_for_server(out, pairs, beside, config.normalise, of_test))
     if lost := sum(line.margin is None for line in lines):
         print(f"answer: {lost:,} of {len(lines):,} questions have no image; their answer is empty")
 

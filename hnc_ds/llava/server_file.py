@@ -44,6 +44,7 @@ def write_for_server(
     answers: Sequence[tuple[QuestionId, str]],
     beside: Sequence[QuestionId],
     normalise: bool,
+    of_test: bool,
 ) -> str:
     """Write answers.vqa.json.
 
@@ -52,6 +53,7 @@ def write_for_server(
         answers: Question ids with their answers.
         beside: Questions that get an empty answer, as ``questions_beside`` returns them.
         normalise: As LLaVA's conversion script does, before the server does it again.
+        of_test: Whether these are answers about images of test2015.
 
     Returns:
         What was written and whether the server takes it.
@@ -62,14 +64,16 @@ def write_for_server(
     ]
     write_whole(folder / SERVER, msgspec.json.encode(rows))
     empty = f", {len(beside):,} of them empty (not asked)" if beside else ""
-    return f"{SERVER}: {len(rows):,} answers{empty}; {_use(len(rows))}"
+    return f"{SERVER}: {len(rows):,} answers{empty}; {_use(len(rows), of_test)}"
 
 
-def _use(count: int) -> str:
+def _use(count: int, of_test: bool) -> str:
     if count == QUESTIONS:
         return "for VQA's server"
+    if not of_test:
+        return "not for VQA's server, which takes test2015 alone; 'hnc-ds score' scores them"
     return (
         f"not for VQA's server, which takes all {QUESTIONS:,} questions of test2015, for test-dev "
-        "too: --complete-with v2_OpenEnded_mscoco_test2015_questions.json adds those that were not "
-        "asked; 'hnc-ds score' scores other splits"
+        "too; --complete-with v2_OpenEnded_mscoco_test2015_questions.json adds those that were not "
+        "asked"
     )

@@ -86,7 +86,7 @@ def test_answers_are_those_of_transformers_to_each_question_alone(
 
 
 def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
-    settings: Callable[..., AnswerConfig], tmp_path: Path
+    settings: Callable[..., AnswerConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for normalise in (False, True):
         answer(settings(normalise=normalise))
@@ -95,6 +95,7 @@ def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
         assert [row["question_id"] for row in rows] == list(range(1000, 1033))
         expected = [normalise_m4c(text) for text in texts] if normalise else texts
         assert [row["answer"] for row in rows] == expected
+    assert "33 answers; not for VQA's server, which takes test2015 alone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["official", "llava"])
@@ -157,7 +158,7 @@ def _test_split(folder: Path, name: str, layout: str) -> Path:
 def test_the_servers_list_is_for_the_server_where_it_is_whole(tmp_path: Path) -> None:
     pairs = [(number, "yes") for number in range(107_394)]
     beside = range(107_394, 447_793)
-    told = write_for_server(tmp_path, pairs, beside, normalise=False)
+    told = write_for_server(tmp_path, pairs, beside, normalise=False, of_test=True)
     assert told.endswith("447,793 answers, 340,399 of them empty (not asked); for VQA's server")
 
 

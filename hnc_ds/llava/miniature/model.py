@@ -21,7 +21,7 @@ BLANK = "\u2581"
 """What SentencePiece has in place of a blank."""
 
 
-def make_tokenizer(texts: Iterable[str], size: int = 512) -> Any:
+def make_tokenizer(texts: Iterable[str], size: int = 640) -> Any:
     """Llama's kind, in the form that the folders on the hub have: byte pairs with a blank before
     each text, bytes for what is unknown, and every prompt begins with <s>.
 
