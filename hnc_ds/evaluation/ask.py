@@ -103,9 +103,9 @@ def encode_questions(
     unreadable = [found[index] for index in encoded.unreadable]
     if unreadable and not (allow_missing and encoded.samples):
         raise UserError(
-            f"{benchmark}: {unreadable[0][0]} and {len(unreadable) - 1} more of {len(found):,} "
-            f"pictures cannot be decoded ({_reason(unreadable[0])}); copy them again, or give "
-            "--allow-missing to leave out their questions"
+            f"{benchmark}: {len(unreadable):,} of {len(found):,} images cannot be decoded, the "
+            f"first is {unreadable[0][0]} ({_reason(unreadable[0])}); copy what is wrong again, or "
+            "give --allow-missing to leave out its questions"
         )
     row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
     kept = [q for q in questions if all(image in row_of for image in q.images)]

@@ -12,10 +12,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hnc_ds.checkpoint import complete_checkpoints
-from hnc_ds.config import EvaluateConfig, TrainConfig
+from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import ItemsHeader, PairItem
+from hnc_ds.model.load import load_model
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
 from hnc_ds.training import validation, worst
@@ -118,6 +119,20 @@ def test_the_worst_pairs_are_of_different_images_and_shown_with_their_margins(
     assert picture is not None
     assert picture.dtype == np.uint8
     assert worst.draw_worst([], ShardReader(scene_shards / "val")) is None
+
+
+def test_a_model_whose_weights_are_nan_is_not_measured_while_training(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(eval_shards=scene_shards / "val", eval_every=10, steps=1000)
+    clip = load_model(ModelConfig(), seed=0)
+    with torch.no_grad():
+        clip.towers.visual.conv1.weight[0] = float("nan")
+    told = (
+        r"^step-0: the image embedding of \S+ is not finite .* its weight visual\.conv1\.weight is"
+    )
+    with pytest.raises(UserError, match=told):
+        Validation(config, tmp_path, torch.device("cpu")).of_start(clip)
 
 
 def judged(tmp_path: Path, scene_shards: Path, values: list[float], **settings: Any) -> list[bool]:
