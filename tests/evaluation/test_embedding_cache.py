@@ -88,5 +88,5 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"{whole.name}: .*; remove it"):
             encoder(clip, folder.with_name("whole")).texts(CAPTIONS)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another (--cache|place)"):
+    with pytest.raises(UserError, match=r"choose another (--cache|place)"):
         encoder(clip, tmp_path / "file").texts(CAPTIONS)
