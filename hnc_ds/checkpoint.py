@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
+from hnc_ds.model.clip_folder import is_clip_folder
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.model.low_rank import is_change, merged
 from hnc_ds.model.text_files import config_bytes, write_beside
@@ -303,7 +304,7 @@ def load_trained(path: Path, device: torch.device) -> Clip:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a run or a checkpoint")
-    if (path / SETTINGS_NAME).is_file():
+    if (path / SETTINGS_NAME).is_file() and not is_clip_folder(path):
         return load_folder(newest_checkpoint(path)).to(device)
     if (path / STATE_NAME).is_file() and (flaw := flaw_of(path)):
         raise UserError(f"{path}: not a complete checkpoint; {flaw}")

@@ -147,6 +147,10 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max().detach())
 
 
+RESAMPLE = {"bilinear": 2, "bicubic": 3}
+"""PIL's numbers."""
+
+
 def _hf_view(clip: Clip) -> Any:
     from transformers import CLIPImageProcessor
 
@@ -156,6 +160,7 @@ def _hf_view(clip: Clip) -> Any:
     return CLIPImageProcessor(
         size=shortest if view.resize_mode == "shortest" else side,
         crop_size=side,
+        resample=RESAMPLE[view.interpolation],
         image_mean=list(view.mean),
         image_std=list(view.std),
     )

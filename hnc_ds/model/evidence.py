@@ -211,14 +211,15 @@ def _hugging_faces(file: Path, architecture: Mapping[str, Any]) -> dict[str, Any
 
 def hugging_faces_view(view: Mapping[str, Any]) -> dict[str, Any]:
     """What preprocessor_config.json says of VIEW."""
-    found = {"mean": view.get("image_mean"), "std": view.get("image_std")}
+    found: dict[str, Any] = {
+        key: view.get(f"image_{key}", DEFAULTS[key]) for key in ("mean", "std")
+    }
     found["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(view.get("resample", 3))
-    size = view.get("size", {})
-    crops = view.get("do_center_crop", True)
-    if isinstance(size, int) or "shortest_edge" in size:
-        found["resize_mode"] = "shortest" if crops else None
-    elif not crops:
+    size, crops = view.get("size", 224), view.get("do_center_crop", True)
+    if isinstance(size, dict) and "height" in size:
         found["resize_mode"] = "squash"
+    elif crops:
+        found["resize_mode"] = "shortest"
     return {key: _plain(value) for key, value in found.items() if value is not None}
 
 

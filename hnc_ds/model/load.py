@@ -22,6 +22,7 @@ from hnc_ds.config import ModelConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.model.clip import Clip
+from hnc_ds.model.clip_folder import CLIP_VOCABULARY, is_clip_folder, load_clip_folder
 from hnc_ds.model.evidence import VIEW, given_by
 from hnc_ds.model.given_file import GivenFile, given_file
 from hnc_ds.model.text import SPECIAL_TOKENS, context_length
@@ -41,7 +42,6 @@ OPEN_CLIPS_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bi
 """As published models have them."""
 REFERENCES = ("hf-hub:", LOCAL)
 
-CLIP_VOCABULARY = 49408
 BYTE_TOKENS = 512
 
 open_clip.add_model_config(OWN_CONFIGS)
@@ -83,6 +83,11 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
 
 def _made(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
     """The model, and what was decided about a file of weights, in words."""
+    folder = Path(config.model.removeprefix(LOCAL))
+    if config.model.startswith(LOCAL) and is_clip_folder(folder):
+        towers, settings, view = load_clip_folder(folder)
+        tokenize = _open_clip_tokenizer("", settings)
+        return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": view}), ""
     settings, here = _model_settings(config)
     decided = given.decided() if given else None
     chosen = decided.settings if decided else given_by(config)
@@ -201,6 +206,8 @@ def load_folder(folder: Path) -> Clip:
     Raises:
         UserError: No such folder, or not of that layout.
     """
+    if is_clip_folder(folder):
+        return load_model(ModelConfig(model=f"{LOCAL}{folder}"), seed=0).eval()
     for names in ((CONFIG_NAME,), (WEIGHTS_NAME, *OPEN_CLIPS_WEIGHTS)):
         if not any((folder / name).is_file() for name in names):
             raise UserError(f"{folder}: no {names[0]} there; give a run or a checkpoint folder")

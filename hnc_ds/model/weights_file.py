@@ -217,11 +217,11 @@ def fit(towers: Any, state: State, what: str) -> str:
     if POSITION_IDS not in own:  # transformers kept it until 4.31
         state.pop(POSITION_IDS, None)
     resized = {name for name in own.keys() & state.keys() if name.endswith("positional_embedding")}
-    _check_fit(own, state, what, resized)
+    check_fit(own, state, what, resized)
     before = {name: len(state[name]) for name in resized}
     factory.resize_pos_embed(state, towers)
     factory.resize_text_pos_embed(state, towers)
-    _check_fit(own, state, what)
+    check_fit(own, state, what)
     towers.load_state_dict(state)
     return "".join(
         f"; {name} resized from {length} positions to {len(state[name])}"
@@ -235,7 +235,7 @@ MOST_TOLD = 3
 POSITION_IDS = "text.transformer.embeddings.position_ids"
 
 
-def _check_fit(own: State, state: State, what: str, resized: Collection[str] = ()) -> None:
+def check_fit(own: State, state: State, what: str, resized: Collection[str] = ()) -> None:
     """UserError where names or shapes differ, but for the lengths of what will be resized."""
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     told = [f"{len(missing)} of {len(own)} tensors are missing ({missing[0]})"] if missing else []

@@ -125,6 +125,51 @@ def test_transformers_opens_what_was_written_for_it(clip_folder: Make, tmp_path:
     assert torch.allclose(found.logits_per_image, scale * image_BD @ text_BD.T, atol=1e-2)
 
 
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_what_was_written_for_transformers_opens_here_as_the_same_model(
+    weights: str, quick_gelu: bool, clip_folder: Make, tmp_path: Path
+) -> None:
+    source, out = clip_folder(quick_gelu=quick_gelu), tmp_path / "out"
+    told = json.loads((source / "open_clip_config.json").read_text())
+    told["preprocess_cfg"] |= {"interpolation": "bilinear", "resize_mode": "squash"}
+    (source / "open_clip_config.json").write_text(json.dumps(told))
+    export(ExportConfig(model=str(source), to="hf", out=out))
+    if weights != "model.safetensors":
+        torch.save(load_file(out / "model.safetensors"), out / weights)
+        (out / "model.safetensors").unlink()
+    ours, again = loaded(source), loaded(out)
+    assert again.image_settings == ours.image_settings
+    images_B3RR = probe_pictures(ours.image_settings, None)
+    assert torch.equal(again.encode_images(images_B3RR), ours.encode_images(images_B3RR))
+    texts = [model.encode_texts(model.tokenize(CAPTIONS)) for model in (ours, again)]
+    assert torch.equal(*texts)
+    state = again.state_by_open_clip_name()
+    for name, tensor in ours.state_by_open_clip_name().items():
+        assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"model_type": "siglip"}, "CLIPModel alone opens"),
+        ("config.json", {"projection_dim": 9}, "of another model"),
+        ("config.json", {"projection_dim": 1 << 40}, "projection_dim is"),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 99}}, "resize to 32"),
+        ("preprocessor_config.json", {"resample": 0}, "crop the centre or squash"),
+    ],
+)
+def test_a_folder_of_transformers_that_is_no_such_clip_is_refused(
+    file: str, change: dict[str, Any], message: str, clip_folder: Make, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    export(ExportConfig(model=str(clip_folder()), to="hf", out=out))
+    config = json.loads((out / file).read_text()) | change
+    (out / file).write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        loaded(out)
+
+
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
