@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -127,19 +128,26 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+class _State(msgspec.Struct):
+    """state.json."""
+
+    step: int
+    files: dict[str, int]
+    scalars: dict[str, Any] = {}
+
+
 def flaw_of(checkpoint: Path) -> str | None:
     """What is missing from a checkpoint or damaged in it; None where it is complete: the marker is
     there, and every file has the size it names."""
-    try:
-        state = json.loads((checkpoint / STATE_NAME).read_text())
-        sizes = dict[str, int](state["files"])
-        if state["step"] != step_of(checkpoint) or WEIGHTS_NAME not in sizes:
-            return f"{STATE_NAME} is not that of this checkpoint"
-    except FileNotFoundError:
+    if not (checkpoint / STATE_NAME).exists():
         return f"{STATE_NAME} is missing, so it was not written to its end"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"{STATE_NAME} is damaged ({error!r})"
-    flaws = (_flaw_of_file(checkpoint, name, size) for name, size in sizes.items())
+    try:
+        state = msgspec.convert(read_json(checkpoint / STATE_NAME), _State)
+    except (UserError, msgspec.ValidationError) as error:
+        return f"{STATE_NAME} is damaged ({error})"
+    if state.step != step_of(checkpoint) or WEIGHTS_NAME not in state.files:
+        return f"{STATE_NAME} is not that of this checkpoint"
+    flaws = (_flaw_of_file(checkpoint, name, size) for name, size in state.files.items())
     return next((flaw for flaw in flaws if flaw), None)
 
 
@@ -275,7 +283,7 @@ def read(checkpoint: Path) -> Saved:
     """
     if flaw := flaw_of(checkpoint):
         raise UserError(f"{checkpoint}: not a complete checkpoint; {flaw}")
-    state = json.loads((checkpoint / STATE_NAME).read_text())
+    state = read_json(checkpoint / STATE_NAME)
     plain = _read_tensors(checkpoint / WEIGHTS_NAME)
     return Saved(
         state["step"],
@@ -284,7 +292,7 @@ def read(checkpoint: Path) -> Saved:
         | _read_tensors(checkpoint / ADAPTERS_NAME),
         _read_tensors(checkpoint / MOMENTS_NAME),
         _read_tensors(checkpoint / AVERAGES_NAME),
-        state["scalars"],
+        state.get("scalars", {}),
     )
 
 

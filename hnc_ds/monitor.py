@@ -376,11 +376,11 @@ def _drop_lines_after(log: Path, step: int) -> None:
     if not log.exists():
         return
     kept = []
-    for line in log.read_text().splitlines():
+    for line in log.read_bytes().splitlines():
         try:
-            entry: Any = json.loads(line)
-        except ValueError:
+            logged: Any = json.loads(line)["step"]
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue  # torn by a kill
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    write_whole(log, "".join(kept).encode())
+        if isinstance(logged, int | float) and logged <= step:
+            kept.append(line + b"\n")
+    write_whole(log, *kept)

@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
 
 from hnc_ds.errors import UserError, did_you_mean
 
@@ -25,7 +27,10 @@ def updated(settings: Settings, values: dict[str, Any], where: str) -> Settings:
     Raises:
         UserError: An unknown name, or a value that the settings refuse.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: not settings by name")
     known = {entry.name for entry in fields(settings)}  # type: ignore[arg-type]
+    kinds = get_type_hints(type(settings), include_extras=True)
     changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
@@ -34,12 +39,19 @@ def updated(settings: Settings, values: dict[str, Any], where: str) -> Settings:
         if is_dataclass(current):
             changed[name] = updated(current, value, f"{where}.{name}")
         elif name in PATHS and value is not None:
-            changed[name] = Path(value)
+            changed[name] = Path(_converted(value, str, f"{where}.{name}"))
         else:
-            changed[name] = value
+            changed[name] = _converted(value, kinds[name], f"{where}.{name}")
     try:
         return replace(settings, **changed)  # type: ignore[type-var]
     except (UserError, TypeError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _converted(value: Any, kind: Any, where: str) -> Any:
+    try:
+        return value if kind in (Path, Path | None) else msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
         raise UserError(f"{where}: {error}") from error
 
 

@@ -57,6 +57,7 @@ from hnc_ds.launch import own_arguments, read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
+from hnc_ds.reading import reading
 from hnc_ds.settings_file import updated
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.similar import read_neighbours
@@ -130,7 +131,10 @@ def _settle(
     config = replace(config, run=run, data=replace(config.data, shards=shards))
     found = latest(run) if config.resume else None
     if found:
-        course.check_same_course(config, deepspeed, read_settings(run), run)
+        before = read_settings(run)
+        what = "not the settings of a training"
+        with reading(run / "config.json", "put the file back", what, by="as it was read"):
+            course.check_same_course(config, deepspeed, before, run)
         course.check_steps(config, step_of(found), run)
     return config, run, shards, found
 
@@ -180,7 +184,10 @@ def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
 
 def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
     if continued is not None:
-        course.check_same_content(read_settings(run), record, run)
+        before = read_settings(run)
+        what = "not the settings of a training"
+        with reading(run / "config.json", "put the file back", what, by="as it was read"):
+            course.check_same_content(before, record, run)
         forget_later(run, continued)
     start_run(run, record)
 
@@ -194,7 +201,9 @@ def _make_engine(
 ) -> Engine:
     engine = Engine(clip, clip.parameter_groups(), deepspeed)
     if saved:
-        engine.restore(saved.moments, saved.scalars)
+        again = "remove it to resume from the one before"
+        with reading(saved.folder, again, "not a checkpoint of this training", by="DeepSpeed"):
+            engine.restore(saved.moments, saved.scalars)
     if weight := config.loss.weights().get("l2_to_start"):
         engine.pull_to_start(weight, start_weights)
     if config.ema is not None:

@@ -1,6 +1,7 @@
 """Collections of pictures, and how a picture is found in the user's folders. No torch here."""
 
 from collections.abc import Mapping, Sequence
+from os.path import isfile  # False as well for names that no file can have
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -107,4 +108,4 @@ class ImageFiles:
             raise UserError(f"image '{image.name}' leads out of its folder; correct its file")
         file = picture_file(image.name) or name
         places = (folder / file for folder in self._folders.get(image.source, ()))
-        return next((place for place in places if place.is_file()), None)
+        return next((place for place in places if isfile(place)), None)

@@ -20,7 +20,7 @@ from hnc_ds.export.llava_tokenizer import load_tokenizer
 from hnc_ds.export.processor import check_processor, prove_padding, write_padding
 from hnc_ds.export.safetensors_file import Header, copy_with, read_header, read_tensor
 from hnc_ds.export.tower import Tensors
-from hnc_ds.reading import read_json
+from hnc_ds.reading import read_json, reading
 from hnc_ds.whole_files import whole_file, whole_folder, write_whole
 
 CONFIG = "config.json"
@@ -105,6 +105,12 @@ def read_llava_folder(path: Path) -> LlavaFolder:
     Raises:
         UserError: It is none, has no CLIP tower, or lacks files.
     """
+    again = "copy the folder again"
+    with reading(path, again, "not a LLaVA's configuration", by="transformers"):
+        return _looked_into(path)
+
+
+def _looked_into(path: Path) -> LlavaFolder:
     config = read_llava_config(path)
     vision = config.get("vision_config") or {}
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":

@@ -1,6 +1,7 @@
 """Is all there that a job needs? Before it waits in a queue. No torch here."""
 
 from collections.abc import Sequence
+from os.path import isfile  # False as well for names that no file can have
 from pathlib import Path, PurePosixPath
 
 from hnc_ds.config import AnswerConfig
@@ -48,4 +49,4 @@ def missing_pictures(folder: Path, names: Sequence[str]) -> list[str]:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts:
             raise UserError(f"image '{name}' leads out of its folder; correct the questions' file")
-    return [name for name in names if not (folder / name).is_file()]
+    return [name for name in names if not isfile(folder / name)]

@@ -68,7 +68,9 @@ class PictureView:
             self._processor: Any = LlavaImageProcessorPil.from_pretrained(
                 folder, do_pad=True, local_files_only=True
             )
-            self._processor(Image.new("RGB", (8, 8)), return_tensors="np")  # does it work at all?
+            made = self._processor(Image.new("RGB", (8, 8)), return_tensors="np")["pixel_values"]
+        self.shape: tuple[int, ...] = tuple(made[0].shape)
+        """[3, R, R]."""
 
     def __call__(self, path: Path) -> torch.Tensor:
         """float32 [3, R, R]. Raises CorruptImage."""
@@ -88,14 +90,25 @@ def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
     Raises:
         UserError: The folder is none, lacks a file, or needs transformers.
     """
+    with reading(folder, "copy the folder again", by="transformers"):
+        return _loaded(folder, dtype, device)
+
+
+def _loaded(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
     config = read_llava_config(folder)
     tokenizer, _ = load_tokenizer(folder, config)
     model = _load_model(folder, dtype)
     stops = model.generation_config.eos_token_id
+    side, pictures = model.config.vision_config.image_size, PictureView(folder)
+    if pictures.shape != (3, side, side):
+        raise UserError(
+            f"{folder}: its image processor makes {list(pictures.shape)} of an image, its tower "
+            f"takes {side} x {side}; copy the folder again"
+        )
     return Llava(
         model=model.eval().to(device),
         tokenizer=tokenizer,
-        pictures=PictureView(folder),
+        pictures=pictures,
         device=device,
         stop_ids=frozenset([stops] if isinstance(stops, int) else stops or []),
     )

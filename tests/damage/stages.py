@@ -157,4 +157,7 @@ def damages_of(path: Path, optional: frozenset[str]) -> list[Damage]:
         return OF_ANY * 2 + of_safetensors()
     if name.endswith(".tar"):
         return OF_ANY * 2 + of_tar()
-    return OF_ANY + (of_image() if name.endswith((".jpg", ".png")) else [])
+    found = OF_ANY + (of_image() if name.endswith((".jpg", ".png")) else [])
+    if "zero-shot" in path.parts:  # a folder with an image less is a folder of images
+        found = [one._replace(strict=one.strict and one.name != "gone") for one in found]
+    return found
