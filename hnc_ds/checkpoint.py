@@ -357,4 +357,10 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         return {}
     with reading(path, "remove this checkpoint, and resume from the one before"):
-        return load_file(path)
+        found = load_file(path)
+    if broken := [n for n, t in found.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise UserError(
+            f"{path}: {broken[0]} holds numbers that are not finite; remove this checkpoint, and "
+            "resume from the one before"
+        )
+    return found

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 
 from hnc_ds.deepspeed_keys import SIZES
@@ -97,6 +98,20 @@ class State(NamedTuple):
     """The trained weights averaged over steps, by name; nothing where they are not."""
     scalars: dict[str, Any]
     """JSON values: optimizer steps, schedule, loss scale."""
+
+
+class _Schedule(msgspec.Struct):
+    last_batch_iteration: int = -1
+
+
+class _Scalars(msgspec.Struct):
+    """``State.scalars`` as a checkpoint has them."""
+
+    optimizer_step: float
+    global_steps: int
+    skipped_steps: int
+    schedule: _Schedule
+    loss_scaler: dict[str, float | int | bool | None]
 
 
 class Engine:
@@ -278,7 +293,12 @@ class Engine:
         return weights
 
     def restore(self, moments: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
-        """Put back what ``state`` gave; the weights were the start weights of this engine."""
+        """Put back what ``state`` gave; the weights were the start weights of this engine.
+
+        Raises:
+            msgspec.ValidationError: The scalars are not what ``state`` gives.
+        """
+        told = msgspec.convert(scalars, _Scalars)
         optimizer = self._basic_optimizer()
         keys = sorted({name.rpartition("/")[2] for name in moments})
         for piece in self._pieces:
@@ -287,14 +307,14 @@ class Engine:
                 if key not in state:
                     state[key] = torch.zeros_like(piece.master)
                 piece.of(state[key]).copy_(piece.of_whole(moments[f"{piece.name}/{key}"]))
-            _set_step(optimizer, piece.master, scalars["optimizer_step"])
-        self._engine.global_steps = scalars["global_steps"]
-        self._engine.skipped_steps = scalars["skipped_steps"]
-        iteration = scalars["schedule"].get("last_batch_iteration", -1)
+            _set_step(optimizer, piece.master, told.optimizer_step)
+        self._engine.global_steps = told.global_steps
+        self._engine.skipped_steps = told.skipped_steps
+        iteration = told.schedule.last_batch_iteration
         if self._engine.lr_scheduler is not None and iteration >= 0:
             self._engine.lr_scheduler.step(iteration)
         scaler = self._loss_scaler()
-        for name, value in scalars["loss_scaler"].items() if scaler is not None else ():
+        for name, value in told.loss_scaler.items() if scaler is not None else ():
             setattr(scaler, name, value)
 
     def _scalars(self) -> dict[str, Any]:

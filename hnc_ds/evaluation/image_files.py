@@ -80,6 +80,12 @@ def read_picture(path: Path, image: ImageRef) -> bytes:
     return picture_bytes(path, image.name)
 
 
+def leads_out(name: str) -> bool:
+    """Whether the name of a file leads out of the folder that it is looked for in."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
 class ImageFiles:
     """Finds pictures in the user's folders.
 
@@ -104,7 +110,7 @@ class ImageFiles:
             UserError: A name that leads out of its folder.
         """
         name = PurePosixPath(image.name)
-        if name.is_absolute() or ".." in name.parts:
+        if leads_out(image.name):
             raise UserError(f"image '{image.name}' leads out of its folder; correct its file")
         file = picture_file(image.name) or name
         places = (folder / file for folder in self._folders.get(image.source, ()))

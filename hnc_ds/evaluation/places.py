@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.evaluation.image_files import SOURCES, ImageFiles
+from hnc_ds.evaluation.image_files import SOURCES, ImageFiles, leads_out
 from hnc_ds.evaluation.question import Question
 from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.evaluation.readers.annotations import without_twins
@@ -85,4 +85,7 @@ def read_questions(name: str, place: Path, allow_missing: bool) -> list[Question
     questions = without_twins(QUESTION_SETS[name].read(place, allow_missing), name)
     if not questions:
         raise UserError(f"{place}: holds no question of {name}")
+    for image in {image.name for question in questions for image in question.images}:
+        if leads_out(image):
+            raise UserError(f"{place}: image '{image}' leads out of its folder; correct the file")
     return questions

@@ -241,10 +241,16 @@ def _image_settings(preprocess: dict[str, Any]) -> ImageSettings:
     for setting, known in (("interpolation", INTERPOLATIONS), ("resize_mode", RESIZE_MODES)):
         if preprocess[setting] not in known:
             raise UserError(f"the model's {setting} '{preprocess[setting]}' is not supported")
+    colours = [tuple(preprocess[name]) for name in ("mean", "std")]
+    numbers = [value for colour in colours for value in colour]
+    if not all(isinstance(value, float | int) for value in numbers) or min(colours[1]) <= 0:
+        raise UserError(f"the model's mean {colours[0]} and std {colours[1]} are no colours")
+    if [len(colour) for colour in colours] != [3, 3] or max(map(abs, numbers)) > 255:
+        raise UserError(f"the model's mean {colours[0]} and std {colours[1]} are no colours")
     return ImageSettings(
         size=sides.pop(),
-        mean=tuple(preprocess["mean"]),
-        std=tuple(preprocess["std"]),
+        mean=colours[0],
+        std=colours[1],
         interpolation=preprocess["interpolation"],
         resize_mode=preprocess["resize_mode"],
     )

@@ -207,7 +207,7 @@ def at(value: Any, way: tuple[Any, ...]) -> Any:
     return value
 
 
-def is_valid(old: Any, kind: str) -> bool:
+def is_valid(old: Any, kind: str, way: tuple[Any, ...]) -> bool:
     """Whether what is put in is content of the old kind, which a valid file could hold."""
     if isinstance(old, str):
         return kind in ("text", "long-text", "nul-text", "escape", "absolute", "empty-text")
@@ -217,7 +217,9 @@ def is_valid(old: Any, kind: str) -> bool:
         return kind in ("fraction", "negative", "1e308")
     if isinstance(old, int):
         return kind in ("negative", "fraction")
-    return old is None or (kind == "list" and isinstance(old, list))
+    if way[-1:] == ("caption",) and isinstance(old, list):  # a caption, or several
+        return isinstance(VALUES[kind], str)
+    return old is None
 
 
 def _json_text(value: Any) -> bytes:
@@ -280,7 +282,7 @@ def _of_place(
         return _unzipped(lambda content, _: _change_json(content, as_lines, change, row))
 
     found = [
-        Damage(f"{kind}@{name}", rewritten(_put(way, new)), not is_valid(old, kind))
+        Damage(f"{kind}@{name}", rewritten(_put(way, new)), not is_valid(old, kind, way))
         for kind, new in VALUES.items()
         if type(new) is not type(old) or new != old
     ]
