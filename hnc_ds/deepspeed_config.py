@@ -27,7 +27,7 @@ from hnc_ds.deepspeed_keys import (
     Kind,
     Section,
 )
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.reading import read_json
 
 SHIPPED_CONFIGS = (
@@ -246,7 +246,8 @@ def _sizes(config: dict[str, Any], where: Path, ranks: int) -> tuple[int, int, i
         wanted = f" times {parts} gradient_accumulation_steps" if parts > 1 else ""
         of_part = f", but {SIZES[1]} is {per_part}" if per_part else ""
         raise UserError(
-            f"{where}: train_batch_size {batch} does not divide by {ranks} ranks{wanted}{of_part}; "
+            f"{where}: train_batch_size {batch} does not divide by "
+            f"{counted(ranks, 'rank')}{wanted}{of_part}; "
             f"{batch - batch % (ranks * parts) or ranks * parts} would"
         )
     return batch, rows, parts

@@ -17,7 +17,7 @@ from hnc_ds.config import LOSS_TERMS, PRESETS, DataConfig, LossConfig, ScopeConf
 from hnc_ds.config.checks import Settings
 from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, flags_of
 from hnc_ds.deepspeed_keys import SECTIONS
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.objective.terms import TERMS
 
 
@@ -244,3 +244,11 @@ def test_what_flags_of_others_are_told_to_be_is_there() -> None:
         for one in key.partition(",")[0].split(" or "):
             assert one.split(".")[0] in SECTIONS
     assert not (set(IN_DEEPSPEEDS_JSON) | set(OTHER_FLAGS)) & flags_of(TrainConfig)
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(n, "rank") for n in (0, 1, 2, 1234)] == (
+        ["0 ranks", "1 rank", "2 ranks", "1,234 ranks"]
+    )
+    assert counted(1, "question is", "questions are") == "1 question is"
+    assert counted(3, "question is", "questions are") == "3 questions are"

@@ -26,7 +26,7 @@ from hnc_ds.captions.text_classifier import (
     telling_words,
     text_features,
 )
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.records import ImageCaptions
 
 OVERALL_LIMIT = 0.53
@@ -121,8 +121,9 @@ def table(found: Audit) -> str:
     """The audit as lines for a terminal: the limits, and a mark where one is exceeded."""
     width = max(map(len, ["type", *found.types])) + 2
     lines = [
-        f"Text alone against the labels, on images not trained on: {found.overall.pairs:,} pairs "
-        f"of {found.overall.images:,} images",
+        "Text alone against the labels, on images not trained on: "
+        f"{counted(found.overall.pairs, 'pair')} "
+        f"of {counted(found.overall.images, 'image')}",
         "",
         f"{'type':<{width}}{'accuracy':>8}{'error':>8}{'limit':>7}{'one for all':>13}{'order':>8}"
         f"{'pairs':>10}{'images':>9}",

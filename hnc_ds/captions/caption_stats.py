@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hnc_ds.errors import counted
+
 if TYPE_CHECKING:
     from hnc_ds.captions.audit import Audit
 
@@ -67,6 +69,7 @@ def summary(out: Path, types: tuple[str, ...], counts: Counts) -> str:
     irregular = ", ".join(f"{number:,} {reason}" for reason, number in met)
     told = f"; met {irregular}" if irregular else ""
     return (
-        f"{out}: {counts.images:,} images, {sum(counts.groups.values()):,} caption groups; "
+        f"{out}: {counted(counts.images, 'image')}, "
+        f"{counted(sum(counts.groups.values()), 'caption group')}; "
         f"negatives: {negatives}{told}"
     )

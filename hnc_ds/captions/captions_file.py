@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
 from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
 from hnc_ds.whole_files import remove_leftovers
@@ -218,7 +218,10 @@ def _write_parts(
     """Make those of this process's parts that are not there yet; gives the number of all."""
     done, part_images = parts.finished(), PART_CHUNKS * CHUNK_IMAGES
     if done:
-        print(f"{out}: {len(done)} parts of {part_images:,} images are done already")
+        print(
+            f"{out}: {counted(len(done), 'part is', 'parts are')} done already, of "
+            f"{part_images:,} images each"
+        )
 
     def is_ours(part: int) -> bool:
         return part % place[1] == place[0] and part not in done

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import InspectConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.records import ImageCaptions, Negative
 
 SAMPLES = 10
@@ -124,8 +124,9 @@ def _counts(path: Path, contents: Contents) -> Iterator[str]:
     without = f" ({contents.without:,} without captions)" if contents.without else ""
     unproven = f" ({contents.open_world:,} not proven false)" if contents.open_world else ""
     yield (
-        f"{path}: {contents.images:,} images{without}, {contents.positives.total():,} groups, "
-        f"{contents.negatives.total():,} negatives{unproven}"
+        f"{path}: {counted(contents.images, 'image')}{without}, "
+        f"{counted(contents.positives.total(), 'group')}, "
+        f"{counted(contents.negatives.total(), 'negative')}{unproven}"
     )
     wide = max(len(name) for title, counts in titled.items() for name in (title, *counts)) + 2
     yield f"  {'':{wide}}  {'captions':>12}  {'per image':>9}  {'share':>6}"

@@ -20,7 +20,7 @@ from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.language.attribute_classes import ALIASES
 from hnc_ds.captions.language.nouns import singular
 from hnc_ds.config import TablesConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
 from hnc_ds.whole_files import write_whole, writing
@@ -176,6 +176,7 @@ def _zipped(out: Path) -> bool:
 def _summary(out: Path, tables: Tables) -> str:
     pairs = sum(len(found) for found in tables.attributes.values())
     return (
-        f"{out}: {tables.images:,} images, {len(tables.attributes):,} names with {pairs:,} "
+        f"{out}: {counted(tables.images, 'image')}, {len(tables.attributes):,} names with "
+        f"{pairs:,} "
         f"attributes, {len(tables.subjects):,} predicates, {len(tables.counts):,} names counted"
     )

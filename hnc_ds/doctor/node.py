@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hnc_ds.doctor.finding import Finding, Grade
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.images import CorruptImage
 from hnc_ds.shards.images import decode_image
@@ -63,8 +63,9 @@ def devices(local_rank: int) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0))
         if promised.isdecimal() and int(promised) and os.environ.get("DS_ACCELERATOR") != "cpu":
-            why = f"SLURM gave {promised} GPUs and torch {torch.__version__} sees none; is it a CPU"
-            why += " build, or its driver too old?"
+            gave = f"SLURM gave {counted(int(promised), 'GPU')}"
+            why = f"{gave} and torch {torch.__version__} sees none; is it a CPU build, or its "
+            why += "driver too old?"
             yield Finding("device", why, Grade.FAILED)
         else:
             yield Finding("device", f"no GPU, {cores} cores, {torch.get_num_threads()} threads")
@@ -129,7 +130,7 @@ def shards(location: str, rank: int, ranks: int) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("shards", str(error), Grade.FAILED)
         return
-    told = f"{len(reader):,} images in {len(reader.shard_sizes)} shards"
+    told = f"{counted(len(reader), 'image')} in {counted(len(reader.shard_sizes), 'shard')}"
     yield Finding("shards", f"{told}, index {fingerprint(reader.index)[:12]}")
     slow = f"{corrupt} of {len(mine)} do not decode; " if corrupt else ""
     grade = Grade.WARNING if corrupt else Grade.OK

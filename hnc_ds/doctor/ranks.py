@@ -11,6 +11,7 @@ import torch
 
 from hnc_ds.distributed import add_up, from_every_rank, from_rank_zero, rank, world_size
 from hnc_ds.doctor.finding import Finding, Grade
+from hnc_ds.errors import counted
 
 MEGABYTES = {"cuda": 256, "cpu": 16}
 """That are added up over all ranks: like the gradients of a model."""
@@ -48,7 +49,9 @@ def all_reduce(device: torch.device) -> Iterator[Finding]:
     # What a link carries at least, as NCCL's own tests count it.
     speed = 2 * (ranks - 1) / ranks * megabytes / 1e3 / statistics.median(seconds[1:])
     slowest = min(from_every_rank(speed))
-    yield Finding("all-reduce", f"{slowest:.2f} GB/s bus bandwidth, {megabytes} MB, {ranks} ranks")
+    yield Finding(
+        "all-reduce", f"{slowest:.2f} GB/s bus bandwidth, {megabytes} MB, {counted(ranks, 'rank')}"
+    )
 
 
 def clocks() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import textwrap
 
 from hnc_ds.config import BenchmarksConfig
+from hnc_ds.errors import counted
 from hnc_ds.evaluation.benchmarks import BENCHMARKS
 from hnc_ds.evaluation.image_files import SOURCES
 from hnc_ds.evaluation.places import find_images, read_places, read_questions
@@ -36,7 +37,7 @@ def list_benchmarks(config: BenchmarksConfig) -> None:
             released = sum(known.released.values())
             of = f" of {released:,} in the release" if released else ""
             facts["found"] = (
-                f"{len(questions):,} questions{of}, {there:,} of {len(images):,} pictures"
+                f"{counted(len(questions), 'question')}{of}, {there:,} of {len(images):,} pictures"
             )
         _tell(name, known.title, facts)
     print("Sources of pictures, for --images SOURCE=FOLDER:FOLDER,...\n")

@@ -6,6 +6,7 @@ Percent lives here and in report/.
 from collections import defaultdict
 from collections.abc import Sequence
 
+from hnc_ds.errors import counted
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINE_SCORER, RETRIEVAL
 from hnc_ds.evaluation.corruptions import SEVERITIES
 from hnc_ds.evaluation.items import Coverage, ItemsHeader
@@ -26,7 +27,11 @@ MOST_GROUPS = 24
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
     """A table of pair accuracy per negative type and of recall, and what was left out."""
-    of_shards = f": {header.images:,} images, {header.captions:,} captions" if header.shards else ""
+    of_shards = (
+        f": {counted(header.images, 'image')}, {counted(header.captions, 'caption')}"
+        if header.shards
+        else ""
+    )
     lines = [
         f"{header.model}{of_shards}",
         *_pair_lines([result for result in results if result.benchmark == HARD_NEGATIVES]),
@@ -140,7 +145,10 @@ def _set_lines(name: str, results: Sequence[Result], coverage: Coverage) -> list
     shown = [row for row in shown_rows(own) if not is_of_conditions(row.group)]
     lines += [f"{_percents(title_of(r.metric, r.group), r, 36)}{r.count:>9,}" for r in shown]
     if hidden := sum(map(_is_group, own)) - sum(map(_is_group, shown)):
-        lines.append(f"{hidden:,} rows of single groups are in the results file")
+        lines.append(
+            f"{counted(hidden, 'row of a single group is', 'rows of single groups are')} in the "
+            "results file"
+        )
     lines += _worse_lines(own)
     ties = sum(round(row.value * row.count) for row in own if row.metric == "ties")
     return [*lines, *set_remarks(name, coverage, ties)]
@@ -153,22 +161,33 @@ def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:
     if lost:
         found.append(
             f"{lost:,} of {there:,} questions are left out ({lost / there:.1%}): "
-            f"{len(coverage.missing):,} pictures are missing, {len(coverage.unreadable):,} cannot "
+            f"{counted(len(coverage.missing), 'picture is', 'pictures are')} missing, "
+            f"{len(coverage.unreadable):,} cannot "
             "be decoded"
         )
     released = sum(QUESTION_SETS[name].released.values())
     if released and there != released:
-        found.append(f"the release has {released:,} questions, these files {there:,}")
+        found.append(f"the release has {counted(released, 'question')}, these files {there:,}")
     if coverage.identical:
         found.append(
-            f"{coverage.identical:,} questions have one text as true and false caption, which "
+            f"{counted(coverage.identical, 'question has', 'questions have')} one text as true "
+            "and false caption, which "
             "nobody can answer"
         )
     if ties:
-        found.append(f"{ties:,} questions are decided by a tie")
+        found.append(f"{counted(ties, 'question is', 'questions are')} decided by a tie")
     if coverage.too_long:
-        found.append(f"{coverage.too_long:,} captions are longer than the context and were cut")
+        found.append(_cut(coverage.too_long))
     return found
+
+
+def _cut(captions: int) -> str:
+    was = counted(
+        captions,
+        "caption is longer than the context and was",
+        "captions are longer than the context and were",
+    )
+    return f"{was} cut"
 
 
 def _percents(name: str, result: Result, width: int = 24) -> str:
@@ -180,12 +199,13 @@ def _remarks(results: Sequence[Result], header: ItemsHeader) -> list[str]:
     remarks = []
     ties = {key_of(result): result for result in results}.get((HARD_NEGATIVES, "ties", "all"))
     if ties and (tied := round(ties.value * ties.count)):
-        remarks.append(f"{tied:,} pairs are ties, counted as wrong")
+        remarks.append(f"{counted(tied, 'pair is a tie', 'pairs are ties')}, counted as wrong")
     if header.too_long:
-        remarks.append(f"{header.too_long:,} captions are longer than the context and were cut")
+        remarks.append(_cut(header.too_long))
     if header.unreadable:
         remarks.append(
-            f"{len(header.unreadable):,} images could not be decoded and are left out "
+            f"{counted(len(header.unreadable), 'image is', 'images are')} left out, as what cannot "
+            f"be decoded "
             f"(the first is {header.unreadable[0]})"
         )
     return ["", *remarks] if remarks else []

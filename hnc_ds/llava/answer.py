@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hnc_ds.config import AnswerConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.export.into_llava import read_llava_config, weight_files
 from hnc_ds.export.llava_tokenizer import differs_as_a_whole, load_tokenizer
 from hnc_ds.export.safetensors_file import read_header
@@ -60,7 +60,7 @@ def answer(config: AnswerConfig) -> None:
         if whole:
             _finish(config, config.out, questions, journal.known(), beside)
     print(
-        f"{config.out}: {len(questions.asked):,} answers, {whole.name} is whole"
+        f"{config.out}: {counted(len(questions.asked), 'answer')}, {whole.name} is whole"
         if whole
         else f"{config.out}: process {number} of {count} is done, others are not"
     )

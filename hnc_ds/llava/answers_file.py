@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
 from hnc_ds.llava.questions import QuestionId
 
@@ -84,6 +84,7 @@ def check_once(ids: Sequence[object], path: Path) -> None:
     twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise UserError(
-            f"{path}: {len(twice):,} questions are answered twice, the first is {twice[0]}; remove "
+            f"{path}: {counted(len(twice), 'question is', 'questions are')} answered twice, the "
+            f"first is {twice[0]}; remove "
             "one answer of each"
         )

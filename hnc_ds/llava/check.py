@@ -5,7 +5,7 @@ from os.path import isfile  # False as well for names that no file can have
 from pathlib import Path, PurePosixPath
 
 from hnc_ds.config import AnswerConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.llava.questions import Questions
 
 RELEASED = {
@@ -26,7 +26,8 @@ def check_inputs(config: AnswerConfig, questions: Questions) -> None:
     missing = missing_pictures(config.images, names)
     split = RELEASED[config.dataset].get(len(asked), "no split that is known by its size")
     print(
-        f"{config.dataset}: {len(asked):,} questions ({split}), OCR tokens: {questions.ocr}; "
+        f"{config.dataset}: {counted(len(asked), 'question')} ({split}), OCR tokens: "
+        f"{questions.ocr}; "
         f"{len(names) - len(missing):,} of {len(names):,} pictures"
     )
     if missing and not config.allow_missing:

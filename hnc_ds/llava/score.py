@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from hnc_ds.config import ScoreConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.benchmarks import HEADLINE_SCORER
 from hnc_ds.evaluation.items import ItemsHeader, VqaItem, items_path, write_results
 from hnc_ds.evaluation.statistics import bootstrap_means
@@ -77,7 +77,8 @@ def _matched(
         ids = _by_picture(people, given, config.answers)
     if unknown := [one for one in ids if one not in known]:
         raise UserError(
-            f"{config.answers}: {len(unknown):,} answers are to no question of "
+            f"{config.answers}: {counted(len(unknown), 'answer is', 'answers are')} to no "
+            "question of "
             f"{config.annotations}, the first is {unknown[0]}; take the files of one split"
         )
     missing = known - set(ids)

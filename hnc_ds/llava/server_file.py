@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.llava.answer_text import normalise_m4c
 from hnc_ds.llava.questions import QuestionId, Questions, as_number, read_vqa_questions
 from hnc_ds.whole_files import write_whole
@@ -64,7 +64,7 @@ def write_for_server(
     ]
     write_whole(folder / SERVER, msgspec.json.encode(rows))
     empty = f", {len(beside):,} of them empty (not asked)" if beside else ""
-    return f"{SERVER}: {len(rows):,} answers{empty}; {_use(len(rows), of_test)}"
+    return f"{SERVER}: {counted(len(rows), 'answer')}{empty}; {_use(len(rows), of_test)}"
 
 
 def _use(count: int, of_test: bool) -> str:

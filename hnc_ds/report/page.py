@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from hnc_ds.config import ReportConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.items import ItemsHeader
 from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.evaluation.paired import SharedItems, remarks_on_sharing, shared_items
@@ -67,7 +67,8 @@ def report(config: ReportConfig) -> None:
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(config.out, page.encode())
-    print(f"wrote {config.out}: {len(runs)} runs, {len(page) / 2**20:.1f} MiB, opens offline")
+    shown = counted(len(runs), "run")
+    print(f"wrote {config.out}: {shown}, {len(page) / 2**20:.1f} MiB, opens offline")
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -161,9 +162,11 @@ def _remarks(
 def _remarks_on_header(header: ItemsHeader) -> list[str]:
     found = []
     if header.too_long:
-        found.append(f"{header.too_long:,} captions exceed the model's context")
+        found.append(
+            f"{counted(header.too_long, 'caption exceeds', 'captions exceed')} the model's context"
+        )
     if header.unreadable:
-        found.append(f"{len(header.unreadable):,} images could not be decoded")
+        found.append(f"{counted(len(header.unreadable), 'image')} could not be decoded")
     for name, coverage in header.sets.items():
         title = title_of_benchmark(name)
         found += [f"{title}: {remark}" for remark in set_remarks(name, coverage, ties=0)]

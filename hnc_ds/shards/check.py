@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hnc_ds.captions.formats.image_ids import captioned_images
 from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.config import PackConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
 from hnc_ds.shards.folders import ImageFolders
 from hnc_ds.shards.format import INDEX_NAME, read_index
@@ -168,7 +168,7 @@ def _state(config: PackConfig, images: str) -> tuple[str, list[str]]:
 
 def _finished(out: Path) -> str:
     try:
-        return f"packed already, {read_index(out).samples:,} images"
+        return f"packed already, {counted(read_index(out).samples, 'image')}"
     except UserError as error:
         return f"packed, but {error}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hnc_ds.config import InspectConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import reading
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.format import (
@@ -43,7 +43,10 @@ def inspect_shards(config: InspectConfig) -> None:
     reader = ShardReader(config.shards)
     if config.verify:
         shards, samples = verify(reader)
-        print(f"verified: every byte of {samples} samples in {_shards(shards)} is as recorded")
+        print(
+            f"verified: every byte of {counted(samples, 'sample')} in {counted(shards, 'shard')} "
+            "is as recorded"
+        )
     print("\n".join(_table(reader.location, reader.index, _words(reader))))
     sheet = config.sheet or (Path() if reader.is_far else reader.folder) / SHEET_NAME
     most = min(config.samples or SAMPLES, len(reader))
@@ -57,7 +60,7 @@ def inspect_shards(config: InspectConfig) -> None:
         ) from error
     finally:
         reader.close()
-    print(f"{len(pictures)} samples drawn on {sheet}")
+    print(f"{counted(len(pictures), 'sample')} drawn on {sheet}")
 
 
 def verify(reader: ShardReader) -> tuple[int, int]:
@@ -90,7 +93,7 @@ def _verify_shard(path: Path, shard: ShardSummary) -> None:
         members = tar.getmembers()
         if len(members) != 2 * len(recorded.samples):
             raise UserError(
-                f"{path}: {len(members)} members for {len(recorded.samples)} samples; "
+                f"{path}: {len(members)} members for {counted(len(recorded.samples), 'sample')}; "
                 "delete it and pack again"
             )
         for at, image, captions in zip(recorded.samples, members[::2], members[1::2], strict=True):
@@ -143,8 +146,10 @@ def _table(folder: str, index: DatasetIndex, words: _Words) -> list[str]:
     total = sum(index.negatives.values())
     wide = max(map(len, ("true captions", *index.negatives)))
     rows = [
-        f"{folder}: {index.samples} images, {index.groups} groups, {total} negatives in "
-        f"{_shards(len(index.shards))} ({sum(shard.bytes for shard in index.shards) / 1e6:.1f} MB)",
+        f"{folder}: {counted(index.samples, 'image')}, {counted(index.groups, 'group')}, "
+        f"{counted(total, 'negative')} in "
+        f"{counted(len(index.shards), 'shard')} "
+        f"({sum(shard.bytes for shard in index.shards) / 1e6:.1f} MB)",
         f"  {'':{wide}} {'captions':>12} {'per image':>10} {'share':>8} {'mean words':>11}",
     ]
     counts = {"true captions": index.groups} | index.negatives
@@ -158,7 +163,3 @@ def _table(folder: str, index: DatasetIndex, words: _Words) -> list[str]:
     skipped = ", ".join(f"{count} {reason}" for reason, count in index.skipped.items())
     rows.append(f"  images left out when packing: {skipped or 'none'}")
     return rows
-
-
-def _shards(count: int) -> str:
-    return f"{count} shard{'s' * (count != 1)}"

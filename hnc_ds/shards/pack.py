@@ -22,7 +22,7 @@ from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.config import PackConfig
 from hnc_ds.config.checks import read_part
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions
 from hnc_ds.shards.check import check_pack
@@ -286,8 +286,8 @@ def _told(out: Path, totals: _Totals) -> str:
         for reason, count in sorted(totals.skipped.items())
     )
     return (
-        f"pack: {totals.samples} images, {totals.groups} groups, "
-        f"{totals.negatives.total()} negatives in {len(shards)} shard{'s' * (len(shards) != 1)} "
+        f"pack: {counted(totals.samples, 'image')}, {counted(totals.groups, 'group')}, "
+        f"{counted(totals.negatives.total(), 'negative')} in {counted(len(shards), 'shard')} "
         f"({megabytes:.1f} MB) in {out}; {totals.skipped.total()} skipped"
         + (f" ({reasons})" if reasons else "")
         + (f"; {totals.reencoded} that were no JPEG are one now" if totals.reencoded else "")

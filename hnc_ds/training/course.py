@@ -15,7 +15,7 @@ import torch
 from hnc_ds.checkpoint import Saved, load_saved
 from hnc_ds.config import OF_START, DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.mix import state_sha256
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder, load_model
@@ -82,7 +82,8 @@ def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]
     if clip.has_batch_statistics() and (world_size() > 1 or parts > 1):
         raise UserError(
             f"model {config.model.model} has batch normalisation, whose statistics over "
-            f"{world_size()} ranks and {parts} parts would not be those of the batch; "
+            f"{counted(world_size(), 'rank')} and {counted(parts, 'part')} would not be those of "
+            "the batch; "
             "train with --towers text, or on one rank in one part"
         )
     offloads = "offload_optimizer" in deepspeed.get("zero_optimization", {})
@@ -185,7 +186,8 @@ def check_steps(config: TrainConfig, done: int, run: Path) -> None:
     """
     if done > config.steps:
         raise UserError(
-            f"{run}: has done {done} steps already, more than --steps {config.steps}; name more "
+            f"{run}: has done {counted(done, 'step')} already, more than --steps {config.steps}; "
+            "name more "
             "to continue it, or choose another --run"
         )
 

@@ -14,7 +14,7 @@ import torch
 from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.distributed import rank, together
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import measure_all, read_asked
 from hnc_ds.evaluation.items import ItemsHeader, write_results
@@ -106,7 +106,7 @@ class Validation:
         if self._patience is None or step - best.step < self._patience * _every(self._training):
             return False
         if step < self._training.steps:
-            print(f"train: no better score in {self._patience} measurements", flush=True)
+            print(f"train: no better score in {counted(self._patience, 'measurement')}", flush=True)
         return True
 
     def _measure(self, clip: Clip, step: int) -> HeldOut:

@@ -101,7 +101,7 @@ def test_what_is_written_is_read_again(
     assert tables == read_tables(packed) == count_tables(read_scene_graphs(source), source.name)
     assert tables.objects == {"on": {"tray": 1}}
     assert tables.counts == {"cup": {1: 1}, "tray": {1: 1}}
-    assert "t.json: 1 images" in capsys.readouterr().out
+    assert "t.json: 1 image," in capsys.readouterr().out
 
 
 def test_the_same_graphs_give_the_same_bytes(source: Path, tmp_path: Path) -> None:

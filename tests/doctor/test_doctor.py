@@ -44,7 +44,7 @@ def test_a_machine_without_faults_passes(
     doctor(DoctorConfig(disk=tmp_path / "runs", need_gb=0, shards=shards))
     told = capsys.readouterr().out
     assert f"deepspeed {version('deepspeed')}" in told
-    assert "96 images in 1 shards" in told
+    assert "96 images in 1 shard," in told
     assert "MB/s written" in told
     assert "nothing stands in the way" in told
     assert not list((tmp_path / "runs").iterdir())

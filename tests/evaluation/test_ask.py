@@ -197,7 +197,7 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
     ]
     told = capsys.readouterr().out
     assert "the release has 7,511 questions, these files 2" in told
-    assert "1 questions are decided by a tie" in told
+    assert "1 question is decided by a tie" in told
 
 
 def test_nothing_to_measure_on_is_told(tmp_path: Path) -> None:

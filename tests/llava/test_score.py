@@ -159,8 +159,8 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
     ("content", "told"),
     [
         (ours(*SIX[:4]), r"2 of 6 questions are not answered, the first is 104"),
-        (ours(*SIX) + ours("yes"), "1 questions are answered twice, the first is 100"),
-        (ours(*SIX, "yes"), "1 answers are to no question of .*a.json, the first is 106"),
+        (ours(*SIX) + ours("yes"), "1 question is answered twice, the first is 100"),
+        (ours(*SIX, "yes"), "1 answer is to no question of .*a.json, the first is 106"),
         (
             ours(*SIX[:3]) + ours("2", "yes", "2", model="n", first=103),
             r"of 2 models \(m, n",

@@ -90,7 +90,7 @@ def test_the_doctor_sees_all_nodes_and_names_the_one_that_is_ill(
     job = project.finish(cluster, *words, "--shards", project.folder / "shards", **unmounted)
     told = job.log.read_text()
     assert cluster.state(job.number) == "COMPLETED", told
-    assert "96 images in 1 shards" in told
+    assert "96 images in 1 shard," in told
     assert "GB/s bus bandwidth" in told
     assert "nothing stands in the way" in told
     ill = fails(cluster, project, *words, "--shards", "shards", **unmounted)

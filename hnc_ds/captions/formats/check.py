@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from hnc_ds.captions.formats.gzipped import is_gzipped
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import kind_of
 
 GQA_IMAGES = {"train_sceneGraphs.json": 74_942, "val_sceneGraphs.json": 10_696}
@@ -47,8 +47,9 @@ def check_scene_graphs(path: Path) -> str:
     _check_number(path, read.images, expected)
     met = ", ".join(f"{number:,} {reason}" for reason, number in sorted(read.irregular.items()))
     return (
-        f"{path}: complete: {read.images:,} images{', as GQA has' if expected else ''}, "
-        f"{objects:,} objects, {relations:,} relations" + (f"; met {met}" if met else "")
+        f"{path}: complete: {counted(read.images, 'image')}{', as GQA has' if expected else ''}, "
+        f"{counted(objects, 'object')}, {counted(relations, 'relation')}"
+        + (f"; met {met}" if met else "")
     )
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, SceneGraph
 from hnc_ds.whole_files import whole_file
 
@@ -98,7 +98,8 @@ def write_release(captions: Path, scene_graphs: Path, out: Path) -> int:
         ) from error
     left_out = f"{tally[OPEN_WORLD]:,} {OPEN_WORLD}" if tally[OPEN_WORLD] else "none"
     print(
-        f"{out}: {tally['pairs']:,} pairs of captions of {tally['images']:,} images; "
+        f"{out}: {counted(tally['pairs'], 'pair')} of captions of "
+        f"{counted(tally['images'], 'image')}; "
         f"left out: {left_out}"
     )
     return tally["pairs"]

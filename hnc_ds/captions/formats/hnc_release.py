@@ -21,7 +21,7 @@ import ijson
 import msgspec
 
 from hnc_ds.captions.language.nouns import is_plural, plural, shows_number, singular
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import ShallowJson
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
@@ -314,4 +314,5 @@ def _told(path: Path, tally: Counter[str]) -> str:
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.items()) if count)
     kept = f"; kept {loose} that differ in more than {MINIMAL_WORDS} words" if loose else ""
     repaired = f"; repaired: {mended} {MENDED}" if mended else ""
-    return f"{path}: {pairs} pairs of captions; left out: {left_out or 'none'}{kept}{repaired}"
+    of_pairs = f"{counted(pairs, 'pair')} of captions"
+    return f"{path}: {of_pairs}; left out: {left_out or 'none'}{kept}{repaired}"

@@ -16,6 +16,7 @@ import torch
 from hnc_ds.checkpoint import load_trained, newest_checkpoint
 from hnc_ds.commands import hnc_ds, train_unless_done
 from hnc_ds.config import DemoLlavaConfig
+from hnc_ds.errors import counted
 from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
 from hnc_ds.llava.miniature.questions import write_questions
 from hnc_ds.llava.miniature.train import Course, Lesson, teach
@@ -96,7 +97,7 @@ def _train(config: DemoLlavaConfig, folder: Path, steps: int, objective: str) ->
 
 def _teach(config: DemoLlavaConfig, made: Path, tower: Path, out: Path) -> None:
     """Make a little LLaVA around the tower of a run, and teach it the training questions."""
-    print(f"\n# {out}: a little LLaVA, taught for {config.lessons} steps", flush=True)
+    print(f"\n# {out}: a little LLaVA, taught for {counted(config.lessons, 'step')}", flush=True)
     lessons = _lessons(made)
     tokenizer = make_tokenizer(f"{one.question.text} {one.answer}" for one in lessons)
     clip = load_trained(tower, torch.device("cpu"))

@@ -65,7 +65,7 @@ def test_a_comparison_that_its_boxes_bear_out_is_kept(tmp_path, capsys, true, fa
     captions = comparison(true, false, boxed(*names))
 
     assert texts(read(tmp_path, captions)) == [(f"There are {true}.", f"There are {false}.")]
-    assert capsys.readouterr().out.endswith("1 pairs of captions; left out: none\n")
+    assert capsys.readouterr().out.endswith("1 pair of captions; left out: none\n")
 
 
 def test_boxes_of_both_captions_count_and_each_object_once(tmp_path):
@@ -92,7 +92,7 @@ def test_a_comparison_the_wrong_way_round_is_turned_and_told(tmp_path, capsys):
         ),
     )
     assert capsys.readouterr().out.endswith(
-        "1 pairs of captions; left out: none; repaired: 1 obj_comp_count mended by their boxes\n"
+        "1 pair of captions; left out: none; repaired: 1 obj_comp_count mended by their boxes\n"
     )
 
 
