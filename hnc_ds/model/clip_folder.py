@@ -45,7 +45,10 @@ def is_clip_folder(folder: Path) -> bool:
     """Whether a folder is a model of transformers' and none of open_clip's; of whatever class."""
     if (folder / OPEN_CLIPS).is_file() or not (folder / CONFIG).is_file():
         return False
-    config = read_json(folder / CONFIG)
+    try:
+        config = read_json(folder / CONFIG)
+    except UserError:  # may be that of a run, which is read with words of its own
+        return False
     return isinstance(config, dict) and "model_type" in config
 
 
