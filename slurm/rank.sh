@@ -4,7 +4,16 @@
 #
 #     srun ... bash slurm/rank.sh LOGS COMMAND...
 set -uo pipefail
-trap : TERM USR1 # are for the command; this shell stays to tell how it ended
+
+# Signals are for the command; this shell stays to report how it ended. Where SLURM signals only what
+# it started itself (proctrack/cgroup), only this shell gets them, and passes them on. Elsewhere the
+# command gets them twice, which does no harm.
+command='' early=''
+pass_on() { if [[ $command ]]; then kill -s "$1" "$command" 2>/dev/null; else early=$1; fi; }
+for name in TERM USR1 INT; do
+    # shellcheck disable=SC2064 # the name of now
+    trap "pass_on $name" "$name"
+done
 
 logs=$1
 shift
@@ -21,12 +30,24 @@ if ! command -v "$1" >/dev/null; then
 fi
 before=$(stat -c %s "$log" 2>/dev/null || echo 0)
 exec 3> >(
-    trap '' TERM USR1
+    trap '' TERM USR1 INT
     exec tee -a "$log"
 )
 writer=$!
-"$@" >&3 2>&1
-status=$?
+set -m # else a command in the background would ignore INT
+"$@" >&3 2>&1 3>&- &
+command=$!
+set +m
+[[ -z $early ]] || pass_on "$early"
+while :; do
+    wait "$command"
+    status=$?
+    kill -0 "$command" 2>/dev/null || break # else it was a signal that ended the waiting
+done
+if ((status > 128)); then
+    wait "$command" # a signal as it ended: ask once more
+    status=$?
+fi
 exec 3>&-
 for _ in {1..20}; do # its last words may be under way; a child that lives on must not hold us up
     kill -0 "$writer" 2>/dev/null || break
