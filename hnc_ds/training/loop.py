@@ -35,7 +35,7 @@ from hnc_ds.training.watchdog import Watchdog
 MOST_CORRUPT_SHARE = 0.01
 
 PROBLEM = 1000
-"""What a rank tells the others before a step when it has one; smaller is a signal's number."""
+"""What a rank tells the others before a step when it has one; smaller is a wish to stop."""
 
 
 class Run(NamedTuple):
@@ -78,7 +78,7 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
     stream = batches(run.data, steps, config.data.workers, is_accelerated())
     for step in steps:
         watchdog.beat(f"the data of step {step + 1}")
-        batch, signal = _next_batch(run, stream)
+        batch, wish = _next_batch(run, stream)
         watchdog.beat(f"step {step + 1}")
         corrupt.update(batch.corrupt)
         last = step + 1 == config.steps
@@ -97,14 +97,14 @@ def _steps(run: Run, start: int, watchdog: Watchdog) -> None:
             extra |= _count_corrupt(corrupt, run.data)
             run.monitor.write(step + 1, run.engine.measures() | extra)
         measured = run.validation is not None and run.validation.is_due(step + 1)
-        if signal or last or measured or (step + 1) % config.save_every == 0:
+        if wish or last or measured or (step + 1) % config.save_every == 0:
             watchdog.beat(f"the checkpoint of step {step + 1}")
             run.saver.save(step + 1, run.engine)
         if measured and _is_enough(run, step + 1, watchdog):
             return
-        if signal and not last:
+        if wish and not last:
             run.saver.wait()
-            raise run.stops.stopped(signal, f"after step {step + 1} of {config.steps}")
+            raise run.stops.stopped(wish, f"after step {step + 1} of {config.steps}")
 
 
 def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
@@ -114,8 +114,8 @@ def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
     run.saver.wait()
     when = f"while step {step} of {run.config.steps} was measured"
     with watchdog.resting(f"the measurement of step {step}"), run.stops.at_once(when):
-        if signal := largest_over_ranks(run.stops.asked, run.engine.device):
-            raise run.stops.stopped(signal, f"after step {step} of {run.config.steps}")
+        if wish := largest_over_ranks(run.stops.wish, run.engine.device):
+            raise run.stops.stopped(wish, f"after step {step} of {run.config.steps}")
         found = validation.of_checkpoint(step)
         return on_rank_zero(lambda: judge(run, step, found))
 
@@ -148,14 +148,14 @@ def _objective(
 
 
 def _next_batch(run: Run, stream: Iterator[Batch | UserError]) -> tuple[Batch, int]:
-    """This rank's next batch on its device, once every rank has its own, and the number of the
-    signal by which one of the ranks was asked to stop after it, or 0."""
+    """This rank's next batch on its device, once every rank has its own, and the largest wish of
+    the ranks to stop after it."""
     before = time.perf_counter()
     batch = next(stream)
     run.monitor.waited(time.perf_counter() - before)
     problem = str(batch) if isinstance(batch, UserError) else None
     # One number tells whether all is well; words travel only if it is not.
-    told = largest_over_ranks(PROBLEM if problem else run.stops.asked, run.engine.device)
+    told = largest_over_ranks(PROBLEM if problem else run.stops.wish, run.engine.device)
     if told == PROBLEM:
         raise_if_any(problem)
     return cast(Batch, batch).to(run.engine.device), told

@@ -27,6 +27,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SAME_SECONDS = 0.5
 """SIGINTs that come so close are one: a launcher may pass on what came to all processes."""
 
+FIRST = 100
+"""More than the number of any signal."""
+
 OVER = 0
 """No signal's number: the thread is to end."""
 
@@ -79,8 +82,14 @@ class Stops:
 
     @property
     def asked(self) -> int:
-        """Number of the signal that came first, 0 if none did."""
+        """Number of the signal that came, 0 if none did; SIGINT before SIGUSR1 before SIGTERM,
+        which launchers add."""
         return self._asked
+
+    @property
+    def wish(self) -> int:
+        """The signal for other ranks, of which the largest counts; 0 if none came."""
+        return FIRST - self._asked if self._asked else 0
 
     def after_steps(self, run: Path) -> None:
         """From now on the loop asks after every step, and saves."""
@@ -100,14 +109,15 @@ class Stops:
         finally:
             self._now = None
 
-    def stopped(self, number: int, when: str) -> Stopped:
+    def stopped(self, wish: int, when: str) -> Stopped:
         """The end of a run that was asked to stop, after it was saved.
 
         Args:
-            number: Of the signal, which may have come to another rank.
+            wish: The largest of all ranks.
             when: For the line, such as ``after step 7 of 100``.
         """
-        self._asked, self._saved = self._asked or number, True
+        number, self._saved = FIRST - wish, True
+        self._note(number, None)
         return Stopped(_line(number, self._where(when)), 128 + number)
 
     def _where(self, when: str) -> str:
@@ -116,7 +126,7 @@ class Stops:
 
     def _note(self, number: int, _: object) -> None:
         """In the main thread, when it comes to it. The rest is for the thread."""
-        self._asked = self._asked or number
+        self._asked = min(self._asked or number, number)
 
     def _listen(self) -> None:
         for number in iter(lambda: os.read(self._read, 1)[0], OVER):

@@ -139,7 +139,7 @@ class Watchdog:
             try:
                 verdict = self._tell_and_look()
             except (RuntimeError, OSError):  # the store went away with rank 0, or at the end
-                verdict = None
+                verdict, self._store = None, None
             silence = 3 * EVERY_SECONDS if self._hurry() else SILENCE_SECONDS
             problem = verdict or self.gone(silence)
             if not problem and (problem := self.stuck()):

@@ -70,9 +70,11 @@ def test_before_the_first_step_the_process_ends_at_once_with_one_line(
 
 def test_sigterm_and_sigusr1_may_come_again_and_again(heard: Stops, ended: Ended) -> None:
     heard.after_steps(Path("run"))
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
         send(number)
     assert heard.asked == signal.SIGUSR1
+    send(signal.SIGINT)
+    assert heard.asked == signal.SIGINT
     assert not ended
 
 
@@ -115,7 +117,7 @@ def test_while_a_saved_step_is_measured_the_process_ends_at_once(
 
 def test_the_last_line_says_what_came_and_how_to_continue(heard: Stops) -> None:
     heard.after_steps(Path("runs/first"))
-    end = heard.stopped(int(signal.SIGUSR1), "after step 7 of 100")
+    end = heard.stopped(stops.FIRST - signal.SIGUSR1, "after step 7 of 100")
     assert str(end) == (
         "stopped by SIGUSR1 after step 7 of 100, saved in runs/first; "
         "the same command with --run runs/first --resume continues"
