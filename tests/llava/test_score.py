@@ -165,7 +165,7 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
             ours(*SIX[:3]) + ours("2", "yes", "2", model="n", first=103),
             r"of 2 models \(m, n",
         ),
-        ("", "holds no answer"),
+        ("", "m.jsonl: is empty; copy the file again"),
         ('{"question_id": 1', "truncated or broken JSON"),
         ('{"question_id": 1, "answer": "x"}\n', "not in the layout of answers"),
         ([{"question_id": 1}], "not in the layout of the VQA server's answers"),
