@@ -5,6 +5,7 @@ Every stage is imported only when it is asked for, so that `hnc-ds generate` nee
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
@@ -216,16 +217,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main() -> int:
     """Exit status, as ``exits.run`` has it."""
-    with signals_raise():
-        return run("hnc-ds", _parse_and_run)
+    command = next((argument for argument in own_arguments() if argument in COMMANDS), "hnc-ds")
+    with signals_raise(command):
+        return run("hnc-ds", partial(_parse_and_run, command))
 
 
-def _parse_and_run() -> None:
+def _parse_and_run(command: str) -> None:
     given = own_arguments()
     read_slurm()
     _check(given)
     # Flags are those of the command's settings, in the words of the deepspeed launcher too.
-    with explained(next((argument for argument in given if argument in COMMANDS), "")):
+    with explained(command):
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="hnc-ds",

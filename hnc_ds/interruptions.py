@@ -1,23 +1,27 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 to any command but train, which has ways of its own: it ends in good
-order with one line that states what is kept and how to continue.
+"""Ctrl-C, SIGTERM and SIGUSR1 to any command but train (training/stops.py): it ends in good order
+with one line that states what is kept and how to continue.
 
 The signal becomes an exception in the main thread. Worker processes do not get it
 (worker_processes.py); the parent ends them.
 """
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from hnc_ds.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end; SLURM's warning of the end, after which slurm/job.sh queues the job again."""
 
-AGAIN_SECONDS = 2.0
-"""Launchers pass on a signal that the whole group got: for so long, it is the same one."""
+SAME_SECONDS = 0.5
+"""Launchers pass on a signal that the whole group got: what comes so soon is the same one."""
 
 CONTINUES = "run the same command again, it continues where it stopped"
 ANEW = "nothing was written; run the same command again"
@@ -56,31 +60,50 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def signals_raise() -> Iterator[None]:
-    """Raise Interrupted in the main thread at a signal; a second Ctrl-C ends the process at once.
+def signals_raise(command: str) -> Iterator[None]:
+    """Raise Interrupted in the main thread at the first signal, and end the process at once at a
+    second Ctrl-C. Signals that are ignored, as nohup has it, stay so.
 
-    Signals that are ignored, as nohup has it, stay so.
+    Args:
+        command: Which is under way.
     """
+    first: float | None = None
+
+    def hear(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            raise Interrupted(number)
+        if number == signal.SIGINT and time.monotonic() - first > SAME_SECONDS:
+            _end_at_once(command)
+
+    def hear_again(ignored: Any) -> None:
+        """Where an exception cannot be raised, as in __del__, it is raised a little later."""
+        nonlocal first
+        if not isinstance(ignored.exc_value, Interrupted):
+            return hook(ignored)
+        first = None
+        threading.Timer(0.05, os.kill, (os.getpid(), ignored.exc_value.number)).start()
+
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    last = 0.0
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        nonlocal last
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-        elif time.monotonic() - last < AGAIN_SECONDS:
-            return
-        last = time.monotonic()
-        raise Interrupted(number)
-
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+            signal.signal(number, hear)
+    hook, sys.unraisablehook = sys.unraisablehook, hear_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is hear:  # a training that was stopped stays deaf
+                signal.signal(number, handler if first is None else signal.SIG_IGN)
+
+
+def _end_at_once(command: str) -> None:
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        line = f"{command} was stopped by Ctrl-C at once; run the same command again"
+        os.write(2, f"hnc-ds: {line}\n".encode())
+    os._exit(128 + signal.SIGINT)
 
 
 @contextmanager
@@ -96,4 +119,4 @@ def explained(command: str) -> Iterator[None]:
         number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
         by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         then = AFTER.get(command, "run the same command again")
-        raise Stopped(f"{command or 'it'} was stopped by {by}; {then}", 128 + number) from None
+        raise Stopped(f"{command} was stopped by {by}; {then}", 128 + number) from None

@@ -10,6 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import (
     BaseContext,
@@ -73,21 +76,65 @@ class _Spawns(SpawnContext):
 
 
 SPAWN: BaseContext = _Spawns()
-"""For ``ProcessPoolExecutor(mp_context=SPAWN)``: safe where the parent has threads."""
+"""Safe where the parent has threads."""
 
 FORK: BaseContext = _Forks()
 """For ``DataLoader(multiprocessing_context=FORK)``: workers share what the parent has read."""
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """Processes that work; whatever ends the block, they finish only what they have begun.
+
+    Args:
+        workers: How many.
+        initializer: What each does first.
+    """
+
+    def __init__(self, workers: int, initializer: Callable[[], object] | None = None) -> None:
+        super().__init__(workers, SPAWN, initializer)
+
+    def submit(self, *task: Any, **arguments: Any) -> "Future[Any]":
+        """As ProcessPoolExecutor's, which also starts the processes."""
+        with _undisturbed():
+            return super().submit(*task, **arguments)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(cancel_futures=True)
 
 
 def _start(popen: type[popen_fork.Popen], process: Any) -> popen_fork.Popen:
     """Start a process with the signals blocked; it inherits that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        if popen is _SpawnPopen:  # starts a process of its own, and unblocks some signals then
-            _start_tracker()
-        return popen(process)
+        with _undisturbed():
+            if popen is _SpawnPopen:  # starts a process of its own, and unblocks some signals then
+                _start_tracker()
+            return popen(process)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let handlers wait, as they may raise: a worker that is started by half prints a traceback.
+
+    Blocked signals are not enough, as another thread gets them for this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for again in came:
+            signal.raise_signal(again)
 
 
 def _start_tracker() -> None:

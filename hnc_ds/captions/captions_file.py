@@ -10,7 +10,7 @@ import gzip
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from itertools import count, islice
@@ -26,7 +26,7 @@ from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
 from hnc_ds.whole_files import remove_leftovers
-from hnc_ds.worker_processes import SPAWN
+from hnc_ds.worker_processes import WorkerPool
 
 CHUNK_IMAGES = 64
 PART_CHUNKS = 32
@@ -258,7 +258,7 @@ def _in_order(
             yield from map(make, lists)
         return
     waiting: deque[Future[Chunk]] = deque()
-    with ProcessPoolExecutor(workers, SPAWN, initializer=gc.disable) as pool:
+    with WorkerPool(workers, gc.disable) as pool:
         try:
             for some in lists:
                 waiting.append(pool.submit(make, some))
@@ -271,5 +271,3 @@ def _in_order(
                 f"{out}: a worker was killed, perhaps for lack of memory; run it again with "
                 "fewer --workers, finished parts are kept"
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -12,7 +12,6 @@ be repeated: pictures that are there stay, and every scene depends on its number
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,7 +33,7 @@ from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.scenes.relations import scene_objects
 from hnc_ds.scenes.shapes import SHAPES
 from hnc_ds.whole_files import remove_leftovers, whole_file, write_whole
-from hnc_ds.worker_processes import SPAWN
+from hnc_ds.worker_processes import WorkerPool
 
 DRAWING_VERSION = 1
 """Raise it when the same settings would give other pictures or graphs."""
@@ -190,11 +189,8 @@ def _mapper(workers: int) -> Iterator[Mapper]:
     if workers < 2:
         yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
-        try:
-            yield partial(pool.map, chunksize=CHUNK)
-        finally:
-            pool.shutdown(cancel_futures=True)  # whatever ends it, no more than what is begun
+    with WorkerPool(workers) as pool:
+        yield partial(pool.map, chunksize=CHUNK)
 
 
 def _make(config: ScenesConfig, job: Job) -> Made:

@@ -10,7 +10,7 @@ whichever finds all shards done writes the index.
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ from hnc_ds.shards.write_shard import (
     shard_file,
     write_shard,
 )
-from hnc_ds.worker_processes import SPAWN
+from hnc_ds.worker_processes import WorkerPool
 
 LARGEST_SHARE_LEFT_OUT = 0.01
 """Of the images with captions, per reason; more means that something is wrong with the input."""
@@ -204,7 +204,7 @@ def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
         yield from map(_do, tasks)
         return
     waiting: deque[Future[ShardIndex]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
+    with WorkerPool(workers) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(_do, task))
@@ -217,8 +217,6 @@ def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
                 "pack: a worker process died, perhaps for want of memory; "
                 "run the same command again, with fewer --workers"
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _do(task: _Task) -> ShardIndex:
