@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from hnc_ds.errors import RankError, Stopped, UserError
 from hnc_ds.exits import run
@@ -63,3 +64,18 @@ def test_ranks_speak_once_but_for_what_one_alone_knows(
 def test_a_stage_says_itself_what_continues_it(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("p", raising(KeyboardInterrupt()), lambda: "interrupted; add --resume") == 130
     assert capfd.readouterr().err == "p: interrupted; add --resume\n"
+
+
+class Broken(torch.utils.data.Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> int:
+        raise UserError("shards/a.tar: broken; pack again")
+
+
+def test_what_a_worker_of_a_loader_raises_is_the_line_alone() -> None:
+    loader = torch.utils.data.DataLoader(Broken(), num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(UserError) as error:
+        list(loader)
+    assert str(error.value) == "shards/a.tar: broken; pack again"

@@ -4,6 +4,7 @@
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def read_questions(name: str, place: Path, allow_missing: bool) -> list[Question
     questions = without_twins(QUESTION_SETS[name].read(place, allow_missing), name)
     if not questions:
         raise UserError(f"{place}: holds no question of {name}")
+    content = Counter((one.images, one.captions, one.match) for one in questions)
+    if twice := sum(count - 1 for count in content.values()):
+        print(
+            f"{place}: {twice:,} questions of {name} stand there twice or more, and count as often"
+        )
     for image in {image.name for question in questions for image in question.images}:
         if leads_out(image):
             raise UserError(f"{place}: image '{image}' leads out of its folder; correct the file")

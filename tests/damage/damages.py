@@ -115,9 +115,9 @@ def _zipped_cut(path: Path, draw: random.Random) -> None:
 
 
 def _hole(path: Path, _: random.Random) -> None:
-    """100 GiB of which nothing takes room on the disk."""
+    """4 GiB of which nothing takes room on the disk."""
     with path.open("r+b") as file:
-        file.truncate(100 << 30)
+        file.truncate(4 << 30)
 
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>Not found</body></html>\n"
@@ -333,13 +333,18 @@ def _rows(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[bytes, rand
     return lambda content, _: b"\n".join(change(content.splitlines())) + b"\n"
 
 
-def of_table(content: bytes) -> list[Damage]:
-    """Of CSV and TSV: rows of other lengths, quotes, and columns."""
+def of_table(content: bytes, free: bool) -> list[Damage]:
+    """Of CSV and TSV: rows of other lengths, quotes, and columns.
+
+    Args:
+        content: Of the file.
+        free: Whether the last column may hold the mark without quotes.
+    """
     row = len(content.splitlines()) - 1
     mark = b"\t" if b"\t" in content.splitlines()[0] else b","
     changes: dict[str, tuple[Callable[[list[bytes]], list[bytes]], bool]] = {
         "row-twice": (lambda r: [*r, r[-1]], LOOSE),
-        "more-columns": (lambda r: [*r[:-1], r[-1] + mark + b"more" + mark + b"still"], STRICT),
+        "more-columns": (lambda r: [*r[:-1], r[-1] + mark + b"more" + mark + b"still"], not free),
         "fewer-columns": (lambda r: [*r[:-1], r[-1].split(mark)[0]], STRICT),
         "open-quote": (lambda r: [*r[:-1], r[-1].replace(mark, mark + b'"', 1)], STRICT),
         "no-header": (lambda r: r[1:], STRICT),

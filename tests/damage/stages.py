@@ -152,7 +152,7 @@ def damages_of(path: Path, optional: frozenset[str]) -> list[Damage]:
         text = gzip.decompress(text) if text[:2] == b"\x1f\x8b" else text
         if name.endswith((".json", ".jsonl")):
             return found + of_json(text, name.endswith(".jsonl"), optional)
-        return found + of_table(text)
+        return found + of_table(text, free=name.endswith(".txt"))
     if name.endswith(".safetensors"):
         return OF_ANY * 2 + of_safetensors()
     if name.endswith(".tar"):

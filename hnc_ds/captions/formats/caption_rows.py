@@ -11,7 +11,6 @@ in memory, all else is streamed, and gathered by image.
 """
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,13 +200,16 @@ def _json_lines(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
 def _table_rows(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
     reader: Any = None
     try:
-        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-        header = text.readline()
+        text = (line.decode() for line in lines(file, read.path))
+        header = next(text, "").removeprefix("\ufeff")
         reader = csv.reader(text, delimiter=_delimiter(header), strict=True)
         names = next(csv.reader([header], delimiter=_delimiter(header)))
         places: dict[str, int] = {}
         for n, name in enumerate(names):
-            places.setdefault(name.strip().lower(), n)
+            key = name.strip().lower()
+            if key and key in places:
+                raise UserError(f"{read.path}: the column '{key}' stands twice; remove one")
+            places.setdefault(key, n)
         wanted = _columns(list(places), read)
         for cells in reader:
             where = f"line {reader.line_num + 1}"

@@ -13,9 +13,11 @@ import msgspec
 
 from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.errors import UserError
-from hnc_ds.reading import LONGEST_LINE
 
 READ_BYTES = 1 << 17
+LONGEST_VALUE = 1 << 22
+"""Bytes of what belongs to one image; a real one has some 100 kB. It is held several times."""
+
 LONGEST_KEY = 1 << 22
 """Bytes; where a key is longer, a quote is missing."""
 
@@ -148,8 +150,8 @@ class _Cutter:
         # A value larger than what one read gives is met with ever larger reads, so that the
         # copying stays linear in its size.
         waiting = len(self.buffer) - self.position
-        if waiting > LONGEST_LINE:
-            raise self._broken(f"a value of more than {LONGEST_LINE >> 20} MiB")
+        if waiting > LONGEST_VALUE:
+            raise self._broken(f"a value of more than {LONGEST_VALUE >> 20} MiB")
         more = self.stream.read(max(READ_BYTES, waiting))
         self.dropped += self.position
         self.buffer = self.buffer[self.position :] + more

@@ -232,3 +232,35 @@ def test_a_cut_off_gzip_file_is_refused(tmp_path):
     path = tmp_path / "g.json.gz"
     path.write_bytes(gzip.compress(json.dumps({"1": a_graph(a=an_object())}).encode())[:-12])
     assert "truncated or broken gzip" in refusal(path)
+
+
+@pytest.mark.parametrize("wrong", ["1e308", "-1e7", "NaN", "1e999", "9" * 400, "true", "null"])
+def test_a_number_that_is_no_place_in_an_image_is_refused_with_its_field(tmp_path, wrong):
+    path = tmp_path / "g.json"
+    text = json.dumps({"i": a_graph(o1=an_object())}).replace('"x": 1', f'"x": {wrong}')
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"g\.json: image 'i': ") as error:
+        list(read_scene_graphs(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ['"o1"', '"x"', '"objects"', '"width"'])
+def test_a_key_that_stands_twice_in_a_graph_is_refused(tmp_path, key):
+    path = tmp_path / "g.json"
+    text = json.dumps({"i": a_graph(o1=an_object())})
+    value = text[text.index(key) + len(key) + 2 :]
+    first = json.JSONDecoder().raw_decode(value)[1]
+    path.write_text(text.replace(key, f"{key}: {value[:first]}, {key}", 1))
+    with pytest.raises(UserError, match="stands twice"):
+        list(read_scene_graphs(path))
+
+
+@pytest.mark.parametrize("unit", [b" ", b"[", b'"x'])
+def test_a_file_that_unpacks_to_more_than_text_can_is_refused_early(tmp_path, unit):
+    path = tmp_path / "g.json.gz"
+    path.write_bytes(gzip.compress(unit * (1 << 25), mtime=0) * 20)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"g\.json\.gz: "):
+        list(read_scene_graphs(path))
+    assert tracemalloc.get_traced_memory()[1] < 300 << 20
+    tracemalloc.stop()
