@@ -145,7 +145,8 @@ def flaw_of(checkpoint: Path) -> str | None:
         state = msgspec.convert(read_json(checkpoint / STATE_NAME), _State)
     except (UserError, msgspec.ValidationError) as error:
         return f"{STATE_NAME} is damaged ({error})"
-    if state.step != step_of(checkpoint) or WEIGHTS_NAME not in state.files:
+    number = checkpoint.name.removeprefix("step-")  # of a copy the name may be any other
+    if (number.isdecimal() and int(number) != state.step) or WEIGHTS_NAME not in state.files:
         return f"{STATE_NAME} is not that of this checkpoint"
     flaws = (_flaw_of_file(checkpoint, name, size) for name, size in state.files.items())
     return next((flaw for flaw in flaws if flaw), None)

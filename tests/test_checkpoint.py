@@ -48,6 +48,17 @@ def test_what_was_saved_is_read_back(run: Path) -> None:
         assert torch.equal(parameter, clip.get_parameter(name)), name
 
 
+@pytest.mark.parametrize("name", ["best", "step-best", "nan"])
+def test_a_checkpoint_that_was_copied_under_another_name_is_a_model_too(
+    run: Path, tmp_path: Path, name: str
+) -> None:
+    model, folder = save(run, 3)
+    copy = shutil.copytree(folder, tmp_path / "copies" / name)
+    loaded = load_trained(copy, torch.device("cpu"))
+    weights = (each.towers.visual.conv1.weight for each in (model, loaded))
+    assert torch.equal(*weights)
+
+
 def test_open_clip_opens_a_checkpoint_as_it_is(run: Path) -> None:
     clip, folder = save(run, 10)
     towers = open_clip.create_model(f"local-dir:{folder}")
