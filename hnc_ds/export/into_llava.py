@@ -124,7 +124,7 @@ def _looked_into(path: Path) -> LlavaFolder:
     }
     if not tower:
         raise UserError(f"{path}: its weights hold no vision_tower")
-    settings = _vision(vision)
+    settings = _vision(path, vision)
     check_processor(path, settings["image_size"])
     load_tokenizer(path, config)
     return LlavaFolder(path, config, headers, tower, settings)
@@ -159,11 +159,12 @@ def _tower_name(key: str) -> str | None:
     return found[3] if found and found[3] not in BUFFERS else None
 
 
-def _vision(told: Mapping[str, Any]) -> dict[str, Any]:
+def _vision(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     """With CLIPVisionConfig's own values for what the file leaves out."""
     from transformers import CLIPVisionConfig
 
-    full = CLIPVisionConfig(**{name: told[name] for name in SHAPES if name in told})
+    with reading(path / CONFIG, "copy it from the original folder", by="transformers"):
+        full = CLIPVisionConfig(**{name: told[name] for name in SHAPES if name in told})
     return {name: getattr(full, name) for name in SHAPES}
 
 

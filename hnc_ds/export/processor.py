@@ -80,8 +80,9 @@ def check_colours(folder: Path, mean: Sequence[float], std: Sequence[float]) -> 
     """
     for path, _, part in _parts(folder):
         for name, own in (("image_mean", mean), ("image_std", std)):
-            given = part.get(name, own)
-            if not np.allclose(given, own, atol=SAME_COLOUR):
+            given = part.get(name, list(own))
+            numbers = isinstance(given, list) and all(isinstance(one, float | int) for one in given)
+            if not (numbers and len(given) == len(own) and np.allclose(given, own, SAME_COLOUR)):
                 raise UserError(
                     f"{path}: {name} is {given}, the tower was trained with {list(own)}; take a "
                     "tower that sees images as this LLaVA's does"

@@ -67,11 +67,14 @@ def answer(config: AnswerConfig) -> None:
 
 
 def _check_model(folder: Path) -> None:
-    """Before a job waits: is it a whole LLaVA, and what does its tokenizer make of an image?"""
+    """Before a job waits: is it a whole LLaVA, and does it take our images and words?"""
     config = read_llava_config(folder)
     for path in weight_files(folder):
         read_header(path)
     found = load_tokenizer(folder, config)
+    side = (config.get("vision_config") or {}).get("image_size")
+    if isinstance(side, int):
+        PictureView(folder).check_side(side)
     if warning := differs_as_a_whole(*found):
         print(warning)
 

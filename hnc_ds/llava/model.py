@@ -63,14 +63,30 @@ class PictureView:
     def __init__(self, folder: Path) -> None:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+        self._folder = folder
         again = "it needs a preprocessor_config.json; copy the whole folder of the model"
         with reading(f"{folder}, its image processor", again, by="transformers"):
             self._processor: Any = LlavaImageProcessorPil.from_pretrained(
                 folder, do_pad=True, local_files_only=True
             )
-            made = self._processor(Image.new("RGB", (8, 8)), return_tensors="np")["pixel_values"]
+            made = self._processor(Image.new("RGB", (8, 4)), return_tensors="np")["pixel_values"]
         self.shape: tuple[int, ...] = tuple(made[0].shape)
         """[3, R, R]."""
+
+    def check_side(self, side: int) -> None:
+        """Refuse a view of another size than the model's images.
+
+        Args:
+            side: Pixels of the model's images.
+
+        Raises:
+            UserError: It is one.
+        """
+        if self.shape != (3, side, side):
+            raise UserError(
+                f"{self._folder}: its image processor makes {list(self.shape)} of an image, its "
+                f"tower takes {side} x {side}; copy the folder again"
+            )
 
     def __call__(self, path: Path) -> torch.Tensor:
         """float32 [3, R, R]. Raises CorruptImage."""
@@ -98,20 +114,26 @@ def _loaded(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
     config = read_llava_config(folder)
     tokenizer, _ = load_tokenizer(folder, config)
     model = _load_model(folder, dtype)
-    stops = model.generation_config.eos_token_id
-    side, pictures = model.config.vision_config.image_size, PictureView(folder)
-    if pictures.shape != (3, side, side):
-        raise UserError(
-            f"{folder}: its image processor makes {list(pictures.shape)} of an image, its tower "
-            f"takes {side} x {side}; copy the folder again"
-        )
+    pictures = PictureView(folder)
+    pictures.check_side(model.config.vision_config.image_size)
     return Llava(
         model=model.eval().to(device),
         tokenizer=tokenizer,
         pictures=pictures,
         device=device,
-        stop_ids=frozenset([stops] if isinstance(stops, int) else stops or []),
+        stop_ids=_stop_ids(folder, model.generation_config.eos_token_id, tokenizer),
     )
+
+
+def _stop_ids(folder: Path, told: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer, as transformers' generation takes them."""
+    found = told if isinstance(told, list) else [told]
+    if tokenizer.eos_token_id not in found or not all(isinstance(one, int) for one in found):
+        raise UserError(
+            f"{folder}: answers end with token {told} (generation_config.json), the tokenizer's "
+            f"end is {tokenizer.eos_token_id}; copy both from the original folder"
+        )
+    return frozenset(found)
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:

@@ -334,6 +334,11 @@ def _no_tokenizer(folder: Path) -> None:
             _changed("preprocessor_config.json", image_processor_type="SiglipImageProcessor"),
             "image_processor_type is SiglipImageProcessor, not one of LLaVA-1.5's",
         ),
+        (
+            _changed("config.json", vision_config={"num_hidden_layers": "x"}),
+            "config.json: .*num_hidden_layers",
+        ),
+        (_changed("preprocessor_config.json", image_std="x"), "image_std is x, the tower was"),
         (_changed("preprocessor_config.json", crop_size=224), "crop_size is 224, .* 32 pixels"),
         (
             _changed("preprocessor_config.json", image_mean=[0.5, 0.5, 0.5]),

@@ -380,6 +380,43 @@ def test_weights_that_are_no_numbers_or_not_there_answer_nothing(
     assert not (tmp_path / "answers" / "answers.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "settings_there", "told"),
+    [
+        ("generation_config.json", {"eos_token_id": None}, "answers end with token None"),
+        (
+            "generation_config.json",
+            {"eos_token_id": [50]},
+            r"token \[50\] .* the tokenizer's end",
+        ),
+        (
+            "preprocessor_config.json",
+            {"crop_size": {"height": 3, "width": 32}},
+            r"makes \[3, 3, 32\] of",
+        ),
+        (
+            "preprocessor_config.json",
+            {"crop_size": 64},
+            r"\[3, 64, 64\] .* takes 32 x 32",
+        ),
+    ],
+)
+def test_settings_of_another_model_are_refused(
+    settings: Callable[..., AnswerConfig],
+    llava_folder: Path,
+    tmp_path: Path,
+    file: str,
+    settings_there: dict[str, Any],
+    told: str,
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(llava_folder, folder)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | settings_there))
+    with pytest.raises(UserError, match=told):
+        answer(settings(model=folder))
+
+
 @pytest.mark.parametrize("content", ["cut off", "version https://git-lfs.github.com/spec/v1\n"])
 def test_weights_that_were_not_copied_whole_are_named_before_a_job_waits(
     settings: Callable[..., AnswerConfig], llava_folder: Path, tmp_path: Path, content: str
