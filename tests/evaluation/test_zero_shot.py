@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import encode_questions
+from hnc_ds.evaluation.ask import Encoded, encode_questions
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.image_files import ImageFiles
 from hnc_ds.evaluation.places import read_questions
+from hnc_ds.evaluation.question import ImageRef
 from hnc_ds.evaluation.readers.classes import class_names, prompts, templates
 from hnc_ds.evaluation.zero_shot import Classes, embed_classes
 
@@ -85,3 +86,28 @@ def test_what_does_not_fit_is_told(place: Path, file: str, content: Any, told: s
     (place / file).write_text(json.dumps(content))
     with pytest.raises(UserError, match=told):
         read_questions("zero-shot", place, False)
+
+
+def test_16_bits_are_seen_and_an_image_of_several_frames_is_named_or_left_out(
+    model: Any, place: Path
+) -> None:
+    white = np.full((8, 8), 40_000, dtype=np.uint16)  # brighter than 8 bits can say
+    Image.fromarray(white).save(place / "a" / "deep.png")
+    frames = [Image.new("L", (8, 8), grey) for grey in (0, 200)]
+    frames[0].save(place / "b" / "moving.gif", save_all=True, append_images=frames[1:])
+
+    def asked(allow_missing: bool) -> Encoded:
+        return encode_questions(
+            Encoder(model, CPU, batch=4, workers=1),
+            read_questions("zero-shot", place, allow_missing),
+            ImageFiles({"zero-shot": (place,)}),
+            benchmark="zero-shot",
+            allow_missing=allow_missing,
+        )
+
+    with pytest.raises(UserError, match=r"moving\.gif .*\(a GIF of several frames; save one"):
+        asked(allow_missing=False)
+    encoded = asked(allow_missing=True)
+    assert [Path(path).name for path in encoded.coverage.unreadable] == ["moving.gif"]
+    row = encoded.image_row[ImageRef("zero-shot", "a/deep.png")]
+    assert encoded.image_ND[row].tolist() == pytest.approx([3**-0.5] * 3)  # grey, and not clipped
