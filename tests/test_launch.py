@@ -1,15 +1,19 @@
 """Ranks as SLURM's srun tells them."""
 
+import json
 import socket
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from hnc_ds import distributed
 from hnc_ds.cli import main
+from hnc_ds.config import PRESETS, LossConfig, TrainConfig
 from hnc_ds.distributed import own_device
 from hnc_ds.errors import RankError
 from hnc_ds.launch import first_host, here, read_slurm
+from hnc_ds.settings_file import to_json
 
 STEP = {
     "SLURM_PROCID": "5",
@@ -124,3 +128,20 @@ def test_every_command_takes_the_argument_that_the_deepspeed_launcher_inserts(
     monkeypatch.setattr("sys.argv", ["hnc-ds", "--local_rank=1", "benchmarks"])
     assert main() == 0
     assert "sugarcrepe: SugarCrepe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inserted", ["--local_rank=1", "--local-rank=1"])
+def test_train_reads_presets_and_files_behind_the_argument_that_launchers_insert(
+    inserted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("hnc_ds.train.train", lambda config, _: asked.append(config))
+    record = {"settings": to_json(TrainConfig(steps=7))}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    of_file = ["--config", str(tmp_path / "config.json")]
+    words = ["hnc-ds", inserted, "train", "--preset", "negclip", *of_file]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    (config,) = asked
+    assert config.loss == LossConfig(**PRESETS["negclip"])
+    assert config.steps == 7

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
-from hnc_ds.errors import UserError
+from hnc_ds.errors import Stopped, UserError
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.items import ItemsHeader, PairItem
 from hnc_ds.model.load import load_model
@@ -61,6 +61,31 @@ def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_th
     best = read_best(tmp_path / "run")
     assert best is not None
     assert best.value == max(found.values())
+
+
+def test_a_measurement_that_a_signal_cut_short_is_made_up_for_when_the_run_is_resumed(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [*arguments]
+    whole[whole.index(str(tmp_path / "run"))] = str(tmp_path / "whole")
+    assert main(whole) == 0
+    run, measure = tmp_path / "run", Validation.of_checkpoint
+    for step in (2, 4):
+        resumed = ["--resume"] if step == 4 else []
+        with monkeypatch.context() as patch:
+
+            def cut_short(self: Validation, number: int, at: int = step) -> HeldOut:
+                if number == at:
+                    raise Stopped("as the process would end", 143)
+                return measure(self, number)
+
+            patch.setattr(Validation, "of_checkpoint", cut_short)
+            assert main([*arguments, *resumed]) == 143
+        assert complete_checkpoints(run)[-1].name == f"step-00000{step}"
+        assert step not in dict(scores(run))
+    assert main([*arguments, "--resume"]) == 0
+    assert scores(run) == scores(tmp_path / "whole")
+    assert read_best(run) == read_best(tmp_path / "whole")
 
 
 def test_measuring_does_not_change_what_is_trained(arguments: list[str], tmp_path: Path) -> None:
