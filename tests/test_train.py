@@ -1,6 +1,7 @@
 """Training in this process: what is written, what is refused, and in which words."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import torch
 
 from hnc_ds.checkpoint import complete_checkpoints, load_trained
 from hnc_ds.config import PRESETS, LossConfig
+from hnc_ds.output_lock import only_writer
 from hnc_ds.settings_file import to_json
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.train import main, parse
@@ -57,6 +59,15 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: ")]
     assert len(lines) == 1
     return lines[0]
+
+
+def test_a_run_that_another_process_trains_is_refused_and_not_touched(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_writer(tmp_path / "run"):
+        line = refusal([*arguments, "--resume"], capsys)
+    assert f"run: process {os.getpid()} on " in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(

@@ -38,6 +38,13 @@ def stats_path_of(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".gz").removesuffix(".jsonl") + ".stats.json")
 
 
+def read_counts(out: Path) -> Counts:
+    """The counts in the statistics file of captions that are whole."""
+    counts = msgspec.json.decode(stats_path_of(out).read_bytes(), type=Counts)
+    counts.groups.pop("all", None)
+    return counts
+
+
 def stats_json(
     settings: Any, types: tuple[str, ...], counts: Counts, audit: "Audit | None" = None
 ) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hnc_ds.captions.audit import audit, table
-from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of
+from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats_path_of
 from hnc_ds.captions.captions_file import (
     Chunk,
     check_name,
@@ -86,11 +86,16 @@ def generate(config: GenerateConfig) -> None:
         compressed=config.out.suffix == ".gz",
     )
     wants_more = config.audit or config.hnc_json is not None
-    if not (config.overwrite or wants_more) and holds_captions_of(config.out, settings):
+    is_there = not config.overwrite and holds_captions_of(config.out, settings)
+    if is_there and not wants_more:
         print(f"generate: {config.out} holds these captions already; nothing to do")
         return
     place = read_part(config.part)
     with only_writer(config.out, place):
+        if is_there:  # as of a run that was stopped after them
+            print(f"generate: {config.out} holds these captions already")
+            _follow_up(config, settings, read_counts(config.out))
+            return
         check_output(config.out, config.overwrite)
         _write(config, settings, place)
 

@@ -118,8 +118,22 @@ def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
     assert resumed.returncode == 0, resumed.stderr
     assert ("done already" in resumed.stdout) == (accident != "kill at part 0")
     assert broken.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*.lock"))
     assert stats_path_of(broken).read_bytes() == stats_path_of(whole).read_bytes()
     assert not broken.with_name(broken.name + ".parts").exists()
+
+
+def test_what_is_made_of_finished_captions_is_made_up_for(source, tmp_path, capsys):
+    out, release = tmp_path / "c.jsonl", tmp_path / "release.json"
+    generate(GenerateConfig(scene_graphs=source, out=out, workers=1))  # and was stopped here
+    before = out.read_bytes(), stats_path_of(out).read_bytes()
+    generate(GenerateConfig(scene_graphs=source, out=out, hnc_json=release, workers=1))
+    assert release.is_file()
+    generate(GenerateConfig(scene_graphs=source, out=out, audit=True))
+    audited = json.loads(stats_path_of(out).read_bytes())
+    assert audited.pop("audit")
+    assert (out.read_bytes(), audited) == (before[0], json.loads(before[1]))
 
 
 def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, tmp_path):
