@@ -3,6 +3,7 @@
 FOLDER/{config.json, preprocessor_config.json, model.safetensors or pytorch_model.bin}
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,22 @@ def is_clip_folder(folder: Path) -> bool:
     return isinstance(config, dict) and "model_type" in config
 
 
-def load_clip_folder(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def load_clip_folder(
+    folder: Path, given: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """An open_clip model with the folder's weights, its model_cfg and its preprocess_cfg.
+
+    Args:
+        folder: Where it lies.
+        given: What flags say of the activation and preprocessing, by evidence's KEYS.
 
     Raises:
         UserError: It is of another class, something is missing or open_clip has no such form.
     """
     settings = _settings(folder)
+    settings["quick_gelu"] = given.get("quick_gelu", settings["quick_gelu"])
     view = _view(folder, settings["vision_cfg"]["image_size"])
+    view |= {key: value for key, value in given.items() if key in VIEW}
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
         raise UserError(f"{folder}: has neither {' nor '.join(FILES)}; copy the folder again")

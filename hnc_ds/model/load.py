@@ -85,7 +85,7 @@ def _made(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
     """The model, and what was decided about a file of weights, in words."""
     folder = Path(config.model.removeprefix(LOCAL))
     if config.model.startswith(LOCAL) and is_clip_folder(folder):
-        towers, settings, view = load_clip_folder(folder)
+        towers, settings, view = load_clip_folder(folder, given_by(config))
         tokenize = _open_clip_tokenizer("", settings)
         return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": view}), ""
     settings, here = _model_settings(config)

@@ -149,8 +149,8 @@ class _Tensors(Unpickler):
             return type("Storage", (), {"dtype": STORAGES[name]})
         if (module, name) == ("collections", "OrderedDict"):
             return lambda: {}
-        if module == "torch.jit._pickle" and name.startswith("build_"):
-            return lambda values: values
+        if module == "torch.jit._pickle" and name.startswith(("build_", "restore_type_tag")):
+            return lambda values, *_: values
         raise UnpicklingError(f"GLOBAL {module}.{name}")  # as torch says it
 
     def persistent_load(self, pid: Any) -> torch.Tensor:

@@ -166,9 +166,11 @@ class Archive(torch.nn.Module):
         self.visual = torch.nn.ModuleDict({"ln_post": towers.visual.ln_post})
         self.logit_scale = torch.nn.Parameter(towers.logit_scale.detach().clone())
         self.register_buffer("input_resolution", torch.tensor(32))
+        self.sizes: dict[str, int] = {"patch": 8}
+        self.names: list[str] = ["a"]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.logit_scale
+        return x * self.logit_scale * self.sizes["patch"] * len(self.names)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
