@@ -56,7 +56,7 @@ exceptions of the libraries of PARSERS."""
 
 PARSERS = frozenset(
     ("huggingface_hub", "ijson", "PIL", "pyarrow", "pydantic", "pydantic_core", "safetensors",
-     "safetensors_rust", "tokenizers")
+     "pyo3_runtime", "safetensors_rust", "tokenizers")
 )  # fmt: skip
 """Whose own kinds of exceptions speak of a file, by the module that defines them."""
 
@@ -92,8 +92,10 @@ def reading(
         yield
     except UserError:
         raise
-    except Exception as error:
-        if (told := _said(error, what, by)) is None:
+    except BaseException as error:
+        # What panics in Rust (tokenizers) is no Exception.
+        known = isinstance(error, Exception) or _library(error) in PARSERS
+        if not known or (told := _said(error, what, by)) is None:
             raise
         kind = kind_of(path)
         if isinstance(error, OSError) or (kind == GZIPPED and isinstance(error, _OF_GZIP)):
@@ -102,7 +104,7 @@ def reading(
         raise UserError(f"{path}: {line}") from error
 
 
-def _said(error: Exception, what: str, by: str) -> str | None:
+def _said(error: BaseException, what: str, by: str) -> str | None:
     """What an exception says of a file; None where it says nothing of any."""
     if isinstance(error, RecursionError):
         return f"{what} (nested too deeply)"
@@ -114,13 +116,16 @@ def _said(error: Exception, what: str, by: str) -> str | None:
         return f"truncated or broken gzip ({error})"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
-    is_parsers = type(error).__module__.partition(".")[0] in PARSERS
-    if isinstance(error, BROKEN) or is_parsers:
+    if isinstance(error, BROKEN) or _library(error) in PARSERS:
         return f"{what} ({_first_line(error)})"
     return f"{what} ({by}: {_first_line(error)})" if by else None
 
 
-def _first_line(error: Exception) -> str:
+def _library(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     told = lines[0][:300] if lines else ""
     # A KeyError's text is the key alone.

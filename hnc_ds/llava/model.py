@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.export.into_llava import read_llava_config
 from hnc_ds.export.llava_tokenizer import IMAGE, around_image, load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
@@ -22,6 +22,9 @@ from hnc_ds.reading import reading
 
 VIEW_VERSION = 1
 """Raise it when the same image gives other pixels: answers on disk are then not continued."""
+
+BUFFERS = ("position_ids", "inv_freq")
+"""Ends of names in older files that are no weights."""
 
 LONGEST_SIDE = 7168
 """Pixels; longer images are made smaller before they are padded to squares."""
@@ -137,7 +140,8 @@ def _stop_ids(folder: Path, told: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
-    """The model with all its weights: transformers makes up those that are missing."""
+    """The model with all weights of its files, and no others: transformers makes up those that are
+    missing, and leaves out those that the configuration has no place for."""
     from transformers import LlavaForConditionalGeneration
 
     with reading(f"{folder}, its weights", "copy the folder again", by="transformers"):
@@ -153,6 +157,12 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
         raise UserError(
             f"{folder}: its files lack {len(missing):,} of the model's weights, the first is "
             f"{missing[0]}; copy the folder again"
+        )
+    unused = sorted(key for key in found["unexpected_keys"] if not key.endswith(BUFFERS))
+    if unused:
+        raise UserError(
+            f"{folder}: its files have {counted(len(unused), 'weight')} that config.json has no "
+            f"place for, the first is {unused[0]}; copy config.json of the original folder"
         )
     return model
 

@@ -46,6 +46,17 @@ def test_a_prompt_has_llavas_tokens_whichever_class_transformers_takes(
     assert "\n" not in told
 
 
+def test_a_tokenizer_whose_library_panics_is_one_line(llava_folder: Callable[..., Path]) -> None:
+    """A merge with a piece longer than its token makes the Rust code panic, not raise."""
+    folder = llava_folder()
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["continuing_subword_prefix"] = "x" * 99
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"its tokenizer.*copy the tokenizer's files"):
+        load_tokenizer(folder, read(folder))
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

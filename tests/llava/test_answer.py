@@ -383,6 +383,8 @@ def test_weights_that_are_no_numbers_or_not_there_answer_nothing(
 @pytest.mark.parametrize(
     ("file", "settings_there", "told"),
     [
+        ("config.json", {"text_config/num_hidden_layers": 1}, r"have 9 weights .*layers\.1\."),
+        ("config.json", {"text_config/num_hidden_layers": -1}, "have 18 weights .*layers"),
         ("generation_config.json", {"eos_token_id": None}, "answers end with token None"),
         (
             "generation_config.json",
@@ -412,7 +414,10 @@ def test_settings_of_another_model_are_refused(
     folder = tmp_path / "changed"
     shutil.copytree(llava_folder, folder)
     content = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps(content | settings_there))
+    for name, value in settings_there.items():
+        part, _, key = name.rpartition("/")
+        (content[part] if part else content)[key] = value
+    (folder / file).write_text(json.dumps(content))
     with pytest.raises(UserError, match=told):
         answer(settings(model=folder))
 
