@@ -30,6 +30,7 @@ from hnc_ds.export.parity import (
     hf_states,
     open_clip_states,
     probe_pictures,
+    refuse_broken_states,
     refuse_difference,
 )
 from hnc_ds.export.processor import PADDING, check_colours
@@ -92,6 +93,7 @@ def _into(clip: Clip, folder: LlavaFolder, images_B3RR: torch.Tensor, out: Path)
     apart = refuse_difference(open_clip_states(clip, pixels), states, "the tower in its new form")
     before = folder.weights()
     old = hf_states(folder.vision, before, pixels)
+    refuse_broken_states(old, f"the tower in {folder.path}")
     processor = write_into(folder, weights, out)
     _check_written(out, weights)
     cosine, least, moved = drift(old[folder.layer], states[folder.layer])

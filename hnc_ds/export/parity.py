@@ -113,6 +113,20 @@ def vision_model(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor
     return model
 
 
+def refuse_broken_states(states: list[torch.Tensor], what: str) -> None:
+    """Look through hidden states before others are compared with them.
+
+    Raises:
+        UserError: One is not finite; names the first layer.
+    """
+    broken = [layer for layer, state in enumerate(states) if not state.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"export: hidden states of {what} are not finite (NaN or infinity) from layer "
+            f"{broken[0]} on, so its weights are damaged; copy it again"
+        )
+
+
 def refuse_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor], what: str) -> float:
     """Compare layer by layer.
 

@@ -21,6 +21,7 @@ from hnc_ds.export.parity import (
     hf_states,
     open_clip_states,
     probe_pictures,
+    refuse_broken_states,
     refuse_difference,
 )
 from hnc_ds.export.tower import vision_settings, vision_weights
@@ -80,6 +81,9 @@ def test_a_hidden_state_that_is_nan_is_another_one_in_whatever_layer(layer: int)
     theirs[layer][1, 1] = float("nan")
     with pytest.raises(UserError, match=f"computes something else from layer {layer} on"):
         refuse_difference(ours, theirs, "the tower")
+    with pytest.raises(UserError, match=f"tower in x are not finite .* from layer {layer} on"):
+        refuse_broken_states(theirs, "the tower in x")
+    refuse_broken_states(ours, "the tower in x")
 
 
 def test_the_full_shape_of_llavas_tower_agrees_to_rounding() -> None:
