@@ -32,7 +32,7 @@ from hnc_ds.scenes.layout import Scene, compose
 from hnc_ds.scenes.palette import COLOURS
 from hnc_ds.scenes.relations import scene_objects
 from hnc_ds.scenes.shapes import SHAPES
-from hnc_ds.whole_files import remove_leftovers, whole_file, write_whole
+from hnc_ds.whole_files import NO_ROOM, remove_leftovers, whole_file, write_whole
 from hnc_ds.worker_processes import WorkerPool
 
 DRAWING_VERSION = 1
@@ -95,9 +95,10 @@ def _write(config: ScenesConfig, settings: bytes) -> None:
         relations = _write_splits(config)
         os.replace(config.out / UNFINISHED, config.out / COMPLETE)
     except OSError as error:
+        what = "make room" if error.errno in NO_ROOM else "see to it"
         raise UserError(
             f"{error.filename or config.out}: cannot be written ({error.strerror}); "
-            "mend that and repeat the command, it goes on where it stopped"
+            f"{what} and repeat the command, it goes on where it stopped"
         ) from error
     except BrokenProcessPool as error:
         raise UserError(
