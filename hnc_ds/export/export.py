@@ -36,6 +36,7 @@ from hnc_ds.export.parity import (
 from hnc_ds.export.processor import PADDING, check_colours
 from hnc_ds.export.tower import BLOCK_OF, Tensors, vision_settings, vision_weights
 from hnc_ds.model.clip import Clip
+from hnc_ds.output_lock import only_writer
 
 UNCHANGED = 1e-7
 """Relative change of a weight that counts as none."""
@@ -57,12 +58,13 @@ def export(config: ExportConfig) -> None:
     reference = str(averaged(config.model)) if config.average else config.model
     clip = load_end(reference).model.eval()
     images_B3RR = probe_pictures(clip.image_settings, config.probe)
-    if folder is not None:
-        _into(clip, folder, images_B3RR, config.out)
-    elif config.to == "hf":
-        print(f"{config.out}: {write_hf(clip, images_B3RR, config.out)}")
-    else:
-        print(f"{config.out}: {write_open_clip(clip, images_B3RR, config.out)}")
+    with only_writer(config.out):
+        if folder is not None:
+            _into(clip, folder, images_B3RR, config.out)
+        elif config.to == "hf":
+            print(f"{config.out}: {write_hf(clip, images_B3RR, config.out)}")
+        else:
+            print(f"{config.out}: {write_open_clip(clip, images_B3RR, config.out)}")
 
 
 def averaged(reference: str) -> Path:
