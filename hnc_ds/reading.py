@@ -8,6 +8,7 @@ none are refused, as every reader would otherwise choose silently.
 
 import csv
 import gzip
+import io
 import json
 import math
 import struct
@@ -191,6 +192,8 @@ def parse_json(content: bytes, where: Path | str, again: str = AGAIN, what: str 
     """
     with reading(where, again, what):
         text = content.decode("utf-8-sig")
+        if len(content) < LONGEST_LINE:  # of larger ones the parser's own limit must do
+            ShallowJson(io.BytesIO(content), Path(where), items_at=0).read()
         try:
             value = json.loads(
                 text,

@@ -74,7 +74,7 @@ def test_a_defect_passes_but_for_that_of_a_library_which_reads(tmp_path: Path) -
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
         (b'{"a": "\\ud800"}', "UTF-8"),
-        (b"[" * 200_000, "nested too deeply"),
+        (b"[" * 200_000, "nested"),
         (b'{"a": "\x00"}', "broken"),
         (b"", "broken"),
     ],

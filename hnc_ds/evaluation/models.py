@@ -98,7 +98,9 @@ def load_own_start(trained: Path) -> End:
     if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
         raise UserError(f"{where}: is missing, so name the START model")
     config = updated(ModelConfig(), settings["model"], where)
-    start = End(f"{run.name}/{OWN_START}", load_model(config, settings.get("seed", 0)))
+    if type(seed := settings.get("seed", 0)) is not int or seed not in range(2**63):
+        raise UserError(f"{run / SETTINGS_NAME}: settings.seed is {seed!r}, no whole number")
+    start = End(f"{run.name}/{OWN_START}", load_model(config, seed))
     refuse_broken_weights(start.model, start.name)
     return start
 

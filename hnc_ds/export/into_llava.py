@@ -142,6 +142,8 @@ def weight_files(path: Path) -> list[Path]:
             names = sorted(set(read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{index}: no index of weights ({error})") from error
+        if leads := [str(name) for name in names if Path(str(name)).name != name]:
+            raise UserError(f"{index}: '{leads[0]}' is no name of a file beside it")
         files = [path / str(name) for name in names]
     else:
         files = sorted(path.glob("*.safetensors"))
