@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import math
+import re
 import struct
 import tarfile
 import zipfile
@@ -332,6 +333,8 @@ class ShallowJson:
                 "file again"
             )
         chunk = self._file.read(size)
+        if halves := _halves(chunk):
+            raise UserError(f"{self._path}: {halves.decode()} is half a character; {AGAIN}")
         depths = list(accumulate(self._changes(chunk), initial=self._depth))
         self._depth = depths[-1]
         if max(depths) > DEEPEST:
@@ -353,6 +356,20 @@ class ShallowJson:
         outside = b"".join(parts[int(self._in_text) :: 2])
         self._in_text ^= len(parts) % 2 == 0
         return (1 if byte in b"[{" else -1 for byte in outside.translate(None, _NO_BRACKETS))
+
+
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def _halves(chunk: bytes) -> bytes | None:
+    """Half of a pair of escapes that together are a character; at the ends of a chunk of many the
+    other half may be in the next."""
+    if rb"\ud" not in chunk.lower():
+        return None
+    alone = _PAIR.sub(lambda found: b" " * len(found[0]), chunk.replace(rb"\\", b"  "))
+    halves = (h for h in _HALF.finditer(alone) if 12 <= h.start() < len(chunk) - 12)
+    return next((half[0] for half in halves), None)
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -124,6 +124,8 @@ def _settle(
     """Choose the run's folder, its shards and the checkpoint to go on from. On rank 0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
+    if "\udc80" <= max(str(run)) <= "\udcff":  # TensorBoard takes no such name
+        raise UserError(f"--run {str(run)!a}: is not UTF-8; name another folder")
     shards = config.data.shards
     if shards is None:
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES}")

@@ -124,3 +124,11 @@ def test_an_item_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     file = ShallowJson(io.BytesIO(b'{"a": [' + b"1, " * 10_000), Path("a.json"), 1)
     with pytest.raises(UserError, match="one item"):
         list(iter(lambda: file.read(100), b""))
+
+
+def test_half_a_character_is_found_between_pairs() -> None:
+    pairs = rb'{"aaaaaaaaaaaaaaaa": "\ud83d\ude00 \\ud800 \uD83D\uDE00", "b": "xxxxxxxxxxxxxxxx"}'
+    assert ShallowJson(io.BytesIO(pairs), Path("a.json"), 0).read() == pairs
+    half = pairs.replace(rb"\ude00 ", b" ")
+    with pytest.raises(UserError, match="ud83d is half a character"):
+        ShallowJson(io.BytesIO(half), Path("a.json"), 0).read()

@@ -119,6 +119,8 @@ def _be_the_command(folder: Path, command: Sequence[str], said: Path) -> None:
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # pytest has others, of its own
+        sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
         resource.setrlimit(resource.RLIMIT_AS, (_virtual() + (6 << 30), resource.RLIM_INFINITY))
         os.chdir(folder)
         sys.argv = ["hnc-ds", *command]
