@@ -109,6 +109,11 @@ def encode_questions(
         )
     row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
     kept = [q for q in questions if all(image in row_of for image in q.images)]
+    if not kept:
+        raise UserError(
+            f"{benchmark}: no question has all of its images ({len(missing)} are missing, "
+            f"{len(unreadable)} cannot be decoded); copy them again"
+        )
     captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
     text_TD, too_long = encoder.texts(list(captions))
     return Encoded(

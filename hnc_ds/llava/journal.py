@@ -125,7 +125,8 @@ class Journal:
         known = self.known()
         for question in asked:
             line = known.get(question.unit)
-            if line is not None and (line.prompt, line.image) != (question.text, question.image):
+            asks = (question.question_id, question.text, question.image)
+            if line is not None and (line.question_id, line.prompt, line.image) != asks:
                 raise UserError(
                     f"{self._folder}: holds an answer to another question {question.question_id} "
                     f"('{_short(line.prompt)}' about {line.image}, not '{_short(question.text)}' "

@@ -120,7 +120,7 @@ def _be_the_command(folder: Path, command: Sequence[str], said: Path) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         # pytest has others, of its own
-        sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, closefd=False) for n in (1, 2))
         resource.setrlimit(resource.RLIMIT_AS, (_virtual() + (6 << 30), resource.RLIM_INFINITY))
         os.chdir(folder)
         sys.argv = ["hnc-ds", *command]

@@ -119,7 +119,7 @@ def stages(world: Path) -> list[Stage]:
         stage("compare", "results", "compare a.json b.json", "a.json a.items.jsonl", printed),
         stage("report", "results", "report run sweep --out r.html", "run/config.json run/log.jsonl run/results/val.json run/results/val.items.jsonl sweep/alpha-1.json", nothing),
         *(stage(f"evaluate-{name}", "benchmarks", f"evaluate run --data {name}=data/{name}{'/' + files if name.startswith('flickr') else ''} {f'--images {source}=img' if source else ''} --allow-missing {EVALUATE}",
-                " ".join(f"data/{name}/{file}" for file in files.split()), results("out.json"))
+                " ".join(f"data/{name}/{file}" for file in files.split()), results("out.json"), "tag secondary_tag collapsed_tag")
           for name, (source, files) in BENCHMARKS.items()),
         stage("evaluate-image", "benchmarks", f"evaluate run --data sugarcrepe=data/sugarcrepe --images coco2017=img --allow-missing {EVALUATE}", "img/1.jpg", results("out.json")),
         stage("answer", "llava", "answer llava --dataset vqav2 --questions q.json --images img --out new --longest 4", "q.json img/COCO_val2014_000000000000.jpg llava/config.json llava/preprocessor_config.json llava/tokenizer.json llava/tokenizer_config.json llava/generation_config.json llava/model.safetensors", content("new/answers.jsonl")),
