@@ -173,6 +173,7 @@ class Archive(torch.nn.Module):
         return x * self.logit_scale * self.sizes["patch"] * len(self.names)
 
 
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_an_archive_of_torchscript_gives_its_tensors_and_runs_nothing(
