@@ -38,7 +38,7 @@ def arguments(deepspeed_config: Path, scene_shards: Path, tmp_path: Path) -> lis
         *("--deepspeed_config", str(deepspeed_config)),
         *("--shards", str(scene_shards / "train")),
         *("--run", str(tmp_path / "run")),
-        *("--steps", "4", "--log_every", "2", "--workers", "0"),
+        *("--steps", "4", "--log_every", "2"),
     ]
 
 

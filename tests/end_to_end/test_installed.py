@@ -77,8 +77,6 @@ def test_the_installed_wheel_runs_every_stage_outside_the_checkout(
         "s/shards/train",
         "--run",
         "r",
-        "--workers",
-        "0",
     ]
     run([*hnc_ds, "train", "--deepspeed_config", "cpu", *flags], tmp_path, env)
     evaluate = [
@@ -88,8 +86,6 @@ def test_the_installed_wheel_runs_every_stage_outside_the_checkout(
         "s/shards/val",
         "--out",
         "r/results/val.json",
-        "--workers",
-        "0",
     ]
     assert "swap" in run([*hnc_ds, *evaluate], tmp_path, env)
     run([*hnc_ds, "report", "r", "--out", "report.html"], tmp_path, env)

@@ -108,7 +108,7 @@ def test_photographs_with_hand_written_graphs_go_through_every_stage(
     trained = deepspeed(
         1,
         *("--deepspeed_config", small_batch(photographs, len(reader))),
-        *("--shards", shards, "--run", run, "--steps", 3, "--log_every", 1, "--workers", 0),
+        *("--shards", shards, "--run", run, "--steps", 3, "--log_every", 1),
     )
     assert trained.returncode == 0, trained.stderr
     assert len((run / "log.jsonl").read_text().splitlines()) == 3

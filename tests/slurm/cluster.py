@@ -217,7 +217,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=sched_interval=2,bf_interval=2
-KillWait=10
+KillWait=20
 ReturnToService=2
 {nodes}PartitionName=batch Nodes=ALL Default=YES PriorityTier=1 GraceTime={GRACE_SECONDS}
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF

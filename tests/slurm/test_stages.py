@@ -12,7 +12,7 @@ from hnc_ds.captions.captions_file import CHUNK_IMAGES, PART_CHUNKS
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import BIN, ROOT, Project, losses, user
 
-FEW = ["--log_every", "1", "--workers", "0", "--steps"]
+FEW = ["--log_every", "1", "--steps"]
 
 
 def hnc_ds(folder: Path, *words: object) -> None:

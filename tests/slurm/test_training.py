@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.slurm.cluster import NODES, Cluster
@@ -23,7 +24,7 @@ sys.exit(main())
 
 
 def flags(shards: Path | str, run: str, steps: int, *more: object) -> list[object]:
-    settings = ["--steps", steps, "--log_every", 1, "--save_every", 1000, "--workers", 0]
+    settings = ["--steps", steps, "--log_every", 1, "--save_every", 1000]
     return ["--deepspeed_config", "cpu32.json", "--shards", shards, "--run", run, *settings, *more]
 
 
@@ -125,3 +126,38 @@ def test_a_cancelled_job_stays_cancelled_and_has_saved(
     assert cluster.state(job.number) == "CANCELLED"
     assert "stopped by SIGTERM after step" in job.log.read_text()
     assert last_line(job) == "train: stopped by SLURM, which ends the job now or queues it again"
+
+
+def test_an_interrupted_job_has_saved_and_one_whose_task_is_killed_names_it(
+    cluster: Cluster, project: Project, scene_shards: Path, slow: dict[str, str]
+) -> None:
+    jobs, runs = [], [project.folder / "runs" / name for name in ("interrupted", "killed")]
+    for run, node in zip(runs, NODES, strict=True):
+        words = flags(scene_shards / "train", f"runs/{run.name}", 500)
+        place = ["--gres=gpu:2", f"--nodelist={node}"]
+        jobs.append(project.submit(cluster, *place, "slurm/train.sh", *words, **slow))
+    for run in runs:
+        cluster.wait_until(lambda: steps_logged(run) >= 2, "some steps", 200)  # noqa: B023
+    cluster.call("scancel", "--signal=INT", jobs[0].number)
+    rank_of(jobs[1].number, 1).kill()
+    for job in jobs:
+        cluster.wait_for_end(job, 120)
+        assert cluster.state(job.number) == "FAILED", job.log.read_text()
+        assert "Traceback" not in job.log.read_text()
+    (checkpoint,) = (runs[0] / "checkpoints").iterdir()
+    step = json.loads((checkpoint / "state.json").read_text())["step"]
+    assert f"stopped by SIGINT after step {step} of 500, saved in" in last_line(jobs[0])
+    assert "(exit 130)" in last_line(jobs[0])
+    assert "rank 1 is gone; nothing was heard of it after" in last_line(jobs[1])
+
+
+def rank_of(job: str, number: int) -> psutil.Process:
+    """The process that trains; its workers are younger."""
+    wanted = {"SLURM_JOB_ID": job, "SLURM_PROCID": str(number)}
+    found = []
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        if "train" in (words := process.info["cmdline"] or []) and "bash" not in words[0]:
+            there = process.environ()
+            if all(there.get(name) == value for name, value in wanted.items()):
+                found.append(process)
+    return min(found, key=lambda process: process.info["create_time"])

@@ -22,6 +22,5 @@ def arguments(scene_shards: Path, tmp_path: Path) -> list[str]:
         "steps": 4,
         "log_every": 1,
         "save_every": 2,
-        "workers": 0,
     }
     return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
