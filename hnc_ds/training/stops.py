@@ -10,6 +10,7 @@ for its request at every step. A thread hears the signals, as the main thread ma
 a library for long. No torch here: signals are heard before it is imported.
 """
 
+import gc
 import os
 import shlex
 import signal
@@ -79,6 +80,8 @@ class Stops:
         self._thread.join()
         os.close(self._write)
         os.close(self._read)
+        if self._ends_process:
+            gc.freeze()  # else Python looks through all of torch as it ends, for seconds
 
     @property
     def asked(self) -> int:

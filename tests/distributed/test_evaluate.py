@@ -50,7 +50,6 @@ def config(tmp_path: Path, scene_shards: Path) -> EvaluateConfig:
         images=f"coco2017={pictures}",
         allow_missing=True,
         corruptions=("gaussian_noise:3",),
-        workers=0,
     )
 
 

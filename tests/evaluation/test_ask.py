@@ -177,7 +177,6 @@ def test_evaluate_writes_scores_items_and_coverage_and_prints_them(
         images=f"coco2017={pictures}",
         allow_missing=True,
         corruptions=("contrast:1", "brightness:2"),
-        workers=0,
     )
     evaluation.evaluate(config)
     rows = {(row.metric, row.group): row.value for row in read_results(config.out)}

@@ -185,9 +185,9 @@ def test_several_models_are_measured_into_a_folder_and_shown_side_by_side(
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     models = (str(tmp_path / "one"), str(tmp_path / "two"))
-    evaluate(EvaluateConfig(models=models, shards=shards, out=out, workers=0))
+    evaluate(EvaluateConfig(models=models, shards=shards, out=out))
     alone = tmp_path / "alone.json"
-    evaluate(EvaluateConfig(models=models[:1], shards=shards, out=alone, workers=0))
+    evaluate(EvaluateConfig(models=models[:1], shards=shards, out=alone))
     assert (out / "one.json").read_bytes() == alone.read_bytes()
     assert {row.model for row in read_results(out / "two.json")} == {"two"}
     table = capsys.readouterr().out

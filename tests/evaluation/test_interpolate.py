@@ -91,9 +91,7 @@ def test_at_the_ends_the_values_are_those_of_evaluating_them_alone_to_the_byte(
     interpolate(settings(save="0", save_to=tmp_path / "start"))
     for alone, point in ((tmp_path / "start", "0.0"), (run, "1.0")):
         out = tmp_path / f"alone-{point}.json"
-        evaluate(
-            EvaluateConfig(models=(str(alone),), shards=scene_shards / "val", out=out, workers=0)
-        )
+        evaluate(EvaluateConfig(models=(str(alone),), shards=scene_shards / "val", out=out))
         swept = tmp_path / "sweep" / f"alpha-{point}.json"
         assert values(swept) == values(out)
         assert scores(swept) == scores(out)
@@ -103,7 +101,7 @@ def test_a_mixture_that_is_written_scores_as_it_did_in_the_sweep(settings, scene
     folder = tmp_path / "models" / "half"
     interpolate(settings(save="0.5", save_to=folder))
     out = tmp_path / "half.json"
-    evaluate(EvaluateConfig(models=(str(folder),), shards=scene_shards / "val", out=out, workers=0))
+    evaluate(EvaluateConfig(models=(str(folder),), shards=scene_shards / "val", out=out))
     assert values(out) == values(tmp_path / "sweep" / "alpha-0.5.json")
     assert scores(out) == scores(tmp_path / "sweep" / "alpha-0.5.json")
     assert values(out) != values(tmp_path / "sweep" / "alpha-1.0.json")

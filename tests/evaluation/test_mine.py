@@ -215,7 +215,7 @@ def test_an_open_clip_folder_can_be_mined_with(pictures, tmp_path, capsys):
     (folder / "open_clip_config.json").write_bytes(msgspec.json.encode(model.config))
     save_file(model.state_by_open_clip_name(), folder / "open_clip_model.safetensors")
     out = tmp_path / "near.safetensors"
-    mine(MineConfig(model=f"local-dir:{folder}", shards=pictures, out=out, k=1, workers=0))
+    mine(MineConfig(model=f"local-dir:{folder}", shards=pictures, out=out, k=1))
     found = read_neighbours(out, ShardReader(pictures))
     assert all(found.nearest_NK[first, 0] == second for first, second in TWINS)
     assert f"by local-dir:{folder}" in capsys.readouterr().out

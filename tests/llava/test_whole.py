@@ -56,7 +56,7 @@ def test_two_towers_in_one_llava_are_answered_scored_and_compared(
         source = tower(tmp_path / f"tower-{number}", seed=number)
         export(ExportConfig(model=str(source), into=tmp_path / "empty", out=folder))
         asked = {"questions": made / "vqa.val.questions.json", "images": made / "images"}
-        answer(AnswerConfig(model=folder, dataset="vqav2", out=out, longest=4, workers=0, **asked))
+        answer(AnswerConfig(model=folder, dataset="vqav2", out=out, longest=4, **asked))
         results.append(tmp_path / "results" / f"{number}.json")
         annotations = made / "vqa.val.annotations.json"
         file = out / "answers.jsonl"

@@ -1,5 +1,6 @@
 """A signal ends a run after the step under way, or at once where nothing is to be saved."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -133,6 +134,7 @@ def test_a_process_that_was_asked_hears_nothing_while_it_ends(ended: Ended) -> N
             send(signal.SIGTERM)
         assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
     finally:
+        gc.unfreeze()
         for number, handler in before.items():
             signal.signal(number, handler)
 
