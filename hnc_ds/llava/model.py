@@ -18,7 +18,7 @@ from hnc_ds.export.into_llava import read_llava_config
 from hnc_ds.export.llava_tokenizer import IMAGE, around_image, load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
 from hnc_ds.llava.prompts import prompt
-from hnc_ds.reading import reading
+from hnc_ds.reading import read_json, reading
 
 VIEW_VERSION = 1
 """Raise it when the same image gives other pixels: answers on disk are then not continued."""
@@ -67,6 +67,7 @@ class PictureView:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
         self._folder = folder
+        _check_sizes(folder / "preprocessor_config.json")
         again = "it needs a preprocessor_config.json; copy the whole folder of the model"
         with reading(f"{folder}, its image processor", again, by="transformers"):
             self._processor: Any = LlavaImageProcessorPil.from_pretrained(
@@ -101,6 +102,16 @@ class PictureView:
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
         found = self._processor(image, return_tensors="np")["pixel_values"][0]
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
+
+
+def _check_sizes(file: Path) -> None:
+    """Refuse sizes that transformers would take for others, as true for 1."""
+    told = read_json(file) if file.is_file() else {}
+    sizes = [told.get(name) for name in ("size", "crop_size")] if isinstance(told, dict) else []
+    for size in sizes:
+        for side, pixels in size.items() if isinstance(size, dict) else ():
+            if pixels is not None and (type(pixels) is not int or pixels < 1):
+                raise UserError(f"{file}: {side} is {pixels!r}, no pixels; copy the file again")
 
 
 def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
