@@ -222,8 +222,9 @@ def decode_json(
     """
     with reading(where, again, what):
         value = msgspec.json.decode(content, type=kind)
-        # What we wrote comes out again as it is, and then holds no key twice.
-        if msgspec.json.encode(value) != content.rstrip():
+        # What comes out again as it is, but for white space, holds no key twice.
+        plain = msgspec.json.encode(value)
+        if plain != content.rstrip() and plain != msgspec.json.format(content, indent=-1):
             refuse_twins(content, where, again)
     return value
 
@@ -235,6 +236,9 @@ def refuse_twins(content: bytes, where: Path | str, again: str = AGAIN) -> None:
         UserError: It has, or is broken.
     """
     with reading(where, again):
+        plain = msgspec.json.encode(msgspec.json.decode(content))
+        if plain == msgspec.json.format(content, indent=-1):
+            return  # as in decode_json; a kind leaves fields out
         try:
             json.loads(content, object_pairs_hook=_check_once)
         except _Strange as error:

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import ijson
 import msgspec
 
+from hnc_ds.captions.formats.json_members import members_of
 from hnc_ds.captions.language.nouns import is_plural, plural, shows_number, singular
 from hnc_ds.errors import UserError, counted
-from hnc_ds.reading import ShallowJson
+from hnc_ds.reading import decode_json
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 COMPARISON = "obj_comp_count"
@@ -36,8 +36,6 @@ MINIMAL_WORDS = 4
 """Most words that the texts of a minimal pair exchange, as 'is' for 'to the left of'."""
 
 MENDED = f"{COMPARISON} mended by their boxes"
-
-READ_BYTES = 1 << 20
 
 _START = re.compile(rb'\s*\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{)')
 """{"2386621": {... ; a line of captions.jsonl starts {"image_id": "..."""
@@ -99,22 +97,13 @@ def read_release(file: BinaryIO, path: Path) -> Iterator[ImageCaptions]:
 
 def _items(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
     """(image name, its object) of the top level; one image in memory at a time."""
-    place = "at the start"
     seen: set[str] = set()
-    try:
-        shallow = ShallowJson(file, path, items_at=1)
-        settings = {"buf_size": READ_BYTES, "use_float": True, "map_type": shallow.map_type}
-        for name, content in ijson.kvitems(shallow, "", **settings):
-            if name in seen:
-                raise UserError(f"{path}: image {name} stands twice; copy the file again")
-            seen.add(name)
-            yield name, content
-            place = f"after image {name}"
-    except (ijson.JSONError, UnicodeError, OverflowError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{path}: {place}: truncated or broken JSON ({reason}); copy it again"
-        ) from error
+    for member in members_of(file, path):
+        where = f"{path}: image {member.key}"
+        if member.key in seen:
+            raise UserError(f"{where} stands twice; copy the file again")
+        seen.add(member.key)
+        yield member.key, decode_json(member.value, object, where)
 
 
 def _records(content: Any, where: str) -> dict[str, _Record]:

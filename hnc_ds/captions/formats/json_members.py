@@ -48,7 +48,12 @@ def members(path: Path) -> Iterator[Member]:
             byte position). Broken JSON inside a value is found by whoever decodes it.
     """
     with open_unzipped(path) as stream:
-        yield from _Cutter(path, stream).members()
+        yield from members_of(stream, path)
+
+
+def members_of(stream: BinaryIO, path: Path) -> Iterator[Member]:
+    """As ``members``, of a file that is open at its start."""
+    return _Cutter(path, stream).members()
 
 
 class _Cutter:
