@@ -34,6 +34,9 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
     except ImportError as error:
         raise UserError("LLaVA needs transformers; pip install 'hnc-ds[llava]'") from error
     again = "copy the tokenizer's files from the original folder"
+    for file in folder.glob("*.json"):
+        if file.is_file() and file.stat().st_size > 1 << 28:
+            raise UserError(f"{file}: has more than 256 MiB, so it is another file; {again}")
     with reading(f"{folder}, its tokenizer", again, by="transformers"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         found = list(tokenizer(IMAGE, add_special_tokens=False)["input_ids"])
