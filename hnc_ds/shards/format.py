@@ -41,6 +41,9 @@ class SampleOffsets(msgspec.Struct, frozen=True, array_like=True):
     image_bytes: Count
     json_offset: Count
     json_bytes: Count
+    image_crc32: Count | None = None
+    json_crc32: Count | None = None
+    """None in shards of before; bytes that have another one are not used."""
 
 
 class ShardSummary(msgspec.Struct, frozen=True):

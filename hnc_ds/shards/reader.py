@@ -5,6 +5,7 @@ are open at a time; the file knows nothing of order, decoding or tensors.
 """
 
 import os
+import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from hnc_ds.errors import UserError
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.format import (
+    AGAIN,
     SampleOffsets,
     ShardSummary,
     decode_sample,
@@ -62,10 +64,14 @@ class ShardReader:
         """Identity, size and caption groups of a sample.
 
         Raises:
-            UserError: It cannot be read, or has no caption group.
+            UserError: It cannot be read, is not what was packed, or has no caption group.
         """
         file, at = self._locate(sample)
         data = self._read(file, at.json_offset, at.json_bytes, sample)
+        if at.json_crc32 not in (None, zlib.crc32(data)):
+            raise UserError(
+                f"{self.where(sample)}: its captions are not those that were packed; {AGAIN}"
+            )
         found = decode_sample(data, self.where(sample))
         if not found.groups:
             raise UserError(
@@ -75,9 +81,11 @@ class ShardReader:
         return found
 
     def image_bytes(self, sample: int) -> bytes:
-        """The original file of a sample's image."""
+        """A sample's image as a JPEG; no bytes, which nobody can decode, if they are not those that
+        were packed: a flipped bit would give other pixels silently."""
         file, at = self._locate(sample)
-        return self._read(file, at.image_offset, at.image_bytes, sample)
+        data = self._read(file, at.image_offset, at.image_bytes, sample)
+        return data if at.image_crc32 in (None, zlib.crc32(data)) else b""
 
     def where(self, sample: int) -> str:
         """``FOLDER/SHARD:KEY``, for messages."""

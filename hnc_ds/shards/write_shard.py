@@ -8,6 +8,7 @@ shard that has one is complete.
 import hashlib
 import io
 import tarfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,10 @@ def _add_sample(
     key = sample_key(image.image_id)
     sample = encode_sample(TrainingSample(image.image_id, *size, image.groups))
     return SampleOffsets(
-        key, tar.add(f"{key}.jpg", data), len(data), tar.add(f"{key}.json", sample), len(sample)
+        key,
+        *(tar.add(f"{key}.jpg", data), len(data)),
+        *(tar.add(f"{key}.json", sample), len(sample)),
+        *(zlib.crc32(data), zlib.crc32(sample)),
     )
 
 

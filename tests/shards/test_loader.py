@@ -11,8 +11,9 @@ import torch
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
+from hnc_ds.images import CorruptImage
 from hnc_ds.shards.format import read_shard_index
-from hnc_ds.shards.images import ImageSettings
+from hnc_ds.shards.images import ImageSettings, decode_image
 from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
 from hnc_ds.shards.order import NOBODY
 from hnc_ds.shards.reader import ShardReader
@@ -307,6 +308,7 @@ def test_an_image_without_captions_is_one_line_that_names_it(
 ) -> None:
     folder = tmp_path / "shards"
     shutil.copytree(scene_shards / "train", folder)
+    leave_out_sums(folder / "shard-000000.json")
     offsets = read_shard_index(folder, "shard-000000.tar").samples[0]
     reader = ShardReader(folder)
     sample = json.dumps({"image_id": "1", "width": 48, "height": 48, "groups": []})
@@ -318,3 +320,35 @@ def test_an_image_without_captions_is_one_line_that_names_it(
         reader.sample(0)
     found = list(batches(make(folder, batch=96), range(1), 1, pin=False))
     assert line.split(":")[1] in str(found[0])
+
+
+def leave_out_sums(index: Path) -> None:
+    """As shards of before have it."""
+    content = json.loads(index.read_bytes())
+    content["samples"] = [sample[:5] for sample in content["samples"]]
+    index.write_text(json.dumps(content))
+
+
+def test_a_flipped_bit_of_a_shard_is_counted_or_named_and_never_trained_on(
+    scene_shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(scene_shards / "train", folder)
+    tar = folder / "shard-000000.tar"
+    first, second, *_ = read_shard_index(folder, tar.name).samples
+    data = bytearray(tar.read_bytes())
+    data[first.image_offset + first.image_bytes // 2] ^= 1
+    caption = data.index(b"The", second.json_offset)
+    data[caption] ^= 32  # "the"
+    tar.write_bytes(data)
+    reader = ShardReader(folder)
+    with pytest.raises(CorruptImage):
+        decode_image(reader.image_bytes(0))
+    with pytest.raises(UserError, match=rf"{tar.name}:{second.key}: its captions are not those"):
+        reader.sample(1)
+    assert reader.image_bytes(1) == ShardReader(scene_shards / "train").image_bytes(1)
+
+    leave_out_sums(folder / "shard-000000.json")
+    before = ShardReader(folder)
+    assert len(before.image_bytes(0)) == first.image_bytes
+    assert before.sample(1).image_id == second.key

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,13 @@ def test_recorded_offsets_point_at_the_members_and_sums_agree(packing, tmp_path)
         with tarfile.open(tar) as archive:
             members = {member.name: member for member in archive.getmembers()}
         assert len(members) == 2 * len(offsets) == 2 * shard["samples"]
-        for key, image_offset, image_bytes, json_offset, json_bytes in offsets:
+        for key, image_offset, image_bytes, json_offset, json_bytes, *sums in offsets:
             image, sample = members[f"{key}.jpg"], members[f"{key}.json"]
             assert (image.offset_data, image.size) == (image_offset, image_bytes)
             assert (sample.offset_data, sample.size) == (json_offset, json_bytes)
             assert data[image_offset : image_offset + 2] == b"\xff\xd8"
+            parts = [(image_offset, image_bytes), (json_offset, json_bytes)]
+            assert sums == [zlib.crc32(data[start : start + size]) for start, size in parts]
         assert shard["bytes"] == len(data)
         assert shard["sha256"] == hashlib.sha256(data).hexdigest()
     assert (index["samples"], index["groups"]) == (6, 6)
