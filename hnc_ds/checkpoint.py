@@ -17,7 +17,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ from hnc_ds.whole_files import whole_folder, write_whole
 MOMENTS_NAME = "optimizer.safetensors"
 ADAPTERS_NAME = "adapters.safetensors"
 AVERAGES_NAME = "averages.safetensors"
+CONTINUED_FROM = (WEIGHTS_NAME, MOMENTS_NAME, ADAPTERS_NAME, AVERAGES_NAME)
+"""Files by which a training continues."""
 AVERAGE_NAME = "average"
 """Folder in a checkpoint of the averaged model."""
 STATE_NAME = "state.json"
@@ -133,12 +136,20 @@ class _State(msgspec.Struct):
 
     step: int
     files: dict[str, int]
+    """Size of every file, in bytes."""
+    crc32: dict[str, int] = {}
+    """Of its bytes; checkpoints of before have none."""
     scalars: dict[str, Any] = {}
 
 
-def flaw_of(checkpoint: Path) -> str | None:
+def flaw_of(checkpoint: Path, read: Collection[str] = ()) -> str | None:
     """What is missing from a checkpoint or damaged in it; None where it is complete: the marker is
-    there, and every file has the size it names."""
+    there, and every file has the size it names.
+
+    Args:
+        checkpoint: Its folder.
+        read: Names of files that are going to be read: every byte of them is checked as well.
+    """
     if not (checkpoint / STATE_NAME).exists():
         return f"{STATE_NAME} is missing, so it was not written to its end"
     try:
@@ -149,11 +160,19 @@ def flaw_of(checkpoint: Path) -> str | None:
     if (number.isdecimal() and int(number) != state.step) or WEIGHTS_NAME not in state.files:
         return f"{STATE_NAME} is not that of this checkpoint"
     flaws = (_flaw_of_file(checkpoint, name, size) for name, size in state.files.items())
-    return next((flaw for flaw in flaws if flaw), None)
+    if flaw := next((flaw for flaw in flaws if flaw), None):
+        return flaw
+    sums = ((name, crc32) for name, crc32 in state.crc32.items() if name in read)
+    changed = (name for name, crc32 in sums if _crc32_of(checkpoint / name) != crc32)
+    return next((f"{name} holds other bytes than were written" for name in changed), None)
 
 
-def latest(run: Path) -> Path | None:
+def latest(run: Path, read: Collection[str]) -> Path | None:
     """The newest complete checkpoint; reports it on stderr, and why newer ones are left out.
+
+    Args:
+        run: Folder of the run.
+        read: As ``flaw_of``.
 
     Returns:
         None where the run has no checkpoint folder at all.
@@ -163,7 +182,7 @@ def latest(run: Path) -> Path | None:
     """
     left_out: list[str] = []
     for folder in reversed(_checkpoints(run)):
-        flaw = flaw_of(folder)
+        flaw = flaw_of(folder, read)
         if flaw is None:
             _report(run, folder, left_out)
             return folder
@@ -183,7 +202,7 @@ def newest_checkpoint(run: Path) -> Path:
         UserError: No such run, nothing saved yet, or nothing complete.
     """
     read_settings(run)
-    found = latest(run)
+    found = latest(run, (WEIGHTS_NAME,))
     if found is None:
         raise UserError(f"{run}: no complete checkpoint there yet; train it first")
     return found
@@ -207,6 +226,14 @@ def _flaw_of_file(checkpoint: Path, name: str, size: int) -> str | None:
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
     return None if found == size else f"{name} has {found:,} bytes, not {size:,}"
+
+
+def _crc32_of(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def contents(
@@ -255,9 +282,16 @@ def write(run: Path, step: int, made: Contents, keep_last: int, best: int | None
         with whole_folder(final) as partial:  # complete ones are never written twice
             write_files(partial, made, final)
             paths = sorted(path for path in partial.rglob("*") if path.is_file())
-            sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in paths}
-            state = {"step": step, "scalars": made.scalars, "files": sizes}
-            write_whole(partial / STATE_NAME, json.dumps(state, indent=2).encode())
+            names = [path.relative_to(partial).as_posix() for path in paths]
+            state = _State(
+                step,
+                {name: path.stat().st_size for name, path in zip(names, paths, strict=True)},
+                {name: _crc32_of(path) for name, path in zip(names, paths, strict=True)},
+                dict(made.scalars),
+            )
+            write_whole(
+                partial / STATE_NAME, json.dumps(msgspec.to_builtins(state), indent=2).encode()
+            )
     except (OSError, SafetensorError) as error:
         kept = complete_checkpoints(run)
         why = getattr(error, "strerror", None) or error
@@ -315,7 +349,7 @@ def load_trained(path: Path, device: torch.device) -> Clip:
         raise UserError(f"{path}: no such folder; give a run or a checkpoint")
     if (path / SETTINGS_NAME).is_file() and not is_clip_folder(path):
         return load_folder(newest_checkpoint(path)).to(device)
-    if (path / STATE_NAME).is_file() and (flaw := flaw_of(path)):
+    if (path / STATE_NAME).is_file() and (flaw := flaw_of(path, (WEIGHTS_NAME,))):
         raise UserError(f"{path}: not a complete checkpoint; {flaw}")
     return load_folder(path).to(device)
 

@@ -32,6 +32,7 @@ import tyro
 
 from hnc_ds import checkpoint, exits
 from hnc_ds.checkpoint import (
+    CONTINUED_FROM,
     Saved,
     latest,
     next_free_run,
@@ -131,7 +132,7 @@ def _settle(
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES}")
         shards = str(prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
-    found = latest(run) if config.resume else None
+    found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
         what = "not the settings of a training"

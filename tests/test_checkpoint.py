@@ -150,6 +150,30 @@ def test_a_damaged_checkpoint_that_is_named_itself_is_refused(run: Path) -> None
         load_trained(last, torch.device("cpu"))
 
 
+def test_a_flipped_bit_of_what_is_read_is_found_before_it_changes_a_number(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run, 5)
+    _, last = save(run, 10)
+    moments = last / checkpoint.MOMENTS_NAME
+    moments.write_bytes(moments.read_bytes()[:-1] + b"\xff")
+    assert newest_checkpoint(run) == last  # they are not measured
+    capsys.readouterr()
+    assert checkpoint.latest(run, checkpoint.CONTINUED_FROM) == last.with_name("step-000005")
+    assert "optimizer.safetensors holds other bytes than were written" in capsys.readouterr().err
+    weights = last / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    assert newest_checkpoint(run) == last.with_name("step-000005")
+    with pytest.raises(
+        UserError, match=r"not a complete .*; model\.safetensors holds other"
+    ):
+        load_trained(last, torch.device("cpu"))
+    state = json.loads((last / "state.json").read_text())
+    del state["crc32"]  # as checkpoints of before
+    (last / "state.json").write_text(json.dumps(state))
+    assert newest_checkpoint(run) == last
+
+
 SAVE_WITH_LITTLE_ROOM = """
 import resource, signal, sys
 from pathlib import Path

@@ -64,8 +64,11 @@ def test_a_release_without_images_has_none(tmp_path):
         ),
         (b'{"image_id": "\xff", "groups": []}', r"line 1: "),
         (b'{"1": {"0": "\xff"}}', r"broken JSON"),
-        (gzip.compress(LINES.encode())[:-12], r"x\.jsonl: truncated or broken gzip"),
-        (gzip.compress(json.dumps(RELEASED).encode())[:-12], r"x\.jsonl: truncated or broken gzip"),
+        (gzip.compress(LINES.encode(), mtime=0)[:-12], r"x\.jsonl: truncated or broken gzip"),
+        (
+            gzip.compress(json.dumps(RELEASED).encode(), mtime=0)[:-12],
+            r"x\.jsonl: truncated or broken gzip",
+        ),
         (b"\x1f\x8bnot gzip at all", r"x\.jsonl: truncated or broken gzip"),
     ],
 )
