@@ -164,9 +164,7 @@ def test_a_flipped_bit_of_what_is_read_is_found_before_it_changes_a_number(
     weights = last / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     assert newest_checkpoint(run) == last.with_name("step-000005")
-    with pytest.raises(
-        UserError, match=r"not a complete .*; model\.safetensors holds other"
-    ):
+    with pytest.raises(UserError, match=r"not a complete .*; model\.safetensors holds other"):
         load_trained(last, torch.device("cpu"))
     state = json.loads((last / "state.json").read_text())
     del state["crc32"]  # as checkpoints of before
