@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from hnc_ds.errors import RankError, Stopped, UserError
 
-INTERRUPTED = "interrupted; the same command continues where it can"
-
 OF_THE_DISK = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there, or ask for a larger quota",
@@ -34,15 +32,12 @@ OF_THE_DISK = {
 """What disks and paths do to a program, and what to do about it."""
 
 
-def run(
-    program: str, command: Callable[[], object], interrupted: Callable[[], str] | None = None
-) -> int:
+def run(program: str, command: Callable[[], object]) -> int:
     """Run a command to its end.
 
     Args:
         program: Its name at the beginning of a line.
         command: Everything that it does.
-        interrupted: The line after Ctrl-C, where it is not INTERRUPTED.
 
     Returns:
         0, 2 for what the user can mend, 130 when interrupted, 128 + a signal; and 0 where nobody
@@ -58,7 +53,7 @@ def run(
     except Stopped as end:
         return _end(program, str(end), end.status)
     except KeyboardInterrupt:
-        return _end(program, interrupted() if interrupted else INTERRUPTED, 130)
+        return _end(program, "interrupted", 130)
     except BrokenPipeError:
         if not _reader_is_gone():
             raise

@@ -61,11 +61,6 @@ def test_ranks_speak_once_but_for_what_one_alone_knows(
     assert capfd.readouterr().err == "p: rank 1 knows\n"
 
 
-def test_a_stage_says_itself_what_continues_it(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("p", raising(KeyboardInterrupt()), lambda: "interrupted; add --resume") == 130
-    assert capfd.readouterr().err == "p: interrupted; add --resume\n"
-
-
 class Broken(torch.utils.data.Dataset[int]):
     def __len__(self) -> int:
         return 1

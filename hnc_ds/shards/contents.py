@@ -17,8 +17,11 @@ from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import reading
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.format import (
+    AGAIN,
+    INDEX_NAME,
     DatasetIndex,
     SampleOffsets,
+    ShardIndex,
     ShardSummary,
     decode_sample,
     read_shard_index,
@@ -73,14 +76,21 @@ def verify(reader: ShardReader) -> tuple[int, int]:
         UserError: The first difference, with shard and member.
     """
     index = reader.index
+    groups, negatives = 0, Counter[str]()
     with tqdm(desc="verify", total=index.samples, unit=" images", disable=None) as bar:
         for number, shard in enumerate(index.shards):
-            _verify_shard(reader.fetch(number), shard)
+            recorded = _verify_shard(reader.fetch(number), shard)
+            groups += recorded.groups
+            negatives.update(recorded.negatives)
             bar.update(shard.samples)
+    if (index.groups, index.negatives) != (groups, dict(negatives)):
+        raise UserError(
+            f"{reader.location}/{INDEX_NAME}: its counts are not the sums of its shards; {AGAIN}"
+        )
     return len(index.shards), index.samples
 
 
-def _verify_shard(path: Path, shard: ShardSummary) -> None:
+def _verify_shard(path: Path, shard: ShardSummary) -> ShardIndex:
     recorded = read_shard_index(path.parent, shard.file)
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
@@ -99,6 +109,7 @@ def _verify_shard(path: Path, shard: ShardSummary) -> None:
         for at, image, captions in zip(recorded.samples, members[::2], members[1::2], strict=True):
             _verify_sample(path, at, image, captions)
             _verify_captions(path, tar, captions)
+    return recorded
 
 
 def _verify_sample(

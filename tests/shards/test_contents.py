@@ -126,6 +126,14 @@ def test_captions_of_another_image_are_found(packed):
         verify(ShardReader(packed))
 
 
+def test_counts_that_are_not_those_of_the_shards_are_found(packed):
+    index = json.loads((packed / "index.json").read_text())
+    del index["negatives"]["swap"]
+    (packed / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.json: its counts are not the sums of its shards"):
+        verify(ShardReader(packed))
+
+
 def test_verifying_is_part_of_inspect_when_asked_for(packed, capsys):
     inspect_shards(InspectConfig(shards=packed, verify=True))
     assert "verified: every byte of 6 samples in 2 shards" in capsys.readouterr().out
