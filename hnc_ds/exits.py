@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from hnc_ds.errors import RankError, Stopped, UserError
+from hnc_ds.launch import is_rank_zero
 
 OF_THE_DISK = {
     errno.ENOSPC: "make room there",
@@ -69,7 +70,7 @@ def run(program: str, command: Callable[[], object]) -> int:
 
 
 def _end(program: str, line: str, status: int, always: bool = False) -> int:
-    if always or os.environ.get("RANK", "0") == "0":
+    if always or is_rank_zero():
         print(f"{program}: {line}".encode(errors="replace").decode(), file=sys.stderr, flush=True)
     return status
 

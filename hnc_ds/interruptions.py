@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from hnc_ds.errors import Stopped
+from hnc_ds.launch import is_rank_zero
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end; SLURM's warning of the end, after which slurm/job.sh queues the job again."""
@@ -100,7 +101,7 @@ def signals_raise(command: str) -> Iterator[None]:
 
 
 def _end_at_once(command: str) -> None:
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+    if is_rank_zero():
         line = f"{command} was stopped by Ctrl-C at once; run the same command again"
         os.write(2, f"hnc-ds: {line}\n".encode())
     os._exit(128 + signal.SIGINT)

@@ -8,7 +8,7 @@ torchrun and deepspeed set RANK, WORLD_SIZE, LOCAL_RANK and MASTER_*; what they 
 import os
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 from hnc_ds.errors import RankError
 
@@ -45,6 +45,11 @@ def own_arguments() -> list[str]:
     """What was typed after the program's name: launchers put --local_rank=N in front of it, whose
     number is in LOCAL_RANK too."""
     return [word for word in sys.argv[1:] if not re.fullmatch(r"--local[_-]rank=\d+", word)]
+
+
+def is_rank_zero(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process prints for all ranks; also before there is a process group."""
+    return environment.get("RANK", environment.get("SLURM_PROCID", "0")) == "0"
 
 
 def here(environment: MutableMapping[str, str] = os.environ) -> str:

@@ -243,9 +243,10 @@ def _image_settings(preprocess: dict[str, Any]) -> ImageSettings:
             raise UserError(f"the model's {setting} '{preprocess[setting]}' is not supported")
     colours = [tuple(preprocess[name]) for name in ("mean", "std")]
     numbers = [value for colour in colours for value in colour]
-    if not all(isinstance(value, float | int) for value in numbers) or min(colours[1]) <= 0:
+    are_numbers = all(type(value) in (float, int) for value in numbers)  # true would be 1
+    if not are_numbers or [len(colour) for colour in colours] != [3, 3] or min(colours[1]) <= 0:
         raise UserError(f"the model's mean {colours[0]} and std {colours[1]} are no colours")
-    if [len(colour) for colour in colours] != [3, 3] or max(map(abs, numbers)) > 255:
+    if max(map(abs, numbers)) > 255:
         raise UserError(f"the model's mean {colours[0]} and std {colours[1]} are no colours")
     return ImageSettings(
         size=sides.pop(),

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hnc_ds.errors import Stopped
+from hnc_ds.launch import is_rank_zero
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What SLURM, launchers and terminals send: the end, or a warning of it."""
@@ -157,7 +158,7 @@ def _line(number: int, where: str) -> str:
 
 def _end_process(line: str, status: int) -> None:
     """The main thread may be stuck, so that nothing can be raised there."""
-    if line and os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+    if line and is_rank_zero():
         os.write(2, f"train: {line}\n".encode())
     os._exit(status)
 

@@ -163,6 +163,14 @@ def test_models_that_compute_something_else_are_refused_with_the_first_differenc
         load_ends(str(run), str(other(**changes)))
 
 
+@pytest.mark.parametrize(
+    "std", [[True, 1.0, 1.0], [0.0, 1.0, 1.0], ["a", 1.0, 1.0], [1.0, 1.0], [300.0, 1.0, 1.0]]
+)
+def test_a_deviation_that_is_no_colour_is_refused(run, other, std):
+    with pytest.raises(UserError, match=r"std \(.*\) are no colours"):
+        load_ends(str(run), str(other(preprocess_cfg__std=std)))
+
+
 def test_an_activation_that_is_off_and_one_that_is_not_set_are_the_same(run, other):
     load_ends(str(run), str(other(model_cfg__quick_gelu=False)))
 

@@ -46,12 +46,16 @@ def test_sugarcrepe_has_a_file_for_each_category_and_gaps_in_its_keys(tmp_path: 
     assert first.true_captions() == [0]
 
 
-def test_files_that_are_missing_are_named_unless_they_may_be(tmp_path: Path) -> None:
+def test_files_that_are_missing_are_named_unless_they_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match=r"none of the files of SugarCrepe is there: replace_obj"):
         read_questions("sugarcrepe", tmp_path, allow_missing=True)
     written(tmp_path / "swap_obj.json", {"0": PAIR})
     with pytest.raises(UserError, match=r"also needs replace_obj\.json, .*add_att\.json; put them"):
         read_questions("sugarcrepe", tmp_path, allow_missing=False)
+    read_questions("sugarcrepe", tmp_path, allow_missing=True)
+    assert f"add_att.json missing in {tmp_path}; the others are measured" in capsys.readouterr().out
 
 
 def test_a_question_that_nobody_can_answer_is_marked(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.question import Question
+from hnc_ds.launch import is_rank_zero
 from hnc_ds.reading import parse_json, read_bytes, reading
 
 LARGEST = 1 << 29
@@ -81,6 +82,8 @@ def files_in(
             if found
             else f"{folder}: none of the files of {benchmark} is there: {', '.join(missing)}"
         )
+    if missing and is_rank_zero():
+        print(f"{benchmark}: {', '.join(missing)} missing in {folder}; the others are measured")
     return found
 
 
