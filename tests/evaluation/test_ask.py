@@ -48,7 +48,7 @@ def asked(
     model: Any, folder: Path, questions: list[Question], allow_missing: bool = False
 ) -> Encoded:
     return encode_questions(
-        Encoder(model, torch.device("cpu"), batch=4, workers=0),
+        Encoder(model, torch.device("cpu"), batch=4, workers=1),
         questions,
         ImageFiles({"vg": (folder,)}),
         benchmark="some",

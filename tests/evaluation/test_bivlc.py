@@ -54,7 +54,7 @@ def test_captions_and_pictures_come_from_the_rows_of_all_files(model: Any, tmp_p
     assert [q.id for q in questions[-2:]] == ["data/test-0.parquet/4", "data/test-1.parquet/0"]
     assert [q.group for q in questions[-2:]] == ["swap_att", "add_obj"]
     encoded = encode_questions(
-        Encoder(model, torch.device("cpu"), batch=64, workers=0),
+        Encoder(model, torch.device("cpu"), batch=64, workers=1),
         questions,
         find_images("", {"bivlc": tmp_path}),
         benchmark="bivlc",
@@ -96,7 +96,7 @@ def test_a_row_that_lacks_something_is_told(
     write(tmp_path / "t.parquet", [row("red", "blue"), row("red", "lime", **change)])
     with pytest.raises(UserError, match=told):
         encode_questions(
-            Encoder(model, torch.device("cpu"), batch=64, workers=0),
+            Encoder(model, torch.device("cpu"), batch=64, workers=1),
             read_questions("bivlc", tmp_path, False),
             find_images("", {"bivlc": tmp_path}),
             benchmark="bivlc",

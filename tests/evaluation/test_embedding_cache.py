@@ -28,7 +28,7 @@ def reader(make_shards: Callable[[dict[str, str]], Path], damage: Callable[[Path
 
 def encoder(clip: Clip, folder: Path | None) -> Encoder:
     cache = None if folder is None else EmbeddingCache(folder, clip, CPU)
-    return Encoder(clip, CPU, batch=64, workers=0, cache=cache)
+    return Encoder(clip, CPU, batch=64, workers=1, cache=cache)
 
 
 def test_what_is_kept_is_what_was_encoded_and_is_not_encoded_again(

@@ -39,7 +39,7 @@ def place(tmp_path: Path) -> Path:
 def test_pictures_are_told_by_class_and_classes_count_alike_in_their_mean(
     model: Any, place: Path
 ) -> None:
-    encoder = Encoder(model, CPU, batch=4, workers=0)
+    encoder = Encoder(model, CPU, batch=4, workers=1)
     encoded = encode_questions(
         encoder,
         read_questions("zero-shot", place, False),
