@@ -17,7 +17,7 @@ demo-llava: .venv/installed-dev
 	hnc-ds demo-llava
 
 test: .venv/installed-dev
-	pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	pytest -q -n 2 --no-loadscope-reorder
 
 test-slurm: .venv/installed-dev
 	pytest -q -rs tests/slurm

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 from hnc_ds.config import ScenesConfig
 from hnc_ds.distributed import leave
@@ -21,16 +22,21 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the files of tests (``-n 2 --dist loadgroup``), longest first.
+class FilesTogether(LoadFileScheduling):
+    """Processes share the files of tests (``-n 2``): a file stays together, as its fixtures are
+    made once, and so do all of tests/slurm, as there is one cluster."""
 
-    A file stays together, as its fixtures are made once; so do all of tests/slurm, as there is one
-    cluster.
-    """
-    items.sort(key=lambda item: "slurm" not in item.path.parts)  # stable: the order of files stays
-    for item in items:
-        group = "slurm" if "slurm" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    def _split_scope(self, nodeid: str) -> str:
+        return "slurm" if nodeid.startswith("tests/slurm/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    return FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cluster's tests, which take longest, first."""
+    items.sort(key=lambda item: "slurm" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
