@@ -72,7 +72,7 @@ def _write_with_webdataset(config: PackConfig) -> None:
     ):
         for line in captions:
             sample = json.loads(line)
-            jpeg = (config.images / f"{sample['image_id']}.jpg").read_bytes()
+            jpeg = (config.images[0] / f"{sample['image_id']}.jpg").read_bytes()
             writer.write({"__key__": sample["image_id"], "jpg": jpeg, "json": sample})
 
 
@@ -80,7 +80,7 @@ def _lost(config: PackConfig, images: int) -> int:
     """Images whose bytes do not come back."""
     tars = [str(path) for path in sorted(config.out.glob("*.tar"))]
     came_back = sum(
-        sample["jpg"] == (config.images / f"{sample['__key__']}.jpg").read_bytes()
+        sample["jpg"] == (config.images[0] / f"{sample['__key__']}.jpg").read_bytes()
         and msgspec.json.decode(sample["json"])["image_id"] == sample["__key__"]
         for sample in wds.WebDataset(tars, shardshuffle=False)
     )

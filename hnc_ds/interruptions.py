@@ -79,10 +79,13 @@ def signals_raise(command: str) -> Iterator[None]:
             _end_at_once(command)
 
     def hear_again(ignored: Any) -> None:
-        """Where an exception cannot be raised, as in __del__, it is raised a little later."""
+        """Where an exception cannot be raised, as in __del__, it is raised a little later. What
+        else is ignored after it comes of objects that it cut short while they were made."""
         nonlocal first
         if not isinstance(ignored.exc_value, Interrupted):
-            return hook(ignored)
+            if first is None:
+                hook(ignored)
+            return
         first = None
         threading.Timer(0.05, os.kill, (os.getpid(), ignored.exc_value.number)).start()
 
@@ -94,7 +97,8 @@ def signals_raise(command: str) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        if first is None:
+            sys.unraisablehook = hook
         for number, handler in before.items():
             if signal.getsignal(number) is hear:  # a training that was stopped stays deaf
                 signal.signal(number, handler if first is None else signal.SIG_IGN)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
 import pytest
@@ -130,7 +130,9 @@ def test_two_of_a_kind_at_once_are_refused_with_who_is_at_work(
 
     def start_another(pid: int) -> bool:
         if has_workers(pid):
+            os.kill(pid, SIGSTOP)  # else it may be done before the other one has begun
             run = subprocess.run(stage(command), capture_output=True, text=True, check=False)
+            os.kill(pid, SIGCONT)
             second.append(run)
         return bool(second)
 
