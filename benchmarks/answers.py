@@ -102,7 +102,8 @@ def theirs(llava: Llava, asked: list[VqaQuestion], seen: dict[str, torch.Tensor]
     patches = model.config.image_seq_length
     for question in asked:
         before, after = llava.split_prompt(question.text)
-        ids = torch.tensor([[*before, *[llava.image_id] * patches, *after]])
+        image = [model.config.image_token_id] * patches
+        ids = torch.tensor([[*before, *image, *after]])
         made = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
