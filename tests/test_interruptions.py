@@ -23,6 +23,12 @@ CONTINUES = AFTER["generate"]
 Ready = Callable[[int], bool]
 
 
+@pytest.fixture(autouse=True)
+def hook_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was stopped keeps its own hook, as its process ends; this one does not."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+
 class Ended(NamedTuple):
     status: int
     errors: str
