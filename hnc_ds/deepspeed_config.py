@@ -36,6 +36,10 @@ SHIPPED_CONFIGS = (
 )
 
 
+HALVES = ("fp16", "bf16")
+"""Sections that turn on 16-bit training."""
+
+
 def find_deepspeed_config(given: Path) -> Path:
     """The file meant by a path, or by the name of a shipped configuration.
 
@@ -170,13 +174,13 @@ def _cannot_be(config: Mapping[str, Any]) -> Iterator[str]:
         yield "no train_batch_size; it is the batch of all GPUs together"
     if "optimizer" not in config:
         yield "no optimizer section"
-    zero, halves = config.get("zero_optimization", {}), ("fp16", "bf16")
-    if zero.get("stage", 0) == 0 and any(_enabled(config, name) for name in halves):
+    zero = config.get("zero_optimization", {})
+    if zero.get("stage", 0) == 0 and any(_enabled(config, name) for name in HALVES):
         yield (
             "16-bit training needs its fp32 weights in ZeRO; "
             "set zero_optimization.stage to 1, 2 or 3"
         )
-    if all(_enabled(config, name) for name in halves):
+    if all(_enabled(config, name) for name in HALVES):
         yield "fp16 and bf16 are both enabled; choose one"
     if zero.get("stage", 0) != 3 and zero.get("offload_param", {}).get("device", "none") != "none":
         yield "zero_optimization.offload_param is for stage 3; remove it, or set the stage to 3"
@@ -227,10 +231,26 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
     resolved = json.loads(json.dumps(config))
     resolved.update(zip(SIZES, _sizes(config, where, ranks), strict=True))
     resolved.setdefault("steps_per_print", 10**9)  # the monitor prints
+    _set_quick(resolved, ranks)
     schedule = resolved.get("scheduler", {}).get("params", {})
     if schedule.get("total_num_steps") == AUTO:
         schedule["total_num_steps"] = steps
     return resolved
+
+
+def _set_quick(resolved: dict[str, Any], ranks: int) -> None:
+    """Defaults by which devices work at their speed, where the JSON says nothing (spec of each in
+    ds_configs/README.md)."""
+    zero = resolved.get("zero_optimization", {})
+    stage, offloads = zero.get("stage", 0), "offload_optimizer" in zero
+    if stage in (1, 2):
+        zero.setdefault("parameter_alignment", True)
+    if stage == 2 and not offloads and any(_enabled(resolved, name) for name in HALVES):
+        resolved.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+    if _enabled(resolved, "bf16") and not offloads:
+        resolved["bf16"].setdefault("check_grad_overflow", False)
+    if ranks == 1 and stage < 3:
+        zero.pop("overlap_comm", None)  # with nobody: DeepSpeed would only wait for the device
 
 
 def _sizes(config: dict[str, Any], where: Path, ranks: int) -> tuple[int, int, int]:

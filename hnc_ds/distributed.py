@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -129,6 +129,34 @@ def add_up(values: torch.Tensor) -> None:
     """Turn values into their sum over ranks, in place."""
     if world_size() > 1:
         dist.all_reduce(values)
+
+
+class Sent(Protocol):
+    """A collective under way."""
+
+    def wait(self) -> Any:
+        """Let what comes next see its result."""
+
+
+def sum_at(owner: int, values: torch.Tensor) -> Sent:
+    """Begin to turn one rank's values into their sum over ranks; the others' hold anything after.
+
+    Args:
+        owner: The rank.
+        values: Of the same shape on every rank.
+    """
+    return cast(Sent, dist.reduce(values, dst=owner, async_op=True))
+
+
+def gather_parts(whole: torch.Tensor, own: torch.Tensor) -> None:
+    """Fill a flat tensor with every rank's part of it, in rank order.
+
+    Args:
+        whole: Of W equal parts.
+        own: This rank's, which may be a view of ``whole``.
+    """
+    if world_size() > 1:
+        dist.all_gather_into_tensor(whole, own)
 
 
 def all_finite(value: torch.Tensor) -> bool:

@@ -20,6 +20,7 @@ from hnc_ds.deepspeed_keys import SIZES
 from hnc_ds.distributed import enter, is_lost_connection, own_device, rank, sum_over_ranks
 from hnc_ds.errors import UserError
 from hnc_ds.zero_pieces import Pieces
+from hnc_ds.zero_step import FlatStep, flatten_stage_3
 
 
 def start_process_group() -> None:
@@ -147,10 +148,12 @@ class Engine:
             )
         names = {p: n for n, p in self._engine.module.named_parameters() if p.requires_grad}
         self._pieces = Pieces(self._engine, names)
+        self._flat_step = _flat_step(self._engine, config)
         # DeepSpeed rounds the module to 16 bits before it copies the fp32 weights from it.
         self._write_masters(start)
-        self._pull, self._start_pieces = 0.0, dict[str, torch.Tensor]()
-        self._decay, self._averages = 0.0, dict[str, torch.Tensor]()
+        self._pull, self._start = 0.0, dict[torch.Tensor, torch.Tensor]()
+        self._decay, self._averages = 0.0, dict[torch.Tensor, torch.Tensor]()
+        self._left_out = False
 
     @property
     def device(self) -> torch.device:
@@ -184,8 +187,8 @@ class Engine:
         """
         self._engine.backward(loss, scale_wrt_gas=False)
         last = self._engine.is_gradient_accumulation_boundary()
-        if last and self._pull:
-            self._add_pull()
+        if last and self._flat_step is None and not self._is_ready_for_deepspeeds_step():
+            return
         skipped = self._engine.skipped_steps
         try:
             self._engine.step()
@@ -197,8 +200,37 @@ class Engine:
                 ) from error
             raise
         if last and self._decay and self._engine.skipped_steps == skipped:
-            for piece in self._pieces:
-                self._averages[piece.name].lerp_(piece.weights(), 1 - self._decay)
+            self._average()
+
+    def unsound(self) -> torch.Tensor:
+        """Whether the gradient of the last step was not finite, so that the step was left out;
+        float32, one element, 1 or 0, on the device and equal on all ranks.
+
+        In fp16 that happens now and then, and the loss scale is made smaller.
+        """
+        if self._flat_step is not None:
+            return self._flat_step.unsound
+        left_out = self._left_out or bool(getattr(self._engine.optimizer, "overflow", False))
+        return torch.full((1,), float(left_out), device=self.device)
+
+    def _is_ready_for_deepspeeds_step(self) -> bool:
+        """Do what DeepSpeed's own steps leave to be done: add the pull, and without ZeRO look at
+        the norm before weights change. False: the step is left out."""
+        if self._pull:
+            self._add_pull()
+        if self._pieces.stage == 0:
+            gradients = [p.grad for p in self._pieces.masters() if p.grad is not None]
+            self._left_out = not bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        if self._left_out:
+            self._engine.zero_grad()
+            self._engine.micro_steps += 1
+        return not self._left_out
+
+    def _average(self) -> None:
+        """One step of the averages; none where the weights did not take it."""
+        share = (1 - self._decay) * (1 - self.unsound())
+        for master, average in self._averages.items():
+            average.lerp_(master.detach(), share.to(average))
 
     def pull_to_start(self, weight: float, start: Mapping[str, torch.Tensor]) -> None:
         """Add ``weight`` times the squared distance of the trained weights from ``start`` to the
@@ -211,23 +243,29 @@ class Engine:
         Source: L2-SP (Li et al. 2018).
         """
         self._pull = weight
-        self._start_pieces = {
-            piece.name: piece.of_whole(start[piece.name]).to(piece.master.device, copy=True)
-            for piece in self._pieces
-        }
+        self._start = self._pieces.beside_masters(start)
+        if self._flat_step is not None:
+            self._flat_step.change = self._pulled
+
+    def _pulled(self, gradient: torch.Tensor, master: torch.Tensor) -> None:
+        """Add the term's gradient to that of the weights, which is times the loss scale."""
+        scale = 2 * self._pull * self._loss_scale()
+        gradient.add_(master - self._start[master], alpha=scale)
+
+    def _loss_scale(self) -> float:
+        return float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else 1.0
 
     def _add_pull(self) -> None:
-        scale = float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else 1.0
+        scale = 2 * self._pull * self._loss_scale()
         for piece in self._pieces:
-            apart = piece.weights() - self._start_pieces[piece.name]
-            self._pieces.add_to_gradient(piece, 2 * self._pull * scale * apart)
+            apart = piece.weights() - piece.of(self._start[piece.master])
+            self._pieces.add_to_gradient(piece, scale * apart)
 
     def distance_to_start(self) -> float:
         """Squared distance of the trained weights from the start weights. A collective."""
         own = torch.zeros((), dtype=torch.float64, device=self.device)
-        for piece in self._pieces:
-            apart = piece.weights() - self._start_pieces[piece.name]
-            own += apart.double().square().sum().to(self.device)
+        for master, start in self._start.items():
+            own += (master.detach() - start).double().square().sum().to(self.device)
         return float(sum_over_ranks(own) if self._pieces.stage else own)
 
     def average(self, decay: float, before: Mapping[str, torch.Tensor]) -> None:
@@ -238,12 +276,7 @@ class Engine:
             before: Averages to go on from, whole, by name; nothing starts from the weights.
         """
         self._decay = decay
-        self._averages = {
-            piece.name: (piece.of_whole(before[piece.name]) if before else piece.weights()).to(
-                piece.master.device, copy=True
-            )
-            for piece in self._pieces
-        }
+        self._averages = self._pieces.beside_masters(before)
 
     def measures(self) -> dict[str, float]:
         """Learning rate, gradient norm before clipping where known, loss scale in fp16, distance
@@ -282,8 +315,11 @@ class Engine:
                 {piece.name: piece.of(optimizer[piece.master][key]) for piece in self._pieces}
             ).items()
         }
-        averages = self._gather(self._averages) if self._decay else {}
+        averages = self._gather(self._own_averages()) if self._decay else {}
         return State(weights, moments, averages, self._scalars())
+
+    def _own_averages(self) -> dict[str, torch.Tensor]:
+        return {piece.name: piece.of(self._averages[piece.master]) for piece in self._pieces}
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """The model's fp32 weights by name, on rank 0. A collective."""
@@ -343,6 +379,17 @@ class Engine:
 
     def _gather(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return self._pieces.gather(values, self._shapes)
+
+
+def _flat_step(engine: Any, config: Mapping[str, Any]) -> FlatStep | None:
+    """This project's step of ZeRO 1 and 2, where nothing needs DeepSpeed's own."""
+    zero, settings = engine.optimizer, config.get("zero_optimization", {})
+    stage = engine.zero_optimization_stage()
+    if stage == 3 and not zero.offload_optimizer:
+        flatten_stage_3(zero)
+    if stage not in (1, 2) or zero.cpu_offload or zero.torch_autocast_gradscaler is not None:
+        return None
+    return FlatStep(zero, settings.get("overlap_comm") is not False)
 
 
 def _set_step(optimizer: torch.optim.Optimizer, master: torch.Tensor, step: float) -> None:

@@ -55,16 +55,32 @@ class Pieces:
     def __iter__(self) -> Iterator[Piece]:
         return (self._whole, self._stage_1_2, self._stage_1_2, self._stage_3)[self.stage]()
 
+    def masters(self) -> list[torch.Tensor]:
+        """The fp32 tensors that this rank's optimizer updates: parameters in stage 0, else a flat
+        one for each group of them."""
+        if self.stage == 0:
+            return list(self._names)
+        if self.stage == 3:
+            return list(self._optimizer.fp32_partitioned_groups_flat)
+        return list(self._optimizer.single_partition_of_fp32_groups)
+
+    def beside_masters(self, whole: Mapping[str, torch.Tensor]) -> dict[torch.Tensor, torch.Tensor]:
+        """Values laid out like the fp32 weights, by these.
+
+        Args:
+            whole: Whole tensors by parameter name; of what has none, the weights as they are.
+        """
+        found = {master: master.detach().clone() for master in self.masters()}
+        for piece in self if whole else ():
+            piece.of(found[piece.master]).copy_(piece.of_whole(whole[piece.name]))
+        return found
+
     def add_to_gradient(self, piece: Piece, change: torch.Tensor) -> None:
-        """Add to the averaged gradient of a stretch, between the backward pass and the step."""
+        """Add to the averaged gradient of a stretch, between the backward pass and the step; in
+        stages 0 and 3."""
         if self.stage == 0:
             assert piece.parameter.grad is not None
             piece.parameter.grad.view(-1).add_(change)
-        elif self.stage < 3:
-            parameter: Any = piece.parameter
-            number = parameter._index_in_param_group
-            of_piece = parameter._hp_mapping.get_lp_grad_fragment(number)
-            of_piece.view(-1).add_(change.to(of_piece.dtype))
         elif piece.count:
             of_rank = self._optimizer.get_local_fp32_grad_for_param(piece.parameter).view(-1)
             of_rank[: piece.count].add_(change)
