@@ -91,7 +91,8 @@ def make_engine(
         "train_batch_size": BATCH,
         "gradient_accumulation_steps": parts,
         "optimizer": optimizer,
-        "zero_optimization": {"stage": stage},
+        # Many buckets: gradients travel while others are computed, cut where a rank's part ends.
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": 20_000},
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": 0.0,  # DeepSpeed clips at 1 when nothing is said
         **sections,
