@@ -1,7 +1,11 @@
-"""Training on one CUDA device, beside open_clip's way: an unattended run of less than 8 minutes.
+"""Training on one CUDA device, beside open_clip's way and beside no engine: an unattended run of
+less than 10 minutes, of which the first 4 hold the peak, the checks, both models and the loader.
 
     python benchmarks/gpu.py                          writes benchmarks/GPU.md and GPU.json
-    python benchmarks/gpu.py --device cpu --quick     the logic alone, in seconds: build/gpu/GPU.md
+    python benchmarks/gpu.py --only llava memory      these, into that page in place of the old
+    python benchmarks/gpu.py --profile                with tables of kernels and calls
+    python benchmarks/gpu.py --device cpu             all sections, small models: build/gpu/GPU.md
+    python benchmarks/gpu.py --device cpu --quick     the logic alone, in a minute
 
 Needs no network. Sections run in processes of their own, most wanted first; one that fails, dies or
 hangs is told on the page, which is written anew whenever something is found.
@@ -29,7 +33,8 @@ import tyro
 from benchmarks.machine import facts
 from benchmarks.on_gpu import sections as on_gpu
 from benchmarks.on_gpu.page import Book, Found
-from benchmarks.on_gpu.sections import SECTIONS
+from benchmarks.on_gpu.sections import SECTIONS, TOGETHER, WHEN_ASKED
+from hnc_ds.errors import UserError, did_you_mean
 
 HERE = Path(__file__).parent
 RESERVE_SECONDS = 25.0
@@ -45,16 +50,36 @@ class Settings:
     """Measure training on one CUDA device."""
 
     device: Literal["cuda", "cpu"] = "cuda"
-    """cpu: to see that everything works."""
+    """cpu: to see that everything works, on ViT-S-32 in small batches, in minutes."""
 
     quick: bool = False
     """Tiny model, few steps: whether it works, not how fast."""
 
+    only: tuple[str, ...] = ()
+    """Sections by name; what GPU.json holds of the others stays."""
+
+    profile: bool = False
+    """Also tables of the kernels, operations and host waits of a step."""
+
     out: Path | None = None
     """Folder for GPU.md and GPU.json: benchmarks/, or build/gpu/ if nothing is measured."""
 
-    minutes: float = 8.0
+    minutes: float = 10.0
     """It ends before; what there is no time for is left out."""
+
+    def __post_init__(self) -> None:
+        for name in self.only:
+            if name not in SECTIONS:
+                raise UserError(
+                    f"unknown section '{name}'{did_you_mean(name, SECTIONS)}; "
+                    f"there are {', '.join(SECTIONS)}"
+                )
+
+    def names(self) -> list[str]:
+        """Of the sections that run."""
+        wanted = {*self.only} or {*SECTIONS} - {*WHEN_ASKED}
+        wanted |= {"profile"} if self.profile else set()
+        return [name for name in SECTIONS if name in wanted]
 
     def is_real(self) -> bool:
         """Whether its numbers mean something."""
@@ -68,20 +93,31 @@ class Settings:
 def run(settings: Settings) -> Book:
     """Every section in turn, as far as the time goes."""
     until = time.time() + 60 * settings.minutes - RESERVE_SECONDS
-    found = {name: Found(section.title) for name, section in SECTIONS.items()}
+    names = settings.names()
+    found = {name: Found(SECTIONS[name].title) for name in names}
     of_machine = facts()
     of_machine.pop("torch threads")  # as many as torch likes
     book = Book(of_machine, settings.is_real(), found)
-    # On a device each has a process of its own, as an error there may spoil all that follows.
-    groups = [tuple(SECTIONS)] if settings.quick else [(name,) for name in SECTIONS]
+    if settings.only:
+        book.keep(settings.folder(), {name: section.title for name, section in SECTIONS.items()})
     with tempfile.TemporaryDirectory(prefix="hnc_ds-gpu-") as scratch:
-        for number, names in enumerate(groups):
+        for number, group in enumerate(_groups(names, settings)):
             book.write(settings.folder())
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            _run_group(names, folder, until, settings, book)
+            _run_group(group, folder, until, settings, book)
     book.write(settings.folder())
     return book
+
+
+def _groups(names: Sequence[str], settings: Settings) -> list[tuple[str, ...]]:
+    """Sections that share a process. On a device few do, as an error there may spoil all that
+    follows; on a CPU starting them would take longer than they do."""
+    if settings.device == "cpu":
+        return [tuple(names)]
+    together = {name: group for group in TOGETHER for name in group}
+    groups = dict.fromkeys(together.get(name, (name,)) for name in names)
+    return [tuple(name for name in group if name in names) for group in groups]
 
 
 def _run_group(
@@ -168,13 +204,18 @@ def _environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in launcher}
     return kept | {
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "inductor"),  # for all sections
     }
 
 
 def main() -> int:
-    """0, 1 when something failed, 2 without the device that is asked for."""
-    settings = tyro.cli(Settings)
+    """0, 1 when something failed, 2 without the device or section that is asked for; goals that are
+    missed are on the page alone."""
+    try:
+        settings = tyro.cli(Settings)
+    except UserError as error:
+        print(f"gpu: {error}", file=sys.stderr)
+        return 2
     if settings.device == "cuda" and not torch.cuda.is_available():
         print("gpu: no CUDA device; --device cpu --quick tries the logic alone", file=sys.stderr)
         return 2

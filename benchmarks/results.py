@@ -86,7 +86,7 @@ def section(title: str, comparison: Comparison) -> str:
         "|---|---|---|---|",
         *(_row(comparison, way) for way in comparison.timings),
         "",
-        *(line for table in comparison.tables for line in _lines(table)),
+        *(line for table in comparison.tables for line in table_lines(table)),
         *(f"* {note}" for note in comparison.notes),
         *map(check_line, comparison.checks),
     ]
@@ -99,7 +99,8 @@ def _row(comparison: Comparison, way: str) -> str:
     return f"| {way} | {wall} | {cpu} | {compared} |"
 
 
-def _lines(table: Table) -> list[str]:
+def table_lines(table: Table) -> list[str]:
+    """A table and an empty line."""
     return [
         f"| {table.title} | {' | '.join(table.columns)} |",
         "|---" * (1 + len(table.columns)) + "|",

@@ -1,4 +1,5 @@
-"""A training step as ours and as open_clip's script has it, on any device and number of ranks.
+"""A training step as hnc_ds has it, as open_clip's script has it, and as hnc_ds without an engine,
+on any device and number of ranks.
 
 What a step is given is in memory, so that reading is not compared. B images of a rank, N of all W
 ranks, K hard negatives an image, T captions of L tokens, width D.
@@ -6,7 +7,8 @@ ranks, K hard negatives an image, T captions of L tokens, width D.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -26,10 +28,12 @@ from hnc_ds.model.clip import LARGEST_LOGIT_SCALE, Clip
 from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import EMPTY, Batch
 from hnc_ds.training import passes
-from hnc_ds.training.compare import Embedded, compare
+from hnc_ds.training.compare import Embedded, compare, embed
 
+Phases = dict[str, tuple[Any, str]]
+"""By name, in their order: the object and its method that a step calls once for it."""
 RATE, DECAY, BETAS, EPSILON, CLIPPING = 1e-5, 0.1, (0.9, 0.98), 1e-6, 1.0
-"""Of AdamW in both ways; they are those of ds_configs/."""
+"""Of AdamW in every way; they are those of ds_configs/."""
 
 
 def shipped(name: str, **changed: Any) -> dict[str, Any]:
@@ -69,9 +73,83 @@ class Ours:
             raise ValueError("the loss is not finite")
         return terms, compared
 
+    def compile(self, backend: str) -> None:
+        """torch.compile of the blocks of both towers."""
+        _compile_blocks(self.engine.module.towers, backend)
+
+    def phases(self) -> Phases:
+        """Of a step in one pass; what is not in them is between them."""
+        deepspeeds: Any = self.engine._engine
+        return {
+            "forward": (self.engine, "forward"),
+            "objective": (self, "_objective"),
+            "backward": (deepspeeds, "backward"),
+            "engine.step": (deepspeeds, "step"),
+        }
+
     def close(self) -> None:
         """Let go of the memory."""
         self.engine.close()
+
+
+class NoEngine:
+    """The same work as ``Ours`` without DeepSpeed: what an engine costs is the difference.
+
+    Weights, gradients and moments are all in one precision, so there are no fp32 weights to update:
+    less than a training in bf16 should do, and the least that the work can take.
+
+    Args:
+        clip: What trains; it moves to the device.
+        device: Where.
+        dtype: Of the weights.
+        all_negatives: Whether images compete with the hard negatives of all.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        device: torch.device,
+        dtype: torch.dtype = torch.bfloat16,
+        all_negatives: bool = False,
+    ) -> None:
+        self.clip = clip.to(device, dtype)
+        self._loss = LossConfig(negatives_from="all_images" if all_negatives else "own_image")
+        groups = [{"weight_decay": DECAY} | group for group in clip.parameter_groups()]
+        self._trained = [p for group in groups for p in group["params"]]
+        self._optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, eps=EPSILON, fused=True)
+
+    def step(self, batch: Batch) -> torch.Tensor:
+        """One optimizer step; the loss."""
+        embedded = embed(self._forward, batch)
+        terms = self._objective(batch, embedded)
+        self._backward(terms.total + embedded.bound_pull.squeeze())
+        self._update()
+        return terms.total.detach()
+
+    def _forward(self, *inputs: Any) -> Any:
+        return self.clip(*inputs)
+
+    def _objective(self, batch: Batch, embedded: Embedded) -> LossTerms:
+        compared = compare(embedded, batch, self._loss.negatives_from == "all_images")
+        return objective(compared, self._loss, 1.0)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def _update(self) -> None:
+        nn.utils.clip_grad_norm_(self._trained, CLIPPING, foreach=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def compile(self, backend: str) -> None:
+        """As ``Ours`` does it."""
+        _compile_blocks(self.clip.towers, backend)
+
+    def phases(self) -> Phases:
+        """As those of ``Ours``; the last one clips and updates."""
+        names = ("forward", "objective", "backward", "engine.step")
+        methods = ("_forward", "_objective", "_backward", "_update")
+        return {name: (self, method) for name, method in zip(names, methods, strict=True)}
 
 
 class TheirBatch(NamedTuple):
@@ -103,7 +181,7 @@ class Theirs:
     Args:
         towers: An open_clip model.
         device: Where it trains.
-        autocast: Precision of the towers; the loss is computed in fp32, as ours.
+        autocast: Precision under autocast, of the loss as well (--precision amp_bf16).
     """
 
     def __init__(
@@ -123,9 +201,17 @@ class Theirs:
 
     def step(self, batch: TheirBatch) -> torch.Tensor:
         """One optimizer step; the loss of this rank."""
+        with _their_flags():
+            return self._step(batch)
+
+    def compile(self, backend: str) -> None:
+        """torch.compile of the blocks of both towers: of the whole model it takes minutes."""
+        _compile_blocks(self.towers, backend)
+
+    def _step(self, batch: TheirBatch) -> torch.Tensor:
         with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             image_BD, text_TD, scale, *_ = self._model(batch.images_B3RR, batch.token_TL)
-        loss = their_loss(image_BD.float(), text_TD.float(), scale)
+            loss = their_loss(image_BD, text_TD, scale)
         loss.backward()
         nn.utils.clip_grad_norm_(self.towers.parameters(), CLIPPING)
         self._optimizer.step()
@@ -133,6 +219,26 @@ class Theirs:
         with torch.no_grad():
             self.towers.logit_scale.clamp_(0, math.log(LARGEST_LOGIT_SCALE))
         return loss.detach()
+
+
+def _compile_blocks(towers: Any, backend: str) -> None:
+    """Where attention takes packed captions its lengths would break the graph in every block."""
+    text = getattr(towers, "text", towers)
+    for block in (*towers.visual.transformer.resblocks, *text.transformer.resblocks):
+        if type(block.attn) is nn.MultiheadAttention:
+            block.compile(backend=backend)
+
+
+@contextmanager
+def _their_flags() -> Iterator[None]:
+    """What open_clip_train/main.py sets for the process, and takes back what was set before."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32, cudnn.benchmark = True, True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.benchmark = before
 
 
 def decay_groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The benchmark for a CUDA device: its logic on a CPU, and what becomes of what goes wrong."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -12,11 +13,16 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.made import drawn_captions
-from benchmarks.on_gpu import speed
+from benchmarks.made import drawn_captions, made_batch
+from benchmarks.on_gpu import goals, steps
 from benchmarks.on_gpu.ground import Ground
+from benchmarks.on_gpu.memory import largest_that_fits
 from benchmarks.on_gpu.page import Book, Found
+from benchmarks.on_gpu.sections import SECTIONS
+from benchmarks.phases import WHOLE, Calls, calls_by_phase, profiled, seconds_by_phase
+from benchmarks.ways import NoEngine, Ours, shipped
 from hnc_ds.config import ModelConfig
+from hnc_ds.errors import UserError
 from hnc_ds.model.load import load_model
 
 CHECKOUT = Path(__file__).parent.parent
@@ -35,16 +41,20 @@ def run_gpu(out: Path, *flags: str) -> tuple[int, dict[str, Any], str]:
 def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_says_what_that_is_worth(
     tmp_path: Path,
 ) -> None:
-    status, content, page = run_gpu(tmp_path)
+    status, content, page = run_gpu(tmp_path, "--profile")
     assert status == 0, page
     assert "mean nothing" in page
+    assert list(content["sections"]) == list(SECTIONS)
     assert not content["numbers_mean_something"]
     assert {found["state"] for found in content["sections"].values()} == {"done"}, page
     rows = [row for found in content["sections"].values() for row in found["rows"]]
     assert all(min(row["samples_per_second"]) > 0 for row in rows)
-    assert {"tiny: hnc_ds", "tiny: open_clip's way", "tiny, blocks compiled: hnc_ds"} <= {
+    ways = ("hnc_ds", "open_clip's way", "no engine")
+    assert {f"{kind}: {way}" for kind in ("tiny", "tiny, compiled") for way in ways} <= {
         row["what"] for row in rows
     }
+    reached = {goal for found in content["sections"].values() for goal in found["reached"]}
+    assert set(goals.GOALS) - reached == {"llava ahead"}
     checks = [check for found in content["sections"].values() for check in found["checks"]]
     assert len(checks) >= 7
     assert all(check["holds"] for check in checks)
@@ -56,6 +66,54 @@ def test_without_time_the_gpu_script_leaves_everything_out_and_says_so(tmp_path:
     states = [found["state"] for found in content["sections"].values()]
     assert all(state.startswith("left out: 0 s were left") for state in states)
     assert page.count("left out") == len(states)
+    assert page.count("not measured") == len(goals.GOALS)
+
+
+def test_a_section_that_is_run_alone_takes_its_place_among_those_of_before(tmp_path: Path) -> None:
+    """Unless another device has measured those."""
+    before = Book({"date": "then", "accelerator": "A"}, False, {})
+    before.sections = {n: Found(n, "done", notes=[f"old {n}"]) for n in ("peak", "real", "loss")}
+    before.peak_tflops = 7.0
+    before.write(tmp_path)
+    for accelerator, expected in (("A", ["peak", "real", "loss"]), ("B", ["real"])):
+        book = Book({"date": "now"}, False, {"real": Found("real")})
+        book.keep(tmp_path, {"peak": "", "real": "", "loss": ""})
+        book.take({"section": "real", "kind": "fact", "value": ["accelerator", accelerator]})
+        assert list(book.sections) == expected
+        assert book.facts["date"] == "now"
+        assert ("old peak" in book.page()) is (accelerator == "A")
+        assert "old real" not in book.page()
+        assert book.peak_tflops == (7.0 if accelerator == "A" else None)
+
+
+def test_an_unknown_section_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'memory'"):
+        gpu.Settings(only=("memroy",))
+
+
+def test_goals_are_met_missed_or_not_measured_and_shares_of_the_peak_need_the_peak() -> None:
+    reached = {
+        "l14 eager ahead": 1.3,
+        "l14 compiled ahead": 1.29,
+        "l14 compiled tflops": 46.0,
+        "l14 eager behind": 0.06,
+        "l14 compiled behind": math.nan,
+    }
+    table = dict(zip(goals.GOALS, goals.lines(reached, 100.0)[2:], strict=True))
+    assert table["l14 eager ahead"].endswith("| at least 1.3 | 1.3 | met |")
+    assert table["l14 compiled ahead"].endswith("| at least 1.3 | 1.29 | **missed** |")
+    assert table["l14 compiled tflops"].endswith("| at least 45.0% | 46.0% | met |")
+    assert table["l14 eager behind"].endswith("| at most 5.0% | 6.0% | **missed** |")
+    assert table["llava ahead"].endswith("| at least 3 | | not measured |")
+    assert goals.missed(reached, 100.0) == [
+        "l14 compiled ahead", "l14 eager behind", "l14 compiled behind"
+    ]  # fmt: skip
+    assert (
+        "not measured"
+        in dict(zip(goals.GOALS, goals.lines(reached, None)[2:], strict=True))[
+            "l14 compiled tflops"
+        ]
+    )
 
 
 def section_after_one_that(behaves: str) -> str:
@@ -123,7 +181,7 @@ def test_the_largest_batch_that_fits_is_taken_and_checkpointing_only_if_none_doe
     """``room``: the largest batch without gradient checkpointing, and with it."""
     closed: list[int] = []
 
-    class FakePair:
+    class FakeSteps:
         def __init__(self, _: Any, captions: list[str], *__: Any) -> None:
             self.batch, self.checkpointing = len(captions), bool(__[-1])
 
@@ -133,20 +191,98 @@ def test_the_largest_batch_that_fits_is_taken_and_checkpointing_only_if_none_doe
         def close(self) -> None:
             closed.append(self.batch)
 
-    monkeypatch.setattr(speed, "Pair", FakePair)
+    monkeypatch.setattr(steps, "Steps", FakeSteps)
     nothing: Any = None
-    found = speed.largest(nothing, [("a",)] * 8, (2, 4, 8), nothing, peer=True)
+    found = steps.largest(nothing, [("a",)] * 8, (2, 4, 8), nothing, steps.WAYS)
     assert found is not None
     assert (found.batch, found.checkpointing) == expected
     assert found.batch not in closed[-1:]
 
 
+@pytest.mark.parametrize(
+    ("room", "expected", "tried"),
+    [
+        (100, 96, [16, 32, 64, 128, 96]),
+        (90, 64, [16, 32, 64, 128, 96]),
+        (10**6, 256, [16, 32, 64, 128, 256]),
+        (5, 4, [16, 8, 4]),
+        (0, None, [16, 8, 4, 2, 1]),
+    ],
+)
+def test_the_largest_batch_is_doubled_and_halved_once(
+    room: int, expected: int | None, tried: list[int]
+) -> None:
+    tries: list[int] = []
+
+    def fits(batch: int) -> bool:
+        tries.append(batch)
+        return batch <= room
+
+    assert largest_that_fits(fits, 16, 256) == expected
+    assert tries == tried
+
+
 def test_nothing_of_the_ways_stays_in_memory_once_they_are_closed(tmp_path: Path) -> None:
     ground = Ground(torch.device("cpu"), True, tmp_path, time.time() + 60)
-    captions = drawn_captions(tmp_path, 4, speed.NEGATIVES)
-    pair = speed.Pair(load_model(ModelConfig(), 0), captions, ground, True, False)
-    assert pair.fits()
-    weights = [weakref.ref(p) for towers in pair._towers for p in towers.parameters()]
-    assert len(weights) > 100
-    pair.close()
+    captions = drawn_captions(tmp_path, 4, steps.NEGATIVES)
+    clip = load_model(ModelConfig(), 0)
+    sides = steps.Steps(clip, captions, ground, steps.WAYS, False)
+    assert sides.fits()
+    models = (
+        sides.ways[steps.OURS].engine.module,
+        sides.ways[steps.THEIRS].towers,
+        sides.ways[steps.NO_ENGINE].clip,
+    )
+    weights = [weakref.ref(p) for model in models for p in model.parameters()]
+    del models
+    assert len(weights) > 150
+    sides.close()
     assert not any(weight() is not None for weight in weights)
+
+
+def test_without_an_engine_the_steps_are_those_of_the_engine(tmp_path: Path) -> None:
+    """In fp32, where nothing is rounded apart."""
+    captions = drawn_captions(tmp_path, 4, steps.NEGATIVES)
+    clip, other = load_model(ModelConfig(), 0), load_model(ModelConfig(), 0)
+    batch = made_batch(clip, captions, range(4))
+    ours = Ours(clip, shipped("zero1_fp32", train_batch_size=4), all_negatives=True)
+    without = NoEngine(other, torch.device("cpu"), torch.float32, all_negatives=True)
+    expected = [float(ours.step(batch)) for _ in range(4)]
+    ours.close()
+    assert [float(without.step(batch)) for _ in range(4)] == pytest.approx(expected, rel=1e-4)
+    assert expected[3] < expected[0]
+
+
+class TwoPhases:
+    """A step of 3 operations, of which one waits, then 2, and one that is in no phase."""
+
+    def __init__(self) -> None:
+        self.x, self.done = torch.ones(3), ""
+
+    def first(self) -> float:
+        self.done += "f"
+        return float(self.x.mul(2).sum())
+
+    def second(self) -> torch.Tensor:
+        self.done += "s"
+        return self.x.neg().abs()
+
+    def step(self) -> None:
+        self.first()
+        self.second()
+        self.x.exp()
+
+
+def test_calls_and_waits_are_counted_by_phase_and_seconds_leave_nothing_behind() -> None:
+    two = TwoPhases()
+    phases: dict[str, tuple[Any, str]] = {"one": (two, "first"), "two": (two, "second")}
+    found = calls_by_phase(profiled(two.step, phases, lambda: None, False, times=2), False)
+    # item() is a call as well as a wait
+    assert found == {"one": Calls(2 * 3, 2), "two": Calls(2 * 2, 0), WHOLE: Calls(2 * 6, 2)}
+    assert list(found) == ["one", "two", WHOLE]
+    waited: list[str] = []
+    seconds = seconds_by_phase(two.step, phases, lambda: waited.append(two.done[-1:]), 3)
+    assert list(seconds) == ["one", "two", WHOLE]
+    assert seconds["one"] + seconds["two"] <= seconds[WHOLE]
+    assert len(waited) == 4 * 6  # around each of three, in four steps
+    assert vars(two).keys() == {"x", "done"}

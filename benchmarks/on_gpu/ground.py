@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.timing import Check
+from benchmarks.timing import Check, Table
+
+T = TypeVar("T")
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,12 @@ class Ground:
     """For files; gone afterwards."""
     until: float
     """Of ``time.time()``: then the process is killed."""
+
+    def pick(self, on_cuda: T, on_cpu: T, quick: T) -> T:
+        """A size by what there is: a CUDA device, a CPU, or no wish for a measurement."""
+        if self.quick:
+            return quick
+        return on_cuda if self.device.type == "cuda" else on_cpu
 
     def left(self) -> float:
         """Seconds."""
@@ -69,6 +78,9 @@ class Row:
     """Most that was held, without what the other way held meanwhile."""
     waiting: float | None = None
     """Share of the time spent waiting for data."""
+    behind: Sequence[float] | None = None
+    """By how much its step is longer than that without an engine in the same turn, as a share;
+    None where there is none beside it."""
 
 
 class Tell:
@@ -89,6 +101,14 @@ class Tell:
     def check(self, check: Check) -> None:
         """What shows that results are right."""
         self._write("check", {**asdict(check), "holds": check.holds})
+
+    def table(self, table: Table) -> None:
+        """Quantities of a kind of its own."""
+        self._write("table", asdict(table))
+
+    def reached(self, goal: str, value: float) -> None:
+        """What was found of one of GOALS (goals.py); a later value takes the place of this."""
+        self._write("reached", [goal, value])
 
     def note(self, text: str) -> None:
         """What a reader has to know."""

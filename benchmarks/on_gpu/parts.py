@@ -3,22 +3,22 @@
 from functools import partial
 
 from benchmarks.made import Captions, drawn_captions, made_batch
-from benchmarks.on_gpu.ground import Ground, Row, Tell, is_out_of_memory
-from benchmarks.on_gpu.speed import GIB, NEGATIVES, OURS, repeat
+from benchmarks.on_gpu.ground import GIB, Ground, Row, Tell, is_out_of_memory
+from benchmarks.on_gpu.steps import NEGATIVES, OURS, repeat
 from benchmarks.ways import Ours, shipped
 from hnc_ds.config import ModelConfig
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.load import load_model
 
-MODEL, BATCH, ROWS_OF_PART = "ViT-L-14-336", 4096, (64, 32, 16, 8)
-QUICK_MODEL, QUICK_BATCH, QUICK_ROWS = "tiny", 16, (4,)
+ON_CUDA = ("ViT-L-14-336", 4096, (64, 32, 16, 8))
+ON_CPU = ("ViT-S-32-alt", 16, (8,))
+QUICK = ("tiny", 16, (4,))
+"""Model, batch, and rows of a part; the first that fit are taken."""
 
 
 def measure(ground: Ground, tell: Tell) -> None:
     """A row of one step, or of a second one if there is time for it."""
-    model, batch, sizes = (
-        (QUICK_MODEL, QUICK_BATCH, QUICK_ROWS) if ground.quick else (MODEL, BATCH, ROWS_OF_PART)
-    )
+    model, batch, sizes = ground.pick(ON_CUDA, ON_CPU, QUICK)
     clip = load_model(ModelConfig(model=model), 0)
     cost = forward_cost(clip)
     captions = drawn_captions(ground.folder / "parts", batch, NEGATIVES)

@@ -1,43 +1,38 @@
 """``hnc_ds.train`` itself on shards of made-up photographs: does the loader keep up?"""
 
 import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from benchmarks.inputs import packed, photograph, write_pack_input
 from benchmarks.on_gpu.ground import Ground, Row, Tell
-from benchmarks.on_gpu.speed import NEGATIVES
+from benchmarks.on_gpu.steps import NEGATIVES
 from benchmarks.ways import shipped
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig, TrainConfig
 from hnc_ds.config.checks import cores
-from hnc_ds.model.load import load_model
-from hnc_ds.shards.loader import PREFETCHED_BATCHES
 from hnc_ds.train import train
 
-MODEL, BATCH, IMAGES, PHOTOGRAPHS, STEPS, EVERY = "ViT-B-32", 512, 2048, 128, 80, 10
-QUICK_MODEL, QUICK_BATCH, QUICK_IMAGES, QUICK_PHOTOGRAPHS = "tiny", 8, 32, 4
-QUICK_STEPS, QUICK_EVERY = 4, 1
+ON_CUDA = ("ViT-B-32", 512, 2048, 128, 80, 10)
+ON_CPU = ("ViT-S-32-alt", 8, 64, 8, 6, 1)
+QUICK = ("tiny", 8, 32, 4, 4, 1)
+"""Model, batch, images in the shards, photographs that differ, steps, steps a line of the log."""
 STARTING_LINES = 2
 """Of the log that are not counted: starting, and batches that were read ahead meanwhile."""
-SHARED_MEMORY = Path("/dev/shm")
-"""Through which workers hand over batches."""
 
 
 def measure(ground: Ground, tell: Tell) -> None:
     """A row of a training, from its own log."""
     quick = ground.quick
-    model, batch = (QUICK_MODEL, QUICK_BATCH) if quick else (MODEL, BATCH)
-    images, photographs = (QUICK_IMAGES, QUICK_PHOTOGRAPHS) if quick else (IMAGES, PHOTOGRAPHS)
+    model, batch, images, photographs, steps, every = ground.pick(ON_CUDA, ON_CPU, QUICK)
     pictures = [photograph(seed) for seed in range(photographs)]
     shards = packed(write_pack_input(ground.folder / "real", pictures, images, negatives=NEGATIVES))
-    workers = 0 if quick else _workers(model, batch, tell)
-    lines = _trained(ground, model, batch, shards, workers)
+    lines = _trained(ground, model, batch, shards, steps, every)
     counted = lines[STARTING_LINES:]
     wait = mean(line["data_wait_share"] for line in counted)
     tell.row(
         Row(
-            f"{model}: hnc_ds.train from shards, {workers} workers",
+            f"{model}: hnc_ds.train from shards",
             batch,
             [line["samples_per_second"] for line in counted],
             None,
@@ -46,7 +41,9 @@ def measure(ground: Ground, tell: Tell) -> None:
             wait,
         )
     )
+    tell.reached("real waiting", wait)
     tell.note(
+        f"{cores()} cores, {'no workers' if quick else 'workers as the trainer chooses them'}; "
         f"{photographs} made-up photographs of 500x375 pixels, again and again in {images} "
         "samples, in the page cache; decoding, cropping, tokenising, copying, the step and its "
         "measures."
@@ -54,32 +51,22 @@ def measure(ground: Ground, tell: Tell) -> None:
 
 
 def _trained(
-    ground: Ground, model: str, batch: int, shards: Path, workers: int
+    ground: Ground, model: str, batch: int, shards: Path, steps: int, every: int
 ) -> list[dict[str, float]]:
+    data = DataConfig(shards=shards, hard_negatives=NEGATIVES)
+    if ground.quick:
+        data = replace(data, workers=0)  # starting them would take longer than all else
     deepspeed = ground.folder / "deepspeed.json"
     deepspeed.write_text(json.dumps(shipped("zero1_bf16", train_batch_size=batch)))
-    steps = QUICK_STEPS if ground.quick else STEPS
     config = TrainConfig(
         deepspeed_config=deepspeed,
         run=ground.folder / "run",
         steps=steps,
-        log_every=QUICK_EVERY if ground.quick else EVERY,
+        log_every=every,
         save_every=steps,
         model=ModelConfig(model=model),
-        data=DataConfig(shards=shards, hard_negatives=NEGATIVES, workers=workers),
+        data=data,
         loss=LossConfig(negatives_from="all_images"),
     )
     log = train(config) / "log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()]
-
-
-def _workers(model: str, batch: int, tell: Tell) -> int:
-    """Cores - 1, or as many as there is shared memory for what they read ahead."""
-    wanted = max(1, cores() - 1)
-    size = load_model(ModelConfig(model=model), 0).image_settings.size
-    ahead = PREFETCHED_BATCHES * batch * 3 * size**2
-    room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else ahead * wanted
-    workers = max(1, min(wanted, int(0.8 * room / ahead)))
-    if workers < wanted:
-        tell.note(f"{workers} workers instead of {wanted}: {SHARED_MEMORY} has no room for more.")
-    return workers

@@ -34,31 +34,36 @@ class Section(NamedTuple):
     """Seconds without which it is not begun, the start of its process included."""
 
 
-def _of(module: str, *arguments: object) -> Work:
-    """``measure`` of a module, imported when it is called: what fails there fails there alone."""
+def _of(module: str, *arguments: object, function: str = "measure") -> Work:
+    """A function of a module, imported when it is called: what fails there fails there alone."""
 
     def work(ground: Ground, tell: Tell) -> None:
-        measure = import_module(f"benchmarks.on_gpu.{module}").measure
+        measure = getattr(import_module(f"benchmarks.on_gpu.{module}"), function)
         partial(measure, *arguments)(ground, tell)
 
     return work
 
 
 SECTIONS = {
-    "peak": Section("Peak of bf16 matrix products", _of("peak"), 30),
-    "agreement": Section("Results on this device", _of("agreement"), 45),
-    "ViT-B-32": Section(
-        "Training steps: ViT-B/32", _of("speed", "ViT-B-32", (4096, 2048, 1024, 512, 256, 128)), 60
+    "peak": Section("Peak of bf16 matrix products", _of("peak"), 20),
+    "agreement": Section("Results on this device", _of("agreement"), 30),
+    "ViT-L-14-336": Section("Training steps: ViT-L/14 at 336 pixels", _of("speed", "l14"), 60),
+    "ViT-B-32": Section("Training steps: ViT-B/32", _of("speed", "b32"), 45),
+    "real": Section("Training from shards", _of("real"), 45),
+    "profile": Section("Profile of a step", _of("profile"), 60),
+    "ViT-B-32-largest": Section(
+        "Training steps: ViT-B/32, larger batches", _of("speed", function="measure_largest"), 40
     ),
-    "ViT-L-14-336": Section(
-        "Training steps: ViT-L/14 at 336 pixels",
-        _of("speed", "ViT-L-14-336", (512, 256, 128, 64, 32, 16, 8)),
-        75,
-    ),
-    "real": Section("Training from shards", _of("real"), 60),
+    "memory": Section("Largest batches: ViT-L/14 at 336 pixels", _of("memory"), 60),
     "parts": Section("A batch in parts", _of("parts"), 70),
+    "loss": Section("The loss of 8 ranks of 4,096 images, on one of them", _of("loss"), 25),
 }
 """What is measured, the most wanted first. The order is that of the page."""
+
+WHEN_ASKED = ("profile",)
+"""Sections that run only where they are asked for."""
+TOGETHER = (("peak", "agreement"),)
+"""Sections that share a process, whose start takes longer than they do."""
 
 
 def run_sections(

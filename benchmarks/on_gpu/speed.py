@@ -1,250 +1,216 @@
-"""Whole training steps on the device: ours and open_clip's way in turns on the same batch.
+"""Whole training steps on the device: hnc_ds, open_clip's way and no engine, in turns on one batch;
+each eager and compiled. And the phases of a step."""
 
-The batch is the largest of a list that both can do; then ours alone takes the largest it can.
-"""
-
-import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch import nn
-
-from benchmarks.made import Captions, drawn_captions, made_batch
-from benchmarks.on_gpu.ground import Ground, Row, Tell, is_out_of_memory
-from benchmarks.timing import Timing, alternate
-from benchmarks.ways import Ours, Theirs, shipped, their_batch
+from benchmarks.made import drawn_captions
+from benchmarks.on_gpu.ground import GIB, Ground, Row, Tell
+from benchmarks.on_gpu.steps import (
+    NEGATIVES,
+    NO_ENGINE,
+    OURS,
+    THEIRS,
+    WAYS,
+    Steps,
+    largest,
+    repeat,
+)
+from benchmarks.phases import WHOLE, calls_by_phase, profiled, seconds_by_phase
+from benchmarks.timing import Table, Timing, alternate
 from hnc_ds.config import ModelConfig
-from hnc_ds.model.clip import Clip, forward_cost
+from hnc_ds.model.clip import forward_cost
 from hnc_ds.model.load import load_model
-from hnc_ds.shards.loader import Batch
 
-OURS, THEIRS = "hnc_ds", "open_clip's way"
-NEGATIVES = 4
-QUICK = ("tiny", (8, 4))
-"""Model and batches."""
-ROUNDS, TURN_SECONDS, WARM_UP = 5, 1.5, 3
-QUICK_ROUNDS, QUICK_TURN_SECONDS, QUICK_WARM_UP = 2, 0.01, 1
-COMPILING_SECONDS, ALONE_SECONDS = 60.0, 20.0
-"""What compiling, and trying larger batches alone, may take: not begun with less time left."""
-GIB = 2**30
+STEP = "engine.step"
 
 
-def measure(model: str, batches: Sequence[int], ground: Ground, tell: Tell) -> None:
-    """Rows of a model: both ways, both compiled, ours with as large a batch as it can do."""
-    if ground.quick:
-        model, batches = QUICK
+class Asked(NamedTuple):
+    """What is trained."""
+
+    model: str
+    batches: tuple[int, ...]
+    """The first that fits is taken."""
+
+
+ON_CUDA = {
+    "l14": Asked("ViT-L-14-336", (64, 32, 16, 8)),
+    "b32": Asked("ViT-B-32", (512, 256, 128)),
+    "b32 largest": Asked("ViT-B-32", (1024, 768)),
+    "b32 alone": Asked("ViT-B-32", (4096, 2048, 1024)),
+}
+ON_CPU = {
+    "l14": Asked("ViT-S-32", (4,)),
+    "b32": Asked("ViT-S-32-alt", (8,)),
+    "b32 largest": Asked("ViT-S-32-alt", (12,)),
+    "b32 alone": Asked("ViT-S-32-alt", (16,)),
+}
+QUICK = dict.fromkeys(ON_CUDA, Asked("tiny", (8, 4)))
+
+ROUNDS, TURN_SECONDS, WARM_UP = 5, 0.8, 3
+COMPILING_SECONDS = 60.0
+"""What compiling may take: not begun with less time left."""
+PHASE_STEPS = 5
+Seconds = dict[str, list[float]]
+"""Of a step, by way, one per turn."""
+
+
+def asked(name: str, ground: Ground) -> Asked:
+    """What is trained under a name, where it is trained."""
+    return ground.pick(ON_CUDA, ON_CPU, QUICK)[name]
+
+
+def measure(name: str, ground: Ground, tell: Tell) -> None:
+    """Rows of a model at the batch that it is asked for, eager and compiled, and its phases."""
+    model, batches = asked(name, ground)
     clip = load_model(ModelConfig(model=model), 0)
     captions = drawn_captions(ground.folder / f"speed-{model}", max(batches), NEGATIVES)
     cost = forward_cost(clip)
-    pair = largest(clip, captions, batches, ground, peer=True)
-    if pair is None:
+    steps = largest(clip, captions, batches, ground, WAYS)
+    if steps is None:
         tell.note(f"Not even a batch of {min(batches)} fits with gradient checkpointing.")
         return
-    tell.note(pair.told())
-    compare(pair, model, cost, ground, tell)
-    if ground.quick or ground.left() > COMPILING_SECONDS:
+    tell.note(steps.told())
+    try:
+        reach(f"{name} eager", compare(steps, model, cost, ground, tell), steps, cost, tell)
+        with tell.attempt(f"{model}, phases"):
+            tell.table(phases(steps, f"{model}, eager, ms", ground))
         with tell.attempt(f"{model}, torch.compile"):
-            if left_out := pair.compile("eager" if ground.quick else "inductor"):
-                tell.note(left_out)
-            compare(pair, f"{model}, blocks compiled", cost, ground, tell)
-    else:
-        tell.note("torch.compile was left out: no time.")
-    batch = pair.batch
-    pair.close()
-    larger = [size for size in batches if size > batch]
-    if larger and ground.left() > ALONE_SECONDS:
-        with tell.attempt(f"{model}, ours alone"):
-            _alone(model, larger, clip, captions, cost, ground, tell)
+            _compiled(name, model, steps, cost, ground, tell)
+        with tell.attempt(f"{model}, calls"):
+            tell.table(calls(name, steps, model, tell))
+    finally:
+        steps.close()
 
 
-def _alone(
-    model: str,
-    batches: Sequence[int],
-    clip: Clip,
-    captions: Captions,
-    cost: tuple[float, float],
-    ground: Ground,
-    tell: Tell,
+def _compiled(
+    name: str, model: str, steps: Steps, cost: tuple[float, float], ground: Ground, tell: Tell
 ) -> None:
-    own = largest(clip, captions, batches, ground, peer=False, checkpointing=(False,))
-    if own is None:
-        tell.note(f"Alone hnc_ds has no room for a batch of {min(batches)} either.")
+    if not ground.quick and ground.left() < COMPILING_SECONDS:
+        tell.note("torch.compile was left out: no time.")
         return
-    compare(own, f"{model}, largest batch of its own", cost, ground, tell)
-    own.close()
+    tell.note(f"Compiling, first steps included: {steps.compile(ground):.0f} s.")
+    seconds = compare(steps, f"{model}, compiled", cost, ground, tell)
+    reach(f"{name} compiled", seconds, steps, cost, tell)
+    tell.table(phases(steps, f"{model}, compiled, ms", ground))
 
 
-class Pair:
-    """Both ways, or ours alone, with the batch that they step on.
-
-    Args:
-        clip: A model on the CPU; both get copies.
-        captions: Of the images of the batch.
-        ground: Where.
-        peer: Whether open_clip's way is there.
-        checkpointing: Whether activations are computed again in the backward pass.
-    """
-
-    def __init__(
-        self, clip: Clip, captions: Captions, ground: Ground, peer: bool, checkpointing: bool
-    ) -> None:
-        self.batch, self.checkpointing = len(captions), checkpointing
-        self._clip, self._captions, self._ground, self._peer = clip, captions, ground, peer
-        self.ways: dict[str, Callable[[], object]] = {}
-        self._held: dict[str, int] = {}
-        self._towers: list[Any] = []
-        self._ours: Ours | None = None
-
-    def fits(self) -> bool:
-        """Make the ways and do a step of each; False if memory does not suffice."""
-        try:
-            self._make()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
-
-    def _make(self) -> None:
-        self._add(OURS, self._make_ours)
-        if self._peer:
-            self._add(THEIRS, self._make_theirs)
-        for work in self.ways.values():  # beside all that optimizers keep since their first step
-            work()
-        self._ground.wait()
-
-    def _add(self, name: str, make: Callable[[], Callable[[], object]]) -> None:
-        before = self._ground.held()
-        self.ways[name] = make()
-        self.ways[name]()
-        self._ground.wait()
-        self._held[name] = self._ground.held() - before
-
-    def _make_ours(self) -> Callable[[], object]:
-        rows = self._rows()
-        self.tokens = int((rows.token_TL.argmax(dim=1) + 1).sum())
-        self.captions, self.longest = rows.token_TL.shape
-        config = shipped("zero1_bf16", train_batch_size=self.batch)
-        self._ours = Ours(self._copy(), config, all_negatives=True)
-        return partial(self._ours.step, rows)
-
-    def _make_theirs(self) -> Callable[[], object]:
-        theirs = Theirs(self._copy().towers, self._ground.device, torch.bfloat16)
-        return partial(theirs.step, their_batch(self._clip, self._rows()))
-
-    def _rows(self) -> Batch:
-        return made_batch(self._clip, self._captions, range(self.batch)).to(self._ground.device)
-
-    def _copy(self) -> Clip:
-        clip = deepcopy(self._clip, {id(self._clip.tokenize): self._clip.tokenize})
-        clip.towers.set_grad_checkpointing(self.checkpointing)
-        self._towers.append(clip.towers)
-        return clip
-
-    def held_by_others(self, name: str) -> int:
-        """Bytes that the other way holds while this one steps."""
-        return sum(held for other, held in self._held.items() if other != name)
-
-    def compile(self, backend: str) -> str:
-        """torch.compile for the blocks of both towers, in both ways; what was left out.
-
-        Where attention takes packed captions its lengths would break the graph in every block.
-        """
-        left_out = 0
-        for towers in self._towers:
-            text = getattr(towers, "text", towers)
-            for block in (*towers.visual.transformer.resblocks, *text.transformer.resblocks):
-                if type(block.attn) is nn.MultiheadAttention:
-                    block.compile(backend=backend)
-                else:
-                    left_out += 1
-        return f"Blocks of packed captions that are not compiled: {left_out}." * bool(left_out)
-
-    def told(self) -> str:
-        """What a step is given."""
-        again = ", with gradient checkpointing" * self.checkpointing
-        return (
-            f"Batch {self.batch}{again}: {self.captions} distinct captions of "
-            f"{self.tokens / self.captions:.1f} tokens on average, {self.longest} at most; "
-            f"open_clip's way encodes {self.batch * (1 + NEGATIVES)} of "
-            f"{self._clip.tokenize.context_length}."
+def measure_largest(ground: Ground, tell: Tell) -> None:
+    """A batch that only larger devices have room for, and hnc_ds alone at its largest."""
+    model, batches = asked("b32 largest", ground)
+    _, alone = asked("b32 alone", ground)
+    clip = load_model(ModelConfig(model=model), 0)
+    folder = ground.folder / f"largest-{model}"
+    captions = drawn_captions(folder, max(*batches, *alone), NEGATIVES)
+    cost = forward_cost(clip)
+    steps = largest(clip, captions, batches, ground, WAYS, (False,))
+    if steps is None:
+        tell.note(
+            f"No batch of {min(batches)} for all: open_clip's way, or all together, has no room."
         )
-
-    def close(self) -> None:
-        """Let go of all memory."""
-        if self._ours is not None:
-            self._ours.close()
-        self._ours = None
-        self.ways.clear()
-        self._towers.clear()
-        self._ground.free()
-
-
-def largest(
-    clip: Clip,
-    captions: Captions,
-    batches: Sequence[int],
-    ground: Ground,
-    peer: bool,
-    checkpointing: Sequence[bool] = (False, True),
-) -> Pair | None:
-    """The largest batch that fits; with gradient checkpointing only if none fits without."""
-    for again in checkpointing:
-        for batch in sorted(batches, reverse=True):
-            pair = Pair(clip, captions[:batch], ground, peer, again)
-            if pair.fits():
-                return pair
-            pair.close()
-    return None
+    else:
+        tell.note(steps.told())
+        reach("b32 eager", compare(steps, model, cost, ground, tell), steps, cost, tell)
+        steps.close()
+    own = largest(clip, captions, alone, ground, (OURS,), (False,))
+    if own is not None:
+        compare(own, f"{model}, largest batch of its own", cost, ground, tell)
+        own.close()
 
 
-def compare(pair: Pair, title: str, cost: tuple[float, float], ground: Ground, tell: Tell) -> None:
+def compare(
+    steps: Steps, title: str, cost: tuple[float, float], ground: Ground, tell: Tell
+) -> Seconds:
     """Time the ways in turns and tell a row of each."""
-    for work in pair.ways.values():
-        repeat(work, QUICK_WARM_UP if ground.quick else WARM_UP, ground)
-    slowest = max(repeat(work, 1, ground) for work in pair.ways.values())
-    steps = max(1, round((QUICK_TURN_SECONDS if ground.quick else TURN_SECONDS) / slowest))
-    memory = {name: _memory_gib(pair, name, ground) for name in pair.ways}
-    turns = {name: partial(repeat, work, steps, ground) for name, work in pair.ways.items()}
-    timings = alternate(turns, QUICK_ROUNDS if ground.quick else ROUNDS, _clock)
-    per_image, per_token = cost
-    work_of_step = 3 * (pair.batch * per_image + pair.tokens * per_token)
-    for name in pair.ways:
-        seconds = [timing.wall / steps for timing in timings[name]]
-        beside = [timing.wall / steps for timing in timings.get(THEIRS, ())]
-        ratio = [b / s for b, s in zip(beside, seconds, strict=True)] if beside else None
+    for work in steps.works.values():
+        repeat(work, ground.pick(WARM_UP, 1, 1), ground)
+    slowest = max(repeat(work, 1, ground) for work in steps.works.values())
+    times = max(1, round(ground.pick(TURN_SECONDS, 0.0, 0.0) / slowest))
+    memory = {name: _memory_gib(steps, name, ground) for name in steps.works}
+    turns = {name: partial(repeat, work, times, ground) for name, work in steps.works.items()}
+    timings = alternate(turns, ground.pick(ROUNDS, 2, 2), _clock)
+    seconds = {name: [t.wall / times for t in of_way] for name, of_way in timings.items()}
+    for name in steps.works:
         tell.row(
             Row(
                 f"{title}: {name}",
-                pair.batch,
-                [pair.batch / s for s in seconds],
-                ratio,
-                work_of_step / median(seconds) / 1e12,
+                steps.batch,
+                [steps.batch / s for s in seconds[name]],
+                ratios(seconds, THEIRS, name),
+                needed_tflops(steps, cost) / median(seconds[name]),
                 memory[name],
+                behind=_behind(seconds, name),
             )
         )
+    return seconds
 
 
-def _memory_gib(pair: Pair, name: str, ground: Ground) -> float | None:
+def ratios(seconds: Seconds, above: str, below: str) -> list[float] | None:
+    """Seconds of one way over those of another in the same turn; None where it is not there."""
+    if above not in seconds or below not in seconds:
+        return None
+    return [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+
+
+def _behind(seconds: Seconds, name: str) -> list[float] | None:
+    longer = None if name == NO_ENGINE else ratios(seconds, name, NO_ENGINE)
+    return longer and [ratio - 1 for ratio in longer]
+
+
+def needed_tflops(steps: Steps, cost: tuple[float, float]) -> float:
+    """10^12 operations that a step needs; see Row."""
+    per_image, per_token = cost
+    return 3 * (steps.batch * per_image + steps.tokens * per_token) / 1e12
+
+
+def reach(goal: str, seconds: Seconds, steps: Steps, cost: tuple[float, float], tell: Tell) -> None:
+    """Tell what goals compare: GOAL ahead (of open_clip's way), behind (no engine), tflops."""
+    if ahead := ratios(seconds, THEIRS, OURS):
+        tell.reached(f"{goal} ahead", median(ahead))
+    if behind := _behind(seconds, OURS):
+        tell.reached(f"{goal} behind", median(behind))
+    tell.reached(f"{goal} tflops", needed_tflops(steps, cost) / median(seconds[OURS]))
+
+
+def phases(steps: Steps, title: str, ground: Ground) -> Table:
+    """Milliseconds of a step's phases, the device being waited for around each."""
+    found = {
+        name: seconds_by_phase(
+            steps.works[name],
+            steps.ways[name].phases(),
+            ground.wait,
+            ground.pick(PHASE_STEPS, 2, 1),
+        )
+        for name in (OURS, NO_ENGINE)
+    }
+    columns = tuple(found[OURS])
+    rows = {name: tuple(1e3 * by[column] for column in columns) for name, by in found.items()}
+    return Table(title, columns, rows)
+
+
+def calls(goal: str, steps: Steps, model: str, tell: Tell) -> Table:
+    """Calls of the host in one step and how often it waits for the device; tells the waits."""
+    ground = steps.ground
+    on_cuda = ground.device.type == "cuda"
+    rows = {}
+    for name in (OURS, NO_ENGINE):
+        found = profiled(steps.works[name], steps.ways[name].phases(), ground.wait, on_cuda)
+        by_phase = calls_by_phase(found, on_cuda)
+        if name == OURS:
+            tell.reached(f"{goal} waits", by_phase[WHOLE].waits)
+        rows[name] = (*map(float, by_phase[STEP]), *map(float, by_phase[WHOLE]))
+    columns = (f"calls in {STEP}", f"waits in {STEP}", "calls", "waits")
+    return Table(f"{model}, a step", columns, rows)
+
+
+def _memory_gib(steps: Steps, name: str, ground: Ground) -> float | None:
     if ground.device.type != "cuda":
         return None
     ground.free()
-    repeat(pair.ways[name], 1, ground)
-    return (ground.most_held() - pair.held_by_others(name)) / GIB
-
-
-def repeat(work: Callable[[], object], times: int, ground: Ground) -> float:
-    """Seconds of some steps, until the device has done them."""
-    ground.wait()
-    before = time.perf_counter()
-    for _ in range(times):
-        work()
-    ground.wait()
-    return time.perf_counter() - before
+    repeat(steps.works[name], 1, ground)
+    return (ground.most_held() - steps.held_by_others(name)) / GIB
 
 
 def _clock(turn: Callable[[], Any]) -> Timing:

@@ -1,0 +1,106 @@
+"""The largest batch that a device has room for, with and without gradient checkpointing, by hnc_ds
+and by open_clip's way: doubled until it does not fit, and one try between the last two."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.made import Captions, drawn_captions
+from benchmarks.on_gpu.ground import GIB, Ground, Row, Tell
+from benchmarks.on_gpu.steps import NEGATIVES, OURS, THEIRS, Steps, repeat
+from hnc_ds.config import ModelConfig
+from hnc_ds.model.clip import Clip
+from hnc_ds.model.load import load_model
+
+ON_CUDA = ("ViT-L-14-336", (64, 512), 2048)
+ON_CPU = ("ViT-S-32-alt", (4, 4), 8)
+QUICK = ("tiny", (2, 2), 4)
+"""Model, first batch without and with gradient checkpointing, and the largest that is tried."""
+TRY_SECONDS = 15.0
+"""What one more try may take."""
+
+
+def measure(ground: Ground, tell: Tell) -> None:
+    """Rows of both ways, at the largest batch of each."""
+    model, starts, most = ground.pick(ON_CUDA, ON_CPU, QUICK)
+    clip = load_model(ModelConfig(model=model), 0)
+    captions = drawn_captions(ground.folder / "memory", most, NEGATIVES)
+    for start, again in zip(starts, (False, True), strict=True):
+        for name in (OURS, THEIRS):
+            what = f"{model}{', gradient checkpointing' * again}: {name}"
+            with tell.attempt(what):
+                search = _Search(clip, captions, name, again, ground)
+                largest_that_fits(search.fits, start, most)
+                _tell_row(what, search, most, tell)
+            ground.free()
+
+
+def _tell_row(what: str, search: "_Search", most: int, tell: Tell) -> None:
+    if search.row is None:
+        tell.note(f"{what}: none of the batches that were tried fits.")
+        return
+    batch, per_second, memory = search.row
+    tell.row(Row(what, batch, [per_second], memory_gib=memory))
+    bound = "the largest that is tried" if batch == most else f"tried: {search.told()}"
+    tell.note(f"{what}: {bound}{', then no time was left' * search.hurried}.")
+
+
+def largest_that_fits(fits: Callable[[int], bool], start: int, most: int) -> int | None:
+    """A batch that fits, None where nothing does: doubled from ``start`` up to ``most`` (halved
+    where that does not fit), and one try halfway to the first that does not."""
+    batch = start
+    while not fits(batch):
+        if batch == 1:
+            return None
+        batch //= 2
+    if batch < start:
+        return batch
+    while 2 * batch <= most:
+        if not fits(2 * batch):
+            return batch + batch // 2 if fits(batch + batch // 2) else batch
+        batch *= 2
+    return batch
+
+
+class _Search:
+    """Tries batches, and keeps what the largest that fitted has shown.
+
+    Args:
+        clip: A model on the CPU.
+        captions: Of as many images as may be tried.
+        name: OURS or THEIRS.
+        again: Whether activations are computed again in the backward pass.
+        ground: Where.
+    """
+
+    def __init__(
+        self, clip: Clip, captions: Captions, name: str, again: bool, ground: Ground
+    ) -> None:
+        self._make = partial(Steps, clip, ground=ground, names=(name,), checkpointing=again)
+        self._captions, self._name, self._ground = captions, name, ground
+        self.row: tuple[int, float, float | None] | None = None
+        """Batch, images a second, GiB."""
+        self._tried: dict[int, bool] = {}
+        self.hurried = False
+        """Whether a try was left out because time was short."""
+
+    def fits(self, batch: int) -> bool:
+        """Whether two steps of it fit, and a third, which is timed."""
+        if self.row is not None and self._ground.left() < TRY_SECONDS:
+            self.hurried = True
+            return False
+        self._ground.free()
+        steps = self._make(captions=self._captions[:batch])
+        try:
+            self._tried[batch] = steps.fits()
+            if self._tried[batch]:
+                seconds = repeat(steps.works[self._name], 1, self._ground)
+                held = self._ground.most_held() / GIB
+                memory = held if self._ground.device.type == "cuda" else None
+                self.row = max(self.row or (0, 0.0, None), (batch, batch / seconds, memory))
+        finally:
+            steps.close()
+        return self._tried[batch]
+
+    def told(self) -> str:
+        """What was tried."""
+        return ", ".join(f"{b} {'fits' if f else 'does not'}" for b, f in self._tried.items())
