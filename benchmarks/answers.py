@@ -13,9 +13,10 @@ import torch
 from benchmarks.inputs import caption_sets, photograph
 from benchmarks.timing import Check, Comparison, alternate
 from hnc_ds.config import ModelConfig
-from hnc_ds.llava.generate import answer_questions, encode_prefix
+from hnc_ds.llava.generate import Generator
 from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
 from hnc_ds.llava.model import Llava, load_llava
+from hnc_ds.llava.packing import pack, places
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.prompts import short_question
 from hnc_ds.llava.questions import VqaQuestion
@@ -84,13 +85,15 @@ def ours(
 ) -> Answers:
     """As ``hnc-ds answer`` answers."""
     found: Answers = {}
+    before, _ = llava.split_prompt(asked[0].text)
+    generator = Generator(llava, before, LONGEST)
     for batch in batches(asked, at_once):
         names = list(dict.fromkeys(question.image for question in batch))
-        split = [llava.split_prompt(question.text) for question in batch]
-        prefix = encode_prefix(llava, split[0][0], torch.stack([seen[name] for name in names]))
         image_of = [names.index(question.image) for question in batch]
-        answers = answer_questions(llava, prefix, image_of, [ids for _, ids in split], LONGEST)
-        found |= {q.unit: answer.ids for q, answer in zip(batch, answers, strict=True)}
+        ids = [llava.split_prompt(question.text)[1] for question in batch]
+        grid = generator.answer(pack(torch.stack([seen[name] for name in names]), image_of, ids))
+        for question, (row, slot) in zip(batch, places(image_of), strict=True):
+            found[question.unit] = grid[row][slot].ids
     return found
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hnc_ds.config import AnswerConfig
@@ -20,21 +19,19 @@ from hnc_ds.errors import UserError, counted
 from hnc_ds.export.into_llava import read_llava_config, weight_files
 from hnc_ds.export.llava_tokenizer import differs_as_a_whole, load_tokenizer
 from hnc_ds.export.safetensors_file import read_header
-from hnc_ds.images import CorruptImage
 from hnc_ds.llava import prompts
 from hnc_ds.llava.check import check_inputs
+from hnc_ds.llava.feed import Ready, images, ready
 from hnc_ds.llava.fingerprint import folder_sha256
-from hnc_ds.llava.generate import Generated, answer_questions, encode_prefix
+from hnc_ds.llava.generate import Generated, Generator
+from hnc_ds.llava.halving import Halving
 from hnc_ds.llava.journal import AnswerLine, Job, Journal
 from hnc_ds.llava.model import VIEW_VERSION, Llava, PictureView, load_llava
+from hnc_ds.llava.packing import places
 from hnc_ds.llava.plan import batches
 from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, read_vqa_questions
 from hnc_ds.llava.server_file import questions_beside, write_for_server
 from hnc_ds.output_lock import only_writer
-from hnc_ds.worker_processes import FORK
-
-Pictures = list[torch.Tensor | str]
-"""Of a batch's images in their order: float32 [3, R, R], or why there is none."""
 
 
 def answer(config: AnswerConfig) -> None:
@@ -143,11 +140,11 @@ def _answer_all(
     config: AnswerConfig, job: Job, journal: Journal, todo: list[list[VqaQuestion]]
 ) -> None:
     llava = load_llava(config.model, _dtype(config), _device())
-    view = llava.pictures
+    batches_ready = ready(llava, config.images, todo, config.workers, journal.leave_to_parent)
     total = sum(map(len, todo))
     with tqdm(total=total, unit=" questions", disable=config.place[0] != 0 or None) as bar:
-        for batch, pictures in zip(todo, _read(config, view, todo, journal), strict=True):
-            lines = _answer_batch(llava, job, batch, pictures, config)
+        for batch, answers in _answered(llava, config, todo, batches_ready):
+            lines = [_line(q, answers.get(q), llava, job) for q in batch]
             journal.add(lines)
             bar.update(len(lines))
 
@@ -158,69 +155,54 @@ def _device() -> torch.device:
     return local_device()
 
 
-def _images(batch: Sequence[VqaQuestion]) -> list[str]:
-    return list(dict.fromkeys(question.image for question in batch))
+Answers = dict[VqaQuestion, Generated]
+"""Without questions whose image cannot be read."""
 
 
-class _BatchPictures(torch.utils.data.Dataset[Pictures]):
-    """Batch by number -> its pictures."""
-
-    def __init__(self, folder: Path, view: PictureView, todo: list[list[VqaQuestion]]) -> None:
-        self._folder, self._view, self._todo = folder, view, todo
-
-    def __len__(self) -> int:
-        return len(self._todo)
-
-    def __getitem__(self, number: int) -> Pictures:
-        return [self._picture(name) for name in _images(self._todo[number])]
-
-    def _picture(self, name: str) -> torch.Tensor | str:
-        try:
-            return self._view(self._folder / name)
-        except CorruptImage as error:
-            return str(error)
-
-
-def _read(
-    config: AnswerConfig, view: PictureView, todo: list[list[VqaQuestion]], journal: Journal
-) -> Iterator[Pictures]:
-    data = _BatchPictures(config.images, view, todo)
-    workers = min(config.workers, len(todo))
-    context = FORK if workers else None
-    return iter(
-        DataLoader(
-            data,
-            batch_size=None,
-            num_workers=workers,
-            multiprocessing_context=context,
-            collate_fn=_as_is,
-            worker_init_fn=journal.leave_to_parent,
-        )
-    )
-
-
-def _as_is(pictures: Pictures) -> Pictures:
-    return pictures
-
-
-def _answer_batch(
+def _answered(
     llava: Llava,
-    job: Job,
-    batch: Sequence[VqaQuestion],
-    pictures: Pictures,
     config: AnswerConfig,
-) -> list[AnswerLine]:
-    found = dict(zip(_images(batch), pictures, strict=True))
-    seen = {name: picture for name, picture in found.items() if not isinstance(picture, str)}
-    broken = [why for why in found.values() if isinstance(why, str)]
-    if broken and not config.allow_missing:
+    todo: Sequence[list[VqaQuestion]],
+    batches_ready: Iterator[Ready],
+) -> Iterator[tuple[list[VqaQuestion], Answers]]:
+    """The answers of each batch, given out when the device has begun with the next one."""
+    before, _ = llava.split_prompt(todo[0][0].text)  # the same words before every image
+    generator = Generator(llava, before, config.longest, cuda_graphs=config.cuda_graphs)
+    halving = Halving(generator)
+    last: tuple[list[VqaQuestion], Answers] | None = None
+    for batch, one in zip(todo, batches_ready, strict=True):
+        try:
+            _check_readable(one, config)
+            running = None if one.packed is None else halving.begin(one.packed)
+        except UserError:
+            if last is not None:
+                yield last
+            raise
+        if last is not None:
+            yield last
+        last = batch, _placed(batch, one, [] if running is None else running())
+    if last is not None:
+        yield last
+
+
+def _check_readable(one: Ready, config: AnswerConfig) -> None:
+    if one.unreadable and not config.allow_missing:
+        _, why = one.unreadable[0]
         raise UserError(
-            f"{broken[0]}; copy the picture again, or give --allow-missing to answer its questions "
+            f"{why}; copy the picture again, or give --allow-missing to answer its questions "
             "with nothing (answers so far are kept)"
         )
-    asked = [question for question in batch if question.image in seen]
-    answers = dict(zip(asked, _generate(llava, asked, seen, config.longest), strict=True))
-    return [_line(question, answers.get(question), llava, job) for question in batch]
+
+
+def _placed(
+    batch: Sequence[VqaQuestion], one: Ready, found: Sequence[Sequence[Generated]]
+) -> Answers:
+    """The answers of a grid of rows and slots by question."""
+    lost = {name for name, _ in one.unreadable}
+    asked = [question for question in batch if question.image not in lost]
+    names = images(asked)
+    grid = places([names.index(question.image) for question in asked])
+    return {q: found[row][slot] for q, (row, slot) in zip(asked, grid, strict=True)}
 
 
 def _line(question: VqaQuestion, generated: Generated | None, llava: Llava, job: Job) -> AnswerLine:
@@ -234,39 +216,3 @@ def _line(question: VqaQuestion, generated: Generated | None, llava: Llava, job:
         margin=None if generated is None else round(generated.margin, 4),
         metadata={"ocr": job.ocr},
     )
-
-
-def _generate(
-    llava: Llava,
-    asked: Sequence[VqaQuestion],
-    pictures: dict[str, torch.Tensor],
-    longest: int,
-) -> list[Generated]:
-    """Answers of a batch; where memory does not suffice, of its halves."""
-    if not asked:
-        return []
-    try:
-        return _generate_at_once(llava, asked, pictures, longest)
-    except torch.OutOfMemoryError:
-        if len(asked) == 1:
-            raise UserError(
-                "answer: a single question does not fit into the GPU's memory; give --dtype float16"
-            ) from None
-    torch.cuda.empty_cache()
-    middle = len(asked) // 2
-    halves = (asked[:middle], asked[middle:])
-    return [one for half in halves for one in _generate(llava, half, pictures, longest)]
-
-
-def _generate_at_once(
-    llava: Llava,
-    asked: Sequence[VqaQuestion],
-    pictures: dict[str, torch.Tensor],
-    longest: int,
-) -> list[Generated]:
-    names = _images(asked)
-    split = [llava.split_prompt(question.text) for question in asked]
-    before = split[0][0]  # the same words before every picture
-    prefix = encode_prefix(llava, before, torch.stack([pictures[name] for name in names]))
-    image_of = [names.index(question.image) for question in asked]
-    return answer_questions(llava, prefix, image_of, [after for _, after in split], longest)

@@ -44,13 +44,18 @@ class Llava:
 
     def split_prompt(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image."""
-        before, after = prompt(text).split(IMAGE)
-        return around_image(self.tokenizer, before, after)
+        return split_prompt(self.tokenizer, text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """An answer as text."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
+
+
+def split_prompt(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
+    """Token ids of a question's prompt before and after the image."""
+    before, after = prompt(text).split(IMAGE)
+    return around_image(tokenizer, before, after)
 
 
 class PictureView:

@@ -4,28 +4,42 @@ from collections.abc import Sequence
 
 from hnc_ds.llava.questions import VqaQuestion
 
-BUCKET = 64
-"""Characters: questions whose longest text falls into one bucket are alike in length."""
+BUCKET = 16
+"""Characters: images whose longest questions fall into one bucket are alike in length."""
 
 
 def batches(asked: Sequence[VqaQuestion], size: int) -> list[list[VqaQuestion]]:
-    """Batches in which the questions of a picture stand together, beside others of like length.
+    """Batches in which the questions of an image stand together.
 
+    Beside them stand images with as many questions, of like length: a batch has as many slots for
+    each image as any of them has questions, and as many tokens for each question as the longest.
     Depends on nothing but the questions and the size, so that every process finds the same.
 
     Args:
         asked: All questions, those that are answered already too.
-        size: Most questions of a batch.
+        size: Most slots of a batch, and so most questions.
     """
+    found: list[list[VqaQuestion]] = []
+    images = 0  # of the last batch
+    for own in sorted(_of_one_image(asked, size), key=_shape):
+        images += 1
+        if not found or images * len(own) > size:
+            found.append([])
+            images = 1
+        found[-1] += own
+    return found
+
+
+def _of_one_image(asked: Sequence[VqaQuestion], most: int) -> list[list[VqaQuestion]]:
     of_image: dict[str, list[VqaQuestion]] = {}
     for question in asked:
         of_image.setdefault(question.image, []).append(question)
-    ordered = sorted(of_image.values(), key=lambda own: max(len(q.text) for q in own) // BUCKET)
-    found: list[list[VqaQuestion]] = []
-    for own in ordered:
-        for start in range(0, len(own), size):
-            piece = own[start : start + size]
-            if not found or len(found[-1]) + len(piece) > size:
-                found.append([])
-            found[-1] += piece
-    return found
+    return [
+        own[start : start + most] for own in of_image.values() for start in range(0, len(own), most)
+    ]
+
+
+def _shape(own: Sequence[VqaQuestion]) -> tuple[int, int]:
+    """Lengths rise and fall in turn, so that those where the number changes are alike."""
+    length = max(len(question.text) for question in own) // BUCKET
+    return len(own), length if len(own) % 2 else -length

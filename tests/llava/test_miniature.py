@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from hnc_ds.config import ModelConfig, ScenesConfig
-from hnc_ds.llava.generate import answer_questions, encode_prefix
+from hnc_ds.llava.generate import Generator
 from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
 from hnc_ds.llava.miniature.questions import WORDS, write_questions
 from hnc_ds.llava.miniature.train import Course, Lesson, teach
 from hnc_ds.llava.model import load_llava
+from hnc_ds.llava.packing import pack, places
 from hnc_ds.llava.people import read_people
 from hnc_ds.llava.prompts import short_question
 from hnc_ds.llava.questions import VqaQuestion, read_vqa_questions
@@ -130,12 +131,8 @@ def test_what_is_taught_is_answered(tmp_path: Path) -> None:
     names = sorted({one.question.image for one in lessons})
     split = [llava.split_prompt(one.question.text) for one in lessons]
     pixels = torch.stack([llava.pictures(tmp_path / name) for name in names])
-    prefix = encode_prefix(llava, split[0][0], pixels)
-    found = answer_questions(
-        llava,
-        prefix,
-        [names.index(one.question.image) for one in lessons],
-        [after for _, after in split],
-        8,
-    )
-    assert [llava.decode(one.ids) for one in found] == [one.answer for one in lessons]
+    image_of = [names.index(one.question.image) for one in lessons]
+    packed = pack(pixels, image_of, [after for _, after in split])
+    found = Generator(llava, split[0][0], 8).answer(packed)
+    answers = [llava.decode(found[row][slot].ids) for row, slot in places(image_of)]
+    assert answers == [one.answer for one in lessons]

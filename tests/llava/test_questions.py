@@ -1,6 +1,7 @@
 """Questions of three layouts become prompts, character for character."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_vqa_questions("vqav2", tmp_path / "q.json")
 
 
-def test_batches_keep_pictures_together_and_hold_all_questions_once() -> None:
+def test_batches_keep_images_together_and_hold_all_questions_once() -> None:
     asked = [
         VqaQuestion(str(n), n, f"{n % 11}.jpg", "x" * (10 + 40 * (n % 11))) for n in range(100)
     ]
@@ -131,8 +132,21 @@ def test_batches_keep_pictures_together_and_hold_all_questions_once() -> None:
     assert sorted(q.unit for batch in planned for q in batch) == sorted(q.unit for q in asked)
     assert max(map(len, planned)) <= 8
     pieces = sum(len({q.image for q in batch}) for batch in planned)
-    assert pieces == 22  # nine or ten questions a picture: eight, and the rest
-    for batch in planned:
-        lengths = [len(q.text) for q in batch]
-        assert max(lengths) - min(lengths) <= 100
+    assert pieces == 22  # nine or ten questions an image: eight, and the rest
     assert batches(asked, 8) == planned
+
+
+def test_images_of_a_batch_have_as_many_questions_of_like_length() -> None:
+    """What is computed is slots of an image times images times the longest question."""
+    asked = [
+        VqaQuestion(f"{image}-{n}", n, f"{image}.jpg", "x" * (10 + 37 * image % 120))
+        for image in range(300)
+        for n in range(1 + 7 * image % 6)
+    ]
+    needed, computed = sum(len(question.text) for question in asked), 0
+    for batch in batches(asked, 32):
+        counts = Counter(question.image for question in batch)
+        slots = len(counts) * max(counts.values())
+        assert slots <= 32
+        computed += slots * max(len(question.text) for question in batch)
+    assert needed <= computed < 1.25 * needed
