@@ -28,7 +28,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "deepspeed>=0.19.7,<0.20",  # engine.py reads its optimizers' layout
+        "deepspeed>=0.19.8,<0.20",  # engine.py reads its optimizers' layout
         "open_clip_torch>=3.2,<4",  # without its training extra, which pins an old webdataset
         "webdataset>=0.2.100",  # what others read the shards with
         "tensorboard>=2.16",

@@ -239,8 +239,8 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
 
 
 def _set_quick(resolved: dict[str, Any], ranks: int) -> None:
-    """Defaults by which devices work at their speed, where the JSON says nothing (spec of each in
-    ds_configs/README.md)."""
+    """Defaults by which devices work at their speed, where the JSON says nothing; why each is there
+    stands in ds_configs/README.md."""
     zero = resolved.get("zero_optimization", {})
     stage, offloads = zero.get("stage", 0), "offload_optimizer" in zero
     if stage in (1, 2):

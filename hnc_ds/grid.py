@@ -1,7 +1,7 @@
 """A small grid of trainings: its combinations by number, as the flags of each.
 
     hnc-ds grid grid.json                                   # what there is, a line each
-    hnc-ds grid grid.json --number 3 --deepspeed-config zero2_bf16 --out runs/sweep
+    hnc-ds grid grid.json --number 3 --deepspeed-config zero1_bf16 --out runs/sweep
 
 The second prints the flags of one training, a word a line, for a job of an array
 (slurm/sweep.sh). No torch here.

@@ -11,7 +11,7 @@ PACK=()             # flags of `hnc-ds pack`
 ARRAY=(--array=0-7) # jobs that share each of both; () for one
 
 START=ViT-L-14-336-quickgelu:openai # measured beside the trained model
-TRAIN=(--model ViT-L-14-336-quickgelu --pretrained openai --deepspeed_config zero2_bf16 --steps 2000)
+TRAIN=(--model ViT-L-14-336-quickgelu --pretrained openai --deepspeed_config zero1_bf16 --steps 2000)
 EVALUATE=()                       # flags of `hnc-ds evaluate`, such as --data sugarcrepe=DIR
 GPUS=(--nodes=1 --gres=gpu:4)     # of train, evaluate and answer
 

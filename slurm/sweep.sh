@@ -3,7 +3,7 @@
 #
 #     hnc-ds grid slurm/grid.example.json                 # what there is, numbered
 #     sbatch --array=0-5 --gres=gpu:4 slurm/sweep.sh slurm/grid.example.json --val data/gqa/shards/val \
-#         --out runs/sweep --deepspeed_config zero2_bf16 --shards data/gqa/shards/train ...
+#         --out runs/sweep --deepspeed_config zero1_bf16 --shards data/gqa/shards/train ...
 #
 # The rest are flags of `hnc-ds train`. A grid may vary them and lr, the learning rate. Whoever is
 # the last to be done writes the page. The same command goes on with what is missing.

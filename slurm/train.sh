@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on any number of nodes and GPUs, through preemption and time limits:
 #
-#     sbatch --nodes=2 --gres=gpu:4 slurm/train.sh --deepspeed_config zero2_bf16 \
+#     sbatch --nodes=2 --gres=gpu:4 slurm/train.sh --deepspeed_config zero1_bf16 \
 #         --model ViT-B-32 --pretrained openai --shards data/gqa/shards/train --run runs/first
 #
 # All flags are those of `hnc-ds train`. The same command goes on with the same --run; without one
