@@ -130,7 +130,7 @@ def calls_by_phase(found: profile, on_cuda: bool) -> dict[str, Calls]:
     events = list(found.events() or ())
     names = CUDA_WAITS if on_cuda else CPU_WAITS
     operations = [event.time_range.start for event in events if _is_outermost(event)]
-    waits = [event.time_range.start for event in events if event.name in names]
+    waits = [e.time_range.start for e in events if e.name in names and not _is_of_cpu_only(e)]
     calls: dict[str, Calls] = {}
     for event in events:
         if event.name.startswith(MARK) and event.device_type == DeviceType.CPU:
@@ -140,6 +140,13 @@ def calls_by_phase(found: profile, on_cuda: bool) -> dict[str, Calls]:
             calls[name] = Calls(*map(sum, zip(before, counts, strict=True)))
     whole = {WHOLE: calls.pop(WHOLE)} if WHOLE in calls else {}
     return calls | whole
+
+
+def _is_of_cpu_only(event: Any) -> bool:
+    """Whether a fused optimizer's kernel for CPUs has called it, which a device's does not."""
+    while event is not None and not event.name.startswith("aten::_fused_"):
+        event = event.cpu_parent
+    return event is not None
 
 
 def _is_outermost(event: Any) -> bool:

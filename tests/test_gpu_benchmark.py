@@ -273,6 +273,15 @@ class TwoPhases:
         self.x.exp()
 
 
+def test_what_a_fused_optimizer_asks_of_tensors_on_a_cpu_is_no_wait() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    found = profiled(lambda: (optimizer.step(), weight.sum().item()), {}, lambda: None, False)
+    assert calls_by_phase(found, False)[WHOLE].waits == 1
+
+
 def test_calls_and_waits_are_counted_by_phase_and_seconds_leave_nothing_behind() -> None:
     two = TwoPhases()
     phases: dict[str, tuple[Any, str]] = {"one": (two, "first"), "two": (two, "second")}

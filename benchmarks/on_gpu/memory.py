@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.made import Captions, drawn_captions
 from benchmarks.on_gpu.ground import GIB, Ground, Row, Tell
-from benchmarks.on_gpu.steps import NEGATIVES, OURS, THEIRS, Steps, repeat
+from benchmarks.on_gpu.steps import NEGATIVES, OURS, THEIRS, Steps
 from hnc_ds.config import ModelConfig
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
@@ -29,7 +29,10 @@ def measure(ground: Ground, tell: Tell) -> None:
             what = f"{model}{', gradient checkpointing' * again}: {name}"
             with tell.attempt(what):
                 search = _Search(clip, captions, name, again, ground)
-                largest_that_fits(search.fits, start, most)
+                try:
+                    largest_that_fits(search.fits, start, most)
+                finally:
+                    search.close()
                 _tell_row(what, search, most, tell)
             ground.free()
 
@@ -75,8 +78,10 @@ class _Search:
     def __init__(
         self, clip: Clip, captions: Captions, name: str, again: bool, ground: Ground
     ) -> None:
-        self._make = partial(Steps, clip, ground=ground, names=(name,), checkpointing=again)
         self._captions, self._name, self._ground = captions, name, ground
+        # One model for all its batches: making it takes longer than a step.
+        self._steps = partial(Steps, clip, ground=ground, names=(name,), checkpointing=again)
+        self._made: Steps | None = None
         self.row: tuple[int, float, float | None] | None = None
         """Batch, images a second, GiB."""
         self._tried: dict[int, bool] = {}
@@ -84,23 +89,29 @@ class _Search:
         """Whether a try was left out because time was short."""
 
     def fits(self, batch: int) -> bool:
-        """Whether two steps of it fit, and a third, which is timed."""
+        """Whether there is room for two steps of it, the second of which is timed: it is the one
+        that has the optimizer's moments beside the activations."""
         if self.row is not None and self._ground.left() < TRY_SECONDS:
             self.hurried = True
             return False
         self._ground.free()
-        steps = self._make(captions=self._captions[:batch])
-        try:
-            self._tried[batch] = steps.fits()
-            if self._tried[batch]:
-                seconds = repeat(steps.works[self._name], 1, self._ground)
-                held = self._ground.most_held() / GIB
-                memory = held if self._ground.device.type == "cuda" else None
-                self.row = max(self.row or (0, 0.0, None), (batch, batch / seconds, memory))
-        finally:
-            steps.close()
+        self._made = self._made or self._steps(captions=self._captions[:batch])
+        self._tried[batch] = self._made.fits(self._captions[:batch])
+        if self._tried[batch]:
+            held = self._ground.most_held() / GIB
+            memory = held if self._ground.device.type == "cuda" else None
+            found = (batch, batch / self._made.seconds[self._name], memory)
+            self.row = max(self.row or found, found)
+        else:
+            self.close()  # what a step has left behind that was cut short counts no more
         return self._tried[batch]
 
     def told(self) -> str:
         """What was tried."""
         return ", ".join(f"{b} {'fits' if f else 'does not'}" for b, f in self._tried.items())
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        if self._made is not None:
+            self._made.close()
+        self._made = None

@@ -44,51 +44,58 @@ class Steps:
         self.works: dict[str, Callable[[], object]] = {}
         self.ways: dict[str, Any] = {}
         """The objects that step."""
+        self.seconds: dict[str, float] = {}
+        """Of each one's second step."""
         self._held: dict[str, int] = {}
         self._rows: Batch | None = None
 
-    def fits(self) -> bool:
-        """Make the ways and do a step of each; False if memory does not suffice."""
+    def fits(self, captions: Captions | None = None) -> bool:
+        """Do two steps of each way, the first of which makes it; False if memory does not suffice.
+
+        Args:
+            captions: Of the images of another batch, which takes the place of the one before.
+        """
+        if captions is not None:
+            self._captions, self.batch = captions, len(captions)
+        self.works.clear()
+        self._rows = None
         try:
-            self._make()
+            self._step_twice()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             return False
         return True
 
-    def _make(self) -> None:
+    def _step_twice(self) -> None:
         rows = made_batch(self._clip, self._captions, range(self.batch))
         self.captions, self.longest = rows.token_TL.shape
         self.tokens = int((rows.token_TL.argmax(dim=1) + 1).sum())
-        self._rows = rows.to(self.ground.device)
-        make = {
-            OURS: self._make_ours,
-            THEIRS: self._make_theirs,
-            NO_ENGINE: self._make_without_engine,
-        }
         for name in self._names:
             before = self.ground.held()
-            way, given = make[name]()
-            self.ways[name], self.works[name] = way, partial(way.step, given)
+            if name not in self.ways:
+                self.ways[name] = self._made(name)
+            self.works[name] = partial(self.ways[name].step, self._given(name, rows))
             self.works[name]()
             self.ground.wait()
             self._held[name] = self.ground.held() - before
-        for work in self.works.values():  # beside all that optimizers keep since their first step
-            work()
-        self.ground.wait()
+        for name, work in self.works.items():  # beside what optimizers keep from their first step
+            self.seconds[name] = repeat(work, 1, self.ground)
 
-    def _make_ours(self) -> tuple[Any, Any]:
+    def _made(self, name: str) -> Any:
+        if name == THEIRS:
+            return Theirs(self._copy().towers, self.ground.device, torch.bfloat16)
+        if name == NO_ENGINE:
+            return NoEngine(self._copy(), self.ground.device, all_negatives=True)
         config = shipped("zero1_bf16", train_batch_size=self.batch)
-        return Ours(self._copy(), config, all_negatives=True), self._rows
+        return Ours(self._copy(), config, all_negatives=True)
 
-    def _make_theirs(self) -> tuple[Any, Any]:
-        assert self._rows is not None
-        theirs = Theirs(self._copy().towers, self.ground.device, torch.bfloat16)
-        return theirs, their_batch(self._clip, self._rows)
-
-    def _make_without_engine(self) -> tuple[Any, Any]:
-        return NoEngine(self._copy(), self.ground.device, all_negatives=True), self._rows
+    def _given(self, name: str, rows: Batch) -> Any:
+        if name == THEIRS:
+            return their_batch(self._clip, rows.to(self.ground.device))
+        if self._rows is None:
+            self._rows = rows.to(self.ground.device)
+        return self._rows
 
     def _copy(self) -> Clip:
         clip = deepcopy(self._clip, {id(self._clip.tokenize): self._clip.tokenize})
