@@ -54,7 +54,8 @@ def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_says_what_that_is_worth(
         row["what"] for row in rows
     }
     reached = {goal for found in content["sections"].values() for goal in found["reached"]}
-    assert set(goals.GOALS) - reached == {"llava ahead"}
+    assert reached >= set(goals.GOALS)
+    assert "not measured" not in page
     checks = [check for found in content["sections"].values() for check in found["checks"]]
     assert len(checks) >= 7
     assert all(check["holds"] for check in checks)

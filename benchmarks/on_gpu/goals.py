@@ -34,7 +34,7 @@ GOALS = {
         "ViT-B/32, largest batch that all have room for: open_clip's way takes times as long", 2
     ),
     "real waiting": Goal("Training from shards: waiting for data", 0.02, False, "%"),
-    "llava ahead": Goal("LLaVA: questions a second, of generate's with 32 at once", 3),
+    "llava ahead": Goal("LLaVA: most questions a second, of generate's with 32 at once", 3),
     "loss ahead": Goal("Loss at N = 32,768: speed, of the plain matrix's", 0.7, unit="%"),
 }
 """By the names under which sections tell what they reached (``Tell.reached``)."""

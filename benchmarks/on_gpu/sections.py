@@ -54,6 +54,7 @@ SECTIONS = {
     "ViT-B-32-largest": Section(
         "Training steps: ViT-B/32, larger batches", _of("speed", function="measure_largest"), 40
     ),
+    "llava": Section("LLaVA: questions answered", _of("llava"), 90),
     "memory": Section("Largest batches: ViT-L/14 at 336 pixels", _of("memory"), 60),
     "parts": Section("A batch in parts", _of("parts"), 70),
     "loss": Section("The loss of 8 ranks of 4,096 images, on one of them", _of("loss"), 25),
