@@ -2,7 +2,8 @@
 gathered before.
 
 B rows of this rank, N rows of all ranks, K hard-negative slots, M unrelated slots, C hard
-negatives of all ranks (N * K, or none where each image sees its own only), D width.
+negatives of all ranks (N * K, or none where each image sees its own only), D width, E columns of
+a slice of N or C.
 """
 
 from collections.abc import Callable
@@ -53,34 +54,53 @@ class Slots(NamedTuple):
 
 
 def repeat(index_N2: torch.Tensor) -> bool:
-    """Whether an image or a text stands twice among the rows."""
-    return any(len(column_N.unique()) < len(column_N) for column_N in index_N2.T)
+    """Whether an image or a text stands twice among the rows. Waits for a device: give it numbers
+    that are on the host."""
+    for column_N in index_N2.T:
+        sorted_N = column_N.sort().values
+        if (sorted_N[1:] == sorted_N[:-1]).any():
+            return True
+    return False
 
 
 def vary(number_C: torch.Tensor, used_C: torch.Tensor, index_N2: torch.Tensor) -> bool:
-    """Whether a hard negative is an empty slot, or some row's own true text."""
-    return bool((~used_C | torch.isin(number_C, index_N2[:, 1])).any())
+    """Whether a hard negative is an empty slot, or some row's own true text. Waits for a device:
+    give it numbers that are on the host."""
+    return not used_C.all() or bool(torch.isin(number_C, index_N2[:, 1]).any())
 
 
-def other_true_pairs(slots: Slots, columns: slice) -> torch.Tensor:
-    """Which positives are true of a row though they are not its own: same image or same text.
+def true_pairs(slots: Slots, columns: slice) -> torch.Tensor:
+    """Which positives are true of a row: same image or same text. Its own is one of them.
 
     Args:
         slots: Of the batch.
         columns: Of the N that are asked about.
 
     Returns:
-        bool [B, columns], False at each row's own column.
+        bool [columns, B].
     """
-    index_C2 = slots.index_N2[columns]
-    same_BC = (slots.index_B2[:, None, 0] == index_C2[:, 0]).logical_or_(
-        slots.index_B2[:, None, 1] == index_C2[:, 1]
-    )
-    own_B = torch.arange(len(same_BC), device=same_BC.device) + slots.first_row - columns.start
-    inside_B = (own_B >= 0) & (own_B < same_BC.shape[1])
-    rows_B = torch.nonzero(inside_B).flatten()
-    same_BC[rows_B, own_B[rows_B]] = False
-    return same_BC
+    index_E2 = slots.index_N2[columns]
+    same_EB = index_E2[:, :1] == slots.index_B2[:, 0]
+    return same_EB.logical_or_(index_E2[:, 1:] == slots.index_B2[:, 1])
+
+
+def other_true_pairs(slots: Slots, columns: slice) -> torch.Tensor:
+    """``true_pairs`` without each row's own: what it must not be compared with.
+
+    Returns:
+        bool [columns, B].
+    """
+    same_EB = true_pairs(slots, columns)
+    hide_own(same_EB, slots, columns, False)
+    return same_EB
+
+
+def hide_own(tile_EB: torch.Tensor, slots: Slots, columns: slice, by: float) -> None:
+    """Overwrite what stands at each row's own column, in a tile [columns, B].
+
+    Row b's own is column first_row + b: a diagonal, so that nothing is looked for on the device.
+    """
+    tile_EB.diagonal(columns.start - slots.first_row).fill_(by)
 
 
 def no_negatives(slots: Slots, columns: slice) -> torch.Tensor:
@@ -91,10 +111,10 @@ def no_negatives(slots: Slots, columns: slice) -> torch.Tensor:
         columns: Of the C that are asked about.
 
     Returns:
-        bool [B, columns].
+        bool [columns, B].
     """
-    own_text_BC = slots.index_B2[:, 1:] == slots.negative_index_C[columns]
-    return own_text_BC.logical_or_(~slots.negative_used_C[columns])
+    own_text_EB = slots.negative_index_C[columns, None] == slots.index_B2[:, 1]
+    return own_text_EB.logical_or_(~slots.negative_used_C[columns, None])
 
 
 class Shared(NamedTuple):
@@ -102,7 +122,7 @@ class Shared(NamedTuple):
 
     column_CD: torch.Tensor
     excluded: Callable[[slice], torch.Tensor] | None
-    """bool [B, columns] of a slice of the columns: those that a row does not see. None: no such."""
+    """bool [columns, B] of a slice of the columns: those that a row does not see. None: no such."""
     log_weight: float
     """Added to each logit: the logarithm of how often a column counts."""
 
@@ -138,11 +158,13 @@ def image_side(rows: Rows, slots: Slots, log_alpha: float) -> Side:
     """
     _check_shapes(rows, slots)
     shared = [Shared(rows.text_ND, _other_true(slots), 0.0)]
-    own = [Own(rows.unrelated_BMD, _log_weight(slots.unrelated_used_BM, 0.0, rows))]
+    own = []
+    if rows.unrelated_BMD.shape[1]:
+        own.append(Own(rows.unrelated_BMD, _log_weight(slots.unrelated_used_BM, 0.0, rows)))
     if log_alpha > -torch.inf and len(rows.negative_CD):
         hidden = (lambda columns: no_negatives(slots, columns)) if slots.negatives_vary else None
         shared.append(Shared(rows.negative_CD, hidden, log_alpha))
-    elif log_alpha > -torch.inf:
+    elif log_alpha > -torch.inf and rows.negative_BKD.shape[1]:
         own.append(Own(rows.negative_BKD, _log_weight(slots.negative_used_BK, log_alpha, rows)))
     return Side(rows.image_BD, rows.text_BD, tuple(shared), tuple(own))
 

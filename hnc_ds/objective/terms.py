@@ -4,6 +4,7 @@ Each term is a mean over this rank's B rows, so that the mean over ranks is that
 The pull to the start weights, l2_to_start, is not a function of embeddings; engine.py adds it.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from hnc_ds.config import LossConfig
-from hnc_ds.objective.rows import Rows, Side, Slots, image_side, text_side, wide
-from hnc_ds.objective.softmax import divergence, log_normaliser
+from hnc_ds.objective.rows import Rows, Slots, image_side, text_side, wide
+from hnc_ds.objective.softmax import cross_entropy, divergence
 
 Parts = dict[str, torch.Tensor]
 """By the name under which the log has it; the term is their sum."""
@@ -54,13 +55,13 @@ def objective(compared: Compared, config: LossConfig, alpha: float) -> LossTerms
     """
     compared = _widened(compared)
     parts: Parts = {}
-    total = compared.scale.new_zeros(())
+    weighted: list[torch.Tensor] = []
     for name, weight in config.weights().items():
         if name in TERMS:
             found = TERMS[name](compared, config, alpha)
             parts.update(found)
-            total = total + weight * sum(found.values())
-    return LossTerms(total, parts)
+            weighted += [part if weight == 1 else weight * part for part in found.values()]
+    return LossTerms(_sum(weighted, compared.scale), parts)
 
 
 def contrastive(compared: Compared, config: LossConfig, alpha: float) -> Parts:
@@ -80,8 +81,8 @@ def contrastive(compared: Compared, config: LossConfig, alpha: float) -> Parts:
     """
     rows, slots, scale, *_ = compared
     return {
-        "image_to_text": _cross_entropy(image_side(rows, slots, _log(alpha)), scale),
-        "text_to_image": _cross_entropy(text_side(rows, slots), scale),
+        "image_to_text": cross_entropy(image_side(rows, slots, _log(alpha)), scale).mean(),
+        "text_to_image": cross_entropy(text_side(rows, slots), scale).mean(),
     }
 
 
@@ -122,7 +123,8 @@ def distill(compared: Compared, config: LossConfig, alpha: float) -> Parts:
         ),
         (text_side(compared.rows, compared.slots), text_side(start, compared.slots)),
     )
-    return {"distill": sum((divergence(a, b, scale).mean() for a, b in sides), scale.new_zeros(()))}
+    to_text_B, to_image_B = (divergence(side, before, scale) for side, before in sides)
+    return {"distill": (to_text_B + to_image_B).mean()}
 
 
 TERMS: Mapping[str, Callable[[Compared, LossConfig, float], Parts]] = {
@@ -132,11 +134,6 @@ TERMS: Mapping[str, Callable[[Compared, LossConfig, float], Parts]] = {
     "distill": distill,
 }
 """The terms that are functions of embeddings, by the names of ``--terms``."""
-
-
-def _cross_entropy(side: Side, scale: torch.Tensor) -> torch.Tensor:
-    positive_B = scale * (side.row_BD * side.positive_BD).sum(dim=1)
-    return (log_normaliser(side, scale) - positive_B).mean()
 
 
 def _lead(rows: Rows) -> torch.Tensor:
@@ -149,6 +146,11 @@ def _mean_of_used(values_BK: torch.Tensor, used_BK: torch.Tensor) -> torch.Tenso
     """Mean over the used slots of a row, 0 for a row without, then over the rows."""
     count_B = used_BK.sum(dim=1).clamp(min=1)
     return (values_BK.masked_fill(~used_BK, 0).sum(dim=1) / count_B).mean()
+
+
+def _sum(values: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Of numbers, in order; 0 of none."""
+    return functools.reduce(torch.add, values) if values else like.new_zeros(())
 
 
 def _start(compared: Compared) -> Rows:

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from hnc_ds.objective import softmax
 from hnc_ds.objective.rows import Rows, Slots, image_side, repeat, text_side, vary
-from hnc_ds.objective.softmax import column_slices, divergence, log_normaliser
+from hnc_ds.objective.softmax import Tiling, column_slices, divergence, log_normaliser
 
 from .made import SCALE, compared, unit
 
+CPU = torch.device("cpu")
 ROWS, COLUMNS, SLOTS, OTHERS, WIDTH, FIRST = 6, 14, 3, 2, 5, 4
 """A rank of 6 rows of 14, the first of which is column 4."""
 
@@ -19,8 +20,7 @@ ROWS, COLUMNS, SLOTS, OTHERS, WIDTH, FIRST = 6, 14, 3, 2, 5, 4
 @pytest.fixture(params=[1, 3, 2**20])
 def _tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of 1 and 3 columns, and all of them."""
-    monkeypatch.setattr(softmax, "NARROWEST", min(request.param, 64))
-    monkeypatch.setattr(softmax, "TILE", request.param * ROWS)
+    monkeypatch.setattr(softmax, "ON_CPU", Tiling(request.param * ROWS, min(request.param, 64)))
 
 
 def leaves(seed: int) -> list[torch.Tensor]:
@@ -154,7 +154,9 @@ def test_large_logits_do_not_overflow() -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 5), (7, 1), (4096, 20480), (10**7, 200)])
 def test_slices_cover_every_column_once(rows: int, columns: int) -> None:
-    covered = [c for part in column_slices(rows, columns) for c in range(part.start, part.stop)]
+    covered = [
+        c for part in column_slices(rows, columns, CPU) for c in range(part.start, part.stop)
+    ]
     assert covered == list(range(columns))
 
 
@@ -170,10 +172,10 @@ def test_no_tensor_of_rows_times_columns_is_kept_between_the_passes() -> None:
         return tensor
 
     def nothing(of: slice) -> torch.Tensor:
-        return torch.zeros(rows, of.stop - of.start, dtype=torch.bool)
+        return torch.zeros(of.stop - of.start, rows, dtype=torch.bool)
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        softmax._LogSumExp.apply(row, column, torch.ones(1), nothing)
+        softmax._LogSumExp.apply(row, column, nothing)
     assert saved
     assert max(saved) == column.numel()
 
