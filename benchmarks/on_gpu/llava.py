@@ -315,6 +315,8 @@ class _Speed:
         timings = alternate(turns, rounds, lambda turn: Timing(turn(), 0.0))
         seconds = {name: [t.wall for t in timings[name]] for name in ways}
         self._baseline = len(asked) / median(seconds[THEIRS])
+        ahead = [them / us for them, us in zip(seconds[THEIRS], seconds[OURS], strict=True)]
+        self._tell.reached("llava ahead", median(ahead))
         for name in ways:
             pairs = zip(seconds[THEIRS], seconds[name], strict=True)
             rates = [len(asked) / s for s in seconds[name]]

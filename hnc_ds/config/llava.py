@@ -103,9 +103,9 @@ class AnswerConfig(Settings):
     check: bool = False
     """Look whether all is there, and answer nothing."""
 
-    workers: int = min(8, cores())
-    """Processes that read images. A core reads about 90 a second, a GPU answers the questions on
-    about 40."""
+    workers: int = min(4, cores())
+    """Processes that read images. A core reads about 90 a second, a GPU answers the questions about
+    some 40."""
 
     cuda_graphs: bool = False
     """Replay the steps of answers as CUDA graphs. For small batches on a fast GPU, where Python

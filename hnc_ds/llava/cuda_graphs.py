@@ -74,7 +74,7 @@ class StepGraphs:
             captured.graph.replay()
             same = torch.equal(captured.report_IQ, expected_IQ)
         except RuntimeError as error:
-            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            self._give_up(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         else:
             if same:
                 self._captured[id(steps)] = captured

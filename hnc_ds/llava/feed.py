@@ -36,7 +36,7 @@ def ready(
     """The batches in their order.
 
     Args:
-        llava: Its tokenizer and view of images are used, not the model.
+        llava: Its tokenizer and view of images are used, and the model's dtype.
         folder: Of the images.
         todo: The batches.
         workers: Processes; 0 reads in this one.
@@ -44,7 +44,7 @@ def ready(
     """
     workers = min(workers, len(todo))
     loader = DataLoader(
-        _Batches(llava.tokenizer, llava.pictures, folder, todo),
+        _Batches(llava.tokenizer, llava.pictures, llava.model.dtype, folder, todo),
         batch_size=None,
         num_workers=workers,
         multiprocessing_context=FORK if workers else None,
@@ -65,10 +65,11 @@ class _Batches(Dataset[Ready]):
         self,
         tokenizer: Any,
         view: PictureView,
+        dtype: torch.dtype,
         folder: Path,
         todo: Sequence[Sequence[VqaQuestion]],
     ) -> None:
-        self._tokenizer, self._view = tokenizer, view
+        self._tokenizer, self._view, self._dtype = tokenizer, view, dtype
         self._folder, self._todo = folder, todo
 
     def __len__(self) -> int:
@@ -80,7 +81,7 @@ class _Batches(Dataset[Ready]):
         unreadable = []
         for name in images(batch):
             try:
-                pixels[name] = self._view(self._folder / name)
+                pixels[name] = self._view(self._folder / name).to(self._dtype)
             except CorruptImage as error:
                 unreadable.append((name, str(error)))
         asked = [question for question in batch if question.image in pixels]

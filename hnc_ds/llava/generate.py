@@ -178,11 +178,11 @@ class Answering:
     ) -> None:
         self._generator, self._steps, self._first_2IQ = generator, steps, first_2IQ
         self._start = self._end = questions_end
-        self._slots = used_IQ.shape[1]
-        self._asked: list[list[bool]] = (used_IQ > 0).tolist()
-        self._rows = list(range(len(used_IQ)))
-        self._ids: list[list[list[int]]] = [[[] for _ in row] for row in self._asked]
-        self._open = [list(row) for row in self._asked]
+        images, self._slots = used_IQ.shape
+        self._rows = list(range(images))
+        self._ids: list[list[list[int]]] = [[[] for _ in range(self._slots)] for _ in self._rows]
+        self._used_IQ = used_IQ
+        self._open: list[list[bool]] = []
 
     @torch.inference_mode()
     def finish(self) -> list[list[Generated]]:
@@ -191,6 +191,7 @@ class Answering:
         Raises:
             UserError: The model computes what are no numbers.
         """
+        self._open = (self._used_IQ > 0).tolist()
         token_IQ, margin_IQ = fetched(self._first_2IQ)
         with attention_kernels(self._generator.llava.device):
             self._take([[int(token) for token in row] for row in token_IQ])

@@ -19,7 +19,7 @@ class Packed(NamedTuple):
     """Images with the questions about them; on the host, page-locked where a GPU follows."""
 
     pixels_I3RR: torch.Tensor
-    """float32."""
+    """float32, or the model's dtype."""
     ids_IN: torch.Tensor
     """int64."""
     used_IQ: torch.Tensor

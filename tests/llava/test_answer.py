@@ -28,7 +28,9 @@ from hnc_ds.llava.generate import Answering, Generator
 from hnc_ds.llava.journal import Job, Journal
 from hnc_ds.llava.model import PictureView
 from hnc_ds.llava.packing import Packed
+from hnc_ds.llava.plan import batches
 from hnc_ds.llava.prompts import prompt, short_question
+from hnc_ds.llava.questions import read_vqa_questions
 from hnc_ds.llava.server_file import write_for_server
 from tests.llava.little import save_llava
 
@@ -318,6 +320,27 @@ def test_pictures_that_are_missing_or_broken_are_told_or_answered_with_nothing(
     assert {(line["text"], line["margin"]) for line in empty} == {("", None)}
     assert all(line["margin"] is not None for line in lines if line not in empty)
     assert f"{len(empty)} of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_answers_before_an_image_that_cannot_be_read_are_kept(
+    settings: Callable[..., AnswerConfig],
+    pictures: Path,
+    questions: Path,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    """All of them: those of the batch before are written while the device does the next one."""
+    some = tmp_path / "some"
+    shutil.copytree(pictures, some)
+    planned = batches(read_vqa_questions("vqav2", questions).asked, 16)
+    assert len(planned) > 2
+    (some / planned[-1][-1].image).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"\.jpg: .*answers so far are kept"):
+        answer(settings(batch=16, images=some, workers=workers))
+    part = (tmp_path / "answers" / "parts" / "00000.jsonl").read_text().splitlines()
+    kept = {json.loads(line)["question_id"] for line in part[1:]}
+    assert kept == {question.question_id for batch in planned[:-1] for question in batch}
 
 
 def test_answers_of_another_model_or_with_other_settings_are_refused(
