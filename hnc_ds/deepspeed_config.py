@@ -180,6 +180,12 @@ def _cannot_be(config: Mapping[str, Any]) -> Iterator[str]:
             "16-bit training needs its fp32 weights in ZeRO; "
             "set zero_optimization.stage to 1, 2 or 3"
         )
+    accumulates = config.get("data_types", {}).get("grad_accum_dtype")
+    if zero.get("stage", 0) == 1 and _enabled(config, "bf16") and accumulates == "fp32":
+        yield (
+            "data_types.grad_accum_dtype fp32 with bf16 is another optimizer of DeepSpeed's in "
+            "stage 1; set zero_optimization.stage to 2, where it is the default"
+        )
     if all(_enabled(config, name) for name in HALVES):
         yield "fp16 and bf16 are both enabled; choose one"
     if zero.get("stage", 0) != 3 and zero.get("offload_param", {}).get("device", "none") != "none":

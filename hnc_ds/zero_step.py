@@ -39,7 +39,7 @@ class FlatStep:
         """What is added to the gradient before it is clipped."""
         self._leaves_out = getattr(zero.optimizer, "_step_supports_amp_scaling", False)
         self.gradients: FlatGradients | None = None
-        if not zero.partition_gradients and not zero.use_grad_accum_attribute:
+        if not zero.partition_gradients and _sends_gradients_as_they_are(zero):
             self.gradients = FlatGradients(zero, overlaps)
         zero.step = self._step
 
@@ -92,6 +92,13 @@ class FlatStep:
             own = zero.parallel_partitioned_bit16_groups[group][rank()]
             own.copy_(master)
             gather_parts(zero.bit16_groups_flat[group], own)
+
+
+def _sends_gradients_as_they_are(zero: Any) -> bool:
+    """Whether no setting asks for sums in another precision, or divided at another place."""
+    own = zero.dtype
+    as_they_are = own == zero.communication_data_type == zero.gradient_accumulation_dtype
+    return bool(as_they_are and zero.postscale_gradients and zero.gradient_predivide_factor == 1)
 
 
 def _norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -163,6 +163,11 @@ def test_a_missing_config_names_the_shipped_ones(tmp_path: Path) -> None:
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
         ({"gradient_accumulation_steps": True}, "gradient_accumulation_steps is True"),
         ({"zero_optimization": {"stage": 0}, "bf16": {"enabled": True}}, "stage to 1, 2 or 3"),
+        (
+            of_zero(stage=1)
+            | {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
+            "grad_accum_dtype fp32 with bf16 .* zero_optimization.stage to 2",
+        ),
         ({"optimizer": None}, "no optimizer"),
         ({"train_batch_size": None}, "no train_batch_size"),
         ({"train_batch_size": "auto"}, r"train_batch_size \(a whole number from 1\) is 'auto'"),

@@ -270,3 +270,25 @@ def test_the_state_of_a_run_whose_parameters_were_not_aligned_is_taken_up() -> N
     found, expected = everything_of(new), everything_of(old)
     for name, tensor in expected.items():  # the norm is summed in another order
         assert torch.allclose(found[name], tensor, rtol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"communication_data_type": "fp32"},
+        {"prescale_gradients": True},
+        {"gradient_predivide_factor": 2.0},
+    ],
+)
+def test_settings_of_how_gradients_are_sent_are_left_to_deepspeed(asked: dict[str, Any]) -> None:
+    usual, other = (
+        engine_of(Many(9), shipped("zero1_bf16", **sections)) for sections in ({}, asked)
+    )
+    for engine, own in ((usual, True), (other, False)):
+        assert engine._flat_step is not None
+        assert (engine._flat_step.gradients is not None) == own
+        for _ in range(3):
+            step(engine)
+    found, expected = everything_of(other), everything_of(usual)
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-5), name
