@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -52,20 +53,23 @@ class Way(NamedTuple):
 
 WAYS = {
     "hnc_ds: ZeRO 0": Way(1.0, 0),
-    "hnc_ds: ZeRO 1": Way(1.5, 1),
+    "hnc_ds: ZeRO 1": Way(1.0, 1),
     "hnc_ds: ZeRO 2": Way(1.5, 2),
     "hnc_ds: ZeRO 3": Way(1.0, 3),
-    FROZEN: Way(1.5, 1, towers="image"),
-    ALL_NEGATIVES: Way(1.5, 1, all_negatives=True),
+    FROZEN: Way(1.0, 1, towers="image"),
+    ALL_NEGATIVES: Way(1.0, 1, all_negatives=True),
     THEIRS: Way(1.0),
 }
-"""Gradients are all-reduced, under ZeRO 1 and 2 the new weights gathered as well. Under ZeRO 3
-weights are gathered once, as DeepSpeed keeps those of so small a model until the backward pass, and
-gradients reduce-scattered."""
+"""Under ZeRO 0 gradients are all-reduced, under ZeRO 2 the new weights gathered as well. Under ZeRO 1
+each part of the gradients goes to the rank that updates it, and the new weights are gathered: what
+an all-reduce sends. Under ZeRO 3 weights are gathered once, as DeepSpeed keeps those of so small a
+model until the backward pass, and gradients reduce-scattered."""
 
 
-OF_WEIGHTS = ("deepspeed.", "torch.nn.parallel.", "benchmarks.ways")
+OF_WEIGHTS = ("deepspeed.", "torch.nn.parallel.", "benchmarks.ways", "hnc_ds.zero_step")
 """Modules that send weights and gradients; what others send is for the loss."""
+FOR_OTHERS = "hnc_ds.distributed"
+"""Sends for the module that calls it."""
 
 
 class Counted(NamedTuple):
@@ -169,8 +173,10 @@ class Counter:
                 setattr(dist, name, partial(self._call, getattr(dist, name), sent))
 
     def _call(self, original: Callable[..., Any], sent: "Sent", *given: Any, **named: Any) -> Any:
-        # One frame up; partial, being C, has none.
-        caller = sys._getframe(1).f_globals["__name__"]
+        frame: FrameType | None = sys._getframe(1)  # one up; partial, being C, has none
+        while frame is not None and frame.f_globals["__name__"] == FOR_OTHERS:
+            frame = frame.f_back
+        caller = frame.f_globals["__name__"] if frame is not None else ""
         self.sent.append((caller, sent((*given, *named.values()), dist.get_world_size())))
         return original(*given, **named)
 
