@@ -60,9 +60,9 @@ WAYS = {
     ALL_NEGATIVES: Way(1.0, 1, all_negatives=True),
     THEIRS: Way(1.0),
 }
-"""Under ZeRO 0 gradients are all-reduced, under ZeRO 2 the new weights gathered as well. Under ZeRO 1
-each part of the gradients goes to the rank that updates it, and the new weights are gathered: what
-an all-reduce sends. Under ZeRO 3 weights are gathered once, as DeepSpeed keeps those of so small a
+"""Gradients are all-reduced, under ZeRO 2 the new weights gathered as well. Under ZeRO 1 each part
+of them goes to the rank that updates it, and the new weights are gathered: together what an
+all-reduce sends. Under ZeRO 3 weights are gathered once, as DeepSpeed keeps those of so small a
 model until the backward pass, and gradients reduce-scattered."""
 
 
