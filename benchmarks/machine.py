@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import hnc_ds
-from hnc_ds.config.checks import cores
+from hnc_ds.config.cores import cores
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "webdataset", "pillow", "numpy", "msgspec")
 

@@ -45,7 +45,7 @@ from benchmarks.preset_protocol import (
 from benchmarks.preset_records import Records
 from benchmarks.preset_settings import Settings
 from benchmarks.preset_tables import read, tables
-from hnc_ds.config.checks import cores
+from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
 from hnc_ds.whole_files import write_whole
 

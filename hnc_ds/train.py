@@ -42,6 +42,7 @@ from hnc_ds.checkpoint import (
     step_of,
 )
 from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
+from hnc_ds.config.cores import readers
 from hnc_ds.config.flags import check_flags
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.distributed import (
@@ -51,7 +52,13 @@ from hnc_ds.distributed import (
     together,
     world_size,
 )
-from hnc_ds.engine import Engine, device, refuse_what_deepspeed_refuses, start_process_group
+from hnc_ds.engine import (
+    Engine,
+    device,
+    is_accelerated,
+    refuse_what_deepspeed_refuses,
+    start_process_group,
+)
 from hnc_ds.errors import RankError, UserError, counted, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm
@@ -168,6 +175,8 @@ def _train(
     if validation and not saved:
         measured = validation.of_start(clip)
     record = course.record(config, deepspeed, digest, fingerprint(data.reader.index), clip)
+    config = _with_workers(config)  # its record keeps what was asked for
+    record["workers"] = config.data.workers
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
     cost = Cost(*forward_cost(clip))
     context = clip.tokenize.context_length
@@ -179,6 +188,13 @@ def _train(
     if measured:
         on_rank_zero(partial(judge, work, 0, measured))
     loop(work, start)
+
+
+def _with_workers(config: TrainConfig) -> TrainConfig:
+    """The settings with the number of processes that read for this rank."""
+    if config.data.workers is not None:
+        return config
+    return replace(config, data=replace(config.data, workers=readers(is_accelerated())))
 
 
 def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
@@ -220,8 +236,9 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
     of = "" if trained == whole else f" of {whole / 1e6:.1f} M"
     print(
         f"train: {config.model.model} ({trained / 1e6:.1f} M{of} parameters) on "
-        f"{counted(len(data.reader), 'image')}, {counted(world_size(), 'rank')}, "
-        f"steps {start} to {config.steps}, in {config.run}",
+        f"{counted(len(data.reader), 'image')}, {counted(world_size(), 'rank')} with "
+        f"{counted(config.data.workers or 0, 'worker')}, steps {start} to {config.steps}, "
+        f"in {config.run}",
         flush=True,
     )
     if told := data.repeats(config.steps):

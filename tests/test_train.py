@@ -70,6 +70,20 @@ def test_a_run_that_another_process_trains_is_refused_and_not_touched(
     assert not (tmp_path / "run").exists()
 
 
+def test_how_many_read_is_chosen_said_and_recorded_and_may_change(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "run" / "config.json"
+    assert main(changed(arguments, steps=1)) == 0
+    assert "1 rank with 1 worker, steps 0 to 1" in capsys.readouterr().out
+    written = json.loads(record.read_text())
+    assert (written["settings"]["data"]["workers"], written["workers"]) == (None, 1)
+    assert main([*changed(arguments, steps=2, workers=0), "--resume"]) == 0
+    assert "1 rank with 0 workers, steps 1 to 2" in capsys.readouterr().out
+    written = json.loads(record.read_text())
+    assert (written["settings"]["data"]["workers"], written["workers"]) == (0, 0)
+
+
 def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     arguments: list[str], tmp_path: Path
 ) -> None:

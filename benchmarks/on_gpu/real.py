@@ -10,7 +10,7 @@ from benchmarks.on_gpu.ground import Ground, Row, Tell
 from benchmarks.on_gpu.steps import NEGATIVES
 from benchmarks.ways import shipped
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig, TrainConfig
-from hnc_ds.config.checks import cores
+from hnc_ds.config.cores import cores
 from hnc_ds.train import train
 
 ON_CUDA = ("ViT-B-32", 512, 2048, 128, 80, 10)

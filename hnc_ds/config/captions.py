@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from hnc_ds.config.checks import REQUIRED, Settings, at_least, cores, read_part, share
+from hnc_ds.config.checks import REQUIRED, Settings, at_least, read_part, share
+from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
 
 

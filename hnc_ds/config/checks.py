@@ -1,7 +1,6 @@
 """Checks and types of settings that several stages share."""
 
 import math
-import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, cast, get_args, get_type_hints
@@ -83,11 +82,6 @@ def read_part(flag: str | None) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise UserError(f"--part {flag}: write such as 0/4, counted from 0")
     return int(number), int(count)
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_weights(given: list[str]) -> dict[str, float]:

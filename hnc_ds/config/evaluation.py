@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from hnc_ds.config.checks import Settings, at_least, cores
+from hnc_ds.config.checks import Settings, at_least
+from hnc_ds.config.cores import readers
 from hnc_ds.errors import UserError
 
 
@@ -52,7 +53,7 @@ class EvaluateConfig(Settings):
     batch: int = 256
     """Images read at once, in multiples of 64. Scores do not depend on it."""
 
-    workers: int = field(default_factory=cores)
+    workers: int = field(default_factory=readers)
     """Processes that read and decode."""
 
     seed: int = 0
@@ -135,7 +136,7 @@ class InterpolateConfig(Settings):
     batch: int = 256
     """Images read at once, in multiples of 64. Scores do not depend on it."""
 
-    workers: int = field(default_factory=cores)
+    workers: int = field(default_factory=readers)
     """Processes that read and decode."""
 
     seed: int = 0
@@ -182,7 +183,7 @@ class MineConfig(Settings):
     batch: int = 256
     """Images read at once, in multiples of 64. Similarities do not depend on it."""
 
-    workers: int = field(default_factory=cores)
+    workers: int = field(default_factory=readers)
     """Processes that read and decode."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hnc_ds.config.checks import Settings, at_least, cores, read_part
+from hnc_ds.config.checks import Settings, at_least, read_part
+from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hnc_ds.config.checks import Settings, at_least, cores, share
+from hnc_ds.config.checks import Settings, at_least, share
+from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import tyro
 
-from hnc_ds.config.checks import Settings, Weights, at_least, cores, read_part, share
+from hnc_ds.config.checks import Settings, Weights, at_least, read_part, share
+from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
 
 
@@ -123,8 +124,9 @@ class DataConfig(Settings):
     nearest: int = 3
     """How many of the nearest images the similar one is drawn from; with --similar only."""
 
-    workers: int = 1
-    """Processes per rank that read and decode; 0 does it in the training process."""
+    workers: int | None = None
+    """Processes per rank that read and decode; 0 does it in the training process. When not given:
+    on a GPU the rank's cores less one, at most 16; on a CPU 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,7 +135,7 @@ class DataConfig(Settings):
             hard_negatives=self.hard_negatives,
             unrelated_negatives=self.unrelated_negatives,
             shuffle_shards=self.shuffle_shards,
-            workers=self.workers,
+            workers=self.workers or 0,
         )
         at_least(1, nearest=self.nearest)
         share(open_world_weight=self.open_world_weight)

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hnc_ds.config import DataConfig
+from hnc_ds.config.cores import readers
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
@@ -260,16 +261,17 @@ class TrainingData(Dataset["Batch | UserError"]):
 
 
 def batches(
-    data: TrainingData, steps: range, workers: int, pin: bool
+    data: TrainingData, steps: range, workers: int | None, pin: bool
 ) -> Iterator[Batch | UserError]:
     """The batches of the steps, in order, read ahead by worker processes.
 
     Args:
         data: Of this rank.
         steps: Which.
-        workers: Processes; 0 reads in this one.
+        workers: Processes; 0 reads in this one, None is as ``readers`` has it.
         pin: Page-locked memory, for copies to an accelerator.
     """
+    workers = readers(pin) if workers is None else workers
     loader = DataLoader(
         data,
         batch_size=None,
