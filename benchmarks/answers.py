@@ -1,7 +1,7 @@
-"""Answering questions with a little LLaVA: 16 at once with one prefix a picture, and one by one as
-LLaVA's own loader does with transformers' generate.
+"""Answering questions with a little LLaVA: 16 at once with one prefix an image, and transformers'
+generate: one by one as LLaVA's own loader does, and 16 at once.
 
-As in VQA v2.0 there are five questions to a picture.
+As in VQA v2.0 there are five questions to an image.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,8 @@ QUESTIONS_OF_PICTURE, AT_ONCE = 5, 16
 LONGEST = 4
 """Tokens of an answer: short ones, as VQA v2.0 asks for."""
 
-BATCHED, ONE_BY_ONE, THEIRS = "hnc_ds, 16 at once", "hnc_ds, one at a time", "generate, one by one"
+BATCHED, ONE_BY_ONE = "hnc_ds, 16 at once", "hnc_ds, one at a time"
+THEIRS, THEIRS_BATCHED = "generate, one by one", "generate, 16 at once"
 
 Answers = dict[str, list[int]]
 
@@ -48,7 +49,8 @@ def measure(folder: Path, quick: bool) -> Comparison:
     ways: dict[str, Callable[[], Answers]] = {
         BATCHED: lambda: ours(llava, asked, seen, AT_ONCE),
         ONE_BY_ONE: lambda: ours(llava, asked, seen, 1),
-        THEIRS: lambda: theirs(llava, asked, seen),
+        THEIRS: lambda: theirs(llava, asked, seen, 1),
+        THEIRS_BATCHED: lambda: theirs(llava, asked, seen, AT_ONCE),
     }
     found = {name: way() for name, way in ways.items()}
     apart = sum(found[way][q.unit] != found[THEIRS][q.unit] for way in found for q in asked)
@@ -98,22 +100,28 @@ def ours(
 
 
 @torch.inference_mode()
-def theirs(llava: Llava, asked: list[VqaQuestion], seen: dict[str, torch.Tensor]) -> Answers:
-    """As model_vqa_loader.py of LLaVA answers: every question by itself, its picture with it."""
+def theirs(
+    llava: Llava, asked: list[VqaQuestion], seen: dict[str, torch.Tensor], at_once: int
+) -> Answers:
+    """As model_vqa_loader.py of LLaVA answers: every question with its image; several at once are
+    padded on their left."""
     found: Answers = {}
     model: Any = llava.model
-    patches = model.config.image_seq_length
-    for question in asked:
-        before, after = llava.split_prompt(question.text)
-        image = [model.config.image_token_id] * patches
-        ids = torch.tensor([[*before, *image, *after]])
+    image = [model.config.image_token_id] * model.config.image_seq_length
+    for start in range(0, len(asked), at_once):
+        batch = asked[start : start + at_once]
+        split = [llava.split_prompt(question.text) for question in batch]
+        rows = [[*before, *image, *after] for before, after in split]
+        width = max(map(len, rows))
+        pad = llava.tokenizer.pad_token_id
         made = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=seen[question.image][None],
+            input_ids=torch.tensor([[pad] * (width - len(row)) + row for row in rows]),
+            attention_mask=torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
+            pixel_values=torch.stack([seen[question.image] for question in batch]),
             max_new_tokens=LONGEST,
             do_sample=False,
         )
-        answer = made[0, ids.shape[1] :].tolist()
-        found[question.unit] = [token for token in answer if token not in llava.stop_ids]
+        for question, answer in zip(batch, made[:, width:].tolist(), strict=True):
+            stops = [n for n, token in enumerate(answer) if token in llava.stop_ids]
+            found[question.unit] = answer[: min(stops, default=len(answer))]
     return found

@@ -7,6 +7,9 @@ from hnc_ds.llava.questions import VqaQuestion
 BUCKET = 16
 """Characters: images whose longest questions fall into one bucket are alike in length."""
 
+MOST_IMAGES = 32
+"""Of a batch: more make nothing faster, as an image has hundreds of tokens, and take memory."""
+
 
 def batches(asked: Sequence[VqaQuestion], size: int) -> list[list[VqaQuestion]]:
     """Batches in which the questions of an image stand together.
@@ -23,7 +26,7 @@ def batches(asked: Sequence[VqaQuestion], size: int) -> list[list[VqaQuestion]]:
     images = 0  # of the last batch
     for own in sorted(_of_one_image(asked, size), key=_shape):
         images += 1
-        if not found or images * len(own) > size:
+        if not found or images * len(own) > size or images > MOST_IMAGES:
             found.append([])
             images = 1
         found[-1] += own

@@ -150,3 +150,9 @@ def test_images_of_a_batch_have_as_many_questions_of_like_length() -> None:
         assert slots <= 32
         computed += slots * max(len(question.text) for question in batch)
     assert needed <= computed < 1.25 * needed
+
+
+def test_a_batch_has_at_most_32_images() -> None:
+    asked = [VqaQuestion(str(n), n, f"{n}.jpg", "What?") for n in range(70)]
+    assert [len(batch) for batch in batches(asked, 128)] == [32, 32, 6]
+    assert [len(batch) for batch in batches(asked, 20)] == [20, 20, 20, 10]
