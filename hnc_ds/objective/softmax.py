@@ -1,8 +1,8 @@
 """Softmaxes over many columns in memory that grows with rows plus columns, not with their product.
 
 Logits are computed for a slice of the columns at a time, a tile, and thrown away; the backward pass
-computes them again from the log-sum-exp of the forward pass. Where one tile holds all columns it is
-kept instead. Everything is in float32 or wider, also of 16-bit embeddings, and products have the
+computes them again from the log-sum-exp of the forward pass. The last tile is kept instead, often
+the only one. Everything is in float32 or wider, also of 16-bit embeddings, and products have the
 precision that torch is set to ("highest", its default). Nothing here waits for the device. Letters
 as in rows.py; S a row's own columns.
 
@@ -12,10 +12,12 @@ no pass over the tile. Passes that are left, beside the masks': forward the maxi
 exponential and sum; backward the exponential, or none where the tile was kept. Weights of rows are
 multiplied into rows.
 
-Memory beside embeddings and their gradients, with t = ``Tiling.logits`` (or ``narrowest`` times B
-if that is more) and fp32: one tile, 4 t bytes, three in ``divergence``; a mask and what it is made
-of, 3 t; and what is kept until the backward pass, at most 4 t for each softmax over shared columns
-(8 t in ``divergence``). Nothing grows with B * N.
+Memory beside embeddings, their gradients and a few times B * D, with t = ``Tiling.logits`` (or
+``narrowest`` times B if that is more) and fp32: one tile, 4 t bytes, three in ``divergence``; a
+mask and what it is made of, 3 t; and what is kept until the backward pass, at most 4 t for each
+block of shared columns (8 t in ``divergence``, which keeps tiles only where there is one).
+``contrastive`` of all images' negatives has three such blocks: at most 19 t bytes, 1.2 GiB on a GPU
+and 19 MiB on a CPU. Nothing grows with B * N.
 
 Source: the recomputation is FlashAttention's (Dao et al. 2022) and that of Inf-CL (Cheng et al.
 2024), with masks, weights and columns of a row's own.
@@ -158,32 +160,36 @@ class _LogSumExp(torch.autograd.Function):
         ctx: Any, row_BD: torch.Tensor, column_CD: torch.Tensor, excluded: Excluded
     ) -> torch.Tensor:
         ctx.excluded = excluded
-        slices = column_slices(len(row_BD), len(column_CD), row_BD.device)
-        if len(slices) == 1:
-            tile_EB = _logits(row_BD, column_CD, slices[0], excluded)
-            lse_B, sum_B = _log_sum(tile_EB)
-            ctx.save_for_backward(row_BD, column_CD, tile_EB, sum_B)
-            return lse_B
-        parts = (_log_sum(_logits(row_BD, column_CD, s, excluded))[0] for s in slices)
-        lse_B = functools.reduce(torch.logaddexp, parts)
-        ctx.save_for_backward(row_BD, column_CD, None, lse_B)
+        *others, last = column_slices(len(row_BD), len(column_CD), row_BD.device)
+        parts = (_log_sum(_logits(row_BD, column_CD, s, excluded))[0] for s in others)
+        others_B = functools.reduce(torch.logaddexp, parts) if others else None
+        kept_EB = _logits(row_BD, column_CD, last, excluded)
+        lse_B, sum_B = _log_sum(kept_EB)
+        bias_B, share_B = None, sum_B.reciprocal_()  # the tile times it: shares of its columns
+        if others_B is not None:
+            last_B, lse_B = lse_B, torch.logaddexp(others_B, lse_B)
+            bias_B = _bias(lse_B)
+            share_B.mul_((last_B + bias_B).exp_())  # of all columns
+        ctx.save_for_backward(row_BD, column_CD, kept_EB, share_B, bias_B)
         return lse_B
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_B: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        row_BD, column_CD, kept_EB, saved_B = ctx.saved_tensors
-        weight_B = gradient_B if kept_EB is None else gradient_B / saved_B
-        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad, weight_B)
-        if kept_EB is not None:
-            gradients.add(kept_EB, column_CD, slice(None))
-            return gradients.row(), gradients.column_CD, None
-        bias_B = _bias(saved_B)
-        for columns in column_slices(len(row_BD), len(column_CD), row_BD.device):
+        row_BD, column_CD, kept_EB, share_B, bias_B = ctx.saved_tensors
+        *others, last = column_slices(len(row_BD), len(column_CD), row_BD.device)
+        gradients = _Gradients(row_BD, column_CD, ctx.needs_input_grad)
+        of_kept_B = gradient_B * share_B
+        gradients.add(kept_EB, last, row_BD * of_kept_B[:, None])
+        if not others:
+            return *gradients.weighted(of_kept_B), None
+        gradients.weighted(share_B)
+        weighted_BD = row_BD * gradient_B[:, None]
+        for columns in others:
             tile_EB = _logits(row_BD, column_CD, columns, ctx.excluded, bias_B).exp_()
-            gradients.add(tile_EB, column_CD, columns)
+            gradients.add(tile_EB, columns, weighted_BD)
             del tile_EB  # before there is another
-        return gradients.row(), gradients.column_CD, None
+        return *gradients.weighted(gradient_B), None
 
 
 class _AgainstStart(torch.autograd.Function):
@@ -222,12 +228,12 @@ class _AgainstStart(torch.autograd.Function):
             ctx.saved_tensors
         )
         of_lse_B, _, of_gap_B = gradients_B
-        gradients = _Gradients.of(row_BD, column_CD, ctx.needs_input_grad)
+        gradients = _Gradients(row_BD, column_CD, ctx.needs_input_grad)
         if kept[0] is not None:
             tile_EB = kept[0] * (of_lse_B / saved_B)
             tile_EB.addcmul_(kept[1], of_gap_B / saved_start_B, value=-1)
-            gradients.add(tile_EB, column_CD, slice(None))
-            return gradients.row(), gradients.column_CD, None, None, None
+            gradients.add(tile_EB, slice(None), row_BD)
+            return *gradients.both(), None, None, None
         biases = _bias(saved_B), _bias(saved_start_B)
         for columns in column_slices(len(row_BD), len(column_CD), row_BD.device):
             hidden_EB = _mask(ctx.excluded, columns)
@@ -235,9 +241,9 @@ class _AgainstStart(torch.autograd.Function):
             start_EB = _product(start_row_BD, start_column_CD[columns], biases[1])
             _hide(tile_EB, hidden_EB).exp_().mul_(of_lse_B)
             tile_EB.addcmul_(_hide(start_EB, hidden_EB).exp_(), of_gap_B, value=-1)
-            gradients.add(tile_EB, column_CD, columns)
+            gradients.add(tile_EB, columns, row_BD)
             del tile_EB, start_EB, hidden_EB  # before there are others
-        return gradients.row(), gradients.column_CD, None, None, None
+        return *gradients.both(), None, None, None
 
 
 class _Parts(NamedTuple):
@@ -275,43 +281,44 @@ def _compared(
     return (tile_EB, start_EB, sum_B, start_sum_B), _Parts(lse_B, start_lse_B, gap_B)
 
 
-class _Gradients(NamedTuple):
-    """Of rows and columns, summed slice by slice; a part that nobody needs is None."""
+class _Gradients:
+    """Of rows and columns, summed slice by slice.
 
-    row_BD: torch.Tensor | None
-    column_CD: torch.Tensor | None
-    weighted_BD: torch.Tensor
-    """Rows times their weights."""
-    weight_B: torch.Tensor | None
+    A factor that all logits of a row share is left out of the tiles and multiplied into the rows, B
+    * D numbers instead of B * C: before the product that gives the columns' gradient, and into the
+    sum that is the rows'.
 
-    @staticmethod
-    def of(
-        row_BD: torch.Tensor,
-        column_CD: torch.Tensor,
-        needed: Any,
-        weight_B: torch.Tensor | None = None,
-    ) -> "_Gradients":
-        """None yet. A row's weight multiplies all that is added for it: it is B * D products here
-        instead of B * C in the tiles."""
-        return _Gradients(
-            torch.zeros_like(row_BD) if needed[0] else None,
-            torch.empty_like(column_CD) if needed[1] else None,
-            row_BD if weight_B is None else row_BD * weight_B[:, None],
-            weight_B,
-        )
+    Args:
+        row_BD: The rows.
+        column_CD: The columns.
+        needed: Which of them need a gradient, in this order.
+    """
 
-    def add(self, tile_EB: torch.Tensor, column_CD: torch.Tensor, columns: slice) -> None:
-        """Of the logits in a tile."""
-        if self.row_BD is not None:
-            self.row_BD.addmm_(tile_EB.T, column_CD[columns])
-        if self.column_CD is not None:
-            torch.mm(tile_EB, self.weighted_BD, out=self.column_CD[columns])
+    def __init__(self, row_BD: torch.Tensor, column_CD: torch.Tensor, needed: Any) -> None:
+        self._columns_CD = column_CD
+        self._of_rows, of_columns, *_ = needed
+        self._row_BD: torch.Tensor | None = None
+        self._column_CD = torch.empty_like(column_CD) if of_columns else None
 
-    def row(self) -> torch.Tensor | None:
-        """Of the rows, once all is added."""
-        if self.row_BD is None or self.weight_B is None:
-            return self.row_BD
-        return self.row_BD.mul_(self.weight_B[:, None])
+    def add(self, tile_EB: torch.Tensor, columns: slice, weighted_BD: torch.Tensor) -> None:
+        """Those of a tile of logits, and the rows times their factor."""
+        column_ED = self._columns_CD[columns]
+        if self._of_rows and self._row_BD is None:
+            self._row_BD = tile_EB.T @ column_ED
+        elif self._row_BD is not None:
+            self._row_BD.addmm_(tile_EB.T, column_ED)
+        if self._column_CD is not None:
+            torch.mm(tile_EB, weighted_BD, out=self._column_CD[columns])
+
+    def weighted(self, factor_B: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Multiply what was added for a row so far by its factor; gradients of rows and columns."""
+        if self._row_BD is not None:
+            self._row_BD.mul_(factor_B[:, None])
+        return self.both()
+
+    def both(self) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of rows and columns; None where none is needed."""
+        return self._row_BD, self._column_CD
 
 
 def _logits(

@@ -161,7 +161,7 @@ def test_slices_cover_every_column_once(rows: int, columns: int) -> None:
 
 
 def test_no_tensor_of_rows_times_columns_is_kept_between_the_passes() -> None:
-    """What is saved for the backward pass is embeddings and one number a row."""
+    """What is saved for the backward pass is embeddings, numbers of a row, and one tile."""
     rows, columns = 300, 5000
     row = F.normalize(torch.randn(rows, 8), dim=-1).requires_grad_()
     column = F.normalize(torch.randn(columns, 8), dim=-1).requires_grad_()
@@ -176,8 +176,9 @@ def test_no_tensor_of_rows_times_columns_is_kept_between_the_passes() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         softmax._LogSumExp.apply(row, column, nothing)
-    assert saved
-    assert max(saved) == column.numel()
+    tile = softmax.ON_CPU.logits
+    assert column.numel() < max(saved) <= tile < rows * columns
+    assert sum(saved) <= row.numel() + column.numel() + tile + 4 * rows
 
 
 def test_masks_are_left_out_only_where_they_would_hide_nothing() -> None:
