@@ -29,8 +29,10 @@ def measure(folder: Path, quick: bool) -> Comparison:
     trimmed_TL = clip.tokenize(captions)
     padded_TL = open_clip.get_tokenizer(MODEL)(captions)
 
+    used_T = clip.tokenize.used_tokens(trimmed_TL)
+
     def ours() -> torch.Tensor:
-        return clip.encode_texts(trimmed_TL)
+        return clip.encode_texts(trimmed_TL, used_T)
 
     def trimmed() -> torch.Tensor:
         return unit_rows(trimmed_clip_text(clip.towers, trimmed_TL))

@@ -13,11 +13,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hnc_ds.errors import UserError
-from hnc_ds.model.packed import can_pack
+from hnc_ds.model.attention import use_tower_attention
 from hnc_ds.model.text import (
     Tokenizer,
     context_length,
     exact_text_form,
+    packs_now,
     unit_rows,
     wide,
 )
@@ -52,6 +53,7 @@ class Clip(nn.Module):
         self.config = config
         self.image_settings = _image_settings(config["preprocess_cfg"])
         context = context_length(config["model_cfg"]["text_cfg"])
+        use_tower_attention(towers)
         self._text_form = exact_text_form(towers, tokenize, context)
         self.tokenize = Tokenizer(tokenize, context, self._text_form.trims)
         self._text_files: dict[str, bytes] | None = None
@@ -122,19 +124,30 @@ class Clip(nn.Module):
         self.start = deepcopy(self, memo).requires_grad_(False).eval()
 
     def forward(
-        self, images_B3RR: torch.Tensor, token_TL: torch.Tensor, with_start: bool = True
+        self,
+        images_B3RR: torch.Tensor,
+        token_TL: torch.Tensor,
+        used_T: torch.Tensor | None = None,
+        with_start: bool = True,
     ) -> tuple[torch.Tensor, ...]:
         """Unit embeddings [B, D] and [T, D], 1 / tau and ``bound_pull`` with one element each.
 
         With a start model, and unless it is not wanted, the first three of it, as constants.
+
+        Args:
+            images_B3RR: uint8.
+            token_TL: Of ``tokenize``.
+            used_T: As ``encode_texts`` takes it.
+            with_start: Whether the start model's are wanted.
         """
-        image_BD, text_TD = self.encode_images(images_B3RR), self.encode_texts(token_TL)
+        image_BD, text_TD = self.encode_images(images_B3RR), self.encode_texts(token_TL, used_T)
         own = image_BD, text_TD, self.logit_scale(), self.bound_pull()
         if self.start is None or not with_start:
             return own
         with torch.no_grad():  # a frozen tower says the same in both
             start_BD = own[0] if self.is_frozen("image") else self.start.encode_images(images_B3RR)
-            start_TD = own[1] if self.is_frozen("text") else self.start.encode_texts(token_TL)
+            frozen = self.is_frozen("text")
+            start_TD = own[1] if frozen else self.start.encode_texts(token_TL, used_T)
             return (*own, start_BD.detach(), start_TD.detach(), self.start.logit_scale())
 
     def encode_images(self, images_B3RR: torch.Tensor) -> torch.Tensor:
@@ -150,20 +163,35 @@ class Clip(nn.Module):
         pixels = (images_B3RR.float() / 255 - mean.view(channels)) / std.view(channels)
         return unit_rows(self.towers.encode_image(pixels.to(dtype)))
 
-    def encode_texts(self, token_TL: torch.Tensor) -> torch.Tensor:
+    def encode_texts(
+        self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embed captions as ``tokenize`` gives them.
+
+        Args:
+            token_TL: Captions.
+            used_T: int64, on the host: tokens of each, as ``tokenize.used_tokens`` counts them.
+                Without it they are counted here, and a device is waited for.
 
         Returns:
             [T, D], rows of unit length, float32 or wider.
         """
-        return unit_rows(self._text_form.encode(self.towers, token_TL))
+        used_T = self._used(token_TL) if used_T is None else used_T
+        return unit_rows(self._text_form.encode(self.towers, token_TL, used_T))
 
-    def computed_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
-        """Tokens that are computed for each caption, padding included, [T]."""
-        text = getattr(self.towers, "text", self.towers)
-        if self._text_form.packs and can_pack(token_TL.device, text.transformer.get_cast_dtype()):
-            return self.tokenize.used_tokens(token_TL)
-        return torch.full_like(token_TL[:, 0], token_TL.shape[1])
+    def computed_tokens(
+        self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Tokens that ``encode_texts`` computes for each caption, padding included: int64 [T],
+        where ``used_T`` is, or without it where the captions are."""
+        if used_T is None:
+            return self.computed_tokens(token_TL, self._used(token_TL)).to(token_TL.device)
+        if self._text_form.packs and packs_now(self.towers, token_TL, used_T):
+            return used_T
+        return torch.full_like(used_T, token_TL.shape[1])
+
+    def _used(self, token_TL: torch.Tensor) -> torch.Tensor:
+        return self.tokenize.used_tokens(token_TL).cpu()
 
     def logit_scale(self) -> torch.Tensor:
         """1 / tau, at most LARGEST_LOGIT_SCALE; one element, float32 or wider.

@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
 
-from hnc_ds.model.packed import can_pack, pack_attention, packed_clip_text, project
+from hnc_ds.model.attention import CAUSAL, has_tower_attention
+from hnc_ds.model.packed import can_pack, packed_clip_text, project, spares_enough
 from hnc_ds.model.text_files import text_files
 from hnc_ds.model.word_ids import WordIds
 
 SPECIAL_TOKENS = 2
 
-TextEncoder = Callable[[Any, torch.Tensor], torch.Tensor]
+TextEncoder = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+"""An open_clip model, captions [T, L] and, on the host, tokens of each, to embeddings [T, D]."""
 
 
 def context_length(settings: dict[str, Any]) -> int:
@@ -56,11 +58,17 @@ class Tokenizer:
         start, end = self._tokenize.sot_token_id, self._tokenize.eot_token_id
         return [start, *ids[: self.context_length - SPECIAL_TOKENS], end]
 
-    def trimmed(self, token_TL: torch.Tensor) -> torch.Tensor:
-        """Tokens without the columns that none of the captions needs, where that may be."""
+    def trimmed(self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens without the columns that none of the captions needs, where that may be.
+
+        Args:
+            token_TL: Captions.
+            used_T: Of ``used_tokens``, on the host; without it a device is waited for.
+        """
         if not self._trim or not len(token_TL):
             return token_TL
-        return token_TL[:, : int(self.used_tokens(token_TL).max())]
+        used_T = self.used_tokens(token_TL) if used_T is None else used_T
+        return token_TL[:, : int(used_T.max())]
 
     def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
         """Tokens of each caption without the padding behind it, [T].
@@ -113,11 +121,13 @@ def wide(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _open_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+def _open_clip_text(towers: Any, token_TL: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, towers.encode_text(token_TL))
 
 
-def trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
+def trimmed_clip_text(
+    towers: Any, token_TL: torch.Tensor, _: torch.Tensor | None = None
+) -> torch.Tensor:
     """CLIP's text tower on its first L positions.
 
     Attention is causal and the feature is read at the end token, so what is left out behind it
@@ -128,7 +138,9 @@ def trimmed_clip_text(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
     dtype = tower.transformer.get_cast_dtype()
     x_TLW = tower.token_embedding(token_TL).to(dtype)
     x_TLW = x_TLW + tower.positional_embedding[:length].to(dtype)
-    x_TLW = tower.transformer(x_TLW, attn_mask=tower.attn_mask[:length, :length])
+    own = has_tower_attention(tower)  # the mask is causal, or ``exact_text_form`` would not be here
+    mask = CAUSAL if own else tower.attn_mask[:length, :length]
+    x_TLW = tower.transformer(x_TLW, attn_mask=mask)
     x_TLW = tower.ln_final(x_TLW)
     end_T = token_TL.argmax(dim=1)
     x_TW = x_TLW[torch.arange(len(x_TLW), device=x_TLW.device), end_T]
@@ -142,7 +154,7 @@ class TextForm(NamedTuple):
     trims: bool
     """Whether captions may be cut to the longest of a call."""
     packs: bool
-    """Whether no padding at all is computed, where the device can do without."""
+    """Whether no padding at all is computed where that is quicker (``packs_now``)."""
 
 
 def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm:
@@ -152,10 +164,11 @@ def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm
     elsewhere, get the padding they were trained with.
     """
     probes = ["a", "the red star is above the blue ring", "two dogs and a cat on an old sofa"]
-    trimmed_TL = Tokenizer(tokenize, context_length, True)(probes)
+    trims = Tokenizer(tokenize, context_length, True)
+    trimmed_TL, used_T = trims(probes), trims.used_tokens(trims(probes))
     padded_TL = Tokenizer(tokenize, context_length, False)(probes)
     forms = [TextForm(trimmed_clip_text, True, False), TextForm(_open_clip_text, True, False)]
-    if pack_attention(towers, context_length):
+    if has_tower_attention(getattr(towers, "text", towers)):
         forms.insert(0, TextForm(_packed_or_trimmed, True, True))
     training = towers.training
     towers.eval()
@@ -163,25 +176,39 @@ def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm
         with torch.no_grad():
             expected = unit_rows(towers.encode_text(padded_TL))
             for form in forms:
-                if _agrees(form.encode, towers, trimmed_TL, expected):
+                if _agrees(form.encode, towers, (trimmed_TL, used_T), expected):
                     return form
     finally:
         towers.train(training)
     return TextForm(_open_clip_text, False, False)
 
 
-def _packed_or_trimmed(towers: Any, token_TL: torch.Tensor) -> torch.Tensor:
-    tower = getattr(towers, "text", towers)
-    if can_pack(token_TL.device, tower.transformer.get_cast_dtype()):
-        return packed_clip_text(towers, token_TL)
-    return trimmed_clip_text(towers, token_TL)
+def packs_now(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) -> bool:
+    """Whether the packed form is quicker than the trimmed one for some captions.
+
+    Args:
+        towers: An open_clip model that can do both.
+        token_TL: Captions, on their device.
+        used_T: int64, on the host: tokens of each.
+    """
+    tower, device = getattr(towers, "text", towers), token_TL.device
+    can = can_pack(device, tower.transformer.get_cast_dtype())
+    return can and spares_enough(device, token_TL.numel(), int(used_T.sum()))
+
+
+def _packed_or_trimmed(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) -> torch.Tensor:
+    encode = packed_clip_text if packs_now(towers, token_TL, used_T) else trimmed_clip_text
+    return encode(towers, token_TL, used_T)
 
 
 def _agrees(
-    encode: TextEncoder, towers: Any, token_TL: torch.Tensor, expected: torch.Tensor
+    encode: TextEncoder,
+    towers: Any,
+    captions: tuple[torch.Tensor, torch.Tensor],
+    expected: torch.Tensor,
 ) -> bool:
     try:
-        found = unit_rows(encode(towers, token_TL))
+        found = unit_rows(encode(towers, *captions))
     except (RuntimeError, AttributeError, TypeError, ValueError):
         return False  # a tower of another make
     return bool(torch.allclose(found, expected, atol=1e-5, rtol=0))

@@ -77,7 +77,7 @@ def _with_one(own_T: torch.Tensor, order_T: torch.Tensor) -> tuple[torch.Tensor,
 
 def _embed_part(engine: Engine, batch: Batch, part: Part, with_start: bool) -> Embedded:
     token_TL = engine.module.tokenize.trimmed(batch.token_TL[part.texts])
-    return Embedded(*engine.forward(batch.images_B3RR[part.images], token_TL, with_start))
+    return Embedded(*engine.forward(batch.images_B3RR[part.images], token_TL, None, with_start))
 
 
 @torch.no_grad()

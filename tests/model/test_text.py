@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from hnc_ds.config import ModelConfig, ScopeConfig
-from hnc_ds.model import packed, text
+from hnc_ds.model import attention, text
+from hnc_ds.model.attention import Packed, TowerAttention
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
 from hnc_ds.model.low_rank import LowRank
-from hnc_ds.model.packed import PackedAttention, packed_clip_text
+from hnc_ds.model.packed import packed_clip_text
 from hnc_ds.model.scope import choose_scope
 from tests.model import hugging_face
 
@@ -138,10 +139,27 @@ def test_a_text_tower_is_shortened_only_if_that_changes_nothing(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_context_whose_lengths_bfloat16_cannot_hold_is_not_packed(tmp_path: Path) -> None:
-    clip = load_folder(make_folder(tmp_path / "long", {"context_length": 300}))
-    assert not clip._text_form.packs
-    assert clip.tokenize(CAPTIONS).shape[1] < 300
+def test_a_context_whose_lengths_bfloat16_cannot_hold_is_packed_as_any_other(
+    tmp_path: Path,
+) -> None:
+    folder = make_folder(tmp_path / "long", {"context_length": 300})
+    captions = ["a dog " * 140, "the " * 257, "a"]
+    clip, reference = load_folder(folder), open_clip.create_model(f"local-dir:{folder}")
+    token_TL = clip.tokenize(captions)
+    assert clip.computed_tokens(token_TL).tolist() == [282, 259, 3]
+    found = clip.bfloat16().encode_texts(token_TL)
+    expected = reference.encode_text(padded(folder, captions), normalize=True)
+    assert (found - expected).abs().max() < 0.05
+
+
+def test_lengths_from_the_host_are_those_counted_from_the_tokens(tmp_path: Path) -> None:
+    clip = load_folder(make_folder(tmp_path / "model", {}))
+    token_TL, used_T = clip.tokenize(CAPTIONS), torch.tensor([3, 11, 10, 4])
+    assert clip.encode_texts(token_TL).equal(clip.encode_texts(token_TL, used_T))
+    assert clip.computed_tokens(token_TL, used_T).equal(clip.computed_tokens(token_TL))
+    wider_TL = nn.functional.pad(token_TL, (0, 5))
+    assert clip.tokenize.trimmed(wider_TL, used_T).equal(token_TL)
+    assert clip.tokenize.trimmed(wider_TL).equal(token_TL)
 
 
 def test_packed_text_in_bfloat16_is_as_near_as_padded_text(tmp_path: Path) -> None:
@@ -165,9 +183,9 @@ def test_low_rank_changes_act_on_packed_attention(tmp_path: Path) -> None:
         for module in clip.modules():
             if isinstance(module, LowRank):
                 module.up_Or.normal_(std=0.5)
-    attention = clip.towers.transformer.resblocks[0].attn
-    assert isinstance(attention, PackedAttention)
-    assert parametrize.is_parametrized(attention, "in_proj_weight")
+    changed = clip.towers.transformer.resblocks[0].attn
+    assert isinstance(changed, TowerAttention)
+    assert parametrize.is_parametrized(changed, "in_proj_weight")
     found = clip.encode_texts(clip.tokenize(CAPTIONS))
     plain = open_clip.create_model(f"local-dir:{folder}")
     unchanged = plain.encode_text(padded(folder, CAPTIONS), normalize=True)
@@ -178,10 +196,10 @@ def test_low_rank_changes_act_on_packed_attention(tmp_path: Path) -> None:
 
 def test_attention_in_groups_of_a_length_is_attention_one_by_one() -> None:
     draw = torch.Generator().manual_seed(0)
-    lengths_T = torch.tensor([1, 3, 3, 4])
+    captions = Packed([1, 3, 3, 4], torch.tensor([0, 1, 4, 7, 11], dtype=torch.int32))
     q, k, v = torch.randn((3, 11, 2, 8), generator=draw, dtype=torch.float64)
-    found = packed.attend(q, k, v, lengths_T)
-    torch.testing.assert_close(found, packed._one_by_one(q, k, v, lengths_T))
+    found = attention.attend(q, k, v, captions)
+    torch.testing.assert_close(found, attention._one_by_one(q, k, v, captions))
 
 
 def test_a_kernel_that_is_wrong_is_found_out() -> None:
@@ -190,15 +208,16 @@ def test_a_kernel_that_is_wrong_is_found_out() -> None:
         return nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
 
     device = torch.device("cpu")
-    assert not packed._is_right(not_causal, device, torch.bfloat16)
-    assert packed._is_right(packed._one_by_one, device, torch.bfloat16)
+    assert not attention._is_right(not_causal, device, torch.bfloat16)
+    assert attention._is_right(attention._one_by_one, device, torch.bfloat16)
 
 
 def test_checkpoint_names_and_the_tiny_model_stay_as_open_clip_has_them() -> None:
     clip = load_model(ModelConfig(), seed=0)
     plain = open_clip.create_model("tiny", nonscalar_logit_scale=True)
     assert clip.towers.state_dict().keys() == plain.state_dict().keys()
-    assert packed_clip_text(clip.towers, clip.tokenize(["a"])).shape == (1, 128)
+    used_T = torch.tensor([3])
+    assert packed_clip_text(clip.towers, clip.tokenize(["a"]), used_T).shape == (1, 128)
 
 
 @pytest.mark.parametrize("kind", hugging_face.KINDS)

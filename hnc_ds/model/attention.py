@@ -1,0 +1,202 @@
+"""Self-attention of both towers' blocks, without the copies of torch's module.
+
+torch.nn.MultiheadAttention copies queries, keys and values out of their joined projection, and with
+open_clip's mask, a matrix of numbers, no flash kernel can run. Here heads are views, and what may
+be attended to is a word, not numbers: nothing, ``CAUSAL``, or ``Packed`` captions. open_clip hands
+it down to every block in the place of its mask, also where a block is computed again in the
+backward pass; a block calls ``to`` of it and nothing else.
+
+As the weights of a module are there only while it runs (ZeRO-3), all of this happens inside of the
+module's own forward.
+
+B rows of L tokens, P tokens of T packed captions, width W, H heads of d, n captions of one length.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+TILE = 64
+"""Rows of a kernel's smallest tile: a longest caption rounded up to it asks for the same work, and
+few numbers ever come up, as each would be a plan, or compiled code, of its own."""
+
+
+class Causal:
+    """A token sees those before it and itself: the mask of CLIP's text tower as a word."""
+
+    def to(self, *_: Any) -> "Causal":
+        """Itself: it has no precision."""
+        return self
+
+
+CAUSAL = Causal()
+
+
+class Packed:
+    """Where packed captions lie, and that attention within each is causal.
+
+    Args:
+        lengths: Tokens of each caption, sorted.
+        ends_T: int32 [T + 1] on the device: where captions begin and end among the P tokens.
+        kernel: Of ``varlen_attention``; without one, captions of one length are computed together.
+    """
+
+    def __init__(
+        self, lengths: list[int], ends_T: torch.Tensor, kernel: "Varlen | None" = None
+    ) -> None:
+        self.lengths = lengths
+        self.ends_T = ends_T
+        self.kernel = kernel
+        self.longest = -(-lengths[-1] // TILE) * TILE
+
+    def to(self, *_: Any) -> "Packed":
+        """Itself: open_clip would cast a mask to the precision of the layers."""
+        return self
+
+
+Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Packed], torch.Tensor]
+"""Queries, keys, values [P, H, d] and the captions to outputs [P, H, d]."""
+
+
+class TowerAttention(nn.MultiheadAttention):
+    """torch's module, its names and weights; computed here for what open_clip's blocks ask.
+
+    Whatever else it is asked for, such as other keys or a mask of numbers, torch's own computes.
+    """
+
+    def forward(self, query: torch.Tensor, *inputs: Any, **options: Any) -> Any:
+        """(outputs, None) in the form of ``query``."""
+        seen = options.get("attn_mask")
+        known = seen is None or isinstance(seen, Causal | Packed)
+        of_itself = len(inputs) == 2 and all(other is query for other in inputs)
+        if not (known and of_itself and options.keys() == ASKED):
+            return super().forward(query, *inputs, **options)
+        joined_BL3W = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        heads = joined_BL3W.unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        if isinstance(seen, Packed):
+            q_PHd, k_PHd, v_PHd = (part.flatten(0, 1) for part in heads)
+            out_BLHd = attend(q_PHd, k_PHd, v_PHd, seen).unflatten(0, query.shape[:2])
+        else:
+            q, k, v = (part.transpose(1, 2) for part in heads)  # [B, H, L, d]
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=seen is not None)
+            out_BLHd = out.transpose(1, 2)
+        return self.out_proj(out_BLHd.flatten(2)), None
+
+
+ASKED = frozenset(("need_weights", "attn_mask"))
+"""Options that open_clip's blocks give; need_weights is False there."""
+
+
+def use_tower_attention(towers: nn.Module) -> None:
+    """Let the blocks of an open_clip model attend as this file does it, where that is the same."""
+    for module in towers.modules():
+        attention = getattr(module, "attn", None)
+        if type(attention) is nn.MultiheadAttention and _is_plain(attention):
+            attention.__class__ = TowerAttention
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    return (
+        attention.batch_first
+        and attention._qkv_same_embed_dim
+        and not attention.dropout
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+    )
+
+
+def has_tower_attention(text_tower: Any) -> bool:
+    """Whether every block of a text tower takes ``CAUSAL`` and ``Packed`` in place of a mask."""
+    blocks = getattr(getattr(text_tower, "transformer", None), "resblocks", None)
+    attentions = [getattr(block, "attn", None) for block in blocks or ()]
+    return bool(attentions) and all(isinstance(own, TowerAttention) for own in attentions)
+
+
+def attend(
+    q_PHd: torch.Tensor, k_PHd: torch.Tensor, v_PHd: torch.Tensor, captions: Packed
+) -> torch.Tensor:
+    """Causal attention within packed captions that are sorted by length."""
+    if captions.kernel is not None:
+        return captions.kernel(q_PHd, k_PHd, v_PHd, captions)
+    outputs, first = [], 0
+    for length, count in _runs(captions.lengths):
+        rows = slice(first, first + count * length)
+        parts = (part[rows].unflatten(0, (count, length)) for part in (q_PHd, k_PHd, v_PHd))
+        q, k, v = (part.transpose(1, 2) for part in parts)  # [n, H, length, d]
+        out = _causal(q, k, v)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+        first = rows.stop
+    return torch.cat(outputs)
+
+
+def _runs(lengths: list[int]) -> list[tuple[int, int]]:
+    """(length, captions of it) of sorted lengths."""
+    return [(length, len(list(alike))) for length, alike in groupby(lengths)]
+
+
+@lru_cache
+def varlen_attention(device: torch.device, dtype: torch.dtype) -> Varlen | None:
+    """torch's kernel for attention over sequences of several lengths, where it is there and right.
+
+    It is checked once against plain attention, gradients included: a wrong one would train quietly.
+    """
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    named = inspect.signature(varlen_attn).parameters
+    causal: dict[str, Any] = (
+        {"is_causal": True} if "is_causal" in named else {"window_size": (-1, 0)}
+    )
+
+    def attention(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captions: Packed
+    ) -> torch.Tensor:
+        ends_T, longest = captions.ends_T, captions.longest
+        return cast(torch.Tensor, varlen_attn(q, k, v, ends_T, ends_T, longest, longest, **causal))
+
+    return attention if _is_right(attention, device, dtype) else None
+
+
+def _is_right(varlen: Varlen, device: torch.device, dtype: torch.dtype) -> bool:
+    draw = torch.Generator(device).manual_seed(0)
+    inputs = torch.randn((3, 9, 2, 64), generator=draw, device=device).to(dtype)
+    ends_T = torch.tensor([0, 2, 4, 9], dtype=torch.int32, device=device)
+    captions = Packed([2, 2, 5], ends_T)
+    try:
+        found = _with_gradient(varlen, inputs, captions)
+        expected = _with_gradient(_one_by_one, inputs.float(), captions)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(torch.allclose(ours.float(), plain, atol=0.1, rtol=0.05) for ours, plain in pairs)
+
+
+def _with_gradient(
+    attention: Varlen, inputs: torch.Tensor, captions: Packed
+) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        out = attention(leaf[0], leaf[1], leaf[2], captions)
+        (gradient,) = torch.autograd.grad(out.float().square().sum(), leaf)
+    return out.detach(), gradient
+
+
+def _one_by_one(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captions: Packed
+) -> torch.Tensor:
+    rows = zip(*(part.split(captions.lengths) for part in (q, k, v)), strict=True)
+    outs = [_causal(*(part.transpose(0, 1) for part in caption)) for caption in rows]
+    return torch.cat([out.transpose(0, 1) for out in outs])
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
