@@ -227,6 +227,47 @@ def test_first_and_further_tokens_are_computed_without_the_numbers_of_any_tensor
             generate.fetched(report_IQ)
 
 
+class _Crossings(TorchDispatchMode):
+    """Copies between devices: whether each lets the host go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[bool] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        devices = {tensor.device for tensor in (*_tensors(args), *_tensors(found))}
+        if len(devices) > 1:
+            self.found.append(bool((kwargs or {}).get("non_blocking")))
+        return found
+
+
+def test_a_gpu_gets_a_batch_in_three_copies_that_wait_for_nothing(
+    llava: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fake tensors of a GPU that is not there: images, ids and lengths, and nothing in a step."""
+    gpu, real, made = torch.device("cuda", 0), packed(), torch.tensor
+
+    def tensor(*given: Any, device: Any = None, **named: Any) -> torch.Tensor:
+        return made(*given, device="cpu", **named).to(
+            device or "cpu"
+        )  # torch's own asks for a driver
+
+    monkeypatch.setattr(torch, "tensor", tensor)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.inference_mode():
+        with gpu:
+            model = transformers.LlavaForConditionalGeneration(llava.model.config).eval()
+        longest = 2 * FIRST_ROOM
+        generator = Generator(replace(llava, model=model, device=gpu), BEFORE, longest)
+        with _Crossings() as crossings:
+            answering = generator.begin(Packed(*(fake.from_tensor(one) for one in real)))
+            reports = [answering._advance() for _ in range(longest - 1)]
+    assert crossings.found == [True, True, True]
+    assert {report.device for report in reports} == {gpu}
+
+
 class _Recorded:
     """In place of a CUDA graph: does the work again, or another's."""
 
