@@ -106,7 +106,7 @@ class Watched:
 def measure(folder: Path, quick: bool) -> Comparison:
     """Seconds of the engine's step."""
     torch.set_num_threads(1)
-    model, rounds = ("tiny", 2) if quick else ("ViT-B-32", 7)
+    model, rounds = ("tiny", 2) if quick else ("ViT-B-32", 5)
     return compared(folder, model, "zero1_bf16", rounds)
 
 
@@ -119,6 +119,7 @@ def compared(folder: Path, model: str, deepspeed_config: str, rounds: int) -> Co
     of_step = {
         name: (
             1e3 * median(timing.wall for timing in timings[name]),
+            1e3 * median(timing.cpu for timing in timings[name]),
             1e3 * median(way.whole[1:]),
             *calls[name][STEP],
             *calls[name][BETWEEN],
@@ -127,6 +128,7 @@ def compared(folder: Path, model: str, deepspeed_config: str, rounds: int) -> Co
     }
     columns = (
         f"ms of {STEP}",
+        f"CPU ms of {STEP}",
         "ms of the step",
         f"calls in {STEP}",
         f"waits in {STEP}",

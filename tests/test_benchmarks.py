@@ -98,7 +98,7 @@ def test_tables_of_other_quantities_follow_the_times() -> None:
 
 
 def test_the_page_says_whether_a_gpu_has_run_its_part(tmp_path: Path) -> None:
-    assert "No CUDA device has run this yet" in gpu_line(tmp_path)
+    assert "No CUDA device has run this version yet" in gpu_line(tmp_path)
     (tmp_path / "GPU.json").touch()
     assert "[GPU.md](GPU.md)" in gpu_line(tmp_path)
 
