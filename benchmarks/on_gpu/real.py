@@ -23,7 +23,6 @@ STARTING_LINES = 2
 
 def measure(ground: Ground, tell: Tell) -> None:
     """A row of a training, from its own log."""
-    quick = ground.quick
     model, batch, images, photographs, steps, every = ground.pick(ON_CUDA, ON_CPU, QUICK)
     pictures = [photograph(seed) for seed in range(photographs)]
     shards = packed(write_pack_input(ground.folder / "real", pictures, images, negatives=NEGATIVES))
@@ -43,11 +42,17 @@ def measure(ground: Ground, tell: Tell) -> None:
     )
     tell.reached("real waiting", wait)
     tell.note(
-        f"{cores()} cores, {'no workers' if quick else 'workers as the trainer chooses them'}; "
+        f"Cores: {cores()}, workers: {_workers(ground)}; "
         f"{photographs} made-up photographs of 500x375 pixels, again and again in {images} "
         "samples, in the page cache; decoding, cropping, tokenising, copying, the step and its "
         "measures."
     )
+
+
+def _workers(ground: Ground) -> int:
+    """As the run's record has them."""
+    record = json.loads((ground.folder / "run" / "config.json").read_text())
+    return int(record["workers"])
 
 
 def _trained(
