@@ -33,14 +33,19 @@ def own_cores(environment: Mapping[str, str] = os.environ) -> int:
     --cpus-per-task of its own, or is bound to fewer cores than the job has.
     """
     have = cores(environment)
-    ranks = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1"
     if _is_task(environment):
         each, of_job = (environment.get(f"SLURM_CPUS_{of}", "") for of in ("PER_TASK", "ON_NODE"))
         if each.isdecimal():
             return max(1, min(have, int(each)))
         if of_job.isdecimal() and have < int(of_job):
             return have
-    return max(1, have // max(1, int(ranks) if ranks.isdecimal() else 1))
+    return max(1, have // ranks_here(environment))
+
+
+def ranks_here(environment: Mapping[str, str] = os.environ) -> int:
+    """Ranks on this node, as torchrun and deepspeed say it; at least 1."""
+    ranks = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or ""
+    return max(1, int(ranks)) if ranks.isdecimal() else 1
 
 
 def readers(accelerated: bool = True) -> int:

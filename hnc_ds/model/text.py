@@ -43,6 +43,11 @@ class Tokenizer:
         is_clips = type(tokenize) is SimpleTokenizer and tokenize.reduction_fn is None
         self._word_ids = WordIds(tokenize) if is_clips else None
 
+    @property
+    def padding(self) -> int:
+        """The id behind captions that are shorter than others."""
+        return self._padding
+
     def __call__(self, captions: Sequence[str]) -> torch.Tensor:
         """int64 [T, L], padded to the longest caption, or to the context where that is needed."""
         if self._word_ids is None:

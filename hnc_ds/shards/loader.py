@@ -6,16 +6,15 @@ resumed run asks for the next step and gets what the uninterrupted one would hav
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 
 from hnc_ds.config import DataConfig
-from hnc_ds.config.cores import readers
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
@@ -25,16 +24,12 @@ from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
 from hnc_ds.shards.similar import sample_order
-from hnc_ds.worker_processes import FORK
 
 EMPTY = -1
 """In place of a caption's row or a type's number: the slot is not used."""
 
 MOST_CORRUPT = 100
 """Neighbours tried in place of a corrupt picture before the data is given up."""
-
-PREFETCHED_BATCHES = 4
-"""Per worker."""
 
 Tokenize = Callable[[Sequence[str]], torch.Tensor]
 
@@ -149,20 +144,40 @@ class TrainingData(Dataset["Batch | UserError"]):
         except UserError as error:
             return error
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, part: range | None = None) -> Batch:
         """This rank's rows of a step.
+
+        Args:
+            step: From 0.
+            part: Which of its rows, counted from 0, without gaps; all when not given.
 
         Raises:
             UserError: Damaged shards, or too many corrupt pictures in a row.
         """
-        first = step * self._batch + self._rows.start
+        rows = self._rows if part is None else self._rows[part.start : part.stop]
+        first = step * self._batch + rows.start
         self._fetch_ahead(first)
         corrupt: list[str] = []
         draws = [
             self._draw(first + row, visit, corrupt)
-            for row, visit in enumerate(self._order.visits(first, len(self._rows)))
+            for row, visit in enumerate(self._order.visits(first, len(rows)))
         ]
         return self._collate(draws, tuple(corrupt))
+
+    @property
+    def rows(self) -> int:
+        """Of this rank in a batch."""
+        return len(self._rows)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of an image in a batch."""
+        return 3 * self._image_settings.size**2
+
+    @property
+    def padding(self) -> int:
+        """The token behind captions that are shorter than others."""
+        return int(getattr(self._tokenize, "padding", 0))
 
     def repeats(self, steps: int) -> str | None:
         """What to warn of where the batches of a run hold images twice: they are larger than an
@@ -190,14 +205,14 @@ class TrainingData(Dataset["Batch | UserError"]):
 
     def _draw(self, position: int, visit: Visit, corrupt: list[str]) -> Draw:
         """What is trained on at a position of the stream."""
-        for _ in range(MOST_CORRUPT):
+        for tried in range(1, MOST_CORRUPT + 1):
             rng = random.Random(visit.key(self._seed))
             try:
                 image_3HW = decode_image(self.reader.image_bytes(visit.sample))
             except CorruptImage:
                 corrupt.append(self.reader.where(visit.sample))
                 around = self._order.neighbours(position)
-                visit = visit._replace(sample=int(around[(position + len(corrupt)) % len(around)]))
+                visit = visit._replace(sample=int(around[(position + tried) % len(around)]))
                 continue
             sample = self.reader.sample(visit.sample)
             group, negatives = draw_negatives(
@@ -215,7 +230,7 @@ class TrainingData(Dataset["Batch | UserError"]):
                 training_view(image_3HW, self._image_settings, self._data.crop, rng),
             )
         raise UserError(
-            f"{corrupt[0]}: cannot be decoded, nor can {MOST_CORRUPT} others; "
+            f"{corrupt[-MOST_CORRUPT]}: cannot be decoded, nor can {MOST_CORRUPT} others; "
             "the shards are damaged, pack them again"
         )
 
@@ -248,7 +263,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         type_BK = [[self._type_numbers[negative.type] for negative in d.negatives] for d in draws]
         unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
         return Batch(
-            torch.stack([draw.image_3RR for draw in draws]),
+            default_collate([draw.image_3RR for draw in draws]),  # in a worker in shared memory
             self._tokenize(list(rows)),
             torch.tensor(positive_B),
             _slots(negative_BK, self._data.hard_negatives),
@@ -260,31 +275,6 @@ class TrainingData(Dataset["Batch | UserError"]):
         )
 
 
-def batches(
-    data: TrainingData, steps: range, workers: int | None, pin: bool
-) -> Iterator[Batch | UserError]:
-    """The batches of the steps, in order, read ahead by worker processes.
-
-    Args:
-        data: Of this rank.
-        steps: Which.
-        workers: Processes; 0 reads in this one, None is as ``readers`` has it.
-        pin: Page-locked memory, for copies to an accelerator.
-    """
-    workers = readers(pin) if workers is None else workers
-    loader = DataLoader(
-        data,
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin,
-        prefetch_factor=PREFETCHED_BATCHES if workers else None,
-        multiprocessing_context=FORK if workers else None,
-    )
-    return cast(Iterator[Batch | UserError], iter(loader))
-
-
 def text_number(caption: str) -> int:
     """A 63-bit number of a caption, by which ranks see that two are the same."""
     return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
@@ -293,7 +283,3 @@ def text_number(caption: str) -> int:
 def _slots(rows: list[list[int]], width: int) -> torch.Tensor:
     filled = [row + [EMPTY] * (width - len(row)) for row in rows]
     return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

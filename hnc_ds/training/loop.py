@@ -24,7 +24,8 @@ from hnc_ds.engine import Engine, is_accelerated
 from hnc_ds.errors import RankError, UserError
 from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import Compared, LossTerms, objective
-from hnc_ds.shards.loader import Batch, TrainingData, batches
+from hnc_ds.shards.ahead import batches
+from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare
 from hnc_ds.training.saving import Saver

@@ -12,9 +12,10 @@ import torch
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
 from hnc_ds.images import CorruptImage
+from hnc_ds.shards.ahead import batches
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.shards.images import ImageSettings, decode_image
-from hnc_ds.shards.loader import EMPTY, Batch, TrainingData, batches
+from hnc_ds.shards.loader import EMPTY, Batch, TrainingData
 from hnc_ds.shards.order import NOBODY
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.similar import Mined, Neighbours, images_fingerprint, write_neighbours

@@ -22,8 +22,9 @@ from hnc_ds.config import DataConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.model.load import load_model
 from hnc_ds.shards import remote
+from hnc_ds.shards.ahead import batches
 from hnc_ds.shards.contents import verify
-from hnc_ds.shards.loader import Batch, TrainingData, batches
+from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import Cache, RemoteFolder, cache_of, check_url, is_url
