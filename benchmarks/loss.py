@@ -70,7 +70,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
             Check(
                 "memory of slices, of the whole matrix's",
                 ours / theirs,
-                1 if quick else LARGEST_SHARE,
+                4 if quick else LARGEST_SHARE,
             ),
         ),
         notes=(
