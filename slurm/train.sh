@@ -9,6 +9,7 @@
 #SBATCH --job-name=train
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append
+# One core launches the work of a GPU, the others read and decode; hnc-ds doctor warns of too few.
 #SBATCH --cpus-per-gpu=8
 #SBATCH --time=24:00:00
 #SBATCH --requeue

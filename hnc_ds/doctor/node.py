@@ -1,6 +1,7 @@
 """What a process can see of its own machine: versions, devices, disks, shards."""
 
 import os
+import random
 import shutil
 import sys
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from hnc_ds.config.cores import cores, readers
 from hnc_ds.doctor.finding import Finding, Grade
 from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.images import CorruptImage
-from hnc_ds.shards.images import decode_image
+from hnc_ds.shards.images import ImageSettings, decode_image, training_view
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of, is_url
 
@@ -26,6 +28,12 @@ SHARED_MEMORY_GB = 1.0
 
 READ = 64
 """Samples that a rank reads of the shards."""
+
+SIZE, CROP = 224, 0.9
+"""Pixels on a side that images are cropped to, as most models have it, and the least share kept."""
+
+EATEN = {"ViT-B-32": (2000, 3000), "ViT-L-14-336": (250, 300)}
+"""Images/s that an H100 trains on in bf16, measured: eager, compiled."""
 
 MEGABYTES = 128
 """That are written to the disk, to see how fast it is."""
@@ -61,14 +69,15 @@ def devices(local_rank: int) -> Iterator[Finding]:
     """The GPU of this rank, and whether others are on it; cores where there is none."""
     promised = os.environ.get("SLURM_GPUS_ON_NODE", "0")
     if not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0))
         if promised.isdecimal() and int(promised) and os.environ.get("DS_ACCELERATOR") != "cpu":
             gave = f"SLURM gave {counted(int(promised), 'GPU')}"
             why = f"{gave} and torch {torch.__version__} sees none; is it a CPU build, or its "
             why += "driver too old?"
             yield Finding("device", why, Grade.FAILED)
         else:
-            yield Finding("device", f"no GPU, {cores} cores, {torch.get_num_threads()} threads")
+            yield Finding(
+                "device", f"no GPU, {counted(cores(), 'core')}, {torch.get_num_threads()} threads"
+            )
         return
     free, total = (size / 1e9 for size in torch.cuda.mem_get_info(local_rank))
     told = f"{torch.cuda.get_device_name(local_rank)}, {free:.0f} of {total:.0f} GB free"
@@ -123,23 +132,58 @@ def shards(location: str, rank: int, ranks: int) -> Iterator[Finding]:
     try:
         reader = ShardReader(location if is_url(location) else Path(location), cache_of(None, None))
         mine = range(rank, len(reader), max(ranks, len(reader) // READ))
-        start, corrupt = time.perf_counter(), 0
-        for number in mine:
-            corrupt += _is_corrupt(reader, number)
-        speed = len(mine) / (time.perf_counter() - start)
+        corrupt, speed = _read(reader, mine)
     except UserError as error:
         yield Finding("shards", str(error), Grade.FAILED)
         return
     told = f"{counted(len(reader), 'image')} in {counted(len(reader.shard_sizes), 'shard')}"
     yield Finding("shards", f"{told}, index {fingerprint(reader.index)[:12]}")
-    slow = f"{corrupt} of {len(mine)} do not decode; " if corrupt else ""
-    grade = Grade.WARNING if corrupt else Grade.OK
-    yield Finding("reading", f"{slow}{speed:,.0f} images/s read and decoded", grade)
+    if corrupt:
+        why = f"{corrupt} of {len(mine)} do not decode"
+        yield Finding("corrupt images", why, Grade.WARNING)
+    yield feeding(speed, torch.cuda.is_available())
 
 
-def _is_corrupt(reader: ShardReader, number: int) -> bool:
+def feeding(speed: float, has_gpu: bool) -> Finding:
+    """Whether the cores of a rank give its GPU as many images as it trains on.
+
+    Args:
+        speed: Images/s that a core reads, decodes and crops.
+        has_gpu: Whether there is one to be fed.
+    """
+    workers = readers(has_gpu)
+    told = f"{speed:,.0f} images/s a core, {counted(workers, 'worker')} a rank"
+    if not has_gpu:
+        return Finding("reading", told)
+    told += f": {workers * speed:,.0f} images/s a GPU"
+    short = [name for name, (least, _) in EATEN.items() if workers * speed < least]
+    if not short:
+        return Finding("reading", told)
+    eaten = " and ".join(f"{EATEN[name][0]} to {EATEN[name][1]} of {name}" for name in short)
+    why = f"{told}; an H100 trains on {eaten}: more cores a GPU (--cpus-per-gpu), or smaller images"
+    return Finding("reading", why, Grade.WARNING)
+
+
+def _read(reader: ShardReader, samples: range) -> tuple[int, float]:
+    """How many of the samples do not decode, and images/s of one core."""
+    view = ImageSettings(SIZE, (0.0,) * 3, (1.0,) * 3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers have it
     try:
-        decode_image(reader.image_bytes(number))
+        for sample in samples[:1]:  # opens files; not timed
+            _is_corrupt(reader, sample, view)
+        start = time.perf_counter()
+        corrupt = sum(_is_corrupt(reader, sample, view) for sample in samples)
+        seconds = time.perf_counter() - start
+    finally:
+        torch.set_num_threads(threads)
+    return corrupt, len(samples) / seconds
+
+
+def _is_corrupt(reader: ShardReader, sample: int, view: ImageSettings) -> bool:
+    try:
+        image_3HW = decode_image(reader.image_bytes(sample))
     except CorruptImage:
         return True
+    training_view(image_3HW, view, CROP, random.Random(sample))
     return False

@@ -74,8 +74,8 @@ def test_pictures_that_do_not_decode_are_counted(
 
     monkeypatch.setattr(ShardReader, "image_bytes", torn)
     found = list(node.shards(str(scene_shards / "train"), rank=0, ranks=2))
-    assert found[1].grade is Grade.WARNING
-    assert found[1].told.startswith("1 of 48 do not decode; ")
+    assert found[1] == Finding("corrupt images", "1 of 48 do not decode", Grade.WARNING)
+    assert found[2].told.endswith("images/s a core, 1 worker a rank")
     assert [one.grade for one in node.shards(str(scene_shards / "train"), 1, 2)] == [Grade.OK] * 2
 
 
@@ -91,6 +91,22 @@ def test_gpus_that_slurm_gave_and_torch_does_not_see_are_a_failure(
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     (found,) = node.devices(0)
     assert found.grade is Grade.OK
+
+
+def test_cores_that_cannot_feed_a_gpu_are_a_warning_that_says_how_many_images_are_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node, "readers", lambda has_gpu: 5 if has_gpu else 1)
+    few, enough = node.feeding(390.0, True), node.feeding(401.0, True)
+    assert few.grade is Grade.WARNING
+    assert few.told.startswith("390 images/s a core, 5 workers a rank: 1,950 images/s a GPU; ")
+    assert "2000 to 3000 of ViT-B-32" in few.told
+    assert "ViT-L-14-336" not in few.told  # which wants no more than 300
+    assert enough == Finding(
+        "reading", "401 images/s a core, 5 workers a rank: 2,005 images/s a GPU"
+    )
+    assert "of ViT-L-14-336" in node.feeding(40.0, True).told
+    assert node.feeding(40.0, False).grade is Grade.OK
 
 
 def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
