@@ -30,6 +30,20 @@ from hnc_ds.shards.loader import EMPTY, Batch
 from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare, embed
 
+try:
+    from hnc_ds.model.compiled import compile_blocks
+except ImportError:  # a version without --compile: the blocks as they are
+
+    def compile_blocks(clip: Clip, backend: str) -> object:
+        """Compile both towers' blocks."""
+        return _compile_blocks(clip.towers, backend)
+
+
+try:
+    from hnc_ds.training.reports import Reports
+except ImportError:  # a version that looks at every loss at once
+    Reports = None
+
 Phases = dict[str, tuple[Any, str]]
 """By name, in their order: the object and its method that a step calls once for it."""
 RATE, DECAY, BETAS, EPSILON, CLIPPING = 1e-5, 0.1, (0.9, 0.98), 1e-6, 1.0
@@ -60,22 +74,32 @@ class Ours:
         config = resolve(dict(deepspeed), Path("-"), ranks, 1000)
         self.engine = Engine(clip, clip.parameter_groups(), config)
         self._loss = LossConfig(negatives_from="all_images" if all_negatives else "own_image")
+        self._reports = Reports and Reports(self.engine.device)
+        self._steps = 0
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """One optimizer step; the loss of this rank."""
+        """One optimizer step; the loss of this rank. As in training, whether it is finite is seen
+        when the next one is under way."""
         terms, _ = passes.step(self.engine, batch, partial(self._objective, batch), 0)
+        if self._reports is not None:
+            unsound = None if self.engine.scales_loss else self.engine.unsound()
+            self._reports.send(self._steps, 0, False, terms.total, unsound)
+            for report in self._reports.read(self._steps - 1):
+                if not (report.is_finite and report.is_sound):
+                    raise ValueError("the loss or its gradient is not finite")
+        self._steps += 1
         return terms.total.detach()
 
     def _objective(self, batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
         compared = compare(embedded, batch, self._loss.negatives_from == "all_images")
         terms = objective(compared, self._loss, 1.0)
-        if not all_finite(terms.total):
+        if self._reports is None and not all_finite(terms.total):
             raise ValueError("the loss is not finite")
         return terms, compared
 
     def compile(self, backend: str) -> None:
-        """torch.compile of the blocks of both towers."""
-        _compile_blocks(self.engine.module.towers, backend)
+        """torch.compile of the blocks of both towers, as ``--compile`` has it."""
+        compile_blocks(self.engine.module, backend)
 
     def phases(self) -> Phases:
         """Of a step in one pass; what is not in them is between them."""
@@ -143,7 +167,7 @@ class NoEngine:
 
     def compile(self, backend: str) -> None:
         """As ``Ours`` does it."""
-        _compile_blocks(self.clip.towers, backend)
+        compile_blocks(self.clip, backend)
 
     def phases(self) -> Phases:
         """As those of ``Ours``; the last one clips and updates."""

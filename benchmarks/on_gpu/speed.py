@@ -49,7 +49,7 @@ ON_CPU = {
 }
 QUICK = dict.fromkeys(ON_CUDA, Asked("tiny", (8, 4)))
 
-ROUNDS, TURN_SECONDS, WARM_UP = 5, 0.8, 3
+ROUNDS, TURN_SECONDS, WARM_UP = 5, 0.6, 3
 COMPILING_SECONDS = 60.0
 """What compiling may take: not begun with less time left."""
 PHASE_STEPS = 5
