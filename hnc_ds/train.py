@@ -67,6 +67,7 @@ from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
 from hnc_ds.reading import reading
 from hnc_ds.settings_file import updated
+from hnc_ds.shards import on_device
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.similar import read_neighbours
 from hnc_ds.training import course
@@ -169,6 +170,9 @@ def _train(
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (clip.image_settings, clip.tokenize)
     data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
+    if data.on_device:
+        first = data.reader.image_bytes(0)
+        together(partial(on_device.check, clip.image_settings, first, device()))
     start = saved.step if saved else 0
     validation = together(partial(_make_validation, config, run))
     measured = None

@@ -84,6 +84,17 @@ def test_how_many_read_is_chosen_said_and_recorded_and_may_change(
     assert (written["settings"]["data"]["workers"], written["workers"]) == (0, 0)
 
 
+def test_decoding_on_a_gpu_is_refused_without_one_and_where_the_run_began_without(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(changed(arguments, decode="gpu"), capsys)
+    assert line == "train: --decode gpu needs a CUDA device; this is cpu, leave it out"
+    assert not (tmp_path / "run").exists()
+    assert main(changed(arguments, steps=1)) == 0
+    line = refusal([*changed(arguments, decode="gpu"), "--resume"], capsys)
+    assert "was trained with decode cpu, not gpu" in line
+
+
 def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     arguments: list[str], tmp_path: Path
 ) -> None:

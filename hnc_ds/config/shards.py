@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -127,6 +128,10 @@ class DataConfig(Settings):
     workers: int | None = None
     """Processes per rank that read and decode; 0 does it in the training process. When not given:
     on a GPU the rank's cores less one, at most 16; on a CPU 1."""
+
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """What decodes, crops and resizes images; gpu is for nodes with few cores a GPU. Its pixels
+    differ from the CPU's by rounding, so a run cannot change it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -141,7 +141,8 @@ def shards(location: str, rank: int, ranks: int) -> Iterator[Finding]:
     if corrupt:
         why = f"{corrupt} of {len(mine)} do not decode"
         yield Finding("corrupt images", why, Grade.WARNING)
-    yield feeding(speed, torch.cuda.is_available())
+    if len(mine):
+        yield feeding(speed, torch.cuda.is_available())
 
 
 def feeding(speed: float, has_gpu: bool) -> Finding:
@@ -160,8 +161,10 @@ def feeding(speed: float, has_gpu: bool) -> Finding:
     if not short:
         return Finding("reading", told)
     eaten = " and ".join(f"{EATEN[name][0]} to {EATEN[name][1]} of {name}" for name in short)
-    why = f"{told}; an H100 trains on {eaten}: more cores a GPU (--cpus-per-gpu), or smaller images"
-    return Finding("reading", why, Grade.WARNING)
+    why = (
+        f"{told}; an H100 trains on {eaten}: give more cores a GPU (--cpus-per-gpu), pack smaller "
+    )
+    return Finding("reading", f"{why}images, or train with --decode gpu", Grade.WARNING)
 
 
 def _read(reader: ShardReader, samples: range) -> tuple[int, float]:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from hnc_ds.config.cores import ranks_here, readers
 from hnc_ds.errors import UserError
 from hnc_ds.shards.loader import EMPTY, Batch, TrainingData
+from hnc_ds.shards.on_device import DeviceDecoder, Encoded
 from hnc_ds.worker_processes import FORK
 
 T = TypeVar("T")
@@ -47,7 +48,8 @@ class Part(NamedTuple):
     """Rows of a batch on their way from a worker. What is small comes through a pipe; only the
     images lie in shared memory, as each tensor there costs a file."""
 
-    images_B3RR: torch.Tensor
+    images: torch.Tensor | Encoded
+    """uint8 [rows, 3, R, R], or what the device makes that of."""
     others: dict[str, Any]
     """The other fields of a Batch, tensors as arrays."""
 
@@ -64,8 +66,10 @@ def batches(
         pin: Page-locked memory, for copies to an accelerator.
     """
     workers = readers(pin) if workers is None else workers
+    joined = _Join(data, pin)
     if not workers:
-        return (_pinned(data[step], pin) for step in steps)
+        own, whole = _Parts(data), range(data.rows)
+        return (joined([(whole, own[step, whole])]) for step in steps)
     rows = part_rows(data.image_bytes, workers, _free_memory())
     parts = [range(at, min(at + rows, data.rows)) for at in range(0, data.rows, rows)]
     loader = DataLoader(
@@ -80,7 +84,9 @@ def batches(
     )
     # Here, as a process with threads had better not be forked.
     found = cast("Iterator[Part | UserError]", iter(loader))
-    return ahead(_joined(found, steps, parts, data.padding, pin), JOINED_AHEAD, pin)
+    # The zip ends with the parts, and takes no more.
+    all_joined = (joined(zip(parts, found, strict=False)) for _ in steps)
+    return ahead(all_joined, JOINED_AHEAD, pin)
 
 
 def part_rows(image_bytes: int, workers: int, room: float) -> int:
@@ -150,7 +156,7 @@ class _Parts(Dataset["Part | UserError"]):
 
     def __getitem__(self, place: tuple[int, range]) -> Part | UserError:
         try:
-            batch = self._data.batch(*place)
+            batch, jpegs = self._data.drawn(*place)
         except UserError as error:
             return error
         others = {
@@ -158,44 +164,56 @@ class _Parts(Dataset["Part | UserError"]):
             for name, value in batch._asdict().items()
             if name != "images_B3RR"
         }
-        return Part(batch.images_B3RR, others)
+        return Part(batch.images_B3RR if jpegs is None else jpegs, others)
 
 
-def _joined(
-    found: Iterator[Part | UserError],
-    steps: range,
-    parts: Sequence[range],
-    padding: int,
-    pin: bool,
-) -> Iterator[Batch | UserError]:
-    """Batches of parts, which come in order. With numpy, as torch's operations would start threads
-    of their own in every thread that uses them."""
-    for _ in steps:
-        of_batch = zip(parts, found, strict=False)  # ends with the parts, and takes no more
-        yield _whole(of_batch, parts[-1].stop, padding, pin)
+class _Join:
+    """Joins the parts of a batch. With numpy, as torch's operations would start threads of their
+    own in every thread that uses them.
 
+    Args:
+        data: Of this rank.
+        pin: Page-locked memory.
+    """
 
-def _whole(
-    parts: Iterable[tuple[range, Part | UserError]], rows: int, padding: int, pin: bool
-) -> Batch | UserError:
-    """A batch of its parts; the first problem, if one of them has any."""
-    images_B3RR, others, problems = None, list[dict[str, Any]](), list[UserError]()
-    for place, part in parts:
-        if isinstance(part, UserError):
-            problems.append(part)
-            continue
-        others.append(part.others)
-        if len(place) == rows and not pin:
-            images_B3RR = part.images_B3RR
-            continue
-        if images_B3RR is None:
-            shape = (rows, *part.images_B3RR.shape[1:])
-            images_B3RR = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
-        images_B3RR.numpy()[place.start : place.stop] = part.images_B3RR.numpy()
-    if problems or images_B3RR is None:
-        return problems[0]
-    joined = {name: _tensor(value) for name, value in join(others, padding).items()}
-    return _pinned(Batch(images_B3RR=images_B3RR, **joined), pin)
+    def __init__(self, data: TrainingData, pin: bool) -> None:
+        self._rows, self._padding, self._pin = data.rows, data.padding, pin
+        self._decoder: DeviceDecoder | None = None
+        if data.on_device:
+            device = torch.accelerator.current_accelerator() if pin else None
+            self._decoder = DeviceDecoder(data.image_settings, device or torch.device("cpu"))
+
+    def __call__(self, parts: Iterable[tuple[range, Part | UserError]]) -> Batch | UserError:
+        """A batch of its parts, in order; the first problem, if one of them has any."""
+        images, others = list[torch.Tensor](), list[dict[str, Any]]()
+        problems = list[UserError]()
+        for place, part in parts:
+            if isinstance(part, UserError):
+                problems.append(part)
+                continue
+            try:
+                self._put(images, place, part.images)
+            except UserError as error:
+                problems.append(error)
+            others.append(part.others)
+        if problems:
+            return problems[0]
+        images_B3RR = self._decoder.joined(images) if self._decoder else images[0]
+        joined = {name: _tensor(value) for name, value in join(others, self._padding).items()}
+        return _pinned(Batch(images_B3RR=images_B3RR, **joined), self._pin)
+
+    def _put(self, images: list[torch.Tensor], place: range, part: torch.Tensor | Encoded) -> None:
+        """Add a part: on the device one after the other, else into a tensor of the whole batch."""
+        if self._decoder and isinstance(part, Encoded):
+            images.append(self._decoder.part(part))
+        elif isinstance(part, torch.Tensor):
+            if len(place) == self._rows and not self._pin:
+                images.append(part)
+                return
+            if not images:
+                shape = (self._rows, *part.shape[1:])
+                images.append(torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin))
+            images[0].numpy()[place.start : place.stop] = part.numpy()
 
 
 def join(parts: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Any]:
@@ -276,14 +294,14 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def _pinned(batch: Batch | UserError, pin: bool) -> Any:
+def _pinned(batch: Batch, pin: bool) -> Batch:
     """With its tensors in page-locked memory, where that is wanted."""
-    if not pin or isinstance(batch, UserError):
+    if not pin:
         return batch
     tensors: dict[str, Any] = {
         name: value.pin_memory()
         for name, value in batch._asdict().items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and value.device.type == "cpu"
     }
     return batch._replace(**tensors)
 

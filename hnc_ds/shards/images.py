@@ -27,6 +27,10 @@ MOST_ASPECT = 64
 whole, 30,000 x 2 pixels would become 3,360,000 x 224, of which the middle 224 are seen."""
 
 
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of a part of an image, in pixels."""
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """What a model expects of its input pictures."""
@@ -118,27 +122,30 @@ def training_view(
     Source: random resized crop as in open_clip's training transform (area drawn uniformly,
     aspect ratio log-uniformly from 3/4 to 4/3).
     """
-    if smallest_area >= 1:
+    box = training_box(image_3HW.shape[1], image_3HW.shape[2], smallest_area, rng)
+    return view_of(image_3HW, settings, box)
+
+
+def training_box(height: int, width: int, smallest_area: float, rng: random.Random) -> Box | None:
+    """The part of an image that training sees; None where it is as in evaluation."""
+    return None if smallest_area >= 1 else _draw_crop(height, width, smallest_area, rng)
+
+
+def view_of(image_3HW: torch.Tensor, settings: ImageSettings, box: Box | None) -> torch.Tensor:
+    """A part of an image, stretched to the model's size; uint8 [3, R, R]."""
+    if box is None:
         return evaluation_view(image_3HW, settings)
-    top, left, height, width = _draw_crop(
-        image_3HW.shape[1], image_3HW.shape[2], smallest_area, rng
-    )
     return functional.resized_crop(
         image_3HW,
-        top,
-        left,
-        height,
-        width,
+        *box,
         [settings.size, settings.size],
         interpolation=INTERPOLATIONS[settings.interpolation],
         antialias=True,
     )
 
 
-def _draw_crop(
-    height: int, width: int, smallest_area: float, rng: random.Random
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop; the centre when ten draws do not fit."""
+def _draw_crop(height: int, width: int, smallest_area: float, rng: random.Random) -> Box:
+    """A random crop; the centre when ten draws do not fit."""
     for _ in range(10):
         area = height * width * rng.uniform(smallest_area, 1)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))

@@ -18,8 +18,9 @@ from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
-from hnc_ds.shards.images import ImageSettings, decode_image, training_view
+from hnc_ds.shards.images import ImageSettings, decode_image, training_box, training_view
 from hnc_ds.shards.negatives import draw_negatives, type_weights
+from hnc_ds.shards.on_device import Encoded, Jpeg, as_jpeg, encoded
 from hnc_ds.shards.order import Visit
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
@@ -98,7 +99,8 @@ class Draw:
     positive: str
     negatives: tuple[Negative, ...]
     unrelated: tuple[str, ...]
-    image_3RR: torch.Tensor
+    image: torch.Tensor | Jpeg
+    """uint8 [3, R, R], or what the device makes that of."""
 
 
 class TrainingData(Dataset["Batch | UserError"]):
@@ -135,7 +137,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         self._type_weights = type_weights(data, self.negative_types, location)
         self._order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
-        self._image_settings, self._tokenize = image_settings, tokenize
+        self.image_settings, self._tokenize = image_settings, tokenize
         self._ahead: list[int] = []
 
     def __getitem__(self, step: int) -> "Batch | UserError":
@@ -145,7 +147,11 @@ class TrainingData(Dataset["Batch | UserError"]):
             return error
 
     def batch(self, step: int, part: range | None = None) -> Batch:
-        """This rank's rows of a step.
+        """``drawn`` without what the device decodes."""
+        return self.drawn(step, part)[0]
+
+    def drawn(self, step: int, part: range | None = None) -> tuple[Batch, Encoded | None]:
+        """This rank's rows of a step; with --decode gpu without images, and what becomes of them.
 
         Args:
             step: From 0.
@@ -162,7 +168,18 @@ class TrainingData(Dataset["Batch | UserError"]):
             self._draw(first + row, visit, corrupt)
             for row, visit in enumerate(self._order.visits(first, len(rows)))
         ]
-        return self._collate(draws, tuple(corrupt))
+        images = [draw.image for draw in draws]
+        if self.on_device:
+            size = self.image_settings.size
+            empty = torch.empty((0, 3, size, size), dtype=torch.uint8)
+            return self._collate(draws, empty, tuple(corrupt)), encoded(images, size)
+        # In a worker they are stacked in shared memory.
+        return self._collate(draws, default_collate(images), tuple(corrupt)), None
+
+    @property
+    def on_device(self) -> bool:
+        """Whether images are decoded there."""
+        return self._data.decode == "gpu"
 
     @property
     def rows(self) -> int:
@@ -171,8 +188,12 @@ class TrainingData(Dataset["Batch | UserError"]):
 
     @property
     def image_bytes(self) -> int:
-        """Of an image in a batch."""
-        return 3 * self._image_settings.size**2
+        """Of an image on its way from a worker; of JPEGs on average."""
+        if self.on_device:
+            return max(
+                1, sum(shard.bytes for shard in self.reader.index.shards) // len(self.reader)
+            )
+        return 3 * self.image_settings.size**2
 
     @property
     def padding(self) -> int:
@@ -208,7 +229,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         for tried in range(1, MOST_CORRUPT + 1):
             rng = random.Random(visit.key(self._seed))
             try:
-                image_3HW = decode_image(self.reader.image_bytes(visit.sample))
+                image = self._look(visit.sample)
             except CorruptImage:
                 corrupt.append(self.reader.where(visit.sample))
                 around = self._order.neighbours(position)
@@ -227,12 +248,29 @@ class TrainingData(Dataset["Batch | UserError"]):
                 group.positive,
                 negatives,
                 self._draw_unrelated(position, sample, rng),
-                training_view(image_3HW, self._image_settings, self._data.crop, rng),
+                self._view(image, rng),
             )
         raise UserError(
             f"{corrupt[-MOST_CORRUPT]}: cannot be decoded, nor can {MOST_CORRUPT} others; "
             "the shards are damaged, pack them again"
         )
+
+    def _look(self, sample: int) -> torch.Tensor | Jpeg:
+        """An image decoded, or as the device will.
+
+        Raises:
+            CorruptImage: It cannot be.
+        """
+        data = self.reader.image_bytes(sample)
+        # Only of bytes that were decoded when they were packed is it known that they can be.
+        jpeg = as_jpeg(data) if self.on_device and self.reader.has_sum(sample) else None
+        return decode_image(data) if jpeg is None else jpeg
+
+    def _view(self, image: torch.Tensor | Jpeg, rng: random.Random) -> torch.Tensor | Jpeg:
+        if isinstance(image, Jpeg):
+            box = training_box(image.height, image.width, self._data.crop, rng)
+            return image._replace(box=box)
+        return training_view(image, self.image_settings, self._data.crop, rng)
 
     def _draw_unrelated(
         self, position: int, sample: TrainingSample, rng: random.Random
@@ -252,7 +290,9 @@ class TrainingData(Dataset["Batch | UserError"]):
                 break
         return tuple(found)
 
-    def _collate(self, draws: list[Draw], corrupt: tuple[str, ...]) -> Batch:
+    def _collate(
+        self, draws: list[Draw], images_B3RR: torch.Tensor, corrupt: tuple[str, ...]
+    ) -> Batch:
         rows: dict[str, int] = {}
 
         def row(caption: str) -> int:
@@ -263,7 +303,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         type_BK = [[self._type_numbers[negative.type] for negative in d.negatives] for d in draws]
         unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
         return Batch(
-            default_collate([draw.image_3RR for draw in draws]),  # in a worker in shared memory
+            images_B3RR,
             self._tokenize(list(rows)),
             torch.tensor(positive_B),
             _slots(negative_BK, self._data.hard_negatives),

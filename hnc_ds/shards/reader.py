@@ -87,6 +87,10 @@ class ShardReader:
         data = self._read(file, at.image_offset, at.image_bytes, sample)
         return data if at.image_crc32 in (None, zlib.crc32(data)) else b""
 
+    def has_sum(self, sample: int) -> bool:
+        """Whether an image's bytes are compared with those that were packed, and decoded then."""
+        return self._locate(sample)[1].image_crc32 is not None
+
     def where(self, sample: int) -> str:
         """``FOLDER/SHARD:KEY``, for messages."""
         shard = bisect_right(self._ends, sample)

@@ -16,6 +16,7 @@ from hnc_ds.shards.ahead import batches, part_rows
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.shards.images import ImageSettings
 from hnc_ds.shards.loader import Batch, TrainingData
+from hnc_ds.shards.on_device import Encoded
 
 SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -111,20 +112,20 @@ def test_a_problem_in_one_part_is_the_batch_s_and_the_next_batch_is_whole(
 ) -> None:
     monkeypatch.setattr(ahead, "PART_ROWS", 5)
     data = make(scene_shards / "train")
-    read = data.batch
+    read = data.drawn
 
-    def broken(step: int, part: range | None = None) -> Batch:
+    def broken(step: int, part: range | None = None) -> tuple[Batch, Encoded | None]:
         if step == 1 and part == range(10, 15):
             raise UserError("damaged")
         return read(step, part)
 
-    monkeypatch.setattr(data, "batch", broken)
+    monkeypatch.setattr(data, "drawn", broken)
     first, second, third = batches(data, range(3), 2, pin=False)
     assert isinstance(second, UserError)
     assert str(second) == "damaged"
     for found, step in ((first, 0), (third, 2)):
         assert isinstance(found, Batch)
-        assert differing(found, read(step)) == []
+        assert differing(found, read(step)[0]) == []
 
 
 def test_parts_of_all_workers_fit_into_the_shared_memory_there_is() -> None:
