@@ -213,8 +213,8 @@ class Theirs:
     ) -> None:
         self.towers: Any = towers.to(device)
         for module in towers.modules():  # as open_clip has it, not as ours may have changed it
-            if isinstance(module, nn.MultiheadAttention):
-                module.__class__ = nn.MultiheadAttention
+            while type(module).__module__.startswith("hnc_ds."):
+                module.__class__ = type(module).__base__
         self._model: Any = self.towers
         if _ranks() > 1:
             self._model = DistributedDataParallel(self.towers)
