@@ -110,13 +110,14 @@ def ahead(produced: Iterator[T], count: int, on_device: bool = False) -> Iterato
         count: Most that wait.
         on_device: Whether the thread works with the accelerator of this one.
     """
-    index = torch.accelerator.current_device_index() if on_device else None
+    module: Any = torch.get_device_module() if on_device else None
+    index = module.current_device() if on_device else None
     room, found, over = threading.Semaphore(count), SimpleQueue[Any](), threading.Event()
 
     def work() -> None:
         try:
-            if index is not None:
-                torch.accelerator.set_device_index(index)
+            if on_device:
+                module.set_device(index)  # else it would be the first one, of another rank
             while room.acquire() and not over.is_set():
                 found.put((next(produced, found), None))  # the queue itself stands for the end
         except BaseException as error:  # raised where it is waited for

@@ -160,6 +160,26 @@ def test_a_thread_reads_no_more_than_told_ahead_and_ends_with_its_reader() -> No
     assert threading.active_count() == before
 
 
+def test_the_thread_works_with_the_device_of_this_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins with the first device, on which it would take memory from another rank."""
+    devices = {threading.get_ident(): 3}
+
+    class Module:
+        def current_device(self) -> int:
+            return devices.get(threading.get_ident(), 0)
+
+        def set_device(self, index: int) -> None:
+            devices[threading.get_ident()] = index
+
+    monkeypatch.setattr(torch, "get_device_module", Module)
+
+    def used() -> Iterator[int]:
+        yield Module().current_device()
+
+    assert list(ahead.ahead(used(), 2, on_device=True)) == [3]
+    assert list(ahead.ahead(used(), 2)) == [0]
+
+
 def test_all_that_is_read_comes_in_order_and_what_is_raised_is_raised_where_it_is_waited_for() -> (
     None
 ):
