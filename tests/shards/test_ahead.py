@@ -162,14 +162,15 @@ def test_a_thread_reads_no_more_than_told_ahead_and_ends_with_its_reader() -> No
 
 def test_the_thread_works_with_the_device_of_this_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread begins with the first device, on which it would take memory from another rank."""
-    devices = {threading.get_ident(): 3}
+    mine = threading.local()
+    mine.device = 3
 
     class Module:
         def current_device(self) -> int:
-            return devices.get(threading.get_ident(), 0)
+            return int(getattr(mine, "device", 0))
 
         def set_device(self, index: int) -> None:
-            devices[threading.get_ident()] = index
+            mine.device = index
 
     monkeypatch.setattr(torch, "get_device_module", Module)
 
