@@ -4,10 +4,11 @@ torch.nn.MultiheadAttention copies queries, keys and values out of their joined 
 open_clip's mask, a matrix of numbers, no flash kernel can run. Here heads are views, and what may
 be attended to is a word, not numbers: nothing, ``CAUSAL``, or ``Packed`` captions. open_clip hands
 it down to every block in the place of its mask, also where a block is computed again in the
-backward pass; a block calls ``to`` of it and nothing else.
+backward pass.
 
 As the weights of a module are there only while it runs (ZeRO-3), all of this happens inside of the
-module's own forward.
+module's own forward. It has one input: of three, as torch's has them, ZeRO-3 would wait for the
+gradient of each before it lets go of the weights.
 
 B rows of L tokens, P tokens of T packed captions, width W, H heads of d, n captions of one length.
 """
@@ -20,6 +21,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 TILE = 64
@@ -29,10 +31,6 @@ few numbers ever come up, as each would be a plan, or compiled code, of its own.
 
 class Causal:
     """A token sees those before it and itself: the mask of CLIP's text tower as a word."""
-
-    def to(self, *_: Any) -> "Causal":
-        """Itself: it has no precision."""
-        return self
 
 
 CAUSAL = Causal()
@@ -55,28 +53,22 @@ class Packed:
         self.kernel = kernel
         self.longest = -(-lengths[-1] // TILE) * TILE
 
-    def to(self, *_: Any) -> "Packed":
-        """Itself: open_clip would cast a mask to the precision of the layers."""
-        return self
-
 
 Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Packed], torch.Tensor]
 """Queries, keys, values [P, H, d] and the captions to outputs [P, H, d]."""
 
 
 class TowerAttention(nn.MultiheadAttention):
-    """torch's module, its names and weights; computed here for what open_clip's blocks ask.
-
-    Whatever else it is asked for, such as other keys or a mask of numbers, torch's own computes.
-    """
+    """torch's module, its names and weights; self-attention is computed here."""
 
     def forward(self, query: torch.Tensor, *inputs: Any, **options: Any) -> Any:
-        """(outputs, None) in the form of ``query``."""
+        """(outputs, None) in the form of ``query``, which is keys and values as well.
+
+        With other inputs, or a mask of numbers, it is torch's own.
+        """
         seen = options.get("attn_mask")
-        known = seen is None or isinstance(seen, Causal | Packed)
-        of_itself = len(inputs) == 2 and all(other is query for other in inputs)
-        if not (known and of_itself and options.keys() == ASKED):
-            return super().forward(query, *inputs, **options)
+        if inputs or not (seen is None or isinstance(seen, Causal | Packed)):
+            return super().forward(query, *inputs or (query, query), **options)
         joined_BL3W = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         heads = joined_BL3W.unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
         if isinstance(seen, Packed):
@@ -89,21 +81,35 @@ class TowerAttention(nn.MultiheadAttention):
         return self.out_proj(out_BLHd.flatten(2)), None
 
 
-ASKED = frozenset(("need_weights", "attn_mask"))
-"""Options that open_clip's blocks give; need_weights is False there."""
+class TowerBlock(ResidualAttentionBlock):
+    """open_clip's block, its names and weights, around ``TowerAttention``."""
+
+    def attention(
+        self,
+        q_x: torch.Tensor,
+        k_x: torch.Tensor | None = None,
+        v_x: torch.Tensor | None = None,
+        attn_mask: Any = None,
+    ) -> torch.Tensor:
+        """Self-attention; with other keys, or another module in its place, open_clip's own."""
+        if k_x is not None or not isinstance(self.attn, TowerAttention):
+            return cast(torch.Tensor, super().attention(q_x, k_x, v_x, attn_mask))
+        mask = attn_mask.to(q_x.dtype) if isinstance(attn_mask, torch.Tensor) else attn_mask
+        return cast(torch.Tensor, self.attn(q_x, need_weights=False, attn_mask=mask)[0])
 
 
 def use_tower_attention(towers: nn.Module) -> None:
     """Let the blocks of an open_clip model attend as this file does it, where that is the same."""
-    for module in towers.modules():
-        attention = getattr(module, "attn", None)
-        if type(attention) is nn.MultiheadAttention and _is_plain(attention):
-            attention.__class__ = TowerAttention
+    for block in towers.modules():
+        if type(block) is ResidualAttentionBlock and _is_plain(block.attn):
+            block.__class__ = TowerBlock
+            block.attn.__class__ = TowerAttention
 
 
-def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    return (
-        attention.batch_first
+def _is_plain(attention: Any) -> bool:
+    return bool(
+        type(attention) is nn.MultiheadAttention
+        and attention.batch_first
         and attention._qkv_same_embed_dim
         and not attention.dropout
         and attention.bias_k is None

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hnc_ds.errors import UserError
 from hnc_ds.model.attention import use_tower_attention
+from hnc_ds.model.packed import packed_clip_text
 from hnc_ds.model.text import (
     Tokenizer,
     context_length,
@@ -61,6 +62,8 @@ class Clip(nn.Module):
         self.low_rank_scale: float | None = None
         """Of the changes that LoRA makes, where it is used."""
         self.start: Clip | None = None
+        self.is_compiled = False
+        """Whether ``compile_blocks`` was here."""
         self._freeze_beside_towers()
 
     def fix_temperature(self, tau: float) -> None:
@@ -177,7 +180,9 @@ class Clip(nn.Module):
             [T, D], rows of unit length, float32 or wider.
         """
         used_T = self._used(token_TL) if used_T is None else used_T
-        return unit_rows(self._text_form.encode(self.towers, token_TL, used_T))
+        packs = self._packs(token_TL, used_T)
+        encode = packed_clip_text if packs else self._text_form.encode
+        return unit_rows(encode(self.towers, token_TL, used_T))
 
     def computed_tokens(
         self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None
@@ -186,9 +191,13 @@ class Clip(nn.Module):
         where ``used_T`` is, or without it where the captions are."""
         if used_T is None:
             return self.computed_tokens(token_TL, self._used(token_TL)).to(token_TL.device)
-        if self._text_form.packs and packs_now(self.towers, token_TL, used_T):
+        if self._packs(token_TL, used_T):
             return used_T
         return torch.full_like(used_T, token_TL.shape[1])
+
+    def _packs(self, token_TL: torch.Tensor, used_T: torch.Tensor) -> bool:
+        can = self._text_form.packs
+        return can and packs_now(self.towers, token_TL, used_T, self.is_compiled)
 
     def _used(self, token_TL: torch.Tensor) -> torch.Tensor:
         return self.tokenize.used_tokens(token_TL).cpu()

@@ -8,6 +8,7 @@ Source: Hu et al. 2022.
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -54,6 +55,21 @@ def add_low_rank(blocks: nn.Module, rank: int, scale: float) -> None:
             if name in MATRICES and parameter.ndim == 2:
                 change = LowRank(parameter, rank, scale)
                 parametrize.register_parametrization(module, name, change)
+    _share_classes(blocks)
+
+
+def _share_classes(blocks: nn.Module) -> None:
+    """Modules that were changed alike get one class.
+
+    torch gives each a class of its own, all of the same content, and compiled code is for a class:
+    without this every block would be compiled by itself.
+    """
+    shared: dict[tuple[type, tuple[str, ...]], type] = {}
+    for module in blocks.modules():
+        if parametrize.is_parametrized(module):
+            changed = tuple(cast(nn.ModuleDict, module.parametrizations))
+            key = (type(module).__bases__[0], changed)
+            module.__class__ = shared.setdefault(key, type(module))
 
 
 def merged(weights: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:

@@ -20,10 +20,11 @@ with 3,400 such tokens took 42 ms packed and 35 trimmed; 2,300 captions with 25,
 packed."""
 
 
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention over packed captions is quick there: on CPUs, and where a kernel for it
-    is."""
-    return device.type == "cpu" or varlen_attention(device, dtype) is not None
+def can_pack(device: torch.device, dtype: torch.dtype, is_compiled: bool = False) -> bool:
+    """Whether attention over packed captions is quick there: with a kernel for it, and on CPUs, if
+    not compiled, where a loop over the lengths is quick, too."""
+    loops = device.type == "cpu" and not is_compiled
+    return loops or varlen_attention(device, dtype) is not None
 
 
 def spares_enough(device: torch.device, padded: int, packed: int) -> bool:

@@ -156,10 +156,11 @@ class TextForm(NamedTuple):
     """How captions are encoded."""
 
     encode: TextEncoder
+    """With all padding, or with what ``trims`` leaves of it."""
     trims: bool
     """Whether captions may be cut to the longest of a call."""
     packs: bool
-    """Whether no padding at all is computed where that is quicker (``packs_now``)."""
+    """Whether ``packed_clip_text`` gives the same; it is used where it is quicker."""
 
 
 def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm:
@@ -169,41 +170,42 @@ def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm
     elsewhere, get the padding they were trained with.
     """
     probes = ["a", "the red star is above the blue ring", "two dogs and a cat on an old sofa"]
-    trims = Tokenizer(tokenize, context_length, True)
-    trimmed_TL, used_T = trims(probes), trims.used_tokens(trims(probes))
+    tokenizer = Tokenizer(tokenize, context_length, True)
     padded_TL = Tokenizer(tokenize, context_length, False)(probes)
-    forms = [TextForm(trimmed_clip_text, True, False), TextForm(_open_clip_text, True, False)]
-    if has_tower_attention(getattr(towers, "text", towers)):
-        forms.insert(0, TextForm(_packed_or_trimmed, True, True))
+    trimmed_TL = tokenizer(probes)
+    used_T = tokenizer.used_tokens(trimmed_TL)
     training = towers.training
     towers.eval()
     try:
         with torch.no_grad():
             expected = unit_rows(towers.encode_text(padded_TL))
-            for form in forms:
-                if _agrees(form.encode, towers, (trimmed_TL, used_T), expected):
-                    return form
+
+            def is_exact(encode: TextEncoder) -> bool:
+                return _agrees(encode, towers, (trimmed_TL, used_T), expected)
+
+            if is_exact(trimmed_clip_text):
+                own = has_tower_attention(getattr(towers, "text", towers))
+                return TextForm(trimmed_clip_text, True, own and is_exact(packed_clip_text))
+            return TextForm(_open_clip_text, is_exact(_open_clip_text), False)
     finally:
         towers.train(training)
-    return TextForm(_open_clip_text, False, False)
 
 
-def packs_now(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) -> bool:
+def packs_now(
+    towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor, is_compiled: bool = False
+) -> bool:
     """Whether the packed form is quicker than the trimmed one for some captions.
 
     Args:
         towers: An open_clip model that can do both.
         token_TL: Captions, on their device.
         used_T: int64, on the host: tokens of each.
+        is_compiled: Whether blocks are compiled, which is for a kernel that takes captions of any
+            lengths, not for a loop over them.
     """
     tower, device = getattr(towers, "text", towers), token_TL.device
-    can = can_pack(device, tower.transformer.get_cast_dtype())
+    can = can_pack(device, tower.transformer.get_cast_dtype(), is_compiled)
     return can and spares_enough(device, token_TL.numel(), int(used_T.sum()))
-
-
-def _packed_or_trimmed(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) -> torch.Tensor:
-    encode = packed_clip_text if packs_now(towers, token_TL, used_T) else trimmed_clip_text
-    return encode(towers, token_TL, used_T)
 
 
 def _agrees(
