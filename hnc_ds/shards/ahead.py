@@ -126,7 +126,8 @@ def ahead(produced: Iterator[T], count: int, on_device: bool = False) -> Iterato
     def end() -> None:
         over.set()
         room.release()
-        thread.join(TO_END_SECONDS)
+        if threading.current_thread() is not thread:  # which may collect garbage
+            thread.join(TO_END_SECONDS)
 
     thread = threading.Thread(target=work, name="batches", daemon=True)
     thread.start()

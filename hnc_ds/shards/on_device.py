@@ -84,7 +84,8 @@ def encoded(images: Sequence[Jpeg | torch.Tensor], size: int) -> Encoded:
 
 
 class DeviceDecoder:
-    """Decodes on a device, in a stream of its own, for one thread.
+    """Decodes on a device, in a stream of its own, for one thread; for the stream that was current
+    where it was made.
 
     Args:
         settings: Of the model.
@@ -93,7 +94,9 @@ class DeviceDecoder:
 
     def __init__(self, settings: ImageSettings, device: torch.device) -> None:
         self._settings, self._device = settings, device
-        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        is_cuda = device.type == "cuda"
+        self._stream: Any = torch.cuda.Stream(device) if is_cuda else None
+        self._reader: Any = torch.cuda.current_stream(device) if is_cuda else None
 
     def part(self, part: Encoded) -> torch.Tensor:
         """The images of some rows, uint8 [rows, 3, R, R], which the device may still be making.
@@ -109,6 +112,8 @@ class DeviceDecoder:
         with self._in_stream():
             images_B3RR = torch.cat(list(parts))
             self._wait()
+        if self._reader:
+            images_B3RR.record_stream(self._reader)  # else its memory is the next batch's too soon
         return images_B3RR
 
     def _in_stream(self) -> AbstractContextManager[Any]:
