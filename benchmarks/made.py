@@ -51,14 +51,16 @@ def made_batch(clip: Clip, captions: Captions, rows: range) -> Batch:
     own = captions[rows.start : rows.stop]
     row_BC = torch.tensor([[distinct.setdefault(c, len(distinct)) for c in of] for of in own])
     count, negatives = len(own), row_BC.shape[1] - 1
+    token_TL = clip.tokenize(list(distinct))
     return Batch(
         images_B3RR=images[rows.start : rows.stop],
-        token_TL=clip.tokenize(list(distinct)),
+        token_TL=token_TL,
         positive_B=row_BC[:, 0],
         negative_BK=row_BC[:, 1:],
         negative_type_BK=torch.zeros((count, negatives), dtype=torch.int64),
         unrelated_BM=torch.zeros((count, 0), dtype=torch.int64),
         image_index_B=torch.arange(rows.start, rows.stop),
         text_index_T=torch.tensor([text_number(caption) for caption in distinct]),
+        used_T=clip.tokenize.used_tokens(token_TL),
         corrupt=(),
     )

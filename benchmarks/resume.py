@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks.inputs import packed, photograph, write_pack_input
 from benchmarks.timing import Check, Comparison, alternate
 from hnc_ds.config import DataConfig
+from hnc_ds.model.text import Tokenizer
 from hnc_ds.shards.images import ImageSettings
 from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.shards.order import SampleOrder
@@ -39,7 +40,8 @@ def measure(folder: Path, quick: bool) -> Comparison:
     tokenize = open_clip.get_tokenizer("ViT-B-32")
 
     def ours() -> Batch:
-        data = TrainingData(out, DATA, SEED, batch, range(batch), SETTINGS, tokenize)
+        own = Tokenizer(tokenize, tokenize.context_length, trim=False)
+        data = TrainingData(out, DATA, SEED, batch, range(batch), SETTINGS, own)
         first = data.batch(step)
         data.reader.close()
         return first

@@ -148,6 +148,13 @@ def sum_at(owner: int, values: torch.Tensor) -> Sent:
     return cast(Sent, dist.reduce(values, dst=owner, async_op=True))
 
 
+def keep_largest(values: torch.Tensor) -> None:
+    """Turn values into their element-wise maximum over ranks, in place. A device is not waited
+    for, but its queue does."""
+    if world_size() > 1:
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+
+
 def gather_parts(whole: torch.Tensor, own: torch.Tensor) -> None:
     """Fill a flat tensor with every rank's part of it, in rank order.
 

@@ -170,6 +170,15 @@ class Engine:
         """Backward passes of a step: gradient_accumulation_steps."""
         return int(self._engine.gradient_accumulation_steps())
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients overflow now and then by design (fp16), and the step is left out."""
+        scalers = (
+            getattr(self._engine, "torch_autocast_z0_gradscaler", None),
+            getattr(self._engine.optimizer, "torch_autocast_gradscaler", None),
+        )
+        return bool(self._engine.fp16_enabled()) or any(s is not None for s in scalers)
+
     def close(self) -> None:
         """Let go of the memory: DeepSpeed's hooks hold it in circles that Python does not see."""
         self._engine.destroy()

@@ -2,8 +2,8 @@
 
     tensorboard --logdir runs
 
-Every number is a mean over the rows, or a sum over the ranks, since the last line: sums are kept
-on the device and put together over ranks only when a line is due. TAGS is the whole list.
+Every number is a mean over the rows, or a sum over the ranks, since the last line: what is measured
+stays on the device and is put together over ranks only when a line is due. TAGS is the whole list.
 """
 
 import json
@@ -25,12 +25,12 @@ from hnc_ds.distributed import (
     largest_over_ranks,
     raise_if_any,
     rank,
-    sum_over_ranks,
     world_size,
 )
 from hnc_ds.errors import UserError, counted
 from hnc_ds.objective.similarities import Similarities, measure_similarities
 from hnc_ds.objective.terms import Compared, LossTerms
+from hnc_ds.sums import Sum, Sums
 from hnc_ds.whole_files import NO_ROOM, write_whole
 
 TAGS = {
@@ -56,7 +56,8 @@ TAGS = {
     "skipped_steps": "fp16 only: steps dropped for overflow since the start",
     "samples_per_second": "images of all ranks",
     "samples_per_second_per_rank": "",
-    "data_wait_share": "share of the time spent waiting for data",
+    "data_wait_share": "share of the time in which training stood still for data: of an "
+    "accelerator, in which it had nothing left to do",
     "padding_share": "share of text tokens that are padding",
     "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
@@ -110,8 +111,8 @@ class Monitor:
         context: int,
     ) -> None:
         self._context, self._warned = context, False
-        self._types, self._batch, self._cost, self._steps = negative_types, batch, cost, steps
-        self._device = device
+        self._batch, self._cost, self._steps = batch, cost, steps
+        self._device, self._sums = device, Sums(negative_types)
         self._lines = 0
         self._similarities: Similarities | None = None
         self._log = run / "log.jsonl"
@@ -144,14 +145,12 @@ class Monitor:
             raise_if_any(problem)
 
     def _start_window(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, torch.Tensor] = {}
         self._waited = 0.0
         self._since = time.perf_counter()
         self._steps_in_window = 0
 
     def waited(self, seconds: float) -> None:
-        """Add time spent waiting for a batch."""
+        """Add time in which training stood still for data."""
         self._waited += seconds
 
     def add(
@@ -169,44 +168,19 @@ class Monitor:
             terms: The loss.
             compared: Its embeddings.
             negative_type_BK: Positions in ``negative_types``.
-            used_T: Tokens of each distinct caption.
-            computed_T: The same with padding.
-            alike_BK: Hard negatives that to the model are their positive, ``Batch.find_alike``.
+            used_T: Tokens of each distinct caption, on the host.
+            computed_T: The same with padding, on the host.
+            alike_BK: Hard negatives that to the model are their positive, ``Batch.find_alike``, on
+                the host.
         """
         self._steps_in_window += 1
-        self._add("loss", terms.total.detach())
-        for name, value in terms.parts.items():
-            self._add(f"loss/{name}", value.detach())
-        self._add("tokens", computed_T)
-        self._add("padding_share", 1 - used_T / computed_T)
-        self._add("alike_negatives", alike_BK, compared.slots.negative_used_BK)
+        padding_T = 1 - used_T.double() / computed_T
+        self._sums.add_known("tokens", float(computed_T.sum()), len(computed_T))
+        self._sums.add_known("padding_share", float(padding_T.sum()), len(padding_T))
+        self._sums.add_known("alike_negatives", float(alike_BK.sum()), 0)
         self._similarities = measure_similarities(compared)
-        self._add_similarities(
-            self._similarities, compared.slots.negative_used_BK, negative_type_BK
-        )
-
-    def _add_similarities(
-        self, found: Similarities, used_BK: torch.Tensor, type_BK: torch.Tensor
-    ) -> None:
-        self._add("similarity/positive", found.positive_B)
-        self._add_sum("similarity/in_batch", found.others_sum_B.sum(), found.others_count_B.sum())
-        self._add("retrieval_r1", found.positive_B > found.others_best_B)
-        difference_BK = found.positive_B[:, None] - found.hard_BK
-        self._add("similarity/hard_negative", found.hard_BK, used_BK)
-        self._add("margin", difference_BK, used_BK)
-        self._add("hard_negative_accuracy", difference_BK > 0, used_BK)
-        for number, name in enumerate(self._types):
-            of_type_BK = used_BK & (type_BK == number)
-            self._add(f"hard_negative_accuracy/{name}", difference_BK > 0, of_type_BK)
-
-    def _add(self, name: str, values: torch.Tensor, used: torch.Tensor | None = None) -> None:
-        values = values.detach().double()
-        total = values.sum() if used is None else values.masked_fill(~used, 0).sum()
-        self._add_sum(name, total, torch.tensor(values.numel()) if used is None else used.sum())
-
-    def _add_sum(self, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0) + total.detach().double()
-        self._counts[name] = self._counts.get(name, 0) + count.to(self._device)
+        used_BK = compared.slots.negative_used_BK
+        self._sums.add(terms, self._similarities, used_BK, negative_type_BK)
 
     def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
         """Put the ranks together, write a line, start anew. A collective.
@@ -221,32 +195,27 @@ class Monitor:
         Raises:
             UserError: On every rank, if it cannot be written.
         """
-        names = list(self._sums)  # the same on every rank: each adds the same names
-        totals = sum_over_ranks(torch.stack([*self._sums.values(), *self._counts.values()]))
-        sums, counts = totals.cpu().split(len(names))
-        means = {
-            name: float(total / count)
-            for name, total, count in zip(names, sums, counts, strict=True)
-            if count
-        }
-        tokens = float(sums[names.index("tokens")]) / world_size()
-        del means["tokens"]
-        self._warn_of_alike(*(values[names.index("alike_negatives")] for values in (sums, counts)))
+        sums = self._sums.over_ranks(self._device)
+        tokens = sums.pop("tokens").total / world_size()
+        negatives = sums["hard_negative_accuracy"].of
+        alike = sums["alike_negatives"] = Sum(sums["alike_negatives"].total, negatives)
+        self._warn_of_alike(alike)
+        means = {name: total / count for name, (total, count) in sums.items() if count}
         line = {"step": step, **means, **measures, **self._speed(tokens)}
         self._on_disk(partial(self._write_line, step, line))
         self._lines += 1
         self._start_window()
         return line
 
-    def _warn_of_alike(self, alike: torch.Tensor, of: torch.Tensor) -> None:
+    def _warn_of_alike(self, alike: Sum) -> None:
         """Once, where hard negatives are found that the model cannot tell from their positive."""
-        if alike and not self._warned and rank() == 0:
+        if alike.total and not self._warned and rank() == 0:
             self._warned = True
-            told = counted(int(of), "hard negative")
+            told = counted(int(alike.of), "hard negative")
             print(
-                f"train: {int(alike):,} of {told} so far are their positive to the model, as what "
-                f"differs is beyond the {self._context} tokens that it takes, or is none to its "
-                "tokenizer; nothing is learned from them (alike_negatives in the log)",
+                f"train: {int(alike.total):,} of {told} so far are their positive to the model, as "
+                f"what differs is beyond the {self._context} tokens that it takes, or is none to "
+                "its tokenizer; nothing is learned from them (alike_negatives in the log)",
                 file=sys.stderr,
                 flush=True,
             )

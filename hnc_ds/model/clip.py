@@ -53,6 +53,7 @@ class Clip(nn.Module):
         self.towers: Any = towers
         self.config = config
         self.image_settings = _image_settings(config["preprocess_cfg"])
+        self._statistics: dict[torch.device, torch.Tensor] = {}
         context = context_length(config["model_cfg"]["text_cfg"])
         use_tower_attention(towers)
         self._text_form = exact_text_form(towers, tokenize, context)
@@ -160,11 +161,18 @@ class Clip(nn.Module):
             [B, D], rows of unit length, float32 or wider.
         """
         dtype = next(self.towers.visual.parameters()).dtype
-        channels = (1, 3, 1, 1)
-        mean = images_B3RR.new_tensor(self.image_settings.mean, dtype=torch.float32)
-        std = images_B3RR.new_tensor(self.image_settings.std, dtype=torch.float32)
-        pixels = (images_B3RR.float() / 255 - mean.view(channels)) / std.view(channels)
+        mean_311, std_311 = self._mean_and_std(images_B3RR.device)
+        pixels = (images_B3RR.float() / 255 - mean_311) / std_311
         return unit_rows(self.towers.encode_image(pixels.to(dtype)))
+
+    def _mean_and_std(self, device: torch.device) -> torch.Tensor:
+        """Of each channel, [2, 3, 1, 1]; copied to a device once, as it waits for the copy."""
+        if device not in self._statistics:
+            values = self.image_settings.mean, self.image_settings.std
+            with torch.inference_mode(False):  # it may train later
+                made = torch.tensor(values, dtype=torch.float32, device=device)
+            self._statistics[device] = made.view(2, 3, 1, 1)
+        return self._statistics[device]
 
     def encode_texts(
         self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None

@@ -52,7 +52,9 @@ def packed_clip_text(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) 
     length_T, order_T = used_T.sort(stable=True)
     lengths, device = length_T.tolist(), token_TL.device
     total = sum(lengths)
-    length_T, order_T, own_T = _on(device, torch.stack((length_T, order_T, order_T.argsort())))
+    length_T, order_T, own_T = on_device(
+        device, torch.stack((length_T, order_T, order_T.argsort()))
+    )
     ends_T = F.pad(length_T.cumsum(0), (1, 0))
     # Each caption's shift from its place among the P tokens to that among those of token_TL.
     shift_T = torch.stack((ends_T[:-1], order_T * token_TL.shape[1] - ends_T[:-1]))
@@ -67,7 +69,7 @@ def packed_clip_text(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) 
     return project(tower, tower.ln_final(x_PW.index_select(0, (ends_T[1:] - 1)[own_T])))
 
 
-def _on(device: torch.device, host: torch.Tensor) -> torch.Tensor:
+def on_device(device: torch.device, host: torch.Tensor) -> torch.Tensor:
     """A tensor of the host on a device, without waiting for the device."""
     if device.type == "cuda":  # out of other memory the driver would wait for its queue
         host = host.pin_memory()

@@ -6,10 +6,10 @@ resumed run asks for the next step and gets what the uninterrupted one would hav
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import Dataset, default_collate
@@ -32,7 +32,24 @@ EMPTY = -1
 MOST_CORRUPT = 100
 """Neighbours tried in place of a corrupt picture before the data is given up."""
 
-Tokenize = Callable[[Sequence[str]], torch.Tensor]
+
+class Tokenize(Protocol):
+    """Captions to token ids, as ``hnc_ds.model.text.Tokenizer`` does it."""
+
+    def __call__(self, captions: Sequence[str], /) -> torch.Tensor:
+        """int64 [T, L]."""
+
+    def used_tokens(self, token_TL: torch.Tensor, /) -> torch.Tensor:
+        """int64 [T]: tokens of each caption without the padding behind it."""
+
+
+class Masks(NamedTuple):
+    """What in a rank's own batch must be hidden from some row."""
+
+    pairs_repeat: bool
+    """Whether an image or a positive caption stands twice."""
+    negatives_vary: bool
+    """Whether a hard negative is an empty slot, or some row's own true text."""
 
 
 class Batch(NamedTuple):
@@ -54,28 +71,53 @@ class Batch(NamedTuple):
     """int64: numbers of the samples."""
     text_index_T: torch.Tensor
     """int64: numbers of the captions, the same on every rank for the same caption."""
+    used_T: torch.Tensor
+    """int64: tokens of each caption without the padding behind it. Stays on the host, so that
+    lengths are known there without a wait for the device."""
     corrupt: tuple[str, ...]
     """Pictures that could not be decoded, as FOLDER/SHARD:KEY; a neighbour stands in."""
+    masks: Masks | None = None
+    """Of a batch that was moved to where it trains; found on the host."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its tensors on a device."""
-        tensors: dict[str, Any] = {
+        """The batch with its tensors on a device, but for ``used_T``.
+
+        From page-locked memory nothing is waited for. What needs the numbers on the host (masks,
+        ``find_alike``, ``without_negatives``) is done before.
+        """
+        masks = self._needed_masks() if self.positive_B.device.type == "cpu" else self.masks
+        return self._replace(masks=masks, **self._moved(device))
+
+    def _moved(self, device: torch.device) -> dict[str, Any]:
+        return {
             name: part.to(device, non_blocking=True)
             for name, part in self._asdict().items()
-            if isinstance(part, torch.Tensor)
+            if isinstance(part, torch.Tensor) and name != "used_T"
         }
-        return self._replace(**tensors)
+
+    def _needed_masks(self) -> Masks:
+        """On the host."""
+        true_B = self.text_index_T[self.positive_B]
+        empty_BK = self.negative_BK == EMPTY
+        number_BK = self.text_index_T[self.negative_BK.clamp(min=0)]
+        return Masks(
+            any(
+                len(column_B.unique()) < len(column_B) for column_B in (self.image_index_B, true_B)
+            ),
+            bool((empty_BK | torch.isin(number_BK, true_B)).any()),
+        )
 
     def find_alike(self) -> torch.Tensor:
         """Hard negatives whose tokens are those of their positive, as the context cuts captions or
-        the tokenizer sees no difference; bool [B, K]."""
+        the tokenizer sees no difference; bool [B, K]. On the host."""
         positive_BL = self.token_TL[self.positive_B]
         negative_BKL = self.token_TL[self.negative_BK.clamp(min=0)]
         same_BK = (negative_BKL == positive_BL[:, None]).all(dim=2)
         return same_BK & (self.negative_BK != EMPTY)
 
     def without_negatives(self) -> "Batch":
-        """The batch with empty hard-negative slots, and without captions only they use."""
+        """The batch with empty hard-negative slots, and without captions only they use. On the
+        host, as how many captions are left decides over shapes."""
         used, rows = torch.unique(
             torch.cat([self.positive_B, self.unrelated_BM.flatten()]), return_inverse=True
         )
@@ -84,6 +126,7 @@ class Batch(NamedTuple):
         return self._replace(
             token_TL=self.token_TL[used[empty:]],
             text_index_T=self.text_index_T[used[empty:]],
+            used_T=self.used_T[used[empty:]],
             positive_B=rows[: len(self.positive_B)],
             unrelated_BM=rows[len(self.positive_B) :].view_as(self.unrelated_BM),
             negative_BK=torch.full_like(self.negative_BK, EMPTY),
@@ -302,15 +345,17 @@ class TrainingData(Dataset["Batch | UserError"]):
         negative_BK = [[row(negative.caption) for negative in draw.negatives] for draw in draws]
         type_BK = [[self._type_numbers[negative.type] for negative in d.negatives] for d in draws]
         unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
+        token_TL = self._tokenize(list(rows))
         return Batch(
             images_B3RR,
-            self._tokenize(list(rows)),
+            token_TL,
             torch.tensor(positive_B),
             _slots(negative_BK, self._data.hard_negatives),
             _slots(type_BK, self._data.hard_negatives),
             _slots(unrelated_BM, self._data.unrelated_negatives),
             torch.tensor([draw.sample for draw in draws]),
             torch.tensor([text_number(caption) for caption in rows]),
+            self._tokenize.used_tokens(token_TL),
             corrupt,
         )
 

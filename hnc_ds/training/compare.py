@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from hnc_ds.distributed import gather_constants, gather_rows, rank
+from hnc_ds.distributed import gather_constants, gather_rows, rank, world_size
 from hnc_ds.objective.rows import Rows, Slots, repeat, vary
 from hnc_ds.objective.terms import Compared
-from hnc_ds.shards.loader import EMPTY, Batch
+from hnc_ds.shards.loader import EMPTY, Batch, Masks
 
 
 class Embedded(NamedTuple):
@@ -35,7 +35,7 @@ def embed(forward: Any, batch: Batch) -> Embedded:
         forward: ``Clip.forward``, or the engine's around it.
         batch: This rank's rows.
     """
-    return Embedded(*forward(batch.images_B3RR, batch.token_TL))
+    return Embedded(*forward(batch.images_B3RR, batch.token_TL, batch.used_T))
 
 
 def compare(embedded: Embedded, batch: Batch, all_negatives: bool) -> Compared:
@@ -99,6 +99,7 @@ def _slots(batch: Batch, all_negatives: bool) -> Slots:
     number_BK = number_BK.masked_fill(~used_BK, -1)
     number_C = gather_constants(number_BK.flatten()) if all_negatives else number_BK.flatten()[:0]
     used_C, index_N2 = number_C >= 0, gather_constants(index_B2)
+    masks = _masks(batch, number_C, used_C, index_N2)
     return Slots(
         used_BK,
         batch.unrelated_BM != EMPTY,
@@ -107,6 +108,19 @@ def _slots(batch: Batch, all_negatives: bool) -> Slots:
         number_C,
         used_C,
         rank() * len(index_B2),
-        repeat(index_N2),
-        vary(number_C, used_C, index_N2),
+        masks.pairs_repeat,
+        masks.negatives_vary,
     )
+
+
+def _masks(
+    batch: Batch, number_C: torch.Tensor, used_C: torch.Tensor, index_N2: torch.Tensor
+) -> Masks:
+    """Which masks are needed. A device is not asked, as that would wait for it: one rank knows its
+    batch from when it was on the host; several have masks, which are right whether needed or not.
+    """
+    if world_size() == 1 and batch.masks is not None:
+        return batch.masks
+    if index_N2.device.type == "cpu":
+        return Masks(repeat(index_N2), vary(number_C, used_C, index_N2))
+    return Masks(True, True)

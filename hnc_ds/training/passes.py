@@ -8,12 +8,13 @@ the mean of small ones; the price is one more forward pass.
 Source of the two passes: GradCache (Gao et al. 2021), BASIC (Pham et al. 2021).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
 from hnc_ds.engine import Engine
+from hnc_ds.model.packed import on_device
 from hnc_ds.objective.terms import Compared, LossTerms
 from hnc_ds.shards.loader import Batch
 from hnc_ds.training.compare import Embedded, embed
@@ -27,7 +28,9 @@ class Part(NamedTuple):
 
     images: slice
     texts: torch.Tensor
-    """int64: rows of token_TL."""
+    """int64: rows of token_TL, on its device."""
+    used_T: torch.Tensor
+    """int64: their tokens without padding, on the host."""
     texts_count: bool = True
     """False where the caption of another part stands in, so that there is one."""
 
@@ -64,20 +67,28 @@ def divide(batch: Batch, parts: int) -> list[Part]:
     Every part has a caption, as all ranks must run the same towers under ZeRO-3.
     """
     rows = len(batch.images_B3RR) // parts
-    order_T = batch.token_TL.argmax(dim=1).argsort(stable=True)
+    order_T = batch.used_T.argsort(stable=True)
+    there_T = on_device(batch.token_TL.device, order_T)
+    shares = zip(order_T.tensor_split(parts), there_T.tensor_split(parts), strict=True)
     return [
-        Part(slice(number * rows, (number + 1) * rows), *_with_one(own_T, order_T))
-        for number, own_T in enumerate(order_T.tensor_split(parts))
+        Part(slice(number * rows, (number + 1) * rows), own_T, batch.used_T[known_T], bool(counts))
+        for number, (counts, known_T, own_T) in enumerate(_with_one(shares, order_T, there_T))
     ]
 
 
-def _with_one(own_T: torch.Tensor, order_T: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    return (own_T, True) if len(own_T) else (order_T[:1], False)
+def _with_one(
+    shares: Iterable[tuple[torch.Tensor, torch.Tensor]], *all_T: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Captions of each share and how many they are; for one that has none, the first of all."""
+    first_T, first_there_T = (order_T[:1] for order_T in all_T)
+    for own_T, there_T in shares:
+        yield (len(own_T), own_T, there_T) if len(own_T) else (0, first_T, first_there_T)
 
 
 def _embed_part(engine: Engine, batch: Batch, part: Part, with_start: bool) -> Embedded:
-    token_TL = engine.module.tokenize.trimmed(batch.token_TL[part.texts])
-    return Embedded(*engine.forward(batch.images_B3RR[part.images], token_TL, None, with_start))
+    token_TL = engine.module.tokenize.trimmed(batch.token_TL[part.texts], part.used_T)
+    inputs = batch.images_B3RR[part.images], token_TL, part.used_T
+    return Embedded(*engine.forward(*inputs, with_start))
 
 
 @torch.no_grad()

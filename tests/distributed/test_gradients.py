@@ -62,6 +62,7 @@ def whole_batch() -> Batch:
         unrelated,
         torch.tensor([10, 11, 12, 13, 14, 10, 16, 17]),
         torch.arange(TEXTS),
+        torch.full((TEXTS,), PIXELS),
         (),
     )
 

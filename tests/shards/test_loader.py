@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,17 @@ SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WORDS: dict[str, int] = {}
 
 
-def tokenize(captions: list[str]) -> torch.Tensor:
+class Tokenizer:
     """A number for each caption: enough to read it back."""
-    return torch.tensor([[WORDS.setdefault(c, len(WORDS)), 9**9] for c in captions])
+
+    def __call__(self, captions: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([[WORDS.setdefault(c, len(WORDS)), 9**9] for c in captions])
+
+    def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
+        return 2 + token_TL[:, 0] % 7  # told from the caption, so that it is seen whose it is
+
+
+tokenize = Tokenizer()
 
 
 def text_of(batch: Batch, row: int) -> str:
@@ -130,6 +139,7 @@ def test_without_negatives_only_positives_and_unrelated_captions_stay(scene_shar
         batch = make(scene_shards / "train", unrelated_negatives=unrelated).batch(1)
         plain = batch.without_negatives()
         assert (plain.negative_BK == EMPTY).all()
+        assert torch.equal(plain.used_T, tokenize.used_tokens(plain.token_TL))
         for name in ("positive_B", "unrelated_BM"):
             before = batch.token_TL[getattr(batch, name).clamp(min=0)]
             used = getattr(batch, name) != EMPTY
@@ -287,11 +297,12 @@ def test_hard_negatives_that_the_context_cuts_to_their_positive_are_found(
 ) -> None:
     whole = make(scene_shards / "train", batch=32).batch(0)
 
-    def cut(captions: list[str]) -> torch.Tensor:
-        return tokenize([" ".join(caption.split()[:4]) for caption in captions])
+    class Cut(Tokenizer):
+        def __call__(self, captions: Sequence[str]) -> torch.Tensor:
+            return super().__call__([" ".join(caption.split()[:4]) for caption in captions])
 
     data = make(scene_shards / "train", batch=32)
-    data._tokenize = cut
+    data._tokenize = Cut()
     found_BK = data.batch(0).find_alike()
     assert not whole.find_alike().any()
     expected_BK = torch.zeros_like(found_BK)

@@ -35,6 +35,12 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+def logged_steps(run: Path) -> list[int]:
+    log = run / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [json.loads(line)["step"] for line in lines]
+
+
 def to(run: Path, arguments: list[str]) -> list[str]:
     changed = list(arguments)
     changed[changed.index("--run") + 1] = str(run)
@@ -70,8 +76,8 @@ def test_a_signal_saves_and_the_resumed_run_has_the_losses_of_an_uninterrupted_o
     with monkeypatch.context() as patch:
         after_step(1, lambda: os.kill(os.getpid(), number), patch)
         assert main([*to(cut, arguments), *settings]) == 128 + number
-    assert f"stopped by {number.name} after step 2 of 4" in capsys.readouterr().err
-    assert [path.name for path in complete_checkpoints(cut)] == ["step-000002"]
+    assert f"stopped by {number.name} after step 1 of 4" in capsys.readouterr().err
+    assert [path.name for path in complete_checkpoints(cut)] == ["step-000001"]
     assert main([*to(cut, arguments), *settings, "--resume"]) == 0
     assert losses(cut) == losses(whole)
     for name in ("model.safetensors", "optimizer.safetensors", "averages.safetensors"):
@@ -149,28 +155,52 @@ def test_another_scope_is_refused_when_a_run_is_resumed(
     assert "was trained with towers text, not both" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint_before(
+def broken(number: int, patch: pytest.MonkeyPatch, gradient: bool = False) -> None:
+    """Have a step's loss be NaN, or its gradient alone."""
+    steps: list[Engine] = []
+    original = Engine.forward
+
+    def forward(engine: Engine, *inputs: Any) -> Any:
+        steps.append(engine)
+        image_BD, *others = original(engine, *inputs)
+        if len(steps) == number and gradient:
+            image_BD.register_hook(lambda gradient_BD: gradient_BD * torch.nan)
+        elif len(steps) == number:
+            image_BD = image_BD * torch.nan
+        return (image_BD, *others)
+
+    patch.setattr(Engine, "forward", forward)
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "log_every"),
+    [("loss", 1, 100), ("loss", 3, 1), ("gradient", 3, 100), ("gradient", 4, 100)],
+)
+def test_what_is_not_finite_ends_the_run_names_its_step_and_keeps_the_checkpoint_before(
+    what: str,
+    number: int,
+    log_every: int,
     arguments: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Also where it is seen only after the step that follows, and where that step would save."""
+    run = tmp_path / "run"
+    flags = [*arguments, "--workers", "0"]
+    flags[flags.index("--log_every") + 1] = str(log_every)
     with monkeypatch.context() as patch:
-        engines: list[Engine] = []
-        original = Engine.forward
-
-        def forward(engine: Engine, *inputs: Any) -> Any:
-            engines.append(engine)
-            outputs = original(engine, *inputs)
-            if len(engines) == 3:
-                return (outputs[0] * torch.nan, *outputs[1:])
-            return outputs
-
-        patch.setattr(Engine, "forward", forward)
-        assert main(arguments) == 2
-    assert "the loss is not finite at step 3" in capsys.readouterr().err
-    assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["step-000002"]
-    assert main([*arguments, "--resume"]) == 0
+        broken(number, patch, what == "gradient")
+        assert main([*flags, "--ema", "0.5"]) == 2
+    assert f"the {what} is not finite at step {number}; lower" in capsys.readouterr().err
+    saved = ["step-000002"] if number > 2 else []
+    assert [path.name for path in complete_checkpoints(run)] == saved
+    before = list(range(1, number)) if log_every == 1 else []
+    assert logged_steps(run) == before
+    if saved:
+        assert main([*flags, "--ema", "0.5", "--resume"]) == 0
+        weights = load_file(run / "checkpoints" / "step-000004" / "averages.safetensors")
+        assert all(part.isfinite().all() for part in weights.values())
 
 
 class Overflows:
@@ -190,7 +220,8 @@ class Overflows:
 
 def test_fp16_that_overflows_for_good_is_one_clear_line() -> None:
     engine = object.__new__(Engine)
-    engine.__dict__.update(_engine=Overflows(), _pull=0.0, _decay=0.0)
+    deepspeeds = {"_flat_step": None, "_pieces": SimpleNamespace(stage=1), "_left_out": False}
+    engine.__dict__.update(_engine=Overflows(), _pull=0.0, _decay=0.0, **deepspeeds)
     with pytest.raises(UserError, match="fp16 overflows even with the smallest loss scale; lower"):
         engine.backward_and_step(torch.zeros(()))
 

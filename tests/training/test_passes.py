@@ -22,15 +22,17 @@ def made_batch(clip: Clip, captions: list[str]) -> Batch:
     """Six pictures, which share the captions if these are fewer."""
     number = torch.arange(len(captions))
     nothing = torch.zeros((ROWS, 0), dtype=torch.int64)
+    token_TL = clip.tokenize(captions)
     return Batch(
         torch.arange(ROWS * 3 * 32 * 32).reshape(ROWS, 3, 32, 32).remainder(251).byte(),
-        clip.tokenize(captions),
+        token_TL,
         torch.arange(ROWS) % len(captions),
         nothing,
         nothing,
         nothing,
         torch.arange(ROWS),
         number,
+        clip.tokenize.used_tokens(token_TL),
         (),
     )
 
