@@ -59,14 +59,14 @@ def test_what_one_rank_reports_all_ranks_hear(run_on_ranks: Callable[..., None])
 
 def train_beside_a_rank_without_data(arguments: list[str]) -> None:
     """Rank 1 has no fourth batch."""
-    original = TrainingData.batch
+    original = TrainingData.drawn
 
-    def batch(data: TrainingData, step: int, *part: range) -> Batch:
+    def drawn(data: TrainingData, step: int, *part: range) -> tuple[Batch, Any]:
         if rank() == 1 and step == 3:
             raise UserError("shard-000000.tar: is damaged")
         return original(data, step, *part)
 
-    TrainingData.batch = batch  # type: ignore[method-assign]
+    TrainingData.drawn = drawn  # type: ignore[method-assign]
     assert main(arguments) == 2
 
 
