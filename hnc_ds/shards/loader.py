@@ -36,6 +36,10 @@ MOST_CORRUPT = 100
 class Tokenize(Protocol):
     """Captions to token ids, as ``hnc_ds.model.text.Tokenizer`` does it."""
 
+    @property
+    def padding(self) -> int:
+        """The id behind captions that are shorter than others."""
+
     def __call__(self, captions: Sequence[str], /) -> torch.Tensor:
         """int64 [T, L]."""
 
@@ -241,7 +245,7 @@ class TrainingData(Dataset["Batch | UserError"]):
     @property
     def padding(self) -> int:
         """The token behind captions that are shorter than others."""
-        return int(getattr(self._tokenize, "padding", 0))
+        return self._tokenize.padding
 
     def repeats(self, steps: int) -> str | None:
         """What to warn of where the batches of a run hold images twice: they are larger than an

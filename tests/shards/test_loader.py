@@ -28,6 +28,8 @@ WORDS: dict[str, int] = {}
 class Tokenizer:
     """A number for each caption: enough to read it back."""
 
+    padding = 0
+
     def __call__(self, captions: Sequence[str]) -> torch.Tensor:
         return torch.tensor([[WORDS.setdefault(c, len(WORDS)), 9**9] for c in captions])
 

@@ -15,8 +15,8 @@ from tests.slurm.conftest import BIN, ROOT, Project, last_line, losses, steps_lo
 SLOW = f"""#!{sys.executable}
 import sys, time
 from hnc_ds.shards.loader import TrainingData
-read = TrainingData.batch
-TrainingData.batch = lambda self, step: (time.sleep(0.4), read(self, step))[1]
+read = TrainingData.drawn
+TrainingData.drawn = lambda self, *place: (time.sleep(0.4), read(self, *place))[1]
 from hnc_ds.cli import main
 sys.exit(main())
 """
