@@ -63,6 +63,7 @@ from hnc_ds.errors import RankError, UserError, counted, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm
 from hnc_ds.model.clip import Clip, forward_cost
+from hnc_ds.model.compiled import check_compiler, compile_blocks, described
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.prepare import prepare
 from hnc_ds.reading import reading
@@ -166,6 +167,8 @@ def _train(
     saved = together(lambda: checkpoint.read(found)) if found else None
     clip, start_weights, digest = together(partial(course.begin, config, saved))
     together(partial(course.refuse_inexact, config, clip, deepspeed))
+    if config.compile:
+        together(partial(check_compiler, device()))
     batch = deepspeed["train_batch_size"]
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (clip.image_settings, clip.tokenize)
@@ -186,6 +189,9 @@ def _train(
     context = clip.tokenize.context_length
     monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device(), context)
     on_rank_zero(partial(_announce, config, clip, data, start))
+    if config.compile:  # what is measured before is not: the start model, costs
+        blocks = described(compile_blocks(clip))
+        on_rank_zero(lambda: print(f"train: {blocks}", flush=True))
     engine = _make_engine(config, clip, deepspeed, saved, start_weights)
     saver = Saver(run, config.keep_last)
     work = Run(config, run, engine, data, monitor, saver, validation, stops)

@@ -83,6 +83,10 @@ class TrainConfig(Settings):
     """Compute activations again in the backward pass instead of keeping them: less memory, about a
     third more time."""
 
+    compile: bool = False
+    """Compile the transformer blocks of both towers with torch.compile: faster steps on a GPU,
+    about a minute before the first one."""
+
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     scope: Annotated[ScopeConfig, tyro.conf.arg(name="")] = field(default_factory=ScopeConfig)
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)

@@ -65,7 +65,8 @@ def packed_clip_text(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) 
     # An embedding and not an index: the gradient of the latter is summed in any order by threads.
     place_PW = F.embedding(at_P - shift_P[0], tower.positional_embedding)
     captions = Packed(lengths, ends_T.int(), varlen_attention(device, dtype))
-    x_PW = tower.transformer((x_PW + place_PW.to(dtype))[None], attn_mask=captions)[0]
+    x_1PW = x_PW[None] + place_PW.to(dtype)  # no view, for which code would be compiled apart
+    x_PW = tower.transformer(x_1PW, attn_mask=captions)[0]
     return project(tower, tower.ln_final(x_PW.index_select(0, (ends_T[1:] - 1)[own_T])))
 
 
