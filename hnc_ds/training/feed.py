@@ -21,6 +21,10 @@ AHEAD = 2
 could only report it (reports.py) when the others have begun the step."""
 
 
+KEPT_PAIRS = 64
+"""Pairs of events that are kept, if lines of the log are far apart."""
+
+
 class Ready(NamedTuple):
     """A batch on its device."""
 
@@ -128,7 +132,8 @@ class DeviceTime:
 
     def __init__(self, event: Callable[..., Any]) -> None:
         self._event = event
-        self._pairs: list[tuple[Any, Any]] = []
+        self._pairs: deque[tuple[Any, Any]] = deque()
+        self._seconds = 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -138,8 +143,16 @@ class DeviceTime:
         yield
         pair[1].record()
         self._pairs.append(pair)
+        while len(self._pairs) > KEPT_PAIRS and self._pairs[0][1].query():
+            self._count()
 
     def seconds(self) -> float:
         """Since last asked. The device must have passed all events."""
-        pairs, self._pairs = self._pairs, []
-        return sum(first.elapsed_time(second) for first, second in pairs) / 1e3
+        while self._pairs:
+            self._count()
+        found, self._seconds = self._seconds, 0.0
+        return found
+
+    def _count(self) -> None:
+        first, second = self._pairs.popleft()
+        self._seconds += first.elapsed_time(second) / 1e3

@@ -10,7 +10,7 @@ import torch
 
 from hnc_ds.errors import UserError
 from hnc_ds.shards.loader import EMPTY, Batch, Masks
-from hnc_ds.training.feed import DeviceTime, Feed
+from hnc_ds.training.feed import KEPT_PAIRS, DeviceTime, Feed
 
 CPU = torch.device("cpu")
 
@@ -166,6 +166,9 @@ class PlayedDevice:
             def record(self) -> None:
                 self.passed = max(device.host, device.busy_until)
 
+            def query(self) -> bool:
+                return self.passed <= device.host
+
             def elapsed_time(self, later: Any) -> float:
                 return 1e3 * float(later.passed - self.passed)
 
@@ -183,3 +186,13 @@ def test_a_wait_is_lost_where_the_device_has_run_out_of_work(
     with found.waiting():
         device.host += wait
     assert found.seconds() == pytest.approx(lost)
+
+
+def test_a_thousand_waits_keep_few_events() -> None:
+    device = PlayedDevice()
+    found = DeviceTime(device.event)
+    for _ in range(1000):
+        with found.waiting():
+            device.host += 1
+    assert len(found._pairs) <= KEPT_PAIRS
+    assert found.seconds() == pytest.approx(1000)
