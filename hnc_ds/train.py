@@ -62,6 +62,7 @@ from hnc_ds.engine import (
 from hnc_ds.errors import RankError, UserError, counted, did_you_mean
 from hnc_ds.evaluation.items import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm
+from hnc_ds.model.backends import suit
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described
 from hnc_ds.monitor import Cost, Monitor
@@ -167,6 +168,7 @@ def _train(
     saved = together(lambda: checkpoint.read(found)) if found else None
     clip, start_weights, digest = together(partial(course.begin, config, saved))
     together(partial(course.refuse_inexact, config, clip, deepspeed))
+    suit(device())
     if config.compile:
         together(partial(check_compiler, device()))
     batch = deepspeed["train_batch_size"]

@@ -172,6 +172,7 @@ def varlen_attention(device: torch.device, dtype: torch.dtype) -> Varlen | None:
     return attention if _is_right(attention, device, dtype) else None
 
 
+@torch.inference_mode(False)  # which an evaluation may be in, and has no gradients
 def _is_right(varlen: Varlen, device: torch.device, dtype: torch.dtype) -> bool:
     draw = torch.Generator(device).manual_seed(0)
     inputs = torch.randn((3, 9, 2, 64), generator=draw, device=device).to(dtype)

@@ -161,9 +161,13 @@ class Clip(nn.Module):
             [B, D], rows of unit length, float32 or wider.
         """
         dtype = next(self.towers.visual.parameters()).dtype
+        return unit_rows(self.towers.encode_image(self.normalised(images_B3RR).to(dtype)))
+
+    def normalised(self, images_B3RR: torch.Tensor) -> torch.Tensor:
+        """float32 pixels as the model takes them: in one copy, which no backward pass keeps."""
         mean_311, std_311 = self._mean_and_std(images_B3RR.device)
-        pixels = (images_B3RR.float() / 255 - mean_311) / std_311
-        return unit_rows(self.towers.encode_image(pixels.to(dtype)))
+        pixels_B3RR = images_B3RR.to(torch.float32, copy=True)
+        return pixels_B3RR.div_(255).sub_(mean_311).div_(std_311)
 
     def _mean_and_std(self, device: torch.device) -> torch.Tensor:
         """Of each channel, [2, 3, 1, 1]; copied to a device once, as it waits for the copy."""

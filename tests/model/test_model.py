@@ -32,6 +32,17 @@ def test_images_are_normalised_as_open_clip_does(tiny: Clip) -> None:
     torch.testing.assert_close(tiny.encode_images(picture), expected, atol=1e-5, rtol=0)
 
 
+def test_pixels_are_the_float32_ones_to_the_bit_and_the_images_stay(tiny: Clip) -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    mean = torch.tensor(tiny.image_settings.mean).view(3, 1, 1)
+    std = torch.tensor(tiny.image_settings.std).view(3, 1, 1)
+    expected = (images.float() / 255 - mean) / std
+    for given in (images, images.float()):
+        before = given.clone()
+        assert torch.equal(tiny.normalised(given), expected)
+        assert torch.equal(given, before)
+
+
 def test_the_temperature_is_bounded_but_its_gradient_leads_back(tiny: Clip) -> None:
     parameter = tiny.towers.logit_scale
     with torch.no_grad():

@@ -210,6 +210,8 @@ def test_a_kernel_that_is_wrong_is_found_out() -> None:
     device = torch.device("cpu")
     assert not attention._is_right(not_causal, device, torch.bfloat16)
     assert attention._is_right(attention._one_by_one, device, torch.bfloat16)
+    with torch.inference_mode():  # as an evaluation, which may be the first to ask
+        assert attention._is_right(attention._one_by_one, device, torch.bfloat16)
 
 
 def test_checkpoint_names_and_the_tiny_model_stay_as_open_clip_has_them() -> None:
