@@ -24,20 +24,12 @@ from hnc_ds.config import LossConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.engine import Engine, start_process_group
 from hnc_ds.model.clip import LARGEST_LOGIT_SCALE, Clip
+from hnc_ds.model.compiled import compile_blocks
 from hnc_ds.objective.terms import Compared, LossTerms, objective
 from hnc_ds.shards.loader import EMPTY, Batch
 from hnc_ds.training import passes
 from hnc_ds.training.compare import Embedded, compare, embed
 from hnc_ds.training.reports import Reports
-
-try:
-    from hnc_ds.model.compiled import compile_blocks
-except ImportError:  # a version without --compile: the blocks as they are
-
-    def compile_blocks(clip: Clip, backend: str) -> object:
-        """Compile both towers' blocks."""
-        return _compile_blocks(clip.towers, backend)
-
 
 Phases = dict[str, tuple[Any, str]]
 """By name, in their order: the object and its method that a step calls once for it."""

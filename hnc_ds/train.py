@@ -1,6 +1,6 @@
 """Train: the loop, and the script that launchers start.
 
-    deepspeed hnc_ds/train.py --deepspeed_config ds_configs/zero2_bf16.json --shards DIR --run DIR
+    deepspeed hnc_ds/train.py --deepspeed_config ds_configs/zero1_bf16.json --shards DIR --run DIR
     deepspeed --module hnc_ds.train --deepspeed_config ...     (installed)
 
 Started as a script this module only imports itself under its name, and calls ``main``.
@@ -101,7 +101,7 @@ def train(config: TrainConfig, stops: Stops | None = None) -> Path:
         with Stops() as stops:
             return train(config, stops)
     if config.deepspeed_config is None:
-        raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero2_bf16")
+        raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero1_bf16")
     path = find_deepspeed_config(config.deepspeed_config)
     written = read_deepspeed_config(path)
     refuse_what_deepspeed_refuses(written, path)

@@ -1,14 +1,14 @@
 """Settings of exports, of questions to LLaVA, and of scoring its answers."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from hnc_ds.config.checks import Settings, at_least, read_part
-from hnc_ds.config.cores import cores
+from hnc_ds.config.cores import readers
 from hnc_ds.errors import UserError
 
 
@@ -104,7 +104,7 @@ class AnswerConfig(Settings):
     check: bool = False
     """Look whether all is there, and answer nothing."""
 
-    workers: int = min(4, cores())
+    workers: int = field(default_factory=lambda: min(4, readers()))
     """Processes that read images. A core reads about 90 a second, a GPU answers the questions about
     some 40."""
 
