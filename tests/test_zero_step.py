@@ -235,18 +235,24 @@ def test_without_zero_a_step_whose_gradient_is_not_finite_changes_nothing() -> N
 
 
 def one_rank_meets_what_is_not_finite() -> None:
+    squares = {n: 4 * p.detach() for n, p in Many(30).named_parameters()}  # of a mean factor of 2
+    norm = torch.cat([gradient.flatten() for gradient in squares.values()]).norm()
+    assert norm > 1  # so that gradients are clipped to 1
     for config in ("zero1_bf16", "zero2_bf16"):
         engine = engine_of(Many(30), shipped(config, world_size(), train_batch_size=255))
         assert misaligned(engine.module) == []
-        step(engine)
+        step(engine, 1.0 + rank())
         before = from_rank_zero(everything_of(engine))
+        for name, gradient in squares.items():  # beta 0.9; bfloat16 has 8 bits
+            moment = before[f"{name}/exp_avg"]
+            assert torch.allclose(moment, 0.1 * gradient / norm, rtol=0.02, atol=1e-5), name
         step(engine, float("inf") if rank() == 1 else 1.0)
         assert float(engine.unsound()) == 1, config
         after = from_rank_zero(everything_of(engine))
         assert all(torch.equal(before[name], after[name]) for name in before), config
 
 
-def test_a_gradient_that_is_not_finite_on_one_rank_stops_the_step_on_all(
+def test_ranks_step_with_the_mean_gradient_and_not_at_all_where_one_rank_has_none_that_is_finite(
     run_on_ranks: Callable[..., None],
 ) -> None:
     run_on_ranks(3, one_rank_meets_what_is_not_finite)
