@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 
-from hnc_ds.model.attention import Packed, varlen_attention
+from hnc_ds.model.attention import Packed, compiles_varlen, varlen_attention
 
 SPARED_ON_DEVICE = 8192
 """Tokens of padding from which on an accelerator is quicker without them. A step of few captions is
@@ -23,8 +23,9 @@ packed."""
 def can_pack(device: torch.device, dtype: torch.dtype, is_compiled: bool = False) -> bool:
     """Whether attention over packed captions is quick there: with a kernel for it, and on CPUs, if
     not compiled, where a loop over the lengths is quick, too."""
-    loops = device.type == "cpu" and not is_compiled
-    return loops or varlen_attention(device, dtype) is not None
+    if is_compiled:
+        return compiles_varlen(device, dtype)
+    return device.type == "cpu" or varlen_attention(device, dtype) is not None
 
 
 def spares_enough(device: torch.device, padded: int, packed: int) -> bool:

@@ -17,7 +17,7 @@ from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import ModelConfig, ScopeConfig
 from hnc_ds.deepspeed_config import find_deepspeed_config
 from hnc_ds.errors import UserError
-from hnc_ds.model import compiled, packed
+from hnc_ds.model import attention, compiled, packed
 from hnc_ds.model.attention import Packed
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described
@@ -108,10 +108,30 @@ def test_packed_captions_are_compiled_once_where_a_kernel_takes_them(
     token_TL = clip.tokenize(BATCHES[0])
     assert clip.computed_tokens(token_TL).tolist() == [9, 9]  # a loop over lengths is not compiled
     monkeypatch.setattr(packed, "varlen_attention", lambda *_: kernel)
+    monkeypatch.setattr(packed, "compiles_varlen", lambda *_: True)
     assert clip.computed_tokens(token_TL).tolist() == [4, 9]
     for captions in BATCHES:
         assert_like(clip, eager, captions)
         assert graphs() == 2
+
+
+def test_a_kernel_that_cannot_be_compiled_leaves_captions_trimmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut(*inputs: Any) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            raise NotImplementedError
+        return kernel(*inputs)
+
+    device = torch.device("cpu")
+    for found, works in ((kernel, True), (cut, False), (None, False)):
+        monkeypatch.setattr(attention, "varlen_attention", lambda *_, found=found: found)
+        attention.compiles_varlen.cache_clear()
+        with monkeypatch.context() as eagerly:
+            compile_of = partial(torch.compile, backend="eager")
+            eagerly.setattr(torch, "compile", compile_of)
+            assert attention.compiles_varlen(device, torch.bfloat16) == works
+    attention.compiles_varlen.cache_clear()
 
 
 def test_the_start_model_is_compiled_and_embeds_as_before() -> None:
