@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from hnc_ds.model.attention import Packed, compiles_varlen, varlen_attention
 
 SPARED_ON_DEVICE = 8192
-"""Tokens of padding from which on an accelerator is quicker without them. A step of few captions is
-bound by launches, of which the packed form has more. On an H100, L/14's text tower of 309 captions
-with 3,400 such tokens took 42 ms packed and 35 trimmed; 2,300 captions with 25,000 were quicker
-packed."""
+"""Tokens of padding from which on an accelerator computes the packed form. A step of few captions is
+bound by launches, of which the packed form has more. Not measured but set between two sizes that
+were, on an H100 with L/14's text tower, before lengths were known on the host: 309 captions took 42
+ms packed and 35 trimmed to 24 tokens (some 3,000 of padding, if captions have 14 on average), 2,300
+were quicker packed (some 23,000)."""
 
 
 def can_pack(device: torch.device, dtype: torch.dtype, is_compiled: bool = False) -> bool:
