@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from hnc_ds.model.attention import Packed, compiles_varlen, varlen_attention
 
 SPARED_ON_DEVICE = 8192
-"""Tokens of padding from which on an accelerator computes the packed form. A step of few captions is
-bound by launches, of which the packed form has more. Not measured but set between two sizes that
+"""Tokens of padding from which on an accelerator computes the packed form. A step of few captions
+is bound by launches, of which the packed form has more. Not measured but set between two sizes that
 were, on an H100 with L/14's text tower, before lengths were known on the host: 309 captions took 42
 ms packed and 35 trimmed to 24 tokens (some 3,000 of padding, if captions have 14 on average), 2,300
 were quicker packed (some 23,000)."""
