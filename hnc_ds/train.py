@@ -169,8 +169,6 @@ def _train(
     clip, start_weights, digest = together(partial(course.begin, config, saved))
     together(partial(course.refuse_inexact, config, clip, deepspeed))
     suit(device())
-    if config.compile:
-        together(partial(check_compiler, device()))
     batch = deepspeed["train_batch_size"]
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (clip.image_settings, clip.tokenize)
@@ -180,6 +178,8 @@ def _train(
         together(partial(on_device.check, clip.image_settings, first, device()))
     start = saved.step if saved else 0
     validation = together(partial(_make_validation, config, run))
+    if config.compile:
+        together(partial(check_compiler, device()))
     measured = None
     if validation and not saved:
         measured = validation.of_start(clip)
