@@ -253,6 +253,5 @@ def _encode_own_texts(
         token_TL = model.tokenize(chosen)
         if token_TL.shape[1] >= model.tokenize.context_length:  # only then can one be cut
             too_long += sum(model.tokenize.is_too_long(caption) for caption in chosen)
-        used_T = model.tokenize.used_tokens(token_TL)
-        rows.append(model.encode_texts(token_TL.to(device), used_T).float())
+        rows.append(model.encode_texts(token_TL.to(device)).float())
     return _joined(rows, device), too_long
