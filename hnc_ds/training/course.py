@@ -86,11 +86,18 @@ def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]
             "the batch; "
             "train with --towers text, or on one rank in one part"
         )
-    offloads = "offload_optimizer" in deepspeed.get("zero_optimization", {})
-    if offloads and "l2_to_start" in config.loss.weights():
+    if "l2_to_start" not in config.loss.weights():
+        return
+    if "offload_optimizer" in deepspeed.get("zero_optimization", {}):
         raise UserError(
             "l2_to_start cannot be added to gradients that are offloaded; "
             "remove offload_optimizer, or use distill"
+        )
+    autocast = deepspeed.get("torch_autocast", {})
+    if autocast.get("enabled") and "bf" not in str(autocast.get("dtype")):
+        raise UserError(
+            "l2_to_start cannot be added to gradients that torch_autocast scales; write bfloat16 "
+            "to its dtype, or use distill"
         )
 
 

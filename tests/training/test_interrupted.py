@@ -236,9 +236,20 @@ def test_batch_statistics_over_parts_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pull_on_offloaded_gradients_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            "remove offload_optimizer, or use distill",
+        ),
+        ({"torch_autocast": {"enabled": True, "dtype": "float16"}}, "write bfloat16"),
+    ],
+)
+def test_a_pull_on_gradients_that_are_elsewhere_is_refused(
+    section: dict[str, Any], expected: str
+) -> None:
     loss = LossConfig(terms={"contrastive": 1.0, "l2_to_start": 1.0})
-    offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
     clip: Any = SimpleNamespace(has_batch_statistics=lambda: False)
-    with pytest.raises(UserError, match="remove offload_optimizer, or use distill"):
-        refuse_inexact(TrainConfig(loss=loss), clip, offload | {"gradient_accumulation_steps": 1})
+    with pytest.raises(UserError, match=expected):
+        refuse_inexact(TrainConfig(loss=loss), clip, section | {"gradient_accumulation_steps": 1})
