@@ -48,7 +48,7 @@ class Settings:
     """open_clip's name."""
 
     deepspeed_config: str = "zero1_bf16"
-    """Name of a shipped file."""
+    """Name of a shipped file, or a path."""
 
     steps: int = 7
     """Of each, in turns."""
@@ -123,6 +123,7 @@ def compared(folder: Path, model: str, deepspeed_config: str, rounds: int) -> Co
             1e3 * median(way.whole[1:]),
             *calls[name][STEP],
             *calls[name][BETWEEN],
+            calls[name]["backward"].aten,
         )
         for name, way in ways.items()
     }
@@ -134,6 +135,7 @@ def compared(folder: Path, model: str, deepspeed_config: str, rounds: int) -> Co
         f"waits in {STEP}",
         f"calls {BETWEEN}",
         f"waits {BETWEEN}",
+        "calls in backward",
     )
     return Comparison(
         clock="cpu",
