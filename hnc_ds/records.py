@@ -50,6 +50,9 @@ class Negative(msgspec.Struct, frozen=True, omit_defaults=True):
     objects: tuple[int, ...] = ()
     """The objects it names, by their places among the image's sorted object ids; () where the
     source is silent."""
+    about: str = ""
+    """What it turns on: the predicate that it states ('to the left of'), or the class of its
+    attribute ('colour'); empty where it is about neither, or the source is silent."""
 
 
 class CaptionGroup(msgspec.Struct, frozen=True, omit_defaults=True):
