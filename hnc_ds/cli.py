@@ -58,7 +58,7 @@ def generate(config: Annotated[GenerateConfig, Flat]) -> None:
 
 def tables(config: Annotated[TablesConfig, Flat]) -> None:
     """Count names, attributes and relations of training graphs."""
-    from hnc_ds.captions.tables import write_tables
+    from hnc_ds.captions.first_pass import write_tables
 
     write_tables(config)
 

@@ -39,6 +39,7 @@ COMPRESSION = 6
 """A higher level takes longer than making the captions and saves 2 %."""
 
 _Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 Chunk = tuple[bytes, Counts]
 """Lines of some images, compressed if wanted, and what they hold."""
 Make = Callable[[list[_Item]], Chunk]
@@ -237,7 +238,7 @@ def _write_parts(
 
     numbers = filter(is_ours, count())
     with tqdm(desc="captions", unit=" images", disable=None) as progress:
-        chunks = _in_order(out, ours(), make, workers)
+        chunks = in_order(out, ours(), make, workers)
         while some := list(islice(chunks, PART_CHUNKS)):
             counts = Counts()
             for _, found in some:
@@ -248,16 +249,26 @@ def _write_parts(
     return -(-seen // part_images)
 
 
-def _in_order(
-    out: Path, items: Iterator[_Item], make: Make[_Item], workers: int
-) -> Iterator[Chunk]:
-    """Finished chunks, in the order of the input, with few of them in memory."""
+def in_order(
+    path: Path, items: Iterator[_Item], make: Callable[[list[_Item]], _Made], workers: int
+) -> Iterator[_Made]:
+    """What workers make of chunks of items, in the order of the input, with few in memory.
+
+    Args:
+        path: Of the file that the work is about, for messages.
+        items: Cheap, as this process iterates them.
+        make: Goes to the workers.
+        workers: Processes; 1 works in this one.
+
+    Raises:
+        UserError: A worker was killed; as ``items`` and ``make``.
+    """
     lists = iter(lambda: list(islice(items, CHUNK_IMAGES)), [])
     if workers == 1:
         with no_garbage_collection():
             yield from map(make, lists)
         return
-    waiting: deque[Future[Chunk]] = deque()
+    waiting: deque[Future[_Made]] = deque()
     with WorkerPool(workers, gc.disable) as pool:
         try:
             for some in lists:
@@ -268,6 +279,6 @@ def _in_order(
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"{out}: a worker was killed, perhaps for lack of memory; run it again with "
+                f"{path}: a worker was killed, perhaps for lack of memory; run it again with "
                 "fewer --workers, finished parts are kept"
             ) from error

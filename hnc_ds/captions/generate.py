@@ -4,16 +4,20 @@
 
 One line per image, in the order of the input (records.ImageCaptions), and OUT.stats.json with
 the counts. This process only cuts the input into undecoded graphs and writes; workers decode,
-generate and compress. What one image gets depends on the seed and its id alone.
+generate and compress. Words balance over the data set, so the graphs are read twice: a first pass
+counts what could be said of all images (first_pass.py). What one image gets depends on its graph,
+these counts and the seed alone.
 """
 
 from collections import Counter
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from hnc_ds.captions.audit import audit, table
+from hnc_ds.captions.balance import Balance, Quotas
 from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats_path_of
 from hnc_ds.captions.captions_file import (
     Chunk,
@@ -24,6 +28,7 @@ from hnc_ds.captions.captions_file import (
     sha256_of,
     write_captions,
 )
+from hnc_ds.captions.first_pass import count_changes
 from hnc_ds.captions.formats.check import check_scene_graphs
 from hnc_ds.captions.formats.hnc_export import check_release_name, write_release
 from hnc_ds.captions.formats.json_members import Member
@@ -31,7 +36,7 @@ from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph,
 from hnc_ds.captions.groups import caption_groups
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, FAMILIES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import Options
-from hnc_ds.captions.parts import write_part
+from hnc_ds.captions.parts import Parts, write_part
 from hnc_ds.captions.tables import read_tables
 from hnc_ds.captions.text_classifier import check_installed
 from hnc_ds.config import GenerateConfig
@@ -39,10 +44,13 @@ from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
 
 AUDITED_IMAGES = 5000
+
+COUNTS = "counts.json"
+"""Of the first pass, in the folder of parts."""
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -58,6 +66,7 @@ class _Settings(msgspec.Struct, frozen=True):
     open_world: bool
     tables_sha256: str
     compressed: bool
+    balance: Literal["data", "image"] = "data"
 
 
 def generate(config: GenerateConfig) -> None:
@@ -84,6 +93,7 @@ def generate(config: GenerateConfig) -> None:
         open_world=config.open_world,
         tables_sha256=sha256_of(config.tables) if config.tables else "",
         compressed=config.out.suffix == ".gz",
+        balance=config.balance,
     )
     wants_more = config.audit or config.hnc_json is not None
     is_there = not config.overwrite and holds_captions_of(config.out, settings)
@@ -101,14 +111,33 @@ def generate(config: GenerateConfig) -> None:
 
 
 def _write(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> None:
+    counts = None
+    if config.balance == "data":
+        counts = config.tables or _counted(config, settings, place)
     read = ReadCounts()
     members = scene_graph_members(config.scene_graphs, read)
-    make = partial(_make_chunk, config.scene_graphs, config.tables, settings)
+    make = partial(_make_chunk, config.scene_graphs, config.tables, counts, settings)
     total = write_captions(
         config.out, settings, members, make, config.workers, read.irregular, place
     )
     if total is not None:
         _follow_up(config, settings, total)
+
+
+def _counted(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> Path:
+    """The first pass, unless an earlier run has done it; its counts lie beside the parts.
+
+    Jobs of an array would all count the same; each does, as none can wait for another.
+    """
+    parts = Parts(config.out, msgspec.json.encode(settings), shared=place[1] > 1)
+    path = parts.folder / COUNTS
+    if not path.is_file():
+        options = _options(settings, None)
+        found = count_changes(
+            config.scene_graphs, settings.types, settings.seed, options, config.workers
+        )
+        write_part(path, [msgspec.json.encode(found)])
+    return path
 
 
 def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> None:
@@ -162,16 +191,32 @@ def _options(settings: _Settings, tables: Path | None) -> Options:
         most=settings.per_image,
         by_colour=settings.by_colour,
         open_world=settings.open_world,
-        tables=read_tables(tables) if tables else None,
+        tables=read_tables(tables) if tables and settings.balance == "image" else None,
+        balance=settings.balance,
     )
 
 
+@lru_cache(maxsize=1)
+def _quotas(counts: Path, is_tables: bool) -> Quotas:
+    """Once in each worker, too."""
+    if is_tables:
+        return Quotas(read_tables(counts).changes)
+    return Quotas(msgspec.json.decode(counts.read_bytes(), type=Balance))
+
+
 def _make_chunk(
-    path: Path, tables: Path | None, settings: _Settings, members: list[Member]
+    path: Path,
+    tables: Path | None,
+    counts: Path | None,
+    settings: _Settings,
+    members: list[Member],
 ) -> Chunk:
     """What a worker makes of some graphs."""
     irregular: Counter[str] = Counter()
     options = _options(settings, tables)
+    quotas = _quotas(counts, counts == tables) if counts else None
     graphs = (decode_scene_graph(path, member, irregular) for member in members)
-    made = (caption_groups(graph, settings.types, settings.seed, options) for graph in graphs)
+    made = (
+        caption_groups(graph, settings.types, settings.seed, options, quotas) for graph in graphs
+    )
     return chunk_of(made, irregular, settings.compressed)

@@ -1,17 +1,32 @@
 """One scene graph -> its caption groups. A pure function of the graph, the seed and the types."""
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
+from math import inf
+from operator import itemgetter
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hnc_ds.captions.balance import Keys, Quotas, keys_of
 from hnc_ds.captions.negatives.exchange import Bundle, CaptionPair
-from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
+from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES, PROPOSING, proposals
+from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import CaptionGroup, ImageCaptions, SceneGraph
 
 PLAIN = Options()
 
+FEWEST = 10
+"""Pairs of an image, below which what can be exchanged within it is written, too."""
+
 
 def caption_groups(
-    graph: SceneGraph, types: tuple[str, ...], seed: int, options: Options = PLAIN
+    graph: SceneGraph,
+    types: tuple[str, ...],
+    seed: int,
+    options: Options = PLAIN,
+    quotas: Quotas | None = None,
 ) -> ImageCaptions:
     """All caption groups of an image.
 
@@ -23,18 +38,66 @@ def caption_groups(
         types: Names of NEGATIVE_TYPES to make.
         seed: With the image's id and a type's name, it fixes every draw of that type.
         options: How many groups, and how things are named.
+        quotas: Which share of each change is kept, for balance over the data set.
     """
     image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
     chosen = _Chosen(options.most)
-    waiting = deque((NEGATIVE_TYPES[name](image), image.quota) for name in types)
-    while waiting:
+    if options.balance == "data":
+        assert quotas is not None
+        _take_turns(chosen, _kept(image, types, quotas), image.quota)
+        if chosen.count < FEWEST:
+            bundles = {name: NEGATIVE_TYPES[name](image) for name in types}
+            _take_turns(chosen, bundles, image.quota, FEWEST)
+    else:
+        _take_turns(chosen, {name: NEGATIVE_TYPES[name](image) for name in types}, image.quota)
+    image.close()
+    return ImageCaptions(graph.image_id, chosen.groups())
+
+
+def proposed_keys(
+    graph: SceneGraph, types: tuple[str, ...], seed: int, options: Options
+) -> tuple[Keys, NDArray[np.bool_]]:
+    """What an image proposes, to be counted before any captions are written."""
+    image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
+    found = keys_of(_proposed(image, tuple([name for name in types if name in PROPOSING])))
+    image.close()
+    return found
+
+
+def _proposed(image: DescribedImage, types: tuple[str, ...]) -> list[tuple[str, Proposal]]:
+    return [(name, proposal) for name in types for proposal in proposals(name, image)]
+
+
+def _kept(
+    image: DescribedImage, types: tuple[str, ...], quotas: Quotas
+) -> dict[str, Iterator[Bundle]]:
+    """The bundles of each type that balance lets through: of each statement one, then another."""
+    proposed = _proposed(image, types)
+    rng = image.stream("kept")
+    kept: dict[str, list[tuple[int, int, Proposal]]] = {name: [] for name in types}
+    rank: Counter[tuple[str, int]] = Counter()
+    for (name, proposal), share in zip(proposed, quotas.kept(proposed), strict=True):
+        if rng.random() < share:
+            place = rank[name, proposal.of]
+            rank[name, proposal.of] += 1
+            kept[name].append((place, proposal.of, proposal))
+    return {
+        name: (proposal.speak() for _, _, proposal in sorted(found, key=itemgetter(0, 1)))
+        for name, found in kept.items()
+    }
+
+
+def _take_turns(
+    chosen: "_Chosen", found: dict[str, Iterator[Bundle]], most: int, enough: float = inf
+) -> None:
+    """One bundle of each type in turn, until there is no room or none left, or there are enough."""
+    waiting = deque((bundles, most) for bundles in found.values())
+    while waiting and chosen.count < enough:
         bundles, quota = waiting.popleft()
         bundle = next(bundles, None)
         if bundle is not None and quota > 0:
             taken = chosen.add(bundle)
             waiting.append((bundles, quota - len(bundle) if taken else quota - 1))
-    image.close()
-    return ImageCaptions(graph.image_id, chosen.groups())
 
 
 class _Chosen:
@@ -44,6 +107,8 @@ class _Chosen:
         self.most = most
         self.pairs: dict[str, dict[str, CaptionPair]] = {}
         self.negatives: set[str] = set()
+        self.count = 0
+        """Pairs of a true caption and a false one."""
 
     def add(self, bundle: Bundle) -> bool:
         """Take a bundle, if there is room for it and it says nothing twice."""
@@ -55,6 +120,7 @@ class _Chosen:
         for pair in bundle:
             self.pairs.setdefault(pair.positive, {})[pair.negative.caption] = pair
             self.negatives.add(pair.negative.caption)
+        self.count = sum(map(len, self.pairs.values()))
         return True
 
     def _is_known(self, pair: CaptionPair) -> bool:

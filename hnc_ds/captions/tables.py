@@ -1,31 +1,25 @@
-"""How often things, attributes and relations occur: ``hnc-ds tables``, in one streaming pass.
-
-    hnc-ds tables --scene-graphs train_sceneGraphs.json --out tables.json.gz
+"""How often things, attributes and relations occur: what ``hnc-ds tables`` counts (first_pass.py).
 
 Written for draws that follow the data. They are counted over training graphs alone: a draw for a
 training caption that follows numbers of the validation images would carry these into training.
 """
 
-import gzip
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from tqdm import tqdm
 
+from hnc_ds.captions.balance import Balance
 from hnc_ds.captions.formats.gzipped import open_unzipped
-from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.language.attribute_classes import ALIASES
 from hnc_ds.captions.language.nouns import singular
-from hnc_ds.config import TablesConfig
-from hnc_ds.errors import UserError, counted
+from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
-from hnc_ds.whole_files import write_whole, writing
 
-VERSION = 2
+VERSION = 3
 """Raised when a field changes its meaning."""
 
 LARGEST = 1 << 28
@@ -56,26 +50,8 @@ class Tables(msgspec.Struct, frozen=True):
     counts: dict[str, dict[int, int]]
     """Singular name -> how many of it an image has, at least one -> images. Images where some of
     them share one box under a plural name do not tell how many there are, and are not counted."""
-
-
-def write_tables(config: TablesConfig) -> None:
-    """Count a file of scene graphs and write the tables.
-
-    Raises:
-        UserError: A file that is not for training, unreadable or broken input, an output that
-            exists, has another ending or cannot be written.
-    """
-    _check(config)
-    graphs = _shown(read_scene_graphs(config.scene_graphs))
-    tables = count_tables(graphs, config.scene_graphs.name)
-    if not tables.images:
-        raise UserError(f"{config.scene_graphs}: holds no images")
-    content = msgspec.json.encode(tables)
-    with writing(config.out):
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        # Without a time in the header the same tables are the same bytes.
-        write_whole(config.out, gzip.compress(content, mtime=0) if _zipped(config.out) else content)
-    print(_summary(config.out, tables))
+    changes: Balance = Balance(0, ())
+    """What captions could be changed into what, and how much of it is kept."""
 
 
 def count_tables(graphs: Iterable[SceneGraph], source: str = "") -> Tables:
@@ -111,7 +87,7 @@ def count_tables(graphs: Iterable[SceneGraph], source: str = "") -> Tables:
 
 
 def read_tables(path: Path) -> Tables:
-    """Read what ``write_tables`` wrote.
+    """Read what ``first_pass.write_tables`` wrote.
 
     Raises:
         UserError: Missing, broken or other content, or tables of another version.
@@ -131,22 +107,6 @@ def read_tables(path: Path) -> Tables:
     return tables
 
 
-def _check(config: TablesConfig) -> None:
-    """Everything that can be refused before work starts."""
-    if not config.out.name.endswith((".json", ".json.gz")):
-        raise UserError(f"out is {config.out}; its name must end in .json or .json.gz")
-    if not config.scene_graphs.is_file():
-        raise UserError(f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json")
-    if held_out(config.scene_graphs.name) and not config.any_split:
-        raise UserError(
-            f"{config.scene_graphs}: is not for training by its name; tables are counted over "
-            "training graphs only, or draws for training would follow the images that a model is "
-            "tested on; give the training file, or pass --any-split"
-        )
-    if config.out.exists() and not config.overwrite:
-        raise UserError(f"{config.out}: exists already; pass --overwrite to make it anew")
-
-
 def held_out(name: str) -> bool:
     """Whether a file's name says that it holds validation or test images."""
     return any(word.lower() in HELD_OUT for word in _WORD.findall(name))
@@ -163,20 +123,3 @@ def _numbers(graph: SceneGraph) -> Iterator[tuple[str, int]]:
 
 def _sorted(table: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     return {key: dict(sorted(table[key].items())) for key in sorted(table) if table[key]}
-
-
-def _shown(graphs: Iterator[SceneGraph]) -> Iterator[SceneGraph]:
-    yield from tqdm(graphs, desc="tables", unit=" images", disable=None)
-
-
-def _zipped(out: Path) -> bool:
-    return out.suffix == ".gz"
-
-
-def _summary(out: Path, tables: Tables) -> str:
-    pairs = sum(len(found) for found in tables.attributes.values())
-    return (
-        f"{out}: {counted(tables.images, 'image')}, {len(tables.attributes):,} names with "
-        f"{pairs:,} "
-        f"attributes, {len(tables.subjects):,} predicates, {len(tables.counts):,} names counted"
-    )

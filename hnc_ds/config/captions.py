@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from hnc_ds.config.checks import REQUIRED, Settings, at_least, read_part, share
 from hnc_ds.config.cores import cores
@@ -23,13 +23,19 @@ class GenerateConfig(Settings):
     """Negative types to make, or families of them: hnc, swaps, negclip, structure_clip. When none
     is named: hnc and swaps."""
 
-    per_image: int = 48
-    """Most caption groups of an image. No predicate takes more than a quarter of the places for
-    relations: left and right are 89 % of GQA's."""
+    balance: Literal["data", "image"] = "data"
+    """Where every word stands as often in true captions as in false ones. data: over all images
+    together, for which the graphs are read twice. image: in each image, whose statements exchange
+    a part; fewer captions."""
+
+    per_image: int = 64
+    """Most true captions of an image; left and right, 89 % of GQA's relations, are at most half of
+    those about relations."""
 
     tables: Path | None = None
-    """Frequencies of the training graphs, from 'hnc-ds tables': attributes are also drawn as often
-    as things have them, and exchanges that nobody would say are left out."""
+    """Counts of the training graphs, from 'hnc-ds tables', in place of a first pass over the graphs
+    at hand: for other splits, and for jobs of an array. With --balance image, attributes and
+    numbers are also drawn as often as things have them."""
 
     open_world: bool = False
     """Also write negatives that are only not annotated as true. They are tagged, and a training
@@ -82,6 +88,9 @@ class TablesConfig(Settings):
 
     out: Path
     """tables.json or tables.json.gz."""
+
+    workers: int = field(default_factory=cores)
+    """Processes. The counts do not depend on it."""
 
     any_split: bool = False
     """Also count a file whose name says validation or test."""

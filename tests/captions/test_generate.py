@@ -12,10 +12,10 @@ import pytest
 from hnc_ds.captions import groups
 from hnc_ds.captions.caption_stats import stats_path_of
 from hnc_ds.captions.captions_file import no_garbage_collection
+from hnc_ds.captions.first_pass import write_tables
 from hnc_ds.captions.generate import generate
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import DescribedImage
-from hnc_ds.captions.tables import write_tables
 from hnc_ds.config import GenerateConfig, TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions

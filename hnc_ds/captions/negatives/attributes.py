@@ -1,7 +1,8 @@
 """Negatives about attributes: another attribute, or another thing that is said to have it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, exclude
 from hnc_ds.captions.language.wording import before_noun, noun_phrase, predicative
@@ -15,13 +16,28 @@ from hnc_ds.captions.negatives.exchange import (
     grouped,
     judged,
 )
-from hnc_ds.captions.negatives.references import in_order
+from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
+from hnc_ds.captions.negatives.references import in_order, reads_as_another
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
     DescribedImage,
     RelationStatement,
 )
 from hnc_ds.captions.truth.claims import HasAttribute, Phrase, Related
+from hnc_ds.captions.truth.holds import is_refuted
+
+VALUES = 5
+"""Of an attribute's class, that are proposed in its place."""
+VALUES_BESIDE = 2
+"""The same, of an attribute in a relation."""
+
+COMMON = frozenset(
+    "white black green blue brown red gray yellow wood metal large small tall short long "
+    "old young new open closed dark bright".split()
+)
+"""Attributes that annotators write most often; they are proposed more often than others, as more
+of what is proposed in their place will have a counterpart."""
+COMMON_WEIGHT = 5.0
 
 
 def wrong_attribute(image: DescribedImage) -> Iterator[Bundle]:
@@ -76,6 +92,107 @@ def wrong_described_subject(image: DescribedImage) -> Iterator[Bundle]:
             )
 
 
+def propose_attribute(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is red.' -> 'The star is green.', as wrong_attribute."""
+    for place, statement, value in other_values(image, image.attribute_statements(), "attribute"):
+        yield Proposal(
+            (statement.claim.attribute, value),
+            value_contexts(statement),
+            partial(_say_attribute, statement, value),
+            place,
+        )
+
+
+def other_values(
+    image: DescribedImage, statements: Sequence[AttributeStatement], type_: str
+) -> Iterator[tuple[int, AttributeStatement, str]]:
+    """Values that a thing proves not to have: (place of the statement, statement, value).
+
+    Args:
+        image: Of the statements.
+        statements: In drawn order.
+        type_: Names the stream of the draws.
+    """
+    rng = image.stream(f"values {type_}")
+    for place, statement in enumerate(statements):
+        claim, cls = statement.claim, statement.cls
+        values, weights = _values(cls, claim.subject.name, claim.attribute)
+        for value in some(values, weights, VALUES, rng):
+            if is_refuted(image.graph, HasAttribute(claim.subject, value)):
+                yield place, statement, value
+
+
+def value_contexts(statement: AttributeStatement) -> tuple[str, ...]:
+    """Of things of that name, of that sort, of any."""
+    name = statement.claim.subject.name
+    return name, sort_of(name), ""
+
+
+def _say_attribute(statement: AttributeStatement, value: str) -> Bundle:
+    claim = statement.claim
+    words = predicative(claim.attribute), predicative(value)
+    change = Change(HasAttribute(claim.subject, value), words, (statement.subject,))
+    return (_attribute_pair(statement, change, "attribute"),)
+
+
+def propose_bearer(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is red.' -> 'The ring is red.', as wrong_bearer."""
+    for place, statement in enumerate(image.attribute_statements()):
+        claim = statement.claim
+        for i, phrase in image.things:
+            change = _put_on(statement, i, phrase)
+            if change is None or not is_refuted(image.graph, change.claim):
+                continue
+            yield Proposal(
+                change.replaced,
+                (claim.attribute, statement.cls.name, ""),
+                partial(_say_bearer, statement, change),
+                place,
+            )
+
+
+def _say_bearer(statement: AttributeStatement, change: Change) -> Bundle:
+    return (_attribute_pair(statement, change, "object"),)
+
+
+def propose_described_subject(image: DescribedImage) -> Iterator[Proposal]:
+    """'The red star is above the ring.' -> 'The green star is above the ring.', as
+    wrong_described_subject."""
+    rng = image.stream("values attribute_subg")
+    for place, statement in enumerate(image.relation_statements(True, False)):
+        subject = statement.claim.subject
+        cls, old = _last_class(subject), subject.attributes[-1]
+        values, weights = _values(cls, subject.name, old)
+        for value in some(values, weights, VALUES_BESIDE, rng):
+            change = _redescribed(statement, value)
+            if change is not None and is_refuted(image.graph, change.claim):
+                yield Proposal(
+                    (old, value),
+                    (subject.name, sort_of(subject.name), ""),
+                    partial(_say_described, statement, change),
+                    place,
+                )
+
+
+def _say_described(statement: RelationStatement, change: Change) -> Bundle:
+    ends = statement.subject, statement.object
+    return (caption_pair(statement.claim, "relation_attr", ends, change, "attribute_subg"),)
+
+
+@lru_cache(maxsize=1 << 14)
+def _values(
+    cls: AttributeClass, name: str, attribute: str
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Values of a class that exclude a value, said of things of a name, and their weights."""
+    values = tuple(
+        value
+        for cell in cls.cells
+        for value in sorted(cell)
+        if class_of(value, name) is cls and exclude(cls, value, attribute)
+    )
+    return values, tuple([COMMON_WEIGHT if value in COMMON else 1.0 for value in values])
+
+
 def _with_value(statement: AttributeStatement, value: str) -> Change | None:
     claim, cls = statement.claim, statement.cls
     if class_of(value, claim.subject.name) is not cls or not exclude(cls, value, claim.attribute):
@@ -97,26 +214,38 @@ def _drawn_value(
 
 
 def _put_bearer(one: AttributeStatement, other: AttributeStatement) -> Change | None:
-    subject, attribute = other.claim.subject, one.claim.attribute
+    return _put_on(one, other.subject, other.claim.subject)
+
+
+def _put_on(statement: AttributeStatement, i: int, subject: Phrase) -> Change | None:
+    """The claim about object i instead, in the words for that one."""
+    attribute = statement.claim.attribute
     cls = class_of(attribute, subject.name)
-    if cls is None or one.subject == other.subject or attribute in subject.name.split(" "):
+    if cls is None or statement.subject == i or attribute in subject.name.split(" "):
         return None
     if any(class_of(a, subject.name) is cls for a in subject.attributes):
         return None  # 'The red bus is blue.'
-    words = noun_phrase(one.claim.subject), noun_phrase(subject)
-    return Change(HasAttribute(subject, attribute), words, (other.subject,))
+    words = noun_phrase(statement.claim.subject), noun_phrase(subject)
+    return Change(HasAttribute(subject, attribute), words, (i,))
 
 
 def _put_description(one: RelationStatement, other: RelationStatement) -> Change | None:
+    return _redescribed(one, other.claim.subject.attributes[-1])
+
+
+def _redescribed(one: RelationStatement, new: str) -> Change | None:
+    """The claim with another value in place of its subject's last attribute."""
     subject = one.claim.subject
     *kept, old = subject.attributes
-    new = other.claim.subject.attributes[-1]
     cls = _last_class(subject)
     if class_of(new, subject.name) is not cls or not exclude(cls, new, old):
         return None
     phrase = Phrase(subject.name, in_order((*kept, new)))
+    if reads_as_another(phrase):
+        return None
     claim = Related(phrase, one.claim.predicate, one.claim.object)
-    return Change(claim, (before_noun(old), before_noun(new)), (one.subject, one.object))
+    words = before_noun(old), before_noun(new)
+    return Change(claim, words, (one.subject, one.object), about=cls.name)
 
 
 def _last_class(phrase: Phrase) -> AttributeClass:

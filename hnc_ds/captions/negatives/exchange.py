@@ -12,10 +12,11 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hnc_ds.captions.language.attribute_classes import class_of
 from hnc_ds.captions.language.wording import sentence
 from hnc_ds.captions.negatives.references import reads_as_another
 from hnc_ds.captions.negatives.statements import DescribedImage
-from hnc_ds.captions.truth.claims import Claim, Related
+from hnc_ds.captions.truth.claims import Claim, HasAttribute, Not, Related
 from hnc_ds.captions.truth.holds import holds, is_refuted
 from hnc_ds.captions.truth.indexed_graph import TRUE
 from hnc_ds.records import Negative
@@ -56,6 +57,8 @@ class Change(Struct, frozen=True):
     """What the changed claim speaks of."""
     open_world: bool = False
     """Set by ``judged``: whether it is not proven false."""
+    about: str = ""
+    """As Negative.about, where the claim does not say it by itself."""
 
 
 def judged(image: DescribedImage, change: Change | None) -> Change | None:
@@ -123,6 +126,23 @@ def caption_pair(
 ) -> CaptionPair:
     """A true claim and its change, in words."""
     negative = Negative(
-        sentence(change.claim), type_, change.replaced, change.open_world, change.objects
+        sentence(change.claim),
+        type_,
+        change.replaced,
+        change.open_world,
+        change.objects,
+        change.about or about(change.claim),
     )
     return CaptionPair(sentence(claim), kind, objects, negative)
+
+
+def about(claim: Claim) -> str:
+    """What a claim turns on, as Negative.about."""
+    if isinstance(claim, Not):
+        return about(claim.claim)
+    if isinstance(claim, Related):
+        return claim.predicate
+    if isinstance(claim, HasAttribute):
+        cls = class_of(claim.attribute, claim.subject.name)
+        return cls.name if cls else ""
+    return ""

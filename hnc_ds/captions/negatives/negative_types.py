@@ -10,9 +10,11 @@ from functools import partial
 
 from hnc_ds.captions.negatives import attributes, counting, logic, relations, swaps
 from hnc_ds.captions.negatives.exchange import Bundle
+from hnc_ds.captions.negatives.proposals import Proposal, balanced
 from hnc_ds.captions.negatives.statements import DescribedImage
 
 NegativeType = Callable[[DescribedImage], Iterator[Bundle]]
+Proposing = Callable[[DescribedImage], Iterator[Proposal]]
 
 HNC_TYPES: dict[str, NegativeType] = {
     "attribute": attributes.wrong_attribute,
@@ -51,6 +53,27 @@ PEER_TYPES: dict[str, NegativeType] = {
 the types above most of them would be the same captions once more."""
 
 NEGATIVE_TYPES = HNC_TYPES | SWAP_TYPES | PEER_TYPES
+
+PROPOSING: dict[str, Proposing] = {
+    "attribute": attributes.propose_attribute,
+    "object": attributes.propose_bearer,
+    "attribute_subg": attributes.propose_described_subject,
+    "relation_subj": relations.propose_subject,
+    "relation_obj": relations.propose_object,
+    "relation_pred": relations.propose_predicate,
+    "relation_attr_subj": relations.propose_described_bearer,
+    "relation_attr_obj": relations.propose_described_object,
+    "relation_attr_pred": relations.propose_described_predicate,
+}
+"""How a type is balanced over the data set. Those that are not here are balanced by themselves,
+in each image: their negatives hold the words of their positives, or are exchanged."""
+
+
+def proposals(name: str, image: DescribedImage) -> Iterator[Proposal]:
+    """What a type proposes for an image, where words balance over the data set."""
+    propose = PROPOSING.get(name)
+    return propose(image) if propose else balanced(NEGATIVE_TYPES[name](image))
+
 
 DEFAULT_TYPES = tuple(HNC_TYPES | SWAP_TYPES)
 

@@ -1,8 +1,9 @@
 """Negatives that replace one part of a relation: its subject, its object or its predicate."""
 
 from collections import deque
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -10,9 +11,25 @@ from hnc_ds.captions.language.kinds import is_a, is_animate
 from hnc_ds.captions.language.predicates import has_verb, is_order, is_said_of, needs_contact
 from hnc_ds.captions.language.wording import noun_phrase, spelled
 from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, exchanges, judged
+from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
 from hnc_ds.captions.negatives.references import fitting
 from hnc_ds.captions.negatives.statements import DescribedImage, RelationStatement, mirrored
 from hnc_ds.captions.truth.claims import Phrase, Related
+from hnc_ds.captions.truth.holds import is_refuted
+from hnc_ds.captions.truth.indexed_graph import FALSE
+
+PREDICATES = 3
+"""Of those that are refuted, proposed in place of one."""
+
+COMMON = frozenset(
+    (
+        "to the left of", "to the right of", "above", "below", "on", "on top of", "in", "near",
+        "wearing", "holding", "in front of", "behind", "next to", "under", "sitting on",
+        "standing on", "riding",
+    )
+)  # fmt: skip
+"""Predicates that annotators write most often, as attributes.COMMON."""
+COMMON_WEIGHT = 3.0
 
 Pairs = tuple[tuple[RelationStatement, Change], ...]
 
@@ -121,6 +138,183 @@ def predicate_exchanges(
     yield from exchanges(image, statements, put_predicate)
 
 
+def propose_predicate(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is above the ring.' -> 'The star is below the ring.', as wrong_predicate."""
+    statements = image.relation_statements(False, False)
+    return _proposals(other_predicates(image, statements, "relation_pred"), "relation_pred")
+
+
+def propose_subject(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is above the ring.' -> 'The cross is above the ring.', as wrong_subject."""
+    statements = image.relation_statements(False, False)
+    return _proposals(other_subjects(image, statements), "relation_subj")
+
+
+def propose_object(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is above the ring.' -> 'The star is above the cross.', as wrong_object."""
+    statements = image.relation_statements(False, False)
+    return _proposals(other_objects(image, statements), "relation_obj")
+
+
+def propose_described_predicate(image: DescribedImage) -> Iterator[Proposal]:
+    """'The red star is above the blue ring.' -> 'The red star is below the blue ring.'"""
+    statements = image.relation_statements(True, True)
+    found = other_predicates(image, statements, "relation_attr_pred")
+    return _proposals(found, "relation_attr_pred")
+
+
+def propose_described_bearer(image: DescribedImage) -> Iterator[Proposal]:
+    """'The red star is above the ring.' -> 'The red cross is above the ring.'"""
+    statements = image.relation_statements(True, False)
+    return _proposals(other_subjects(image, statements, noun_alone=True), "relation_attr_subj")
+
+
+def propose_described_object(image: DescribedImage) -> Iterator[Proposal]:
+    """'The star is above the blue ring.' -> 'The star is above the blue cross.'"""
+    statements = image.relation_statements(False, True)
+    return _proposals(other_objects(image, statements, noun_alone=True), "relation_attr_obj")
+
+
+class Changed(NamedTuple):
+    """A relation that is refuted, made of one that is true."""
+
+    place: int
+    """Of the statement, among its type's."""
+    statement: RelationStatement
+    wrong: Related
+    objects: tuple[int, int]
+    """What the wrong one speaks of."""
+    words: tuple[str, str]
+    """(words before, words after)."""
+
+    def change(self) -> Change:
+        """As for an exchange."""
+        return Change(self.wrong, self.words, self.objects)
+
+
+def other_predicates(
+    image: DescribedImage, statements: Sequence[RelationStatement], type_: str
+) -> Iterator[Changed]:
+    """Statements with another predicate.
+
+    Args:
+        image: Of the statements.
+        statements: In drawn order.
+        type_: Names the stream of the draws.
+    """
+    rng = image.stream(f"predicates {type_}")
+    for place, statement in enumerate(statements):
+        claim, ends = statement.claim, (statement.subject, statement.object)
+        found = _in_place_of(claim.predicate, _refuted_predicates(image, *ends))
+        for predicate in some(found, _weights(found), PREDICATES, rng):
+            wrong = Related(claim.subject, predicate, claim.object)
+            if is_refuted(image.graph, wrong):  # of any other subject of the name as well
+                yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
+
+
+def other_subjects(
+    image: DescribedImage, statements: Sequence[RelationStatement], noun_alone: bool = False
+) -> Iterator[Changed]:
+    """Statements with another subject, as other_predicates; after the attributes of the first
+    one, if it is the noun alone that changes."""
+    graph = image.graph
+    for place, statement in enumerate(statements):
+        claim, j = statement.claim, statement.object
+        predicate, object_ = claim.predicate, claim.object
+        for i, thing in image.things:
+            phrase = _in_its_place(claim.subject, thing, noun_alone)
+            if i in (statement.subject, j) or phrase is None:
+                continue
+            if graph.relation(i, predicate, j) is not FALSE and not noun_alone:
+                continue
+            if not _alike(claim.subject.name, phrase.name, predicate):
+                continue
+            if not is_said_of(predicate, phrase.name, object_.name):
+                continue
+            wrong = Related(phrase, predicate, object_)
+            if is_refuted(graph, wrong):
+                words = _words(claim.subject, phrase, noun_alone)
+                yield Changed(place, statement, wrong, (i, j), words)
+
+
+def other_objects(
+    image: DescribedImage, statements: Sequence[RelationStatement], noun_alone: bool = False
+) -> Iterator[Changed]:
+    """Statements with another object, as other_subjects."""
+    graph = image.graph
+    for place, statement in enumerate(statements):
+        claim, i = statement.claim, statement.subject
+        predicate, subject = claim.predicate, claim.subject
+        for j, thing in image.things:
+            phrase = _in_its_place(claim.object, thing, noun_alone)
+            if j in (i, statement.object) or phrase is None:
+                continue
+            if graph.relation(i, predicate, j) is not FALSE and not noun_alone:
+                continue
+            if not _alike(claim.object.name, phrase.name, predicate):
+                continue
+            if not is_said_of(predicate, subject.name, phrase.name):
+                continue
+            wrong = Related(subject, predicate, phrase)
+            if is_refuted(graph, wrong):
+                words = _words(claim.object, phrase, noun_alone)
+                yield Changed(place, statement, wrong, (i, j), words)
+
+
+def _in_its_place(phrase: Phrase, thing: Phrase, noun_alone: bool) -> Phrase | None:
+    return _renamed(phrase, thing.name) if noun_alone else thing
+
+
+def _words(before: Phrase, after: Phrase, noun_alone: bool) -> tuple[str, str]:
+    return _nouns(before, after) if noun_alone else (noun_phrase(before), noun_phrase(after))
+
+
+def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
+    kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
+    for changed in found:
+        speak = partial(_say, changed, kind, type_)
+        yield Proposal(changed.words, relation_contexts(changed), speak, changed.place)
+
+
+def _say(changed: Changed, kind: str, type_: str) -> Bundle:
+    return _bundle(((changed.statement, changed.change()),), kind, type_)
+
+
+def relation_contexts(changed: Changed) -> tuple[str, ...]:
+    """In which a change of one part is to balance: beside the two others, from words to sorts."""
+    claim, wrong = changed.statement.claim, changed.wrong
+    subject, object_ = claim.subject.name, claim.object.name
+    if wrong.predicate != claim.predicate:
+        wide = sort_of(subject), sort_of(object_)
+        return f"{subject}|{object_}", f"{subject}|{wide[1]}", "|".join(wide), ""
+    if wrong.object != claim.object:
+        kept, fixed, letter = subject, claim.object.attributes, "o"
+    else:
+        kept, fixed, letter = object_, claim.subject.attributes, "s"
+    said = f"{letter}|{claim.predicate}|{' '.join(fixed)}"
+    return f"{said}|{kept}", f"{said}|{sort_of(kept)}", said, letter
+
+
+def _refuted_predicates(image: DescribedImage, i: int, j: int) -> tuple[str, ...]:
+    graph = image.graph
+    return tuple(
+        p
+        for p in sorted(COMMON)
+        if is_said_of(p, graph.names[i], graph.names[j]) and graph.relation(i, p, j) is FALSE
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def _in_place_of(predicate: str, refuted: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the refuted predicates those that may take its place."""
+    return tuple([p for p in refuted if p != predicate and _same_sort(p, predicate)])
+
+
+@lru_cache(maxsize=1 << 14)
+def _weights(predicates: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple([COMMON_WEIGHT if p in COMMON else 1.0 for p in predicates])
+
+
 def _both_changed(
     image: DescribedImage, one: RelationStatement, other: RelationStatement
 ) -> Pairs | None:
@@ -129,10 +323,10 @@ def _both_changed(
     return None if mine is None or theirs is None else ((one, mine), (other, theirs))
 
 
-def put_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
+def with_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's subject."""
     claim, subject = one.claim, other.claim.subject
-    if other.subject in (one.subject, one.object) or _in_one_order(one, other):
+    if other.subject in (one.subject, one.object):
         return None
     if not _alike(claim.subject.name, subject.name, claim.predicate):
         return None
@@ -143,10 +337,10 @@ def put_subject(one: RelationStatement, other: RelationStatement) -> Change | No
     return Change(wrong, words, (other.subject, one.object))
 
 
-def put_object(one: RelationStatement, other: RelationStatement) -> Change | None:
+def with_object(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's object."""
     claim, object_ = one.claim, other.claim.object
-    if other.object in (one.subject, one.object) or _in_one_order(one, other):
+    if other.object in (one.subject, one.object):
         return None
     if not _alike(claim.object.name, object_.name, claim.predicate):
         return None
@@ -155,6 +349,16 @@ def put_object(one: RelationStatement, other: RelationStatement) -> Change | Non
     words = noun_phrase(claim.object), noun_phrase(object_)
     wrong = Related(claim.subject, claim.predicate, object_)
     return Change(wrong, words, (one.subject, other.object))
+
+
+def put_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
+    """One's claim with the other's subject, where the reverse may be false, too."""
+    return None if _in_one_order(one, other) else with_subject(one, other)
+
+
+def put_object(one: RelationStatement, other: RelationStatement) -> Change | None:
+    """One's claim with the other's object, where the reverse may be false, too."""
+    return None if _in_one_order(one, other) else with_object(one, other)
 
 
 def put_predicate(one: RelationStatement, other: RelationStatement) -> Change | None:
@@ -168,9 +372,9 @@ def put_predicate(one: RelationStatement, other: RelationStatement) -> Change | 
     return Change(wrong, (claim.predicate, predicate), (one.subject, one.object))
 
 
-def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+def with_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's noun after its own attributes."""
-    change = put_subject(one, other)
+    change = with_subject(one, other)
     phrase = _renamed(one.claim.subject, other.claim.subject.name)
     if change is None or phrase is None:
         return None
@@ -178,13 +382,21 @@ def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Chang
     return replace(change, claim=wrong, replaced=_nouns(one.claim.subject, phrase))
 
 
-def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
-    change = put_object(one, other)
+def with_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+    change = with_object(one, other)
     phrase = _renamed(one.claim.object, other.claim.object.name)
     if change is None or phrase is None:
         return None
     wrong = Related(one.claim.subject, one.claim.predicate, phrase)
     return replace(change, claim=wrong, replaced=_nouns(one.claim.object, phrase))
+
+
+def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+    return None if _in_one_order(one, other) else with_subject_noun(one, other)
+
+
+def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+    return None if _in_one_order(one, other) else with_object_noun(one, other)
 
 
 def _renamed(phrase: Phrase, name: str) -> Phrase | None:

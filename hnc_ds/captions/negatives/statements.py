@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import islice, tee
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -21,12 +21,20 @@ from hnc_ds.captions.negatives.references import (
     is_sayable,
     references_of,
 )
+from hnc_ds.captions.negatives.salience import SIDES, largest, salience, shuffled
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
 from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 from hnc_ds.records import SceneGraph
 
 _Found = TypeVar("_Found")
+
+FACTS = 20
+"""Relations of an image that are spoken of, where words balance over the data set."""
+THINGS = 8
+"""Objects of an image that they are about."""
+FEWEST_SIDES = 2
+"""Of them, relations to the left and right where there are no others."""
 
 
 class Options(NamedTuple):
@@ -40,6 +48,8 @@ class Options(NamedTuple):
     """Whether negatives may be written that are not proven, tagged as such."""
     tables: Tables | None = None
     """Frequencies of the training graphs."""
+    balance: Literal["data", "image"] = "image"
+    """Whether words of true and false captions balance over the data set or in each image."""
 
 
 class AttributeStatement(Struct, frozen=True):
@@ -87,6 +97,9 @@ class DescribedImage:
         for pair, told in sorted(self.graph.edges.items()):
             for predicate in {*told}:
                 self.edges_by_predicate.setdefault(predicate, []).append(pair)
+        self.salience = salience(graph) if options.balance == "data" else ()
+        self.largest = largest(graph) if options.balance == "data" else ()
+        self._things: list[tuple[int, Phrase]] | None = None
         self._facts: list[Fact] | None = None
         self._attributes: list[AttributeStatement] | None = None
         self._existences: list[AttributeStatement] | None = None
@@ -116,21 +129,45 @@ class DescribedImage:
         """Those that say an attribute of an object, in drawn order."""
         if self._attributes is None:
             rng = self.stream("attributes")
-            self._attributes = list(_attribute_statements(self, rng))
-            rng.shuffle(self._attributes)
+            self._attributes = self._in_drawn_order(list(_attribute_statements(self, rng)), rng)
         return self._attributes
 
     def existences(self) -> list[AttributeStatement]:
         """As attribute_statements, but of any thing of the name: 'there is a red star'."""
         if self._existences is None:
-            self._existences = list(_existences(self))
-            self.stream("existences").shuffle(self._existences)
+            rng = self.stream("existences")
+            self._existences = self._in_drawn_order(list(_existences(self)), rng)
         return self._existences
+
+    @property
+    def things(self) -> list[tuple[int, Phrase]]:
+        """The objects that relations are about, with words that single them out: the largest ones
+        and others by what one sees first. All changes are between these, so that where one takes
+        another's place the reverse is likely to be proposed, too."""
+        if self._things is None:
+            told = {i: found.plainest() for i, found in enumerate(self.references)}
+            single = [i for i, phrase in told.items() if phrase is not None]
+            order = shuffled(single, [self.salience[i] for i in single], self.stream("things"))
+            order.sort(key=lambda i: i not in self.largest)
+            self._things = [(i, phrase) for i in order[:THINGS] if (phrase := told[i]) is not None]
+        return self._things
+
+    def _in_drawn_order(
+        self, statements: list[AttributeStatement], rng: random.Random
+    ) -> list[AttributeStatement]:
+        """What one sees first comes first, where words balance over the data set."""
+        if self.options.balance == "data":
+            return shuffled(statements, [self.salience[s.subject] for s in statements], rng)
+        rng.shuffle(statements)
+        return statements
 
     def facts(self) -> list[Fact]:
         """Relations that are true and can be said, in drawn order: no predicate too often."""
         if self._facts is None:
             rng = self.stream("relations")
+            if self.options.balance == "data":
+                self._facts = salient_facts(self, rng, FACTS)
+                return self._facts
             most = max(4, self.options.most // 2)
             self._facts = list(islice(_facts(self, rng, max(2, most // 4)), most))
         return self._facts
@@ -139,8 +176,12 @@ class DescribedImage:
         """As relation_statements, but of any thing of the name: 'a star that is above the ring'."""
         if self._existing is None:
             rng = self.stream("existing relations")
-            facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
-            self._existing = [_of_any(self, fact) for fact in islice(facts, 2 * self.quota)]
+            if self.options.balance == "data":
+                found = salient_facts(self, rng, FACTS // 2, any_subject=True)
+            else:
+                facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
+                found = list(islice(facts, 2 * self.quota))
+            self._existing = [_of_any(self, fact) for fact in found]
         return self._existing
 
     def relation_statements(self, subject: bool, object_: bool) -> list[RelationStatement]:
@@ -232,6 +273,84 @@ def _facts(
                 del left[predicate]
             if fact is not None:
                 yield fact
+
+
+def salient_facts(
+    image: DescribedImage, rng: random.Random, most: int, any_subject: bool = False
+) -> list[Fact]:
+    """Relations of what one sees first. Predicates take turns, and each of an image's largest
+    things comes at least once where something is said of it; left and right are at most as many
+    as all others.
+
+    Args:
+        image: With what is stated of it.
+        rng: Of the draws.
+        most: Facts, at most.
+        any_subject: As _facts.
+    """
+    graph, weights = image.graph, image.salience
+    single = [i for i, _ in image.things]
+    subjects = [i for i, name in enumerate(graph.names) if is_sayable(name)]
+    piles: dict[str, list[Fact]] = {}
+    for i in subjects if any_subject else single:
+        for j in single:
+            if i != j:
+                for predicate in _stated(graph, i, j):
+                    piles.setdefault(predicate, []).append(Fact(i, predicate, j))
+    for predicate in sorted(piles):
+        pile = piles[predicate]
+        drawn = [weights[fact.subject] * weights[fact.object] for fact in pile]
+        piles[predicate] = shuffled(pile, drawn, rng)
+    names = sorted(piles)
+    rng.shuffle(names)
+    names.sort(key=SIDES.__contains__)
+    chosen = _Facts(most)
+    for thing in image.largest:
+        for name in names:
+            about = (fact for fact in piles[name] if thing in (fact.subject, fact.object))
+            if any(map(chosen.add, about)):
+                break
+    waiting = {name: iter(piles[name]) for name in names}
+    while waiting and len(chosen.facts) < most:
+        for name in list(waiting):
+            if not any(map(chosen.add, waiting[name])):
+                del waiting[name]
+    return chosen.facts
+
+
+class _Facts:
+    """Facts as they are chosen: of two things one of a kind, from either end."""
+
+    def __init__(self, most: int) -> None:
+        self.facts: list[Fact] = []
+        self._most = most
+        self._known: set[tuple[int, int, str]] = set()
+        self._sides = 0
+
+    def add(self, fact: Fact) -> bool:
+        """Take it, if there is room and nothing like it is there."""
+        at_sides = fact.predicate in SIDES
+        others = len(self.facts) - self._sides
+        if len(self.facts) >= self._most or (at_sides and self._sides >= max(FEWEST_SIDES, others)):
+            return False
+        kind = min(fact.predicate, *inverse_said(fact.predicate), key=str)
+        key = (min(fact.subject, fact.object), max(fact.subject, fact.object), kind)
+        if key in self._known:
+            return False
+        self._known.add(key)
+        self._sides += at_sides
+        self.facts.append(fact)
+        return True
+
+
+def _stated(graph: IndexedGraph, i: int, j: int) -> list[str]:
+    """Predicates that are true from one object to another, and worth saying."""
+    return [
+        predicate
+        for predicate in sorted({*graph.edges.get((i, j), ())})
+        if is_said_of(predicate, graph.names[i], graph.names[j])
+        and graph.relation(i, predicate, j) is TRUE
+    ]
 
 
 def _next_fact(graph: IndexedGraph, predicate: str, pile: list[tuple[int, int]]) -> Fact | None:
