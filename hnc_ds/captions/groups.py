@@ -12,10 +12,14 @@ from hnc_ds.captions.balance import Keys, Quotas, keys_of
 from hnc_ds.captions.negatives.exchange import Bundle, CaptionPair
 from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES, PROPOSING, proposals
 from hnc_ds.captions.negatives.proposals import Proposal
+from hnc_ds.captions.negatives.salience import SIDES
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import CaptionGroup, ImageCaptions, SceneGraph
 
 PLAIN = Options()
+
+FEWEST_SIDES = 6
+"""Pairs about left and right where there are fewer about other relations."""
 
 FEWEST = 10
 """Pairs of an image, below which what can be exchanged within it is written, too."""
@@ -33,6 +37,9 @@ def caption_groups(
     Types take turns with one bundle each until the image has its groups, so none crowds out the
     rest; a bundle is taken whole or not at all, so the words of true and false captions balance.
 
+    With balance over the data set, at most half of the pairs about relations are about left and
+    right.
+
     Args:
         graph: What is annotated of it.
         types: Names of NEGATIVE_TYPES to make.
@@ -41,10 +48,11 @@ def caption_groups(
         quotas: Which share of each change is kept, for balance over the data set.
     """
     image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
-    chosen = _Chosen(options.most)
+    chosen = _Chosen(options.most, options.balance == "data")
     if options.balance == "data":
         assert quotas is not None
         _take_turns(chosen, _kept(image, types, quotas), image.quota)
+        _take_turns(chosen, {"sides": iter([*chosen.later])}, options.most)
         if chosen.count < FEWEST:
             bundles = {name: NEGATIVE_TYPES[name](image) for name in types}
             _take_turns(chosen, bundles, image.quota, FEWEST)
@@ -100,15 +108,27 @@ def _take_turns(
             waiting.append((bundles, quota - len(bundle) if taken else quota - 1))
 
 
+def _at_sides(pair: CaptionPair) -> bool:
+    """Whether it turns on left and right, before its change or after: so that what is left out
+    is as often the one as the other."""
+    return pair.about in SIDES or pair.negative.about in SIDES
+
+
 class _Chosen:
     """The pairs of an image, gathered by positive."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, halved: bool) -> None:
         self.most = most
+        self.halved = halved
+        self.later: list[Bundle] = []
+        """About left and right, of which there are too many so far."""
         self.pairs: dict[str, dict[str, CaptionPair]] = {}
         self.negatives: set[str] = set()
         self.count = 0
         """Pairs of a true caption and a false one."""
+        self._sides = 0
+        self._others = 0
+        """Pairs about relations: to the left or right, on either side, and not."""
 
     def add(self, bundle: Bundle) -> bool:
         """Take a bundle, if there is room for it and it says nothing twice."""
@@ -117,6 +137,12 @@ class _Chosen:
             return False
         if any(self._is_known(pair) for pair in bundle):
             return False
+        sides = sum(map(_at_sides, bundle))
+        if sides and self.halved and self._sides + sides > max(FEWEST_SIDES, self._others):
+            self.later.append(bundle)
+            return False
+        self._sides += sides
+        self._others += sum(bool(pair.about) and pair.kind != "attribute" for pair in bundle) - sides
         for pair in bundle:
             self.pairs.setdefault(pair.positive, {})[pair.negative.caption] = pair
             self.negatives.add(pair.negative.caption)

@@ -41,6 +41,8 @@ class CaptionPair(Struct, frozen=True):
     objects: tuple[int, ...]
     """What the positive speaks of."""
     negative: Negative
+    about: str = ""
+    """What the positive turns on, as Negative.about."""
 
 
 Bundle = tuple[CaptionPair, ...]
@@ -133,7 +135,7 @@ def caption_pair(
         change.objects,
         change.about or about(change.claim),
     )
-    return CaptionPair(sentence(claim), kind, objects, negative)
+    return CaptionPair(sentence(claim), kind, objects, negative, about(claim))
 
 
 def about(claim: Claim) -> str:

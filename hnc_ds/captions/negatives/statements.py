@@ -33,6 +33,8 @@ FACTS = 20
 """Relations of an image that are spoken of, where words balance over the data set."""
 THINGS = 8
 """Objects of an image that they are about."""
+TWO_ATTRIBUTES = 0.3
+"""How often one attribute is said of a thing named with another: 'The white horse is large.'"""
 FEWEST_SIDES = 2
 """Of them, relations to the left and right where there are no others."""
 
@@ -89,7 +91,7 @@ class DescribedImage:
     def __init__(self, graph: SceneGraph, seed: str, options: Options, types: int = 1) -> None:
         self.graph = IndexedGraph(graph)
         self.options = options
-        self.quota = max(2, 2 * options.most // types)
+        self.quota = max(2, (4 if options.balance == "data" else 2) * options.most // types)
         """Negatives of one type."""
         self._seed = seed
         self.references = tuple([references_of(self.graph, i) for i in range(len(graph.objects))])
@@ -222,14 +224,15 @@ class DescribedImage:
 def _attribute_statements(
     image: DescribedImage, rng: random.Random
 ) -> Iterator[AttributeStatement]:
+    over_data = image.options.balance == "data"
     for i, references in enumerate(image.references):
         if references.plainest() is None:
             continue
         for attribute, cls in references.told:
             phrase = references.bare
-            if phrase is None:
+            if phrase is None or (over_data and rng.random() < TWO_ATTRIBUTES):
                 others = [p for p in references.described if _is_silent(p, cls)]
-                phrase = rng.choice(others) if others else None
+                phrase = rng.choice(others) if others else phrase
             if phrase is not None:
                 yield AttributeStatement(HasAttribute(phrase, attribute), i, cls)
 
