@@ -142,7 +142,8 @@ class _Chosen:
             self.later.append(bundle)
             return False
         self._sides += sides
-        self._others += sum(bool(pair.about) and pair.kind != "attribute" for pair in bundle) - sides
+        about = [pair for pair in bundle if pair.about and pair.kind != "attribute"]
+        self._others += len(about) - sides
         for pair in bundle:
             self.pairs.setdefault(pair.positive, {})[pair.negative.caption] = pair
             self.negatives.add(pair.negative.caption)

@@ -66,6 +66,17 @@ def noun_phrase(phrase: Phrase) -> str:
     return " ".join([*adjectives, spelled(phrase.name)])
 
 
+@lru_cache(maxsize=1 << 16)
+def with_article(phrase: Phrase) -> str:
+    """'the large red star', 'a star'."""
+    words = noun_phrase(phrase)
+    return f"the {words}" if phrase.definite else indefinite(words)
+
+
+def _capitalized(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
 @lru_cache(maxsize=1 << 14)
 def spelled(name: str) -> str:
     """A name with the capitals that it has in English: 'tv stand' -> 'TV stand', 'tvs' -> 'TVs'."""
@@ -105,12 +116,11 @@ def sentence(claim: Claim) -> str:
     """
     match claim:
         case Related(subject, predicate, object_):
-            return (
-                f"The {noun_phrase(subject)} {_is(subject.name)} {predicate} "
-                f"the {noun_phrase(object_)}."
-            )
+            start = _capitalized(with_article(subject))
+            return f"{start} {_is(subject.name)} {predicate} {with_article(object_)}."
         case HasAttribute(subject, attribute):
-            return f"The {noun_phrase(subject)} {_is(subject.name)} {predicative(attribute)}."
+            start = _capitalized(with_article(subject))
+            return f"{start} {_is(subject.name)} {predicative(attribute)}."
         case Counted(name, number):
             return f"There {counted(name, number)}."
         case Compared(name, comparator, other):
@@ -149,7 +159,7 @@ def _rest(claim: HasAttribute | Related) -> str:
     """What is said of the subject, without the verb."""
     if isinstance(claim, HasAttribute):
         return predicative(claim.attribute)
-    return f"{claim.predicate} the {noun_phrase(claim.object)}"
+    return f"{claim.predicate} {with_article(claim.object)}"
 
 
 def _pair_sentence(
@@ -165,9 +175,9 @@ def _pair_sentence(
 
 
 def _one_subject(first: Related, word: str, second: Related, joint: str) -> str:
-    start = f"The {noun_phrase(first.subject)} {_is(first.subject.name)}"
+    start = f"{_capitalized(with_article(first.subject))} {_is(first.subject.name)}"
     if word == "either" and first.predicate == second.predicate:
-        ends = f"the {noun_phrase(first.object)} or the {noun_phrase(second.object)}"
+        ends = f"{with_article(first.object)} or {with_article(second.object)}"
         return f"{start} {first.predicate} either {ends}."
     return f"{start} {word} {_rest(first)} {joint} {_rest(second)}."
 

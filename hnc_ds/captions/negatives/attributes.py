@@ -140,6 +140,8 @@ def propose_bearer(image: DescribedImage) -> Iterator[Proposal]:
     for place, statement in enumerate(image.attribute_statements()):
         claim = statement.claim
         for i, phrase in image.things:
+            if not phrase.definite:
+                continue  # 'A ring is red.' speaks of rings
             change = _put_on(statement, i, phrase)
             if change is None or not is_refuted(image.graph, change.claim):
                 continue
@@ -240,7 +242,7 @@ def _redescribed(one: RelationStatement, new: str) -> Change | None:
     cls = _last_class(subject)
     if class_of(new, subject.name) is not cls or not exclude(cls, new, old):
         return None
-    phrase = Phrase(subject.name, in_order((*kept, new)))
+    phrase = Phrase(subject.name, in_order((*kept, new)), subject.definite)
     if reads_as_another(phrase):
         return None
     claim = Related(phrase, one.claim.predicate, one.claim.object)

@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 from msgspec import Struct
 
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, classes_of
+from hnc_ds.captions.language.nouns import is_countable, is_plural
 from hnc_ds.captions.language.wording import rank
 from hnc_ds.captions.truth.claims import Phrase
 from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
@@ -26,10 +27,18 @@ class References(Struct, frozen=True):
     """With an attribute (with two, if one and none do not single it out), colours first."""
     told: tuple[ToldAttribute, ...]
     """What is certain of it and is spoken of, whether or not that singles it out."""
+    any_one: Phrase | None = None
+    """'a star', where it is one of several and can be said so."""
+    any_described: tuple[Phrase, ...] = ()
+    """The same with an attribute."""
 
     def plainest(self) -> Phrase | None:
         """The shortest phrase, None if the object cannot be singled out."""
         return self.bare or (self.described[0] if self.described else None)
+
+    def plainest_or_any(self) -> Phrase | None:
+        """As plainest; else 'a star', None for what has no words of either kind."""
+        return self.plainest() or self.any_one
 
 
 def references_of(graph: IndexedGraph, i: int) -> References:
@@ -51,7 +60,10 @@ def references_of(graph: IndexedGraph, i: int) -> References:
             for phrase in pairs
             if not reads_as_another(phrase) and graph.candidates(phrase) == (i,)
         ]
-    return References(None, tuple(described), told)
+    if is_plural(name) or not is_countable(name):
+        return References(None, tuple(described), told)
+    any_described = tuple([Phrase(name, (a,), definite=False) for a in said])
+    return References(None, tuple(described), told, Phrase(name, (), False), any_described)
 
 
 def reads_as_another(phrase: Phrase) -> bool:
@@ -71,13 +83,15 @@ def _told_attributes(graph: IndexedGraph, i: int) -> tuple[ToldAttribute, ...]:
     return tuple(found)
 
 
-def fitting(name: str, attributes: tuple[str, ...]) -> Phrase | None:
+def fitting(name: str, attributes: tuple[str, ...], definite: bool = True) -> Phrase | None:
     """A phrase, if people would say these attributes of such a thing before its noun."""
     for attribute in attributes:
         cls = class_of(attribute, name)
         if cls is None or not cls.before_noun or attribute in name.split(" "):
             return None
-    return Phrase(name, in_order(attributes))
+    if not definite and (is_plural(name) or not is_countable(name)):
+        return None
+    return Phrase(name, in_order(attributes), definite)
 
 
 def _said_before(name: str, told: tuple[ToldAttribute, ...]) -> list[str]:

@@ -9,11 +9,16 @@ from msgspec.structs import replace
 
 from hnc_ds.captions.language.kinds import is_a, is_animate
 from hnc_ds.captions.language.predicates import has_verb, is_order, is_said_of, needs_contact
-from hnc_ds.captions.language.wording import noun_phrase, spelled
+from hnc_ds.captions.language.wording import noun_phrase, spelled, with_article
 from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, exchanges, judged
 from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
 from hnc_ds.captions.negatives.references import fitting
-from hnc_ds.captions.negatives.statements import DescribedImage, RelationStatement, mirrored
+from hnc_ds.captions.negatives.statements import (
+    DescribedImage,
+    RelationStatement,
+    are_mixed_up,
+    mirrored,
+)
 from hnc_ds.captions.truth.claims import Phrase, Related
 from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.captions.truth.indexed_graph import FALSE
@@ -229,7 +234,9 @@ def other_subjects(
                 continue
             if not _alike(claim.subject.name, phrase.name, predicate):
                 continue
-            if not is_said_of(predicate, phrase.name, object_.name):
+            if are_mixed_up(phrase, object_) or not is_said_of(
+                predicate, phrase.name, object_.name
+            ):
                 continue
             wrong = Related(phrase, predicate, object_)
             if is_refuted(graph, wrong):
@@ -253,7 +260,9 @@ def other_objects(
                 continue
             if not _alike(claim.object.name, phrase.name, predicate):
                 continue
-            if not is_said_of(predicate, subject.name, phrase.name):
+            if are_mixed_up(subject, phrase) or not is_said_of(
+                predicate, subject.name, phrase.name
+            ):
                 continue
             wrong = Related(subject, predicate, phrase)
             if is_refuted(graph, wrong):
@@ -269,11 +278,22 @@ def _words(before: Phrase, after: Phrase, noun_alone: bool) -> tuple[str, str]:
     return _nouns(before, after) if noun_alone else (noun_phrase(before), noun_phrase(after))
 
 
+def _counted_words(changed: Changed) -> tuple[str, str]:
+    """With their articles, which balance, too."""
+    claim, wrong = changed.statement.claim, changed.wrong
+    if wrong.subject != claim.subject:
+        return with_article(claim.subject), with_article(wrong.subject)
+    if wrong.object != claim.object:
+        return with_article(claim.object), with_article(wrong.object)
+    return changed.words
+
+
 def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
     kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
     for changed in found:
         speak = partial(_say, changed, kind, type_)
-        yield Proposal(changed.words, relation_contexts(changed), speak, changed.place)
+        words = _counted_words(changed)
+        yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
 
 def _say(changed: Changed, kind: str, type_: str) -> Bundle:
@@ -401,7 +421,7 @@ def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change
 
 def _renamed(phrase: Phrase, name: str) -> Phrase | None:
     """Another noun after the same attributes, if they are said of such things."""
-    return None if name == phrase.name else fitting(name, phrase.attributes)
+    return None if name == phrase.name else fitting(name, phrase.attributes, phrase.definite)
 
 
 def _nouns(before: Phrase, after: Phrase) -> tuple[str, str]:

@@ -6,14 +6,17 @@ statements: no predicate may crowd out the rest. Frames are worded only when a t
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
+from functools import lru_cache
 from itertools import islice, tee
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
+from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
 from hnc_ds.captions.language.predicates import inverse_said, is_said_of
 from hnc_ds.captions.negatives.references import (
@@ -31,6 +34,8 @@ _Found = TypeVar("_Found")
 
 FACTS = 20
 """Relations of an image that are spoken of, where words balance over the data set."""
+ALIKE = 2
+"""Of them, that are spoken of in the same words: 'a leg'."""
 THINGS = 8
 """Objects of an image that they are about."""
 TWO_ATTRIBUTES = 0.3
@@ -147,11 +152,18 @@ class DescribedImage:
         and others by what one sees first. All changes are between these, so that where one takes
         another's place the reverse is likely to be proposed, too."""
         if self._things is None:
-            told = {i: found.plainest() for i, found in enumerate(self.references)}
-            single = [i for i, phrase in told.items() if phrase is not None]
-            order = shuffled(single, [self.salience[i] for i in single], self.stream("things"))
+            told = {i: found.plainest_or_any() for i, found in enumerate(self.references)}
+            said = [i for i, phrase in told.items() if phrase is not None]
+            order = shuffled(said, [self.salience[i] for i in said], self.stream("things"))
             order.sort(key=lambda i: i not in self.largest)
-            self._things = [(i, phrase) for i in order[:THINGS] if (phrase := told[i]) is not None]
+            self._things = []
+            alike: Counter[Phrase] = Counter()
+            for i in order:
+                phrase = told[i]
+                if phrase is None or alike[phrase] == ALIKE or len(self._things) == THINGS:
+                    continue
+                alike[phrase] += 1
+                self._things.append((i, phrase))
         return self._things
 
     def _in_drawn_order(
@@ -292,12 +304,12 @@ def salient_facts(
         any_subject: As _facts.
     """
     graph, weights = image.graph, image.salience
-    single = [i for i, _ in image.things]
-    subjects = [i for i, name in enumerate(graph.names) if is_sayable(name)]
+    subjects = [(i, Phrase(name, (), False)) for i, name in enumerate(graph.names)]
+    subjects = [(i, phrase) for i, phrase in subjects if is_sayable(phrase.name)]
     piles: dict[str, list[Fact]] = {}
-    for i in subjects if any_subject else single:
-        for j in single:
-            if i != j:
+    for i, subject in subjects if any_subject else image.things:
+        for j, object_ in image.things:
+            if i != j and not are_mixed_up(subject, object_):
                 for predicate in _stated(graph, i, j):
                     piles.setdefault(predicate, []).append(Fact(i, predicate, j))
     for predicate in sorted(piles):
@@ -366,7 +378,7 @@ def _next_fact(graph: IndexedGraph, predicate: str, pile: list[tuple[int, int]])
 
 
 def _of_any(image: DescribedImage, fact: Fact) -> RelationStatement:
-    object_ = image.references[fact.object].plainest()
+    object_ = image.references[fact.object].plainest_or_any()
     assert object_ is not None
     subject = Phrase(image.graph.names[fact.subject])
     return RelationStatement(Related(subject, fact.predicate, object_), fact.subject, fact.object)
@@ -375,9 +387,10 @@ def _of_any(image: DescribedImage, fact: Fact) -> RelationStatement:
 def _worded(
     image: DescribedImage, subject: bool, object_: bool, rng: random.Random
 ) -> Iterator[RelationStatement]:
+    over_data = image.options.balance == "data"
     for fact in image.facts():
         phrases = [
-            _name_end(image.references[i], described, image.options.by_colour, rng)
+            _name_end(image.references[i], described, image.options.by_colour, rng, over_data)
             for i, described in ((fact.subject, subject), (fact.object, object_))
         ]
         if phrases[0] is not None and phrases[1] is not None:
@@ -386,15 +399,23 @@ def _worded(
 
 
 def _name_end(
-    references: References, described: bool, by_colour: float, rng: random.Random
+    references: References, described: bool, by_colour: float, rng: random.Random, any_one: bool
 ) -> Phrase | None:
     if not described:
-        return references.plainest()
-    if not references.described:
+        return references.plainest_or_any() if any_one else references.plainest()
+    phrases = references.described or (references.any_described if any_one else ())
+    if not phrases:
         return None
-    if len(references.described) == 1 or rng.random() < by_colour:
-        return references.described[0]
-    return rng.choice(references.described)
+    if len(phrases) == 1 or rng.random() < by_colour:
+        return phrases[0]
+    return rng.choice(phrases)
+
+
+@lru_cache(maxsize=1 << 15)
+def are_mixed_up(one: Phrase, other: Phrase) -> bool:
+    """Whether a sentence about both would leave open which is which: 'a star above the star'."""
+    both_single = one.definite and other.definite
+    return not both_single and may_be_the_same(one.name, other.name)
 
 
 def mirrored(image: DescribedImage, statement: RelationStatement) -> RelationStatement | None:

@@ -42,8 +42,8 @@ def swapped_nouns(image: DescribedImage, type_: str = "negclip_noun") -> Iterato
     """
     for statement in image.relation_statements(True, True):
         claim = statement.claim
-        subject = fitting(claim.object.name, claim.subject.attributes)
-        object_ = fitting(claim.subject.name, claim.object.attributes)
+        subject = fitting(claim.object.name, claim.subject.attributes, claim.subject.definite)
+        object_ = fitting(claim.subject.name, claim.object.attributes, claim.object.definite)
         if subject is None or object_ is None or subject == claim.subject:
             continue
         change = judged(image, _with_ends(claim, subject, object_, statement))
@@ -126,8 +126,8 @@ def _attributes_exchanged(one: Phrase, other: Phrase) -> tuple[Phrase, Phrase] |
     mine, theirs = one.attributes[-1], other.attributes[-1]
     if mine in other.attributes or theirs in one.attributes:
         return None
-    first = fitting(one.name, (*one.attributes[:-1], theirs))
-    second = fitting(other.name, (*other.attributes[:-1], mine))
+    first = fitting(one.name, (*one.attributes[:-1], theirs), one.definite)
+    second = fitting(other.name, (*other.attributes[:-1], mine), other.definite)
     return None if first is None or second is None else (first, second)
 
 

@@ -15,6 +15,8 @@ class Phrase(msgspec.Struct, frozen=True, cache_hash=True):
 
     name: str
     attributes: tuple[str, ...] = ()
+    definite: bool = True
+    """'the star', or any one of several: 'a star'. What is meant is the same."""
 
 
 class HasAttribute(msgspec.Struct, frozen=True):
