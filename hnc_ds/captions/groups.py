@@ -108,6 +108,10 @@ def _take_turns(
             waiting.append((bundles, quota - len(bundle) if taken else quota - 1))
 
 
+def _is_relation(pair: CaptionPair) -> bool:
+    return pair.negative.type.startswith("relation")
+
+
 def _at_sides(pair: CaptionPair) -> bool:
     """Whether it turns on left and right, before its change or after: so that what is left out
     is as often the one as the other."""
@@ -126,9 +130,8 @@ class _Chosen:
         self.negatives: set[str] = set()
         self.count = 0
         """Pairs of a true caption and a false one."""
-        self._sides = 0
-        self._others = 0
-        """Pairs about relations: to the left or right, on either side, and not."""
+        self._told: Counter[tuple[bool, bool]] = Counter()
+        """Pairs about relations: (a relation type's, or a swap's; to the left or right or not)."""
 
     def add(self, bundle: Bundle) -> bool:
         """Take a bundle, if there is room for it and it says nothing twice."""
@@ -137,17 +140,27 @@ class _Chosen:
             return False
         if any(self._is_known(pair) for pair in bundle):
             return False
-        sides = sum(map(_at_sides, bundle))
-        if sides and self.halved and self._sides + sides > max(FEWEST_SIDES, self._others):
+        if self.halved and not self._has_room_for_sides(bundle):
             self.later.append(bundle)
             return False
-        self._sides += sides
-        about = [pair for pair in bundle if pair.about and pair.kind != "attribute"]
-        self._others += len(about) - sides
         for pair in bundle:
             self.pairs.setdefault(pair.positive, {})[pair.negative.caption] = pair
             self.negatives.add(pair.negative.caption)
         self.count = sum(map(len, self.pairs.values()))
+        return True
+
+    def _has_room_for_sides(self, bundle: Bundle) -> bool:
+        told = Counter(
+            (_is_relation(pair), _at_sides(pair))
+            for pair in bundle
+            if pair.about and pair.kind != "attribute"
+        )
+        for of_relation in (True, False):
+            sides = self._told[of_relation, True] + told[of_relation, True]
+            others = self._told[of_relation, False] + told[of_relation, False]
+            if told[of_relation, True] and sides > max(FEWEST_SIDES, others):
+                return False
+        self._told += told
         return True
 
     def _is_known(self, pair: CaptionPair) -> bool:

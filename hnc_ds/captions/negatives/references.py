@@ -7,11 +7,16 @@ from itertools import combinations, pairwise
 
 from msgspec import Struct
 
-from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, classes_of
+from hnc_ds.captions.language.attribute_classes import (
+    AttributeClass,
+    class_of,
+    classes_of,
+    holds_of,
+)
 from hnc_ds.captions.language.nouns import is_countable, is_plural
 from hnc_ds.captions.language.wording import rank
 from hnc_ds.captions.truth.claims import Phrase
-from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
+from hnc_ds.captions.truth.indexed_graph import IndexedGraph
 
 _SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
 
@@ -47,8 +52,8 @@ def references_of(graph: IndexedGraph, i: int) -> References:
     if not is_sayable(name):
         return References(None, (), ())
     bare = Phrase(name)
-    told = _told_attributes(graph, i)
-    said = _said_before(name, told)
+    told = _told_attributes(graph.attributes[i], name)
+    said = _said_before(name, told) if told else ()
     described = [Phrase(name, (a,)) for a in said]
     described = [phrase for phrase in described if graph.candidates(phrase) == (i,)]
     if graph.bearers(name) == (i,):
@@ -73,12 +78,13 @@ def reads_as_another(phrase: Phrase) -> bool:
     )
 
 
-def _told_attributes(graph: IndexedGraph, i: int) -> tuple[ToldAttribute, ...]:
+@lru_cache(maxsize=1 << 15)
+def _told_attributes(attributes: frozenset[str], name: str) -> tuple[ToldAttribute, ...]:
     """Attributes of an object that are certain and that captions speak of, with their classes."""
     found = []
-    for attribute in sorted(graph.attributes[i]):
-        cls = class_of(attribute, graph.names[i])
-        if cls is not None and graph.attribute(i, attribute) is TRUE:
+    for attribute in sorted(attributes):
+        cls = class_of(attribute, name)
+        if cls is not None and holds_of(attributes, attribute) is True:
             found.append((attribute, cls))
     return tuple(found)
 
@@ -94,7 +100,8 @@ def fitting(name: str, attributes: tuple[str, ...], definite: bool = True) -> Ph
     return Phrase(name, in_order(attributes), definite)
 
 
-def _said_before(name: str, told: tuple[ToldAttribute, ...]) -> list[str]:
+@lru_cache(maxsize=1 << 15)
+def _said_before(name: str, told: tuple[ToldAttribute, ...]) -> tuple[str, ...]:
     """Of the attributes of a thing of a name, those that read well before it, colours first."""
     words = name.split(" ")  # paper paper cup
     found = sorted(
@@ -102,7 +109,7 @@ def _said_before(name: str, told: tuple[ToldAttribute, ...]) -> list[str]:
         for attribute, cls in told
         if cls.before_noun and attribute not in words
     )
-    return [attribute for _, attribute in found]
+    return tuple([attribute for _, attribute in found])
 
 
 @lru_cache(maxsize=1 << 14)

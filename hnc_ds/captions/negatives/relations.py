@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -222,24 +222,19 @@ def other_subjects(
 ) -> Iterator[Changed]:
     """Statements with another subject, as other_predicates; after the attributes of the first
     one, if it is the noun alone that changes."""
-    graph = image.graph
     for place, statement in enumerate(statements):
         claim, j = statement.claim, statement.object
-        predicate, object_ = claim.predicate, claim.object
-        for i, thing in image.things:
-            phrase = _in_its_place(claim.subject, thing, noun_alone)
-            if i in (statement.subject, j) or phrase is None:
-                continue
-            if graph.relation(i, predicate, j) is not FALSE and not noun_alone:
-                continue
-            if not _alike(claim.subject.name, phrase.name, predicate):
-                continue
-            if are_mixed_up(phrase, object_) or not is_said_of(
-                predicate, phrase.name, object_.name
+        may_be = _may_take_its_place(image, claim, "subject")
+        for i, thing in may_be:
+            if i in (statement.subject, j) or not _is_false(
+                image, i, claim.predicate, j, noun_alone
             ):
                 continue
-            wrong = Related(phrase, predicate, object_)
-            if is_refuted(graph, wrong):
+            phrase = _in_its_place(claim.subject, thing, noun_alone)
+            if phrase is None or are_mixed_up(phrase, claim.object):
+                continue
+            wrong = Related(phrase, claim.predicate, claim.object)
+            if is_refuted(image.graph, wrong):
                 words = _words(claim.subject, phrase, noun_alone)
                 yield Changed(place, statement, wrong, (i, j), words)
 
@@ -248,26 +243,50 @@ def other_objects(
     image: DescribedImage, statements: Sequence[RelationStatement], noun_alone: bool = False
 ) -> Iterator[Changed]:
     """Statements with another object, as other_subjects."""
-    graph = image.graph
     for place, statement in enumerate(statements):
         claim, i = statement.claim, statement.subject
-        predicate, subject = claim.predicate, claim.subject
-        for j, thing in image.things:
-            phrase = _in_its_place(claim.object, thing, noun_alone)
-            if j in (i, statement.object) or phrase is None:
-                continue
-            if graph.relation(i, predicate, j) is not FALSE and not noun_alone:
-                continue
-            if not _alike(claim.object.name, phrase.name, predicate):
-                continue
-            if are_mixed_up(subject, phrase) or not is_said_of(
-                predicate, subject.name, phrase.name
+        may_be = _may_take_its_place(image, claim, "object")
+        for j, thing in may_be:
+            if j in (i, statement.object) or not _is_false(
+                image, i, claim.predicate, j, noun_alone
             ):
                 continue
-            wrong = Related(subject, predicate, phrase)
-            if is_refuted(graph, wrong):
+            phrase = _in_its_place(claim.object, thing, noun_alone)
+            if phrase is None or are_mixed_up(claim.subject, phrase):
+                continue
+            wrong = Related(claim.subject, claim.predicate, phrase)
+            if is_refuted(image.graph, wrong):
                 words = _words(claim.object, phrase, noun_alone)
                 yield Changed(place, statement, wrong, (i, j), words)
+
+
+def _may_take_its_place(
+    image: DescribedImage, claim: Related, end: Literal["subject", "object"]
+) -> list[tuple[int, Phrase]]:
+    """Things that would make sense at an end of a claim. Kept for the image: it is asked again
+    for each type."""
+    key = f"{end} {claim.predicate} {claim.subject.name} {claim.object.name}"
+    found: list[tuple[int, Phrase]] | None = image.fitting_things.get(key)
+    if found is None:
+        old = claim.subject.name if end == "subject" else claim.object.name
+        found = [
+            (i, thing)
+            for i, thing in image.things
+            if _alike(old, thing.name, claim.predicate)
+            and (
+                is_said_of(claim.predicate, thing.name, claim.object.name)
+                if end == "subject"
+                else is_said_of(claim.predicate, claim.subject.name, thing.name)
+            )
+        ]
+        image.fitting_things[key] = found
+    return found
+
+
+def _is_false(image: DescribedImage, i: int, predicate: str, j: int, noun_alone: bool) -> bool:
+    """Whether it may be that the claim about this very pair is false: asked first, as it is quick.
+    After other attributes than its own, the thing itself may not be meant."""
+    return noun_alone or image.graph.relation(i, predicate, j) is FALSE
 
 
 def _in_its_place(phrase: Phrase, thing: Phrase, noun_alone: bool) -> Phrase | None:
@@ -278,13 +297,12 @@ def _words(before: Phrase, after: Phrase, noun_alone: bool) -> tuple[str, str]:
     return _nouns(before, after) if noun_alone else (noun_phrase(before), noun_phrase(after))
 
 
-def _counted_words(changed: Changed) -> tuple[str, str]:
-    """With their articles, which balance, too."""
+def _counted_words(changed: Changed, noun_alone: bool) -> tuple[str, str]:
+    """Of whole phrases with their articles, which balance, too."""
     claim, wrong = changed.statement.claim, changed.wrong
-    if wrong.subject != claim.subject:
-        return with_article(claim.subject), with_article(wrong.subject)
-    if wrong.object != claim.object:
-        return with_article(claim.object), with_article(wrong.object)
+    for one, other in ((claim.subject, wrong.subject), (claim.object, wrong.object)):
+        if one != other and not noun_alone:
+            return with_article(one), with_article(other)
     return changed.words
 
 
@@ -292,7 +310,7 @@ def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
     kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
     for changed in found:
         speak = partial(_say, changed, kind, type_)
-        words = _counted_words(changed)
+        words = _counted_words(changed, kind == "relation_attr")
         yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
 

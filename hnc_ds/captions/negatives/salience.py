@@ -6,6 +6,7 @@ before the rest. A weight is the chance of an object in seeded draws, beside oth
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from math import log, sqrt
 from typing import TypeVar
 
@@ -41,13 +42,7 @@ def salience(graph: SceneGraph) -> tuple[float, ...]:
 
 def _weight(found: SceneObject, area: int) -> float:
     side = sqrt(max(0, min(found.w * found.h, area)) / area)
-    weight = max(LEAST, side)
-    if is_animate(found.name):
-        weight *= ANIMATE
-    elif is_part(found.name):
-        weight *= PART
-    elif is_a(found.name, "stuff") or is_a(found.name, "grounds"):
-        weight *= BACKGROUND
+    weight = max(LEAST, side) * _of_name(found.name)
     if found.attributes:
         weight *= TOLD
     if any(relation.name not in SIDES for relation in found.relations):
@@ -55,6 +50,22 @@ def _weight(found: SceneObject, area: int) -> float:
     return weight
 
 
+@lru_cache(maxsize=1 << 14)
+def _of_name(name: str) -> float:
+    if is_animate(name):
+        return ANIMATE
+    if is_part(name):
+        return PART
+    return BACKGROUND if is_background(name) else 1.0
+
+
+@lru_cache(maxsize=1 << 14)
+def is_background(name: str) -> bool:
+    """Whether things of a name are what others stand on or before."""
+    return is_a(name, "stuff") or is_a(name, "grounds")
+
+
+@lru_cache(maxsize=1 << 14)
 def is_part(name: str) -> bool:
     """Whether things of a name belong to larger ones."""
     return is_a(name, "body_parts") or is_a(name, "parts")
@@ -67,9 +78,7 @@ def largest(graph: SceneGraph) -> tuple[int, ...]:
     things = [
         i
         for i, found in enumerate(objects)
-        if not is_part(found.name)
-        and not is_a(found.name, "stuff")
-        and not is_a(found.name, "grounds")
+        if not is_part(found.name) and not is_background(found.name)
     ]
     things.sort(key=lambda i: (-objects[i].w * objects[i].h, i))
     return tuple(things[:LARGEST])

@@ -32,11 +32,11 @@ from hnc_ds.records import SceneGraph
 
 _Found = TypeVar("_Found")
 
-FACTS = 20
+FACTS = 24
 """Relations of an image that are spoken of, where words balance over the data set."""
 ALIKE = 2
 """Of them, that are spoken of in the same words: 'a leg'."""
-THINGS = 8
+THINGS = 12
 """Objects of an image that they are about."""
 TWO_ATTRIBUTES = 0.3
 """How often one attribute is said of a thing named with another: 'The white horse is large.'"""
@@ -100,13 +100,10 @@ class DescribedImage:
         """Negatives of one type."""
         self._seed = seed
         self.references = tuple([references_of(self.graph, i) for i in range(len(graph.objects))])
-        self.edges_by_predicate: dict[str, list[tuple[int, int]]] = {}
-        for pair, told in sorted(self.graph.edges.items()):
-            for predicate in {*told}:
-                self.edges_by_predicate.setdefault(predicate, []).append(pair)
         self.salience = salience(graph) if options.balance == "data" else ()
         self.largest = largest(graph) if options.balance == "data" else ()
         self._things: list[tuple[int, Phrase]] | None = None
+        self.fitting_things: dict[str, list[tuple[int, Phrase]]] = {}
         self._facts: list[Fact] | None = None
         self._attributes: list[AttributeStatement] | None = None
         self._existences: list[AttributeStatement] | None = None
@@ -191,7 +188,7 @@ class DescribedImage:
         if self._existing is None:
             rng = self.stream("existing relations")
             if self.options.balance == "data":
-                found = salient_facts(self, rng, FACTS // 2, any_subject=True)
+                found = self.facts()
             else:
                 facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
                 found = list(islice(facts, 2 * self.quota))
@@ -271,10 +268,11 @@ def _facts(
     graph = image.graph
     single = [found.plainest() is not None for found in image.references]
     subjects = [is_sayable(name) for name in graph.names] if any_subject else single
-    piles = {
-        predicate: [(i, j) for i, j in pairs if subjects[i] and single[j]]
-        for predicate, pairs in image.edges_by_predicate.items()
-    }
+    piles: dict[str, list[tuple[int, int]]] = {}
+    for (i, j), told in sorted(graph.edges.items()):
+        if subjects[i] and single[j]:
+            for predicate in {*told}:
+                piles.setdefault(predicate, []).append((i, j))
     names = [name for name in sorted(piles) if piles[name]]
     rng.shuffle(names)
     for name in names:
@@ -290,9 +288,7 @@ def _facts(
                 yield fact
 
 
-def salient_facts(
-    image: DescribedImage, rng: random.Random, most: int, any_subject: bool = False
-) -> list[Fact]:
+def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[Fact]:
     """Relations of what one sees first. Predicates take turns, and each of an image's largest
     things comes at least once where something is said of it; left and right are at most as many
     as all others.
@@ -301,13 +297,10 @@ def salient_facts(
         image: With what is stated of it.
         rng: Of the draws.
         most: Facts, at most.
-        any_subject: As _facts.
     """
     graph, weights = image.graph, image.salience
-    subjects = [(i, Phrase(name, (), False)) for i, name in enumerate(graph.names)]
-    subjects = [(i, phrase) for i, phrase in subjects if is_sayable(phrase.name)]
     piles: dict[str, list[Fact]] = {}
-    for i, subject in subjects if any_subject else image.things:
+    for i, subject in image.things:
         for j, object_ in image.things:
             if i != j and not are_mixed_up(subject, object_):
                 for predicate in _stated(graph, i, j):
@@ -319,47 +312,61 @@ def salient_facts(
     names = sorted(piles)
     rng.shuffle(names)
     names.sort(key=SIDES.__contains__)
-    chosen = _Facts(most)
+    chosen = _Facts()
+    others = [name for name in names if name not in SIDES]
     for thing in image.largest:
-        for name in names:
+        for name in others:
             about = (fact for fact in piles[name] if thing in (fact.subject, fact.object))
             if any(map(chosen.add, about)):
                 break
     waiting = {name: iter(piles[name]) for name in names}
+    _take_turns(chosen, {name: waiting[name] for name in others}, most // 2)
+    sides = max(FEWEST_SIDES, min(len(chosen.facts), most // 2))
+    _take_turns(
+        chosen, {name: waiting[name] for name in names if name in SIDES}, len(chosen.facts) + sides
+    )
+    _take_turns(chosen, {name: waiting[name] for name in others}, most)
+    return chosen.facts
+
+
+def _take_turns(chosen: "_Facts", piles: dict[str, Iterator[Fact]], most: int) -> None:
+    """One of each predicate in turn, until there are so many."""
+    waiting = {**piles}
     while waiting and len(chosen.facts) < most:
         for name in list(waiting):
-            if not any(map(chosen.add, waiting[name])):
+            if len(chosen.facts) < most and not any(map(chosen.add, waiting[name])):
                 del waiting[name]
-    return chosen.facts
 
 
 class _Facts:
     """Facts as they are chosen: of two things one of a kind, from either end."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self) -> None:
         self.facts: list[Fact] = []
-        self._most = most
         self._known: set[tuple[int, int, str]] = set()
-        self._sides = 0
 
     def add(self, fact: Fact) -> bool:
-        """Take it, if there is room and nothing like it is there."""
-        at_sides = fact.predicate in SIDES
-        others = len(self.facts) - self._sides
-        if len(self.facts) >= self._most or (at_sides and self._sides >= max(FEWEST_SIDES, others)):
-            return False
+        """Take it, if nothing like it is there."""
         kind = min(fact.predicate, *inverse_said(fact.predicate), key=str)
         key = (min(fact.subject, fact.object), max(fact.subject, fact.object), kind)
         if key in self._known:
             return False
         self._known.add(key)
-        self._sides += at_sides
         self.facts.append(fact)
         return True
 
 
 def _stated(graph: IndexedGraph, i: int, j: int) -> list[str]:
     """Predicates that are true from one object to another, and worth saying."""
+    box = graph.places[i][j]
+    if (
+        not box & (16 | 64 | 1 | 2)
+        and box & 12
+        and not graph.edges.get((i, j))
+        and not graph.edges.get((j, i))
+    ):
+        more = "above" if box & 4 else "below"
+        return [more] if is_said_of(more, graph.names[i], graph.names[j]) else []
     return [
         predicate
         for predicate in sorted({*graph.edges.get((i, j), ())})
