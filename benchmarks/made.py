@@ -58,6 +58,7 @@ def made_batch(clip: Clip, captions: Captions, rows: range) -> Batch:
         positive_B=row_BC[:, 0],
         negative_BK=row_BC[:, 1:],
         negative_type_BK=torch.zeros((count, negatives), dtype=torch.int64),
+        negative_about_BK=torch.zeros((count, negatives), dtype=torch.int64),
         unrelated_BM=torch.zeros((count, 0), dtype=torch.int64),
         image_index_B=torch.arange(rows.start, rows.stop),
         text_index_T=torch.tensor([text_number(caption) for caption in distinct]),

@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from hnc_ds.captions.about import kind_of
 from hnc_ds.distributed import (
     largest_over_ranks,
     raise_if_any,
@@ -43,6 +44,9 @@ TAGS = {
     "loss/l2_to_start": "squared distance of the trained weights from the start weights",
     "hard_negative_accuracy": "share of hard negatives less similar to the image than its positive",
     "hard_negative_accuracy/TYPE": "the same for one negative type",
+    "predicate_accuracy/NAME": "the same for negatives that state one predicate, of the most "
+    "frequent ones",
+    "attribute_accuracy/NAME": "the same for negatives that turn on one class of attributes",
     "margin": "mean similarity of the positive minus that of the hard negative",
     "similarity/positive": "mean cosine of an image and its caption",
     "similarity/hard_negative": "mean cosine of an image and its hard negatives",
@@ -62,7 +66,8 @@ TAGS = {
     "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
     "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
-    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval",
+    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval; TensorBoard has "
+    "those of the most frequent predicates and classes of attributes alone",
     "eval/worst_pairs": "pictures: held-out negatives that lead most over their positives",
     "alike_negatives": "share of hard negatives whose tokens are those of their positive",
     "corrupt_images": "pictures replaced by a neighbour, since the start",
@@ -97,6 +102,7 @@ class Monitor:
         cost: Of the model.
         device: Where the sums are kept.
         context: Tokens that the model takes.
+        watched: Names of the numbers in ``negative_about_BK``.
     """
 
     def __init__(
@@ -109,10 +115,11 @@ class Monitor:
         cost: Cost,
         device: torch.device,
         context: int,
+        watched: tuple[str, ...] = (),
     ) -> None:
         self._context, self._warned = context, False
         self._batch, self._cost, self._steps = batch, cost, steps
-        self._device, self._sums = device, Sums(negative_types)
+        self._device, self._sums = device, Sums(negative_types, tuple(map(_tag, watched)))
         self._lines = 0
         self._similarities: Similarities | None = None
         self._log = run / "log.jsonl"
@@ -158,6 +165,7 @@ class Monitor:
         terms: LossTerms,
         compared: Compared,
         negative_type_BK: torch.Tensor,
+        negative_about_BK: torch.Tensor,
         used_T: torch.Tensor,
         computed_T: torch.Tensor,
         alike_BK: torch.Tensor,
@@ -168,6 +176,7 @@ class Monitor:
             terms: The loss.
             compared: Its embeddings.
             negative_type_BK: Positions in ``negative_types``.
+            negative_about_BK: Positions in ``watched``.
             used_T: Tokens of each distinct caption, on the host.
             computed_T: The same with padding, on the host.
             alike_BK: Hard negatives that to the model are their positive, ``Batch.find_alike``, on
@@ -180,7 +189,8 @@ class Monitor:
         self._sums.add_known("alike_negatives", float(alike_BK.sum()), 0)
         self._similarities = measure_similarities(compared)
         used_BK = compared.slots.negative_used_BK
-        self._sums.add(terms, self._similarities, used_BK, negative_type_BK)
+        numbers = negative_type_BK, negative_about_BK
+        self._sums.add(terms, self._similarities, used_BK, *numbers)
 
     def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
         """Put the ranks together, write a line, start anew. A collective.
@@ -245,20 +255,28 @@ class Monitor:
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
 
-    def write_held_out(self, step: int, scores: dict[str, float], worst: np.ndarray | None) -> None:
+    def write_held_out(
+        self,
+        step: int,
+        scores: dict[str, float],
+        worst: np.ndarray | None,
+        logged_only: Collection[str] = (),
+    ) -> None:
         """Add what was measured on held-out data to the log. On rank 0; a UserError if it cannot.
 
         Args:
             step: Steps done.
             scores: By BENCHMARK/METRIC/GROUP.
             worst: A picture of the pairs that are most wrong, uint8 [height, width, 3].
+            logged_only: Scores that TensorBoard does not show, as there are so many.
         """
         line = {f"eval/{name}": value for name, value in scores.items()}
         self._append({"step": step, **line})
         with _named(self._events):
             if self._writer is not None:
-                for name, value in line.items():
-                    self._writer.add_scalar(name, value, step)
+                for name, value in scores.items():
+                    if name not in logged_only:
+                        self._writer.add_scalar(f"eval/{name}", value, step)
                 if worst is not None:
                     self._writer.add_image("eval/worst_pairs", worst, step, dataformats="HWC")
                 self._writer.flush()
@@ -295,6 +313,11 @@ class Monitor:
         with _named(self._events):
             if self._writer is not None:
                 self._writer.close()
+
+
+def _tag(about: str) -> str:
+    """Of the accuracy on negatives about one thing: 'predicate_accuracy/to_the_left_of'."""
+    return f"{kind_of(about)}_accuracy/{about.replace(' ', '_')}"
 
 
 @contextmanager

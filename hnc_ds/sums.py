@@ -32,6 +32,7 @@ class _Step(NamedTuple):
     found: Similarities
     used_BK: torch.Tensor
     type_BK: torch.Tensor
+    about_BK: torch.Tensor
 
 
 class Sums:
@@ -39,17 +40,23 @@ class Sums:
 
     Args:
         types: Names of the numbers in ``type_BK``.
+        abouts: Tags of the numbers in ``about_BK``.
     """
 
-    def __init__(self, types: tuple[str, ...]) -> None:
-        self._types = types
+    def __init__(self, types: tuple[str, ...], abouts: tuple[str, ...] = ()) -> None:
+        self._types, self._abouts = types, abouts
         self._losses: tuple[str, ...] = ()
         self._steps: list[_Step] = []
         self._on_device: torch.Tensor | None = None
         self._on_host: dict[str, Sum] = {}
 
     def add(
-        self, terms: LossTerms, found: Similarities, used_BK: torch.Tensor, type_BK: torch.Tensor
+        self,
+        terms: LossTerms,
+        found: Similarities,
+        used_BK: torch.Tensor,
+        type_BK: torch.Tensor,
+        about_BK: torch.Tensor,
     ) -> None:
         """Take in a step.
 
@@ -58,10 +65,11 @@ class Sums:
             found: Cosines of the rows.
             used_BK: Slots that hold a hard negative.
             type_BK: Of which type.
+            about_BK: What it is about; -1 for what has no tag.
         """
         self._losses = ("loss", *(f"loss/{name}" for name in terms.parts))
         loss_P = torch.stack([terms.total.detach(), *(v.detach() for v in terms.parts.values())])
-        self._steps.append(_Step(loss_P, found, used_BK, type_BK))
+        self._steps.append(_Step(loss_P, found, used_BK, type_BK, about_BK))
         if len(self._steps) == KEPT_STEPS:
             self._sum_up()
 
@@ -94,6 +102,7 @@ class Sums:
             "margin",
             "hard_negative_accuracy",
             *(f"hard_negative_accuracy/{name}" for name in self._types),
+            *self._abouts,
         )
 
     def _sum_up(self) -> None:
@@ -107,6 +116,7 @@ class Sums:
         hard_RK = _rows([step.found.hard_BK for step in steps])
         used_RK = torch.cat([step.used_BK for step in steps])
         type_RK = torch.cat([step.type_BK for step in steps])
+        about_RK = torch.cat([step.about_BK for step in steps])
         ahead_RK = positive_R[:, None] - hard_RK
         right_RK = ahead_RK > 0
         sums = [
@@ -128,17 +138,20 @@ class Sums:
             (right, used),
         ]
         sums_N2 = torch.stack([part for pair in pairs for part in pair]).view(-1, 2)
-        sums_N2 = torch.cat([sums_N2, self._by_type(right_RK, used_RK, type_RK)])
+        by_type = _by_number(right_RK, used_RK, type_RK, len(self._types))
+        by_about = _by_number(right_RK, used_RK, about_RK, len(self._abouts))
+        sums_N2 = torch.cat([sums_N2, by_type, by_about])
         self._on_device = sums_N2 if self._on_device is None else self._on_device + sums_N2
 
-    def _by_type(
-        self, right_RK: torch.Tensor, used_RK: torch.Tensor, type_RK: torch.Tensor
-    ) -> torch.Tensor:
-        """Hard negatives that are right, and all of a type, [types, 2]."""
-        number_S = torch.arange(len(self._types), device=type_RK.device)
-        is_type_RKS = used_RK[..., None] & (type_RK[..., None] == number_S)
-        right_S = (is_type_RKS & right_RK[..., None]).sum(dim=(0, 1))
-        return torch.stack([right_S, is_type_RKS.sum(dim=(0, 1))], dim=1).double()
+
+def _by_number(
+    right_RK: torch.Tensor, used_RK: torch.Tensor, number_RK: torch.Tensor, numbers: int
+) -> torch.Tensor:
+    """Hard negatives that are right, and all, of each number, [numbers, 2]."""
+    number_S = torch.arange(numbers, device=number_RK.device)
+    is_number_RKS = used_RK[..., None] & (number_RK[..., None] == number_S)
+    right_S = (is_number_RKS & right_RK[..., None]).sum(dim=(0, 1))
+    return torch.stack([right_S, is_number_RKS.sum(dim=(0, 1))], dim=1).double()
 
 
 def _rows(parts: list[torch.Tensor]) -> torch.Tensor:

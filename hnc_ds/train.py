@@ -189,7 +189,8 @@ def _train(
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
     cost = Cost(*forward_cost(clip))
     context = clip.tokenize.context_length
-    monitor = Monitor(run, start, config.steps, data.negative_types, batch, cost, device(), context)
+    names, watched = data.negative_types, data.watched
+    monitor = Monitor(run, start, config.steps, names, batch, cost, device(), context, watched)
     on_rank_zero(partial(_announce, config, clip, data, start))
     if config.compile:  # what is measured before is not: the start model, costs
         blocks = described(compile_blocks(clip))

@@ -108,6 +108,10 @@ class DataConfig(Settings):
     """How often each negative type is drawn, relative to the others: swap 2 attribute 1. Types not
     named are not drawn; without any, all types are drawn alike."""
 
+    most_of_one: float = 0.25
+    """Largest share of a negative type's draws that turn on one predicate, or on one class of
+    attributes such as colour, as far as there is enough else; 1 draws them as they come."""
+
     open_world_weight: float = 0.25
     """How often a negative that is not proven false ('hnc-ds generate --open-world', 'swap-words')
     is drawn, relative to a proven one of its type; 0 leaves them out."""
@@ -144,6 +148,10 @@ class DataConfig(Settings):
         )
         at_least(1, nearest=self.nearest)
         share(open_world_weight=self.open_world_weight)
+        if not 0 < self.most_of_one <= 1:
+            raise UserError(
+                f"most_of_one is {self.most_of_one}; it must be more than 0 and at most 1"
+            )
         if self.cache_gb == 0:
             raise UserError("cache_gb is 0.0; it must be more than 0, to hold a shard at least")
         if not 0 < self.crop <= 1:

@@ -1,7 +1,8 @@
 """Pair accuracy: does the image prefer its true caption to the hard negative made from it?
 
 Strictly more similar is right; a tie is wrong and is counted. Scores are float32 cosines: in
-half precision different captions tie.
+half precision different captions tie. Of predicates and of classes of attributes accuracy is told
+where a set has LEAST_PAIRS of one, of the MOST_OF_KIND most frequent ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hnc_ds.captions.about import KINDS, group_of, kind_of
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.embed import EmbeddedSet
 from hnc_ds.evaluation.items import PairItem
 from hnc_ds.evaluation.robustness import Judged
 from hnc_ds.evaluation.statistics import bootstrap_means
+from hnc_ds.evaluation.table import LEAST_PAIRS
 from hnc_ds.records import Result, TrainingSample
+
+MOST_OF_KIND = 40
+"""Predicates, and classes of attributes, of which scores are told."""
 
 _PAIRS_AT_ONCE = 16_384
 
@@ -35,6 +41,10 @@ class Pairs:
     """In alphabetical order."""
     statements: tuple[str, ...]
     """What kind of statement each positive makes; P entries."""
+    about_P: np.ndarray
+    """Index into `abouts`."""
+    abouts: tuple[str, ...]
+    """What negatives turn on, in alphabetical order."""
 
     def __len__(self) -> int:
         return len(self.image_P)
@@ -81,6 +91,7 @@ class HardNegatives:
                 negative=embedded.captions[pairs.negative_P[row]],
                 positive_score=float(positive_P[row]),
                 negative_score=float(negative_P[row]),
+                about=pairs.abouts[pairs.about_P[row]],
             )
 
 
@@ -89,6 +100,7 @@ def list_pairs(samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -
     rows: list[tuple[int, int, int]] = []
     types: list[str] = []
     statements: list[str] = []
+    about: list[str] = []
     for image, sample in enumerate(samples):
         for group in sample.groups:
             positive = caption_ids.setdefault(group.positive, len(caption_ids))
@@ -97,11 +109,17 @@ def list_pairs(samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -
                 rows.append((image, positive, caption))
                 types.append(negative.type)
                 statements.append(group.type)
-    names, type_P = np.unique(np.array(types, dtype=object), return_inverse=True)
+                about.append(negative.about)
+    type_P, names = _numbered(types)
+    about_P, abouts = _numbered(about)
     image_P, positive_P, negative_P = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Pairs(
-        image_P, positive_P, negative_P, type_P.reshape(-1), tuple(names), tuple(statements)
-    )
+    return Pairs(image_P, positive_P, negative_P, type_P, names, tuple(statements), about_P, abouts)
+
+
+def _numbered(words: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Words as numbers, and the words in alphabetical order."""
+    names, number_P = np.unique(np.array(words, dtype=object), return_inverse=True)
+    return number_P.reshape(-1), tuple(names)
 
 
 def score_pairs(
@@ -133,7 +151,8 @@ def cosines(
 def summarise_pairs(
     model: str, pairs: Pairs, positive_P: np.ndarray, negative_P: np.ndarray, seed: int
 ) -> list[Result]:
-    """Rows of accuracy, margin and share of ties for all pairs together and per negative type.
+    """Rows of accuracy, margin and share of ties for all pairs together and per negative type, and
+    of accuracy per predicate and class of attributes, the most frequent first.
 
     'all' is the mean over pairs, so common types weigh more. Intervals: bootstrap over images.
     """
@@ -141,7 +160,21 @@ def summarise_pairs(
     for index, name in enumerate(pairs.types):
         chosen = np.flatnonzero(pairs.type_P == index)
         results += _rows(model, name, pairs, chosen, positive_P, negative_P, seed)
+    for name, chosen in _told(pairs):
+        own = _rows(model, name, pairs, chosen, positive_P, negative_P, seed)
+        results += [row for row in own if row.metric == "pair_accuracy"]
     return results
+
+
+def _told(pairs: Pairs) -> Iterator[tuple[str, np.ndarray]]:
+    """Groups of what pairs turn on with their positions, predicates first, each by count."""
+    counts = np.bincount(pairs.about_P, minlength=len(pairs.abouts))
+    order = np.argsort(-counts, kind="stable")
+    enough = [i for i in order if pairs.abouts[i] and counts[i] >= LEAST_PAIRS]
+    for kind in KINDS:
+        own = [i for i in enough if kind_of(pairs.abouts[i]) == kind]
+        for index in own[:MOST_OF_KIND]:
+            yield group_of(pairs.abouts[index]), np.flatnonzero(pairs.about_P == index)
 
 
 def _rows(

@@ -88,7 +88,7 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     format: int = FORMAT_VERSION
 
 
-class PairItem(msgspec.Struct, frozen=True, tag_field="item", tag="pair"):
+class PairItem(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="item", tag="pair"):
     """One hard negative beside its positive; scores are cosines."""
 
     image: int
@@ -102,6 +102,8 @@ class PairItem(msgspec.Struct, frozen=True, tag_field="item", tag="pair"):
     negative: str
     positive_score: float
     negative_score: float
+    about: str = ""
+    """What the negative turns on, see ``Negative.about``."""
 
     @property
     def margin(self) -> float:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hnc_ds.captions.about import about_of
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
 from hnc_ds.evaluation.measurement import Measurement
@@ -172,10 +173,11 @@ def _items(measurement: Measurement) -> int:
 def _pair_values(
     shared: SharedItems, value: Callable[[PairItem], float], group: str
 ) -> list[tuple[float, float, str | int]]:
+    about = about_of(group)
     return [
         (value(first), value(second), first.key)
         for first, second in zip(shared.first_pairs, shared.second_pairs, strict=True)
-        if group in ("all", first.type)
+        if group in ("all", first.type) or (about is not None and about == first.about)
     ]
 
 

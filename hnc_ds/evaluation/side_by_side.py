@@ -19,7 +19,7 @@ from hnc_ds.evaluation.significance import (
     probability,
 )
 from hnc_ds.evaluation.sweep import headlines
-from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
+from hnc_ds.evaluation.table import RowKey, judged_with, key_of, shown_rows, title_of
 from hnc_ds.records import Result
 
 NAMES, WIDTH = 40, 26
@@ -93,11 +93,11 @@ def _shown(measurement: Measurement) -> Rows:
 
 
 def _column(first: Measurement, other: Measurement, seed: int) -> tuple[Rows, Verdicts]:
-    """Shown rows, and what differs, each benchmark judged as one table."""
+    """Shown rows, and what differs, each table judged by itself."""
     rows, shared = _shown(other), shared_items(first, other)
     verdicts: Verdicts = {}
-    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in rows):
-        keys = [key for key in rows if key[0] == benchmark]
+    for table in dict.fromkeys(map(judged_with, rows)):
+        keys = [key for key in rows if judged_with(key) == table]
         judged = judge([change_of(shared, key, seed) for key in keys])
         verdicts |= {key: j.verdict for key, j in zip(keys, judged, strict=True) if j}
     return rows, verdicts

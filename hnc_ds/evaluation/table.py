@@ -4,8 +4,9 @@ Percent lives here and in report/.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from hnc_ds.captions.about import KINDS, about_of, kind_of
 from hnc_ds.errors import counted
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINE_SCORER, RETRIEVAL
 from hnc_ds.evaluation.corruptions import SEVERITIES
@@ -23,6 +24,13 @@ RowKey = tuple[str, str, str]
 
 MOST_GROUPS = 24
 """Of a metric, that are shown one by one."""
+
+LEAST_PAIRS = 50
+"""That turn on a predicate or a class of attributes of which a score is told: with fewer its 95 %
+interval would be wider than 28 points."""
+
+MOST_SHOWN = 12
+"""Predicates, and classes of attributes, that are shown: the most frequent ones."""
 
 
 def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
@@ -49,12 +57,14 @@ def key_of(result: Result) -> RowKey:
 
 def title_of(metric: str, group: str) -> str:
     """What a row is called beside others of its benchmark."""
+    if about_of(group) is not None:  # there is but one metric of these
+        return group
     return metric if group == "all" else f"{metric}, {group}"
 
 
 def shown_rows(results: Sequence[Result]) -> list[Result]:
     """Those that a person reads: shares, without single conditions of worse pictures, and of the
-    groups of each metric those of ``few_groups``."""
+    groups of each metric those of ``few_groups`` and of ``most_frequent``."""
     rows = [
         row
         for row in results
@@ -64,9 +74,10 @@ def shown_rows(results: Sequence[Result]) -> list[Result]:
     ]
     groups: dict[tuple[str, str], list[RowKey]] = defaultdict(list)
     for row in rows:
-        if _is_group(row):
+        if _is_group(row) and about_of(row.group) is None:
             groups[row.benchmark, row.metric].append(key_of(row))
     few = {key for own in groups.values() for key in few_groups(own)}
+    few |= {key for own in most_frequent(list(map(key_of, rows))).values() for key in own}
     return [row for row in rows if not _is_group(row) or key_of(row) in few]
 
 
@@ -76,6 +87,28 @@ def few_groups(keys: Sequence[RowKey]) -> list[RowKey]:
     tags = [key for key in keys if key[2].startswith(TAG)]
     plain = [key for key in keys if not key[2].startswith(TAG)]
     return next((few for few in (list(keys), plain, tags) if 0 < len(few) <= MOST_GROUPS), [])
+
+
+def most_frequent(keys: Sequence[RowKey]) -> dict[str, list[RowKey]]:
+    """Rows of predicates, and of classes of attributes, by that: of each the first ones, as results
+    have them by their number of pairs."""
+    found = {kind: of_kind(kind, keys)[:MOST_SHOWN] for kind in KINDS}
+    return {kind: shown for kind, shown in found.items() if shown}
+
+
+def of_kind(kind: str, keys: Iterable[RowKey]) -> list[RowKey]:
+    """Rows of predicates, or of classes of attributes."""
+    return [
+        key
+        for key in keys
+        if key[0] == HARD_NEGATIVES and (about := about_of(key[2])) and kind_of(about) == kind
+    ]
+
+
+def judged_with(key: RowKey) -> tuple[str, bool]:
+    """Rows alike in this are one table to significance.py: those of a benchmark, and apart from
+    them those of predicates and classes of attributes, which are other groups of the same pairs."""
+    return key[0], key[0] == HARD_NEGATIVES and about_of(key[2]) is not None
 
 
 def is_group(benchmark: str, metric: str, group: str) -> bool:
@@ -92,7 +125,8 @@ def _is_group(row: Result) -> bool:
 def _pair_lines(results: Sequence[Result]) -> list[str]:
     if not results:
         return []
-    row = {(r.group, r.metric): r for r in results if not is_of_conditions(r.group)}
+    plain = [r for r in results if not is_of_conditions(r.group)]
+    row = {(r.group, r.metric): r for r in plain if about_of(r.group) is None}
     lines = [
         "",
         f"{'hard negatives':<24}{'accuracy':>10}{'95 % interval':>18}{'margin':>9}{'pairs':>11}",
@@ -100,7 +134,22 @@ def _pair_lines(results: Sequence[Result]) -> list[str]:
     for group in dict.fromkeys(group for group, _ in row):
         accuracy, margin = row[group, "pair_accuracy"], row[group, "margin"]
         lines.append(f"{_percents(group, accuracy)}{margin.value:>9.3f}{accuracy.count:>11,}")
-    return [*lines, *_worse_lines(results)]
+    return [*lines, *_about_lines(plain), *_worse_lines(results)]
+
+
+def _about_lines(results: Sequence[Result]) -> list[str]:
+    """Accuracy by predicate and by class of attributes, the most frequent ones."""
+    found = {key_of(r): r for r in results if about_of(r.group) is not None}
+    lines: list[str] = []
+    for kind, keys in most_frequent(list(found)).items():
+        lines += ["", f"{'by ' + kind:<24}{'accuracy':>10}{'95 % interval':>18}{'pairs':>20}"]
+        for key in keys:
+            name = f"{about_of(key[2])}"
+            lines.append(f"{_percents(name, found[key])}{found[key].count:>20,}")
+        if hidden := len(of_kind(kind, found)) - len(keys):
+            told = counted(hidden, "further one is", "further ones are")
+            lines.append(f"{told} in the results file")
+    return lines
 
 
 def _recall_lines(results: Sequence[Result]) -> list[str]:

@@ -5,13 +5,22 @@ with bars, and the other metrics in few lines below; their groups are there on d
 worse pictures are in robust.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from hnc_ds.captions.about import ATTRIBUTE, PREDICATE, about_of
 from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.robustness import is_of_conditions
-from hnc_ds.evaluation.table import MOST_GROUPS, RowKey, few_groups, is_group
+from hnc_ds.evaluation.table import (
+    LEAST_PAIRS,
+    MOST_GROUPS,
+    RowKey,
+    few_groups,
+    is_group,
+    most_frequent,
+    of_kind,
+)
 
 TIES = "ties"
 METRIC_TITLES = {
@@ -23,6 +32,19 @@ ABOUT_METRIC = {
     "negative.",
     TIES: "Pairs whose two captions are exactly as similar to the image; they count as wrong.",
 }
+BY_KIND = {
+    PREDICATE: (
+        "by predicate",
+        "by further predicates",
+        "Pairs by the predicate that the hard negative states",
+    ),
+    ATTRIBUTE: (
+        "by class of attributes",
+        "by further classes of attributes",
+        "Pairs by the class of the attribute that makes the hard negative false",
+    ),
+}
+"""What tables of the most frequent ones are called, what those of others, and what they show."""
 DECIDED_BY_TIES = "decided by a tie"
 """What ties are called beside scores; how they count differs between benchmarks."""
 
@@ -46,7 +68,7 @@ class Block:
         if metric == TIES and self.by_metric:
             return DECIDED_BY_TIES
         if not self.by_metric:
-            return _words(group)
+            return about_of(group) or _words(group)
         words = metric if group == "all" else f"{metric}, {group}"
         return _words(words).replace(" R@", ", R@")
 
@@ -74,16 +96,29 @@ def chance_of_benchmark(benchmark: str) -> float | None:
 
 
 def _of_shards(keys: Sequence[RowKey]) -> list[Block]:
-    """Hard negatives: accuracy with bars; margins and ties on demand."""
-    known, found = BENCHMARKS[HARD_NEGATIVES], []
-    for metric in _metrics(keys):
-        own = [key for key in keys if key[1] == metric]
+    """Hard negatives: accuracy with bars, then by what they turn on; margins and ties on demand."""
+    known, found = BENCHMARKS[HARD_NEGATIVES], list[Block]()
+    of_types = [key for key in keys if about_of(key[2]) is None]
+    for metric in _metrics(of_types):
+        own = [key for key in of_types if key[1] == metric]
         if metric in METRIC_TITLES:
             about = ABOUT_METRIC[metric]
             found.append(Block(METRIC_TITLES[metric], own, about, folded=True))
         else:
             found.append(Block(known.title, own, known.about, bars=_drawn(own)))
+            found += _by_about([key for key in keys if key[1] == metric])
     return found
+
+
+def _by_about(keys: Sequence[RowKey]) -> Iterator[Block]:
+    """Of predicates and of classes of attributes the most frequent ones, the others on demand."""
+    title = BENCHMARKS[HARD_NEGATIVES].title
+    for kind, shown in most_frequent(keys).items():
+        name, further, what = BY_KIND[kind]
+        about = f"{what}, the most frequent first; of those with at least {LEAST_PAIRS} pairs."
+        yield Block(f"{title} {name}", shown, about, bars=_drawn(shown))
+        if rest := of_kind(kind, keys)[len(shown) :]:
+            yield Block(f"{title} {further}", rest, folded=True)
 
 
 def _of_benchmark(benchmark: str, keys: Sequence[RowKey]) -> list[Block]:

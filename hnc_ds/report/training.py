@@ -6,14 +6,21 @@ Tags are data: a tag that is not in the table below is shown under its own name.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hnc_ds.captions.about import about_of
 from hnc_ds.report.figures import Curve, curves
 from hnc_ds.report.runs import Run
 
 LEARNING = "Learning"
 BY_TYPE = "Hard negative accuracy by type"
+BY_ABOUT = "Hard negative accuracy by predicate and class of attributes"
 EVALUATED = "Held-out scores while training"
 MACHINE = "Loss terms, optimizer and machine"
-GROUPS = (LEARNING, EVALUATED, BY_TYPE, MACHINE)
+GROUPS = (LEARNING, EVALUATED, BY_TYPE, BY_ABOUT, MACHINE)
+ACCURACIES = {
+    "hard_negative_accuracy": BY_TYPE,
+    "predicate_accuracy": BY_ABOUT,
+    "attribute_accuracy": BY_ABOUT,
+}
 SHOWN_SCORES = ("pair_accuracy", "R@1")
 """Of the held-out scores, which there are three or six of for every type."""
 
@@ -79,15 +86,16 @@ def tag_of(name: str) -> Tag:
         return Tag(title, EVALUATED, share=True)
     if not part:
         return TAGS.get(name, Tag(name.replace("_", " ")))
-    if parent == "hard_negative_accuracy":
-        return Tag(part.replace("_", " "), BY_TYPE, share=True, chance=0.5)
+    if group := ACCURACIES.get(parent):
+        return Tag(part.replace("_", " "), group, share=True, chance=0.5)
     known = TAGS.get(parent, Tag(parent.replace("_", " ")))
     return Tag(f"{known.title}: {part.replace('_', ' ')}", MACHINE, known.share, known.chance)
 
 
 def _is_shown(name: str) -> bool:
     parts = name.split("/")
-    return parts[0] != "eval" or (len(parts) == 4 and parts[2].endswith(SHOWN_SCORES))
+    is_shown = len(parts) == 4 and parts[2].endswith(SHOWN_SCORES) and about_of(parts[3]) is None
+    return parts[0] != "eval" or is_shown
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

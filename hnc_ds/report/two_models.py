@@ -24,7 +24,7 @@ from hnc_ds.evaluation.paired import (
     shared_items,
 )
 from hnc_ds.evaluation.significance import SIGN, UNCLEAR, Change, Judgement, judge, legend
-from hnc_ds.evaluation.table import RowKey, key_of, shown_rows, title_of
+from hnc_ds.evaluation.table import RowKey, judged_with, key_of, shown_rows, title_of
 from hnc_ds.whole_files import write_whole, writing
 
 
@@ -43,7 +43,7 @@ class Compared(msgspec.Struct, frozen=True):
     p: float
     """Of the permutation test."""
     p_corrected: float | None
-    """Over the shown rows of the benchmark; None where the row is not shown."""
+    """Over the shown rows of the table, see ``judged_with``; None where the row is not shown."""
     verdict: str
     """better or worse where the difference is marked."""
     better: int
@@ -86,13 +86,13 @@ def compared(
     Args:
         shared: Items of both.
         keys: Of the rows.
-        shown: Those that stand in a table, a table for each benchmark.
+        shown: Those that stand in a table.
         seed: Of intervals and permutations.
     """
     changes = {key: change for key in keys if (change := change_of(shared, key, seed)) is not None}
     judged: dict[RowKey, Judgement | None] = {}
-    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in changes):
-        table = [key for key in changes if key[0] == benchmark and key in shown]
+    for name in dict.fromkeys(map(judged_with, changes)):
+        table = [key for key in changes if judged_with(key) == name and key in shown]
         judged |= zip(table, judge([changes[key] for key in table]), strict=True)
     return [_compared(shared, key, change, judged.get(key)) for key, change in changes.items()]
 

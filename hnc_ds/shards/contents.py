@@ -16,6 +16,7 @@ from hnc_ds.config import InspectConfig
 from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import reading
 from hnc_ds.records import TrainingSample
+from hnc_ds.shards.abouts import OF_FOLDER, SeenAbouts
 from hnc_ds.shards.format import (
     AGAIN,
     INDEX_NAME,
@@ -76,14 +77,16 @@ def verify(reader: ShardReader) -> tuple[int, int]:
         UserError: The first difference, with shard and member.
     """
     index = reader.index
-    groups, negatives = 0, Counter[str]()
+    groups, negatives, abouts = 0, Counter[str](), SeenAbouts(OF_FOLDER)
     with tqdm(desc="verify", total=index.samples, unit=" images", disable=None) as bar:
         for number, shard in enumerate(index.shards):
             recorded = _verify_shard(reader.fetch(number), shard)
             groups += recorded.groups
             negatives.update(recorded.negatives)
+            abouts.add_shard(recorded.about)
             bar.update(shard.samples)
-    if (index.groups, index.negatives) != (groups, dict(negatives)):
+    of_index = index.groups, index.negatives, index.about
+    if of_index != (groups, dict(negatives), abouts.told()):
         raise UserError(
             f"{reader.location}/{INDEX_NAME}: its counts are not the sums of its shards; {AGAIN}"
         )
@@ -161,16 +164,26 @@ def _table(folder: str, index: DatasetIndex, words: _Words) -> list[str]:
         f"{counted(total, 'negative')} in "
         f"{counted(len(index.shards), 'shard')} "
         f"({sum(shard.bytes for shard in index.shards) / 1e6:.1f} MB)",
-        f"  {'':{wide}} {'captions':>12} {'per image':>10} {'share':>8} {'mean words':>11}",
+        f"  {'':{wide}} {'captions':>12} {'per image':>10} {'share':>8} {'mean words':>11}"
+        + ("   most are about" if index.about else ""),
     ]
     counts = {"true captions": index.groups} | index.negatives
     for name, count in counts.items():
         share = f"{count / total:.1%}" if total and name in index.negatives else ""
         told, captions = words.get("" if name == "true captions" else name, (0, 0))
         mean = f"{told / captions:.1f}" if captions else "-"
-        rows.append(
-            f"  {name:{wide}} {count:>12,} {count / index.samples:>10.2f} {share:>8} {mean:>11}"
-        )
+        row = f"  {name:{wide}} {count:>12,} {count / index.samples:>10.2f} {share:>8} {mean:>11}"
+        rows.append(f"{row}   {_largest(name, index)}".rstrip())
     skipped = ", ".join(f"{count} {reason}" for reason, count in index.skipped.items())
     rows.append(f"  images left out when packing: {skipped or 'none'}")
     return rows
+
+
+def _largest(type_: str, index: DatasetIndex) -> str:
+    """The predicate or class of attributes that most negatives of a type are about: 'on 24.0%'."""
+    counts = index.about.counts.get(type_, {}) if index.about else {}
+    told = {about: count for about, count in counts.items() if about}
+    if not told:
+        return ""
+    most = max(sorted(told), key=told.__getitem__)
+    return f"{most} {told[most] / sum(counts.values()):.1%}"

@@ -55,6 +55,20 @@ class ShardSummary(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Abouts(msgspec.Struct, frozen=True):
+    """What negatives turn on, see ``Negative.about``: how many there are of each, and of some of
+    the images every group, by which a training finds how often it will draw what."""
+
+    counts: dict[str, dict[str, Count]]
+    """Hard negatives by type and by what they are about; '' where nothing is said of it."""
+    kinds: tuple[tuple[str, str], ...]
+    """Type and about, by the numbers in ``images``."""
+    images: tuple[tuple[tuple[Count, ...], ...], ...]
+    """Images spread evenly over all: of each its groups, of a group the kind of each negative."""
+    every: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How far apart these images are."""
+
+
 class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything known of one shard. A shard whose index exists is complete."""
 
@@ -68,6 +82,8 @@ class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ids of the images left out, per reason."""
     reencoded: int = 0
     """Images that were no JPEG, and are one here."""
+    about: Abouts | None = None
+    """None where no negative says what it is about, and in shards of before."""
 
 
 class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +100,8 @@ class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the shards were made from: settings and a fingerprint, for resuming."""
     reencoded: int = 0
     """Images that were no JPEG, and are one here."""
+    about: Abouts | None = None
+    """None where no negative says what it is about, and in shards of before."""
 
 
 _Index = TypeVar("_Index", ShardIndex, DatasetIndex)

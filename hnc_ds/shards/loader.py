@@ -18,6 +18,8 @@ from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
+from hnc_ds.shards.abouts import most_common
+from hnc_ds.shards.balance import kind_factors
 from hnc_ds.shards.images import ImageSettings, decode_image, training_box, training_view
 from hnc_ds.shards.negatives import draw_negatives, type_weights
 from hnc_ds.shards.on_device import Encoded, Jpeg, as_jpeg, encoded
@@ -69,6 +71,8 @@ class Batch(NamedTuple):
     """int64: rows of token_TL, or EMPTY."""
     negative_type_BK: torch.Tensor
     """int64: positions in TrainingData.negative_types, or EMPTY."""
+    negative_about_BK: torch.Tensor
+    """int64: positions in TrainingData.watched, or EMPTY."""
     unrelated_BM: torch.Tensor
     """int64: rows of token_TL, or EMPTY."""
     image_index_B: torch.Tensor
@@ -135,6 +139,7 @@ class Batch(NamedTuple):
             unrelated_BM=rows[len(self.positive_B) :].view_as(self.unrelated_BM),
             negative_BK=torch.full_like(self.negative_BK, EMPTY),
             negative_type_BK=torch.full_like(self.negative_type_BK, EMPTY),
+            negative_about_BK=torch.full_like(self.negative_about_BK, EMPTY),
         )
 
 
@@ -182,6 +187,12 @@ class TrainingData(Dataset["Batch | UserError"]):
         self.negative_types = tuple(sorted(self.reader.index.negatives))
         self._type_numbers = {name: number for number, name in enumerate(self.negative_types)}
         self._type_weights = type_weights(data, self.negative_types, location)
+        abouts = self.reader.index.about
+        self.watched = most_common(abouts, self._type_weights)
+        self._watched_numbers = {about: number for number, about in enumerate(self.watched)}
+        self._factors = kind_factors(
+            abouts, self._type_weights, data.most_of_one, data.hard_negatives
+        )
         self._order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self.image_settings, self._tokenize = image_settings, tokenize
@@ -289,6 +300,7 @@ class TrainingData(Dataset["Batch | UserError"]):
                 self._data.hard_negatives,
                 rng,
                 self._data.open_world_weight,
+                self._factors,
             )
             return Draw(
                 visit.sample,
@@ -348,6 +360,8 @@ class TrainingData(Dataset["Batch | UserError"]):
         positive_B = [row(draw.positive) for draw in draws]
         negative_BK = [[row(negative.caption) for negative in draw.negatives] for draw in draws]
         type_BK = [[self._type_numbers[negative.type] for negative in d.negatives] for d in draws]
+        watched = self._watched_numbers
+        about_BK = [[watched.get(negative.about, EMPTY) for negative in d.negatives] for d in draws]
         unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
         token_TL = self._tokenize(list(rows))
         return Batch(
@@ -356,6 +370,7 @@ class TrainingData(Dataset["Batch | UserError"]):
             torch.tensor(positive_B),
             _slots(negative_BK, self._data.hard_negatives),
             _slots(type_BK, self._data.hard_negatives),
+            _slots(about_BK, self._data.hard_negatives),
             _slots(unrelated_BM, self._data.unrelated_negatives),
             torch.tensor([draw.sample for draw in draws]),
             torch.tensor([text_number(caption) for caption in rows]),

@@ -1,12 +1,16 @@
 """Which caption of an image a visit trains on, and which of its hard negatives."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.records import CaptionGroup, Negative
+
+_AS_THEY_COME: Mapping[tuple[str, str], float] = MappingProxyType({})
 
 
 def draw_negatives(
@@ -15,12 +19,15 @@ def draw_negatives(
     count: int,
     rng: random.Random,
     open_world: float = 1.0,
+    factors: Mapping[tuple[str, str], float] = _AS_THEY_COME,
 ) -> tuple[CaptionGroup, tuple[Negative, ...]]:
     """Draw a caption of an image and hard negatives of it, negative types by their weights.
 
     A type is drawn first, then a group that has negatives of it, so that the shares of types
     follow the weights whatever an image has most of. The remaining slots are filled from the
-    same group, again by type, without repetition.
+    same group, again by type, without repetition. Factors act on all three: of a type it counts
+    how often its negatives would be drawn with them, on average, so that an image whose negatives
+    of a type are all of one kind is drawn from for that type as often as this kind is to be drawn.
 
     Args:
         groups: Of the image; at least one.
@@ -28,24 +35,46 @@ def draw_negatives(
         count: Most negatives.
         rng: Of this visit.
         open_world: How often an unproven negative is drawn, relative to a proven one of its type.
+        factors: How often negatives are drawn by type and what they are about, as
+            ``kind_factors`` has them; 1 where it has none.
 
     Returns:
         The group, and at most ``count`` of its negatives.
     """
 
-    def weight(negative: Negative) -> float:
+    def proof(negative: Negative) -> float:
         return open_world if negative.open_world else 1.0
 
-    drawable = [
-        (group, [n for n in group.negatives if n.type in weights and weight(n)]) for group in groups
-    ]
-    present = sorted({n.type for _, negatives in drawable for n in negatives})
-    if not present:
+    def weight(negative: Negative) -> float:
+        return proof(negative) * factors.get((negative.type, negative.about), 1.0)
+
+    def factor(negatives: Sequence[Negative]) -> float:
+        """On average."""
+        if not factors:
+            return 1.0
+        return sum(map(weight, negatives)) / sum(map(proof, negatives))
+
+    def by_type(negatives: Sequence[Negative]) -> dict[str, list[Negative]]:
+        found: dict[str, list[Negative]] = {}
+        for negative in negatives:
+            found.setdefault(negative.type, []).append(negative)
+        return dict(sorted(found.items()))
+
+    choices: dict[str, list[_Choice]] = {}
+    for group in groups:
+        left = [n for n in group.negatives if n.type in weights and proof(n)]
+        for kind, own in by_type(left).items():
+            best = max(map(proof, own))
+            choices.setdefault(kind, []).append(_Choice(group, left, best, best * factor(own)))
+    if not choices:
         return rng.choice(groups), ()
-    kind = _draw_type(present, weights, rng)
-    having = [(group, left) for group, left in drawable if any(n.type == kind for n in left)]
-    best = [max(weight(n) for n in left if n.type == kind) for _, left in having]
-    group, left = rng.choices(having, best)[0]
+    present = sorted(choices)
+    often = [
+        weights[kind] * sum(c.weight for c in choices[kind]) / sum(c.best for c in choices[kind])
+        for kind in present
+    ]
+    kind = rng.choices(present, often)[0]
+    group, left, *_ = rng.choices(choices[kind], [choice.weight for choice in choices[kind]])[0]
     drawn: list[Negative] = []
     while left and len(drawn) < count:
         of_kind = [negative for negative in left if negative.type == kind]
@@ -53,12 +82,22 @@ def draw_negatives(
         drawn.append(chosen)
         left = [negative for negative in left if negative.caption != chosen.caption]
         if left:
-            kind = _draw_type(sorted({negative.type for negative in left}), weights, rng)
+            rest = by_type(left)
+            often = [weights[kind] * factor(own) for kind, own in rest.items()]
+            kind = rng.choices(list(rest), often)[0]
     return group, tuple(drawn)
 
 
-def _draw_type(types: list[str], weights: dict[str, float], rng: random.Random) -> str:
-    return rng.choices(types, [weights[name] for name in types])[0]
+class _Choice(NamedTuple):
+    """A group that has negatives of a type."""
+
+    group: CaptionGroup
+    left: list[Negative]
+    """Its negatives that may be drawn."""
+    best: float
+    """Weight of its most proven negative of the type."""
+    weight: float
+    """With factors."""
 
 
 def type_weights(data: DataConfig, present: Sequence[str], folder: Path | str) -> dict[str, float]:

@@ -25,6 +25,7 @@ from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, counted
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions
+from hnc_ds.shards.abouts import OF_FOLDER, SeenAbouts
 from hnc_ds.shards.check import check_pack
 from hnc_ds.shards.folders import ImageFolders
 from hnc_ds.shards.format import (
@@ -116,12 +117,14 @@ class _Totals:
     examples: dict[str, str] = field(default_factory=dict)
     """Per reason, the id of an image that was left out."""
     reencoded: int = 0
+    abouts: SeenAbouts = field(default_factory=lambda: SeenAbouts(OF_FOLDER))
 
     def add(self, shard: ShardIndex) -> None:
         self.shards.append(shard.summary)
         self.groups += shard.groups
         self.negatives.update(shard.negatives)
         self.reencoded += shard.reencoded
+        self.abouts.add_shard(shard.about)
         for reason, ids in shard.skipped.items():
             self.skipped[reason] += len(ids)
             self.examples.setdefault(reason, ids[0])
@@ -270,6 +273,7 @@ def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
         skipped=dict(sorted(totals.skipped.items())),
         source=source,
         reencoded=totals.reencoded,
+        about=totals.abouts.told(),
     )
     with shard_file(out / INDEX_NAME) as file:
         file.write(msgspec.json.encode(index))

@@ -20,6 +20,7 @@ import msgspec
 from hnc_ds.errors import UserError
 from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
 from hnc_ds.records import ImageCaptions, TrainingSample
+from hnc_ds.shards.abouts import OF_SHARD, SeenAbouts
 from hnc_ds.shards.folders import same_image
 from hnc_ds.shards.format import (
     FORMAT_VERSION,
@@ -60,6 +61,7 @@ def write_shard(
     offsets: list[SampleOffsets] = []
     groups = reencoded = 0
     negatives: Counter[str] = Counter()
+    abouts = SeenAbouts(OF_SHARD)
     skipped: defaultdict[str, list[str]] = defaultdict(list)
     with shard_file(shard) as file:
         tar = _Tar(file)
@@ -75,6 +77,7 @@ def write_shard(
             negatives.update(
                 negative.type for group in image.groups for negative in group.negatives
             )
+            abouts.add(image.groups)
         tar.finish()
     index = ShardIndex(
         format=FORMAT_VERSION,
@@ -84,6 +87,7 @@ def write_shard(
         negatives=dict(sorted(negatives.items())),
         skipped={reason: tuple(ids) for reason, ids in sorted(skipped.items())},
         reencoded=reencoded,
+        about=abouts.told(),
     )
     with shard_file(shard_index_path(shard)) as file:
         file.write(msgspec.json.encode(index))

@@ -163,7 +163,8 @@ def check_same_course(
         UserError: Names the first setting that changed.
     """
     now, then = to_json(config), before["settings"]
-    # What a run of before did not know was off.
+    # What a run of before did not know was off; most_of_one changes nothing of its draws, as its
+    # shards do not say what negatives are about.
     drawn = to_json(DataConfig()) | then["data"]
     scope = to_json(ScopeConfig()) | then.get("scope", {})
     pairs = [

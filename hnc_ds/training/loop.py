@@ -165,7 +165,8 @@ class _Steps:
         terms, compared = passes.step(run.engine, batch, of, seed)
         computed_T = run.engine.module.computed_tokens(batch.token_TL, batch.used_T)
         tokens = batch.used_T, computed_T, alike_BK
-        run.monitor.add(terms, compared, batch.negative_type_BK, *tokens)
+        numbers = batch.negative_type_BK, batch.negative_about_BK
+        run.monitor.add(terms, compared, *numbers, *tokens)
         return compared, alpha, terms.total
 
     def _unsound(self) -> torch.Tensor | None:
@@ -215,7 +216,7 @@ def judge(run: Run, step: int, found: HeldOut) -> bool:
     """Log and keep what was measured; whether training should end. On rank 0."""
     assert run.validation is not None
     run.validation.write(step, found)
-    run.monitor.write_held_out(step, found.scores, found.worst)
+    run.monitor.write_held_out(step, found.scores, found.worst, found.rare)
     return run.validation.is_enough(step, found.scores)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hnc_ds.captions.about import KINDS
 from hnc_ds.checkpoint import AVERAGE_NAME, checkpoint_folder
 from hnc_ds.config import EvaluateConfig, TrainConfig
 from hnc_ds.distributed import rank, together
@@ -18,6 +19,7 @@ from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import measure_all, read_asked
 from hnc_ds.evaluation.items import ItemsHeader, write_results
+from hnc_ds.evaluation.table import key_of, most_frequent, of_kind
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_folder
 from hnc_ds.records import Result
@@ -36,6 +38,14 @@ class HeldOut(NamedTuple):
     """The pairs that are most wrong, uint8 RGB [height, width, 3]; on rank 0."""
     results: list[Result]
     header: ItemsHeader
+
+    @property
+    def rare(self) -> set[str]:
+        """Names of the scores of less frequent predicates and classes of attributes."""
+        keys = [key_of(row) for row in self.results]
+        rest = {key for kind in KINDS for key in of_kind(kind, keys)}
+        rest -= {key for shown in most_frequent(keys).values() for key in shown}
+        return {"/".join(key) for key in rest}
 
 
 class Validation:

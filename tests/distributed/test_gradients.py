@@ -59,6 +59,7 @@ def whole_batch() -> Batch:
         torch.tensor([0, 1, 2, 3, 4, 5, 6, 2]),
         negatives,
         torch.zeros_like(negatives),
+        torch.zeros_like(negatives),
         unrelated,
         torch.tensor([10, 11, 12, 13, 14, 10, 16, 17]),
         torch.arange(TEXTS),
@@ -74,6 +75,7 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
         positive_B=batch.positive_B[rows],
         negative_BK=batch.negative_BK[rows],
         negative_type_BK=batch.negative_type_BK[rows],
+        negative_about_BK=batch.negative_about_BK[rows],
         unrelated_BM=batch.unrelated_BM[rows],
         image_index_B=batch.image_index_B[rows],
     )

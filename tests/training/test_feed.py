@@ -23,6 +23,7 @@ def batch(number: int) -> Batch:
         torch.tensor([0, 1]),
         torch.tensor([[2], [EMPTY]]),
         torch.tensor([[0], [EMPTY]]),
+        torch.tensor([[EMPTY], [EMPTY]]),
         torch.zeros((2, 0), dtype=torch.int64),
         torch.tensor([number, number + 1]),
         torch.tensor([50, 51, 52]),

@@ -30,6 +30,7 @@ def made_batch(clip: Clip, captions: list[str]) -> Batch:
         nothing,
         nothing,
         nothing,
+        nothing,
         torch.arange(ROWS),
         number,
         clip.tokenize.used_tokens(token_TL),
