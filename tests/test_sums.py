@@ -12,9 +12,10 @@ from hnc_ds.sums import Sums
 
 STEPS, ROWS, SLOTS = 5, 3, 2
 TYPES = ("attribute", "swap", "never drawn")
+ABOUTS = ("predicate_accuracy/on", "attribute_accuracy/colour")
 
 
-def drawn(seed: int) -> tuple[LossTerms, Similarities, torch.Tensor, torch.Tensor]:
+def drawn(seed: int) -> tuple[LossTerms, Similarities, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A step with an empty slot, and a row that has no other captions to compare with."""
     draw = torch.Generator().manual_seed(seed)
     loss = torch.rand(2, generator=draw)
@@ -25,7 +26,9 @@ def drawn(seed: int) -> tuple[LossTerms, Similarities, torch.Tensor, torch.Tenso
     )
     used_BK = torch.tensor([[True, True], [True, False], [True, True]])
     type_BK = torch.tensor([[0, 1], [1, -1], [seed % 2, 0]])
-    return LossTerms(loss.sum(), {"one": loss[0], "two": loss[1]}), found, used_BK, type_BK
+    about_BK = torch.tensor([[1, 0], [-1, -1], [1, seed % 2 - 1]])
+    terms = LossTerms(loss.sum(), {"one": loss[0], "two": loss[1]})
+    return terms, found, used_BK, type_BK, about_BK
 
 
 def by_hand() -> dict[str, tuple[float, float]]:
@@ -37,10 +40,10 @@ def by_hand() -> dict[str, tuple[float, float]]:
         before[0] += total
         before[1] += count
 
-    for name in TYPES:
-        add(f"hard_negative_accuracy/{name}", 0, 0)
+    for name in (*(f"hard_negative_accuracy/{name}" for name in TYPES), *ABOUTS):
+        add(name, 0, 0)
     for seed in range(STEPS):
-        terms, cosines, used_BK, type_BK = drawn(seed)
+        terms, cosines, used_BK, type_BK, about_BK = drawn(seed)
         for name, value in (
             ("loss", terms.total),
             *((f"loss/{n}", v) for n, v in terms.parts.items()),
@@ -60,6 +63,8 @@ def by_hand() -> dict[str, tuple[float, float]]:
                     add("hard_negative_accuracy", positive > hard)
                     kind = TYPES[int(type_BK[row, slot])]
                     add(f"hard_negative_accuracy/{kind}", positive > hard)
+                    if (about := int(about_BK[row, slot])) >= 0:
+                        add(ABOUTS[about], positive > hard)
     return {name: (total, count) for name, (total, count) in found.items()}
 
 
@@ -68,7 +73,7 @@ def test_sums_are_those_of_all_rows_and_begin_anew(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sums, "KEPT_STEPS", kept)
-    collected, expected = Sums(TYPES), by_hand()
+    collected, expected = Sums(TYPES, ABOUTS), by_hand()
     for _ in range(2):
         for seed in range(STEPS):
             collected.add(*drawn(seed))

@@ -6,7 +6,7 @@ hundred kilobytes whatever the size of the data.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hnc_ds.captions.about import KINDS, kind_of
 from hnc_ds.records import CaptionGroup
@@ -48,9 +48,15 @@ class SeenAbouts:
             self._thin(self._every)
         self._seen += 1
 
-    def add_shard(self, abouts: Abouts | None) -> None:
-        """Add the sums of a shard; of one that says nothing, none."""
+    def add_shard(self, negatives: Mapping[str, int], abouts: Abouts | None) -> None:
+        """Add the sums of a shard.
+
+        Args:
+            negatives: Their number by type.
+            abouts: What they are about; None where none of them says it.
+        """
         if abouts is None:
+            self._counts.update({(type_, ""): count for type_, count in negatives.items()})
             return
         for type_, counts in abouts.counts.items():
             self._counts.update({(type_, about): count for about, count in counts.items()})

@@ -83,7 +83,7 @@ def verify(reader: ShardReader) -> tuple[int, int]:
             recorded = _verify_shard(reader.fetch(number), shard)
             groups += recorded.groups
             negatives.update(recorded.negatives)
-            abouts.add_shard(recorded.about)
+            abouts.add_shard(recorded.negatives, recorded.about)
             bar.update(shard.samples)
     of_index = index.groups, index.negatives, index.about
     if of_index != (groups, dict(negatives), abouts.told()):

@@ -124,7 +124,7 @@ class _Totals:
         self.groups += shard.groups
         self.negatives.update(shard.negatives)
         self.reencoded += shard.reencoded
-        self.abouts.add_shard(shard.about)
+        self.abouts.add_shard(shard.negatives, shard.about)
         for reason, ids in shard.skipped.items():
             self.skipped[reason] += len(ids)
             self.examples.setdefault(reason, ids[0])

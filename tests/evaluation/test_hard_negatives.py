@@ -54,6 +54,34 @@ def test_accuracy_is_per_type_and_over_all_pairs():
     assert rows["all", "pair_accuracy"] == (pytest.approx(1 / 3), 3)
 
 
+def test_accuracy_is_told_by_what_pairs_turn_on_where_there_are_enough_of_them():
+    """Of image 0 'east' is true; 50 pairs turn on 'on', 60 on colour, 49 on 'under'."""
+    turns_on = ["on"] * 50 + ["colour"] * 60 + ["under"] * 49 + [""] * 70
+    negatives = [
+        Negative("north" if number % 5 else "east", "swap", about=about)
+        for number, about in enumerate(turns_on)
+    ]
+    ids: dict[str, int] = {}
+    pairs = list_pairs([sample(CaptionGroup("east", "relation", tuple(negatives)))], ids)
+    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    rows = [r for r in summarise_pairs("m", pairs, *scores, 0) if r.group not in ("all", "swap")]
+    assert [(r.group, r.metric, r.value, r.count) for r in rows] == [
+        ("predicate: on", "pair_accuracy", 0.8, 50),  # a fifth are ties
+        ("attribute: colour", "pair_accuracy", 0.8, 60),
+    ]
+
+
+def test_the_most_frequent_predicates_come_first_and_no_more_than_are_read():
+    turns_on = [f"predicate {number:02}" for number in range(45) for _ in range(50 + number)]
+    negatives = tuple(Negative("north", "swap", about=about) for about in turns_on)
+    ids: dict[str, int] = {}
+    pairs = list_pairs([sample(CaptionGroup("east", "relation", negatives))], ids)
+    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    rows = [r for r in summarise_pairs("m", pairs, *scores, 0) if r.group not in ("all", "swap")]
+    assert [r.count for r in rows] == list(range(94, 54, -1))
+    assert rows[0].group == "predicate: predicate 44"
+
+
 def test_a_tie_is_wrong_and_counted():
     rows = measured()
     assert rows["attribute", "pair_accuracy"] == (0.0, 1)

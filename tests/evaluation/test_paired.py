@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader
+from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader, PairItem
 from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
 
@@ -49,6 +49,22 @@ def test_a_row_of_a_tag_is_of_the_questions_that_have_it() -> None:
     found = change_of(shared, ("sugarcrepe", "accuracy", "tag: on"))
     assert found is not None
     assert (found.difference.value, found.difference.count) == (pytest.approx(2 / 3), 3)
+
+
+def test_a_row_of_a_predicate_is_of_the_pairs_that_state_it() -> None:
+    def pairs(right: set[int]) -> Measurement:
+        found = [
+            PairItem(
+                n, str(n), "relation", "swap", "p", f"n{n}", 0.5, 0.4 if n in right else 0.6, a
+            )
+            for n, a in enumerate(("on", "on", "under", "on", ""))
+        ]
+        return Measurement({}, Path(), ItemsHeader(model="m"), found, [])
+
+    shared = shared_items(pairs({0}), pairs({0, 1, 2, 4}))
+    found = change_of(shared, ("hnc-shards", "pair_accuracy", "predicate: on"))
+    assert found is not None
+    assert (found.difference.value, found.difference.count) == (pytest.approx(1 / 3), 3)
 
 
 def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:

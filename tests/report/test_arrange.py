@@ -51,6 +51,26 @@ def test_scores_without_groups_are_called_by_their_metrics() -> None:
     assert block.label_of(block.keys[0]) == "image to text, R@1"
 
 
+def test_predicates_and_classes_of_attributes_have_tables_of_their_own_rare_ones_folded() -> None:
+    predicates = [f"predicate: {name}" for name in ("to the left of", *"abcdefghijklm")]
+    groups = ("all", "swap", *predicates, "attribute: colour")
+    rows = [("pair_accuracy", group) for group in groups]
+    rows += [("margin", "all"), ("margin", "swap")]
+    whole, by_predicate, further, by_class, margin = arrange(keys("hnc-shards", *rows))
+    assert [group for _, _, group in whole.keys] == ["all", "swap"]
+    assert by_predicate.title == "Hard negatives by predicate"
+    assert "at least 50 pairs" in by_predicate.about
+    labels = [by_predicate.label_of(key) for key in by_predicate.keys]
+    assert labels == ["to the left of", *"abcdefghijk"]
+    assert by_predicate.bars == by_predicate.keys
+    assert [further.label_of(key) for key in further.keys] == ["l", "m"]
+    assert by_class.title == "Hard negatives by class of attributes"
+    assert [by_class.label_of(key) for key in by_class.keys] == ["colour"]
+    assert margin.title.startswith("Margin")
+    folded = [block.folded for block in (whole, by_predicate, further, by_class, margin)]
+    assert folded == [False, False, True, False, True]
+
+
 def test_many_groups_are_folded_and_not_drawn(tmp_path: Path) -> None:
     rows = [row("aro-relation", "accuracy", "all", 0.8)]
     rows += [row("aro-relation", "accuracy", f"relation {n}", 0.5) for n in range(60)]

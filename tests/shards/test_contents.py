@@ -52,6 +52,21 @@ def test_the_table_counts_captions_shares_and_words(packed, capsys):
     assert drawn == f"6 samples drawn on {packed / 'sheet.png'}"
 
 
+def test_the_table_tells_what_most_negatives_of_a_type_are_about(packing, tmp_path, capsys):
+    packing.write(["a", "b", "c", "d", "e"])
+    images = [json.loads(line) for line in packing.captions.open()]
+    for image, about in zip(images, ("on", "on", "on", "under", ""), strict=True):
+        image["groups"][0]["negatives"][1]["about"] = about
+    packing.captions.write_text("".join(f"{json.dumps(image)}\n" for image in images))
+    pack(packing.config())
+    capsys.readouterr()
+    inspect_shards(InspectConfig(shards=tmp_path / "out", verify=True))
+    _, _, header, _, attribute, swap, *_ = capsys.readouterr().out.splitlines()
+    assert header.endswith("mean words   most are about")
+    assert attribute.split()[-1] == "6.0"
+    assert swap.split()[-2:] == ["on", "60.0%"]
+
+
 def test_the_sheet_is_a_picture_with_a_card_per_sample(packed, tmp_path):
     sheets = {}
     for samples in (1, 3, 6):

@@ -63,7 +63,7 @@ def same(first: Batch, second: Batch) -> bool:
 def test_ranks_together_draw_what_one_process_draws(scene_shards: Path) -> None:
     whole = make(scene_shards / "train").batch(14)
     parts = [make(scene_shards / "train", rank, 4).batch(14) for rank in range(4)]
-    for name in ("images_B3RR", "image_index_B", "negative_type_BK"):
+    for name in ("images_B3RR", "image_index_B", "negative_type_BK", "negative_about_BK"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(whole, name)), name
     texts = [text_of(part, int(row)) for part in parts for row in part.positive_B]

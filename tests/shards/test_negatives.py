@@ -8,6 +8,8 @@ import pytest
 from hnc_ds.records import CaptionGroup, Negative
 from hnc_ds.shards.negatives import draw_negatives
 
+WEIGHTS = {"swap": 2.0, "attribute": 1.0, "relation_subj": 0.5}
+
 
 def test_types_are_drawn_by_their_weights_whatever_an_image_has_most_of() -> None:
     groups = [
@@ -45,3 +47,52 @@ def test_an_image_of_which_nothing_is_proven_keeps_its_caption_without_negatives
     group, negatives = draw_negatives(groups, {"swap": 1.0}, 2, random.Random(0), open_world=0)
     assert group.positive == "p"
     assert negatives == ()
+
+
+def mixed(group: int) -> CaptionGroup:
+    """One to four negatives of three types, some of them not proven."""
+    types = ("swap", "attribute", "relation_subj")
+    negatives = tuple(
+        Negative(f"{group}{k}", types[(group + k) % 3], open_world=group * k % 4 == 1)
+        for k in range(1 + group % 4)
+    )
+    return CaptionGroup(f"p{group}", "relation", negatives)
+
+
+def test_what_says_not_what_it_is_about_is_drawn_as_it_was_before_that_was_asked() -> None:
+    groups = [mixed(number) for number in range(9)]
+    drawn = [draw_negatives(groups, WEIGHTS, 3, random.Random(seed), 0.25) for seed in range(8)]
+    assert [" ".join([group.positive, *(n.caption for n in own)]) for group, own in drawn] == [
+        "p6 60 61 62",
+        "p7 70 73 72",
+        "p7 72 73 71",
+        "p4 40",
+        "p1 10 11",
+        "p6 60 62 61",
+        "p7 72 70 73",
+        "p2 20 22 21",
+    ]
+
+
+def test_factors_act_on_negatives_groups_and_types_alike() -> None:
+    """Chances by hand: without factors swap 1/2 (each group 1/4), attribute 1/2."""
+    on, under = Negative("on", "swap", about="on"), Negative("under", "swap", about="under")
+    groups = [
+        CaptionGroup("p", "relation", (on,)),
+        CaptionGroup("q", "relation", (under,)),
+        CaptionGroup("r", "attribute", (Negative("red", "attribute", about="colour"),)),
+    ]
+    factors = {("swap", "on"): 3.0, ("swap", "under"): 0.5}
+    rng, weights = random.Random(0), {"swap": 1.0, "attribute": 1.0}
+    drawn = Counter(
+        draw_negatives(groups, weights, 1, rng, factors=factors)[1][0].caption for _ in range(9000)
+    )
+    whole = 3 / 4 + 0.5 / 4 + 1 / 2
+    for caption, chance in (("on", 3 / 4), ("under", 0.5 / 4), ("red", 1 / 2)):
+        assert drawn[caption] / 9000 == pytest.approx(chance / whole, abs=0.02), caption
+    together = [CaptionGroup("p", "relation", (on, under))]
+    firsts = Counter(
+        draw_negatives(together, weights, 2, rng, factors=factors)[1][0].caption
+        for _ in range(7000)
+    )
+    assert firsts["on"] / 7000 == pytest.approx(6 / 7, abs=0.02)
