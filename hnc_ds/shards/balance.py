@@ -104,14 +104,15 @@ class _Seen(NamedTuple):
     """Relative to others of its image, without factors: weight of the type, over its groups of that
     type, over negatives of that type in the group."""
     filled_P: np.ndarray
-    """How likely it is drawn once its group is."""
+    """How likely it is drawn once another one of its group is, taking the rest to be alike."""
 
     def drawn(self, factor_K: np.ndarray) -> np.ndarray:
         """Negatives of each kind drawn in one visit of every image, on average."""
         chance_P = self.chance_P * factor_K[self.kind_P]
         chance_P = chance_P / np.bincount(self.image_P, chance_P)[self.image_P]
-        chance_P = np.bincount(self.group_P, chance_P)[self.group_P] * self.filled_P
-        drawn_K: np.ndarray = np.bincount(self.kind_P, chance_P, len(factor_K))
+        of_others_P = np.bincount(self.group_P, chance_P)[self.group_P] - chance_P
+        drawn_P = chance_P + of_others_P * self.filled_P
+        drawn_K: np.ndarray = np.bincount(self.kind_P, drawn_P, len(factor_K))
         return drawn_K
 
 
@@ -128,7 +129,7 @@ def _seen(abouts: Abouts, weights: Mapping[str, float], slots: int) -> _Seen | N
                 having[type_] = having.get(type_, 0) + 1
         for group in kinds:
             types = [type_ for type_, _ in group]
-            filled = min(1.0, max(1, slots) / len(group)) if group else 0.0
+            filled = min(1.0, (max(1, slots) - 1) / max(1, len(group) - 1))
             for kind in group:
                 number = numbers.setdefault(kind, len(numbers))
                 chance = weights[kind[0]] / having[kind[0]] / types.count(kind[0])

@@ -72,7 +72,7 @@ def shares(
     return {name: count / counts.total() for name, count in of_type.items()}, within
 
 
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("slots", [1, 2, 4])
 def test_none_takes_more_than_a_quarter_and_types_keep_their_shares(slots: int) -> None:
     data = images(600)
     before, as_they_come = shares(data, {}, slots)
