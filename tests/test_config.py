@@ -167,7 +167,7 @@ ZERO_IS_NOTHING = {
     ),
     "LossConfig": ("beta", "tau", "alpha_steps", "distill_tau"),
     "ScopeConfig": ("lora_rank", "lora_alpha"),
-    "DataConfig": ("crop", "nearest", "cache_gb"),
+    "DataConfig": ("crop", "most_of_one", "nearest", "cache_gb"),
     "DemoConfig": ("train", "val", "steps", "ranks"),
     "DemoLlavaConfig": ("train", "val", "steps", "more_steps", "lessons", "width", "layers"),
     "AnswerConfig": ("batch", "longest"),

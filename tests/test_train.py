@@ -95,6 +95,20 @@ def test_decoding_on_a_gpu_is_refused_without_one_and_where_the_run_began_withou
     assert "was trained with decode cpu, not gpu" in line
 
 
+def test_a_run_of_before_most_of_one_goes_on_and_another_share_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was drawn for it stays: test_what_says_not_what_it_is_about_is_drawn_as_it_was."""
+    record = tmp_path / "run" / "config.json"
+    assert main(changed(arguments, steps=1)) == 0
+    written = json.loads(record.read_text())
+    assert written["settings"]["data"].pop("most_of_one") == 0.25
+    record.write_text(json.dumps(written))
+    assert main([*changed(arguments, steps=2), "--resume"]) == 0
+    line = refusal([*changed(arguments, steps=3, most_of_one=0.5), "--resume"], capsys)
+    assert "was trained with most_of_one 0.25, not 0.5" in line
+
+
 def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -135,8 +149,8 @@ def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
 ) -> None:
     """Alpha 0 draws what alpha 2 draws and measures it, but trains as if there were no negatives.
 
-    Crops are drawn after the negatives of a visit, so without crops another number of negatives
-    leaves pictures and positives as they are.
+    Crops are drawn after the negatives of a visit, so without crops none at all leave pictures and
+    positives as they are with four.
     """
     hard, hard_lines = trained(arguments, tmp_path / "hard", alpha=2, log_every=1)
     plain, plain_lines = trained(arguments, tmp_path / "plain", alpha=0, log_every=1)

@@ -6,7 +6,7 @@ Percent lives here and in report/.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from hnc_ds.captions.about import KINDS, about_of, kind_of
+from hnc_ds.captions.about import ATTRIBUTE, KINDS, PREDICATE, about_of, kind_of
 from hnc_ds.errors import counted
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HEADLINE_SCORER, RETRIEVAL
 from hnc_ds.evaluation.corruptions import SEVERITIES
@@ -18,6 +18,9 @@ from hnc_ds.records import Result
 
 NOT_SHOWN = ("ties", "margin")
 """No shares; ties are told below a table."""
+
+BY_KIND = {PREDICATE: "by predicate", ATTRIBUTE: "by class of attributes"}
+"""What tables of the most frequent ones are called."""
 
 RowKey = tuple[str, str, str]
 """Benchmark, metric and group of a row."""
@@ -142,7 +145,8 @@ def _about_lines(results: Sequence[Result]) -> list[str]:
     found = {key_of(r): r for r in results if about_of(r.group) is not None}
     lines: list[str] = []
     for kind, keys in most_frequent(list(found)).items():
-        lines += ["", f"{'by ' + kind:<24}{'accuracy':>10}{'95 % interval':>18}{'pairs':>20}"]
+        head = BY_KIND[kind]
+        lines += ["", f"{head:<24}{'accuracy':>10}{'95 % interval':>18}{'pairs':>20}"]
         for key in keys:
             name = f"{about_of(key[2])}"
             lines.append(f"{_percents(name, found[key])}{found[key].count:>20,}")

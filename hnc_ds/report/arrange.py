@@ -13,6 +13,7 @@ from hnc_ds.evaluation.benchmarks import BENCHMARKS, HARD_NEGATIVES
 from hnc_ds.evaluation.question_sets import described
 from hnc_ds.evaluation.robustness import is_of_conditions
 from hnc_ds.evaluation.table import (
+    BY_KIND,
     LEAST_PAIRS,
     MOST_GROUPS,
     RowKey,
@@ -32,19 +33,10 @@ ABOUT_METRIC = {
     "negative.",
     TIES: "Pairs whose two captions are exactly as similar to the image; they count as wrong.",
 }
-BY_KIND = {
-    PREDICATE: (
-        "by predicate",
-        "by further predicates",
-        "Pairs by the predicate that the hard negative states",
-    ),
-    ATTRIBUTE: (
-        "by class of attributes",
-        "by further classes of attributes",
-        "Pairs by the class of the attribute that makes the hard negative false",
-    ),
+ABOUT_KIND = {
+    PREDICATE: "Pairs by the predicate that the hard negative states",
+    ATTRIBUTE: "Pairs by the class of the attribute that makes the hard negative false",
 }
-"""What tables of the most frequent ones are called, what those of others, and what they show."""
 DECIDED_BY_TIES = "decided by a tie"
 """What ties are called beside scores; how they count differs between benchmarks."""
 
@@ -114,11 +106,13 @@ def _by_about(keys: Sequence[RowKey]) -> Iterator[Block]:
     """Of predicates and of classes of attributes the most frequent ones, the others on demand."""
     title = BENCHMARKS[HARD_NEGATIVES].title
     for kind, shown in most_frequent(keys).items():
-        name, further, what = BY_KIND[kind]
-        about = f"{what}, the most frequent first; of those with at least {LEAST_PAIRS} pairs."
-        yield Block(f"{title} {name}", shown, about, bars=_drawn(shown))
+        about = (
+            f"{ABOUT_KIND[kind]}, the most frequent first; of those with at least "
+            f"{LEAST_PAIRS} pairs."
+        )
+        yield Block(f"{title} {BY_KIND[kind]}", shown, about, bars=_drawn(shown))
         if rest := of_kind(kind, keys)[len(shown) :]:
-            yield Block(f"{title} {further}", rest, folded=True)
+            yield Block(f"{title} {BY_KIND[kind]}: less frequent ones", rest, folded=True)
 
 
 def _of_benchmark(benchmark: str, keys: Sequence[RowKey]) -> list[Block]:

@@ -39,7 +39,7 @@ def kind_factors(
         weights: Of each type that is drawn.
         most: Largest share of a type's draws that are about one thing, as far as there is enough
             else; 1 gives no factors. Negatives that do not say what they are about are left alone.
-        slots: Negatives drawn at a time.
+        slots: Negatives drawn at a time; at least one.
     """
     if abouts is None or most == 1 or (seen := _seen(abouts, weights, slots)) is None:
         return {}
@@ -129,7 +129,7 @@ def _seen(abouts: Abouts, weights: Mapping[str, float], slots: int) -> _Seen | N
                 having[type_] = having.get(type_, 0) + 1
         for group in kinds:
             types = [type_ for type_, _ in group]
-            filled = min(1.0, (max(1, slots) - 1) / max(1, len(group) - 1))
+            filled = min(1.0, (slots - 1) / max(1, len(group) - 1))
             for kind in group:
                 number = numbers.setdefault(kind, len(numbers))
                 chance = weights[kind[0]] / having[kind[0]] / types.count(kind[0])

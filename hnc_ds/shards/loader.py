@@ -190,9 +190,9 @@ class TrainingData(Dataset["Batch | UserError"]):
         abouts = self.reader.index.about
         self.watched = most_common(abouts, self._type_weights)
         self._watched_numbers = {about: number for number, about in enumerate(self.watched)}
-        self._factors = kind_factors(
-            abouts, self._type_weights, data.most_of_one, data.hard_negatives
-        )
+        # Without negatives, the captions of a run with as many as usual: its plain twin.
+        slots = data.hard_negatives or DataConfig.hard_negatives
+        self._factors = kind_factors(abouts, self._type_weights, data.most_of_one, slots)
         self._order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self.image_settings, self._tokenize = image_settings, tokenize

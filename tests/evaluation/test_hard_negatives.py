@@ -6,7 +6,9 @@ import torch
 
 from hnc_ds.evaluation import hard_negatives
 from hnc_ds.evaluation.hard_negatives import list_pairs, score_pairs, summarise_pairs
-from hnc_ds.records import CaptionGroup, Negative, TrainingSample
+from hnc_ds.evaluation.items import ItemsHeader
+from hnc_ds.evaluation.table import judged_with, key_of, results_table, shown_rows
+from hnc_ds.records import CaptionGroup, Negative, Result, TrainingSample
 
 
 def sample(*groups: CaptionGroup) -> TrainingSample:
@@ -114,3 +116,29 @@ def test_scores_do_not_depend_on_how_many_pairs_are_scored_at_once(monkeypatch):
     monkeypatch.setattr(hard_negatives, "_PAIRS_AT_ONCE", 1)
     for found, whole in zip(score_pairs(images, random, pairs), expected, strict=True):
         assert np.array_equal(found, whole)
+
+
+def results_by_predicate(count: int) -> list[Result]:
+    def row(group: str, metric: str = "pair_accuracy") -> Result:
+        return Result("m", "hnc-shards", 1, metric, group, 0.5, 0.4, 0.6, 60)
+
+    plain = [row("all"), row("all", "margin"), row("swap"), row("swap", "margin")]
+    return [*plain, *(row(f"predicate: p{n:02}") for n in range(count)), row("attribute: colour")]
+
+
+def test_a_terminal_shows_the_most_frequent_predicates_and_how_many_more_there_are():
+    lines = results_table(results_by_predicate(15), ItemsHeader("m", "s", images=2, captions=3))
+    by_predicate = lines.split("\n\n")[2].splitlines()
+    assert by_predicate[0].startswith("by predicate")
+    assert [line.split()[0] for line in by_predicate[1:-1]] == [f"p{n:02}" for n in range(12)]
+    assert by_predicate[-1] == "3 further ones are in the results file"
+    assert [line.split()[0] for line in lines.split("\n\n")[3].splitlines()] == ["by", "colour"]
+
+
+def test_predicates_are_judged_apart_and_leave_every_type_on_show():
+    rows = results_by_predicate(30)
+    shown = [row.group for row in shown_rows(rows)]
+    assert shown == ["all", "swap", *(f"predicate: p{n:02}" for n in range(12)), rows[-1].group]
+    tables = {judged_with(key_of(row)) for row in rows}
+    assert tables == {("hnc-shards", False), ("hnc-shards", True)}
+    assert judged_with(("hnc-shards", "pair_accuracy", "swap")) == ("hnc-shards", False)
