@@ -65,7 +65,7 @@ class Abouts(msgspec.Struct, frozen=True):
     """Type and about, by the numbers in ``images``."""
     images: tuple[tuple[tuple[Count, ...], ...], ...]
     """Images spread evenly over all: of each its groups, of a group the kind of each negative."""
-    every: Annotated[int, msgspec.Meta(ge=1)] = 1
+    every: Annotated[int, msgspec.Meta(ge=1, lt=2**53)] = 1
     """How far apart these images are."""
 
 
@@ -207,4 +207,13 @@ def _decode_index(path: Path, kind: type[_Index]) -> _Index:
             f"{path}: written in format {index.format}, this version reads {FORMAT_VERSION}; "
             "pack the shards again"
         )
+    if index.about is not None and not _is_whole(index.about):
+        raise UserError(f"{path}: 'about' has numbers of kinds that it does not list; {AGAIN}")
     return index
+
+
+def _is_whole(abouts: Abouts) -> bool:
+    """Whether every number is that of a kind."""
+    return all(
+        max(group, default=-1) < len(abouts.kinds) for image in abouts.images for group in image
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hnc_ds.errors import UserError
 from hnc_ds.records import CaptionGroup, Negative
 from hnc_ds.shards.abouts import SeenAbouts, most_common
 from hnc_ds.shards.format import Abouts, DatasetIndex, read_index, read_shard_index
@@ -125,3 +126,12 @@ def test_an_index_of_before_is_read_and_one_without_it_has_the_bytes_of_before(
     text = (tmp_path / "out" / "index.json").read_bytes()
     assert b"about" not in text
     assert msgspec.json.decode(text, type=DatasetIndex).about is None
+
+
+def test_an_index_with_numbers_of_no_kind_is_one_line(packing: Any, tmp_path: Path) -> None:
+    write(packing, "on")
+    pack(packing.config())
+    path = tmp_path / "out" / "index.json"
+    path.write_bytes(path.read_bytes().replace(b'"images":[[[0,1]]', b'"images":[[[0,2]]'))
+    with pytest.raises(UserError, match=r"index\.json: 'about' has numbers of kinds that it does"):
+        read_index(tmp_path / "out")
