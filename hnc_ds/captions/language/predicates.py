@@ -66,6 +66,18 @@ _EXCLUSIVE = frozenset(
 )  # both orders
 
 
+@lru_cache(maxsize=1)
+def _known() -> tuple[str, ...]:
+    """Every predicate that some list of predicates.json names."""
+    rows = [*_lists.synonyms, *_lists.inverse, *_lists.exclusive, *_lists.entails.values()]
+    names = {name for row in rows for name in row} | {*_lists.entails, *_lists.places_said}
+    names |= _lists.asymmetric | _lists.symmetric | _lists.touch
+    verbs = "sitting", "standing", "lying", "walking", "parked", "hanging", "growing"
+    places = "on", "in", "under", "in front of", "behind", "next to", "near"
+    names |= {f"{verb} {place}" for verb in verbs for place in places}
+    return tuple(sorted(name for name in names if can_be_said(name)))
+
+
 @lru_cache(maxsize=1 << 14)
 def place_of(predicate: str) -> str:
     """The place in 'VERB PLACE' ('sitting on' -> 'on'), else the predicate itself."""
@@ -200,3 +212,9 @@ def is_said_of(predicate: str, subject: str, object_: str) -> bool:
             if any(is_a(object_, g) for g in usage.not_objects):
                 return False
     return True
+
+
+@lru_cache(maxsize=1 << 14)
+def said_of(subject: str, object_: str) -> tuple[str, ...]:
+    """All known predicates that people would say of things with these names, sorted."""
+    return tuple([p for p in _known() if is_said_of(p, subject, object_)])

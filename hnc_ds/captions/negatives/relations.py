@@ -210,7 +210,7 @@ def other_predicates(
     rng = image.stream(f"predicates {type_}")
     for place, statement in enumerate(statements):
         claim, ends = statement.claim, (statement.subject, statement.object)
-        found = _in_place_of(claim.predicate, _refuted_predicates(image, *ends))
+        found = _in_place_of(claim.predicate, image.graph.refuted_predicates(*ends))
         for predicate in some(found, _weights(found), PREDICATES, rng):
             wrong = Related(claim.subject, predicate, claim.object)
             if is_refuted(image.graph, wrong):  # of any other subject of the name as well
@@ -331,15 +331,6 @@ def relation_contexts(changed: Changed) -> tuple[str, ...]:
         kept, fixed, letter = object_, claim.subject.attributes, "s"
     said = f"{letter}|{claim.predicate}|{' '.join(fixed)}"
     return f"{said}|{kept}", f"{said}|{sort_of(kept)}", said, letter
-
-
-def _refuted_predicates(image: DescribedImage, i: int, j: int) -> tuple[str, ...]:
-    graph = image.graph
-    return tuple(
-        p
-        for p in sorted(COMMON)
-        if is_said_of(p, graph.names[i], graph.names[j]) and graph.relation(i, p, j) is FALSE
-    )
 
 
 @lru_cache(maxsize=1 << 14)

@@ -303,7 +303,7 @@ def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[
     for i, subject in image.things:
         for j, object_ in image.things:
             if i != j and not are_mixed_up(subject, object_):
-                for predicate in _stated(graph, i, j):
+                for predicate in graph.stated(i, j):
                     piles.setdefault(predicate, []).append(Fact(i, predicate, j))
     for predicate in sorted(piles):
         pile = piles[predicate]
@@ -354,25 +354,6 @@ class _Facts:
         self._known.add(key)
         self.facts.append(fact)
         return True
-
-
-def _stated(graph: IndexedGraph, i: int, j: int) -> list[str]:
-    """Predicates that are true from one object to another, and worth saying."""
-    box = graph.places[i][j]
-    if (
-        not box & (16 | 64 | 1 | 2)
-        and box & 12
-        and not graph.edges.get((i, j))
-        and not graph.edges.get((j, i))
-    ):
-        more = "above" if box & 4 else "below"
-        return [more] if is_said_of(more, graph.names[i], graph.names[j]) else []
-    return [
-        predicate
-        for predicate in sorted({*graph.edges.get((i, j), ())})
-        if is_said_of(predicate, graph.names[i], graph.names[j])
-        and graph.relation(i, predicate, j) is TRUE
-    ]
 
 
 def _next_fact(graph: IndexedGraph, predicate: str, pile: list[tuple[int, int]]) -> Fact | None:

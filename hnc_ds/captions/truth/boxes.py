@@ -23,9 +23,15 @@ LARGER = 1.5
 TWICE = 0.75
 """Two boxes of one name that share this much of their union may be one thing, annotated twice."""
 
-LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN = (1 << bit for bit in range(8))
+STRAIGHT = 0.5
+"""Share of the narrower box's width that lies over or under the other one."""
+
+LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER = (
+    1 << bit for bit in range(10)
+)
 """Bits of ``places``: a lies clearly to the left of b (...), too far from it to touch it, is too
-large to be inside it, covers nearly the same place; both boxes have an area."""
+large to be inside it, covers nearly the same place; both boxes have an area; a lies straight over
+b (under it), with nothing of it beside."""
 
 
 class Box(NamedTuple):
@@ -65,6 +71,9 @@ def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.i
     is_above, gap_y, higher = _along(top, bottom, height)
     shared = np.minimum(gap_x, 0) * np.minimum(gap_y, 0)
     area = (right - left) * (bottom - top)
+    # One over the other: no overlap in height, and most of the smaller one's width is shared.
+    width_least = np.minimum(right - left, (right - left)[:, None])
+    straight = (gap_y >= 0) & (-gap_x > STRAIGHT * width_least)
     bits: NDArray[np.int64] = (
         KNOWN
         + is_left * LEFT
@@ -74,6 +83,8 @@ def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.i
         + (np.maximum(gap_x, gap_y) > GAP * max(width, height)) * APART
         + (wider & higher) * TOO_LARGE
         + (shared > TWICE * (area[:, None] + area - shared)) * DOUBLE
+        + (straight & is_above) * OVER
+        + (straight & is_above.T) * UNDER
     )
     unknown = [box is None for box in boxes]
     bits[unknown] = 0

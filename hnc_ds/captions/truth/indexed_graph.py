@@ -52,7 +52,7 @@ class IndexedGraph:
                 self._family.setdefault(family, []).append(i)
         self._bearers: dict[str, tuple[int, ...]] = {}
         self._candidates: dict[Phrase, tuple[int, ...]] = {}
-        self._relations: dict[tuple[int, str, int], Truth] = {}
+        self._states: dict[tuple[int, int], _State] = {}
         self._counts: dict[str, int | None] = {}
 
     def bearers(self, name: str) -> tuple[int, ...]:
@@ -89,17 +89,32 @@ class IndexedGraph:
 
     def relation(self, i: int, predicate: str, j: int) -> Truth:
         """Whether object i stands in a relation to object j."""
-        key = (i, predicate, j)
-        found = self._relations.get(key)
+        state = self._states.get((i, j)) or self._state(i, j)
+        found = state.truths.get(predicate)
         if found is None:
-            found = self._relations[key] = _judge(
-                self.edges.get((i, j), ()),
-                self.edges.get((j, i), ()),
-                predicate,
-                self._animate[i],
-                self.places[i][j],
-                self.places[j][i],
-            )
+            found = state.truths[predicate] = _judge(*state.facts, predicate)
+        return found
+
+    def stated(self, i: int, j: int) -> tuple[str, ...]:
+        """Predicates that are true from object i to object j and can be said, sorted: annotated
+        ones, and above or below where nothing else is annotated."""
+        state = self._states.get((i, j)) or self._state(i, j)
+        return _stated(state, self.names[i], self.names[j])
+
+    def refuted_predicates(self, i: int, j: int) -> tuple[str, ...]:
+        """Predicates that could be said from object i to object j and are false, sorted."""
+        state = self._states.get((i, j)) or self._state(i, j)
+        return _refuted(state, self.names[i], self.names[j])
+
+    def _state(self, i: int, j: int) -> "_State":
+        facts = (
+            self.edges.get((i, j), ()),
+            self.edges.get((j, i), ()),
+            self._animate[i],
+            self.places[i][j],
+            self.places[j][i],
+        )
+        found = self._states[i, j] = _state_of(facts)
         return found
 
     def count(self, name: str) -> int | None:
@@ -153,8 +168,9 @@ def _places(graph: SceneGraph, objects: list[SceneObject]) -> list[list[int]]:
     # Boxes that lie apart tell nothing of what goes on beyond its box, or is held by a string.
     endless = [is_a(one.name, "stuff") for one in objects]
     far = [is_a(one.name, "held_from_afar") for one in objects]
-    found[endless] &= ~boxes.APART
-    found[:, endless] &= ~boxes.APART
+    # Nor can the box of a ground or a sky show that it is over something.
+    found[endless] &= ~(boxes.APART | boxes.OVER | boxes.UNDER)
+    found[:, endless] &= ~(boxes.APART | boxes.OVER | boxes.UNDER)
     found[:, far] &= ~boxes.APART
     rows: list[list[int]] = found.tolist()
     return rows
@@ -169,6 +185,10 @@ _DIRECTIONS = {
     "below": (boxes.BELOW, boxes.ABOVE),
 }
 """What the boxes of a pair show if it is so, and if it is not."""
+
+
+_PROVEN = {"above": boxes.OVER, "below": boxes.UNDER}
+"""What the boxes of a pair show on their own, where nothing is annotated that says more."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -186,27 +206,68 @@ def _favouring(predicate: str) -> int:
     return sum(bit for name, (bit, _) in _DIRECTIONS.items() if name in implied)
 
 
+_Facts = tuple[tuple[str, ...], tuple[str, ...], bool, int, int]
+"""Arguments of ``_judge`` but for the predicate."""
+
+
+class _State:
+    """All that is known of two objects, and what has been concluded from it. There are few
+    different ones: pairs of many images share them."""
+
+    def __init__(self, facts: _Facts) -> None:
+        self.facts = facts
+        self.truths: dict[str, Truth] = {}
+
+
+@lru_cache(maxsize=1 << 16)
+def _state_of(facts: _Facts) -> _State:
+    return _State(facts)
+
+
+@lru_cache(maxsize=1 << 16)
+def _stated(state: _State, name: str, other: str) -> tuple[str, ...]:
+    forwards, backwards, _, place, _ = state.facts
+    found = {*forwards}
+    if not forwards and not backwards:
+        found |= {"above"} if place & boxes.OVER else set()
+        found |= {"below"} if place & boxes.UNDER else set()
+    return tuple(
+        sorted(
+            p
+            for p in found
+            if predicates.is_said_of(p, name, other) and _judge(*state.facts, p) is TRUE
+        )
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _refuted(state: _State, name: str, other: str) -> tuple[str, ...]:
+    return tuple([p for p in predicates.said_of(name, other) if _judge(*state.facts, p) is FALSE])
+
+
 @lru_cache(maxsize=1 << 18)
 def _judge(
     forwards: tuple[str, ...],
     backwards: tuple[str, ...],
-    predicate: str,
     animate: bool,
     place: int,
     place_back: int,
+    predicate: str,
 ) -> Truth:
     """Whether s -predicate-> o, from the edges between them and from their boxes.
 
     Args:
         forwards: Predicates of edges from s to o.
         backwards: Predicates of edges from o to s.
-        predicate: What is claimed.
         animate: Whether s is a person or an animal.
         place: Bits of (s, o).
         place_back: Bits of (o, s).
+        predicate: What is claimed.
     """
     refuted = place & _refuting(predicate)
     if not forwards and not backwards:
+        if place & _PROVEN.get(predicate, 0):
+            return TRUE
         return FALSE if refuted else UNKNOWN
     claimed = _says(forwards, backwards, predicate)
     if refuted and not claimed:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hnc_ds.captions.language import predicates
 from hnc_ds.captions.truth.claims import (
     Both,
     Compared,
@@ -156,7 +157,7 @@ def test_a_described_phrase_means_those_it_is_not_ruled_out_for():
 # ---- relations: boxes
 
 
-def test_boxes_refute_the_wrong_direction_and_prove_none():
+def test_boxes_refute_the_wrong_direction_and_prove_only_what_lies_straight_over_another():
     graph = image(
         a=thing("star", LEFT_BOX),
         b=thing("ring", RIGHT_BOX),
@@ -167,7 +168,11 @@ def test_boxes_refute_the_wrong_direction_and_prove_none():
     assert holds(graph, rel("star", "to the left of", "ring")) is UNKNOWN
     assert holds(graph, rel("moon", "above", "cross")) is FALSE
     assert holds(graph, rel("cross", "under", "moon")) is FALSE
-    assert holds(graph, rel("moon", "below", "cross")) is UNKNOWN
+    assert holds(graph, rel("moon", "below", "cross")) is TRUE
+    assert holds(graph, rel("cross", "above", "moon")) is TRUE
+    assert holds(graph, rel("cross", "above", "star")) is UNKNOWN  # higher, and beside it
+    assert holds(image(a=thing("sky", HIGH_BOX), b=thing("car", LOW_BOX)),
+        rel("sky", "above", "car")) is UNKNOWN  # fmt: skip
 
 
 @pytest.mark.parametrize("box", [(15, 40, 60, 20), (40, 40, 4, 4), (42, 40, 14, 20)])
@@ -385,3 +390,23 @@ def test_there_is_none_only_if_it_is_refuted_for_every_namesake():
     assert holds(graph, Not(rel("star", "below", "ring"))) is TRUE
     one_below = two | {"c": thing("star", (50, 97, 5, 3))}
     assert holds(image(**one_below), Not(rel("star", "below", "ring"))) is not TRUE
+
+
+def test_what_is_stated_and_refuted_of_a_pair_is_what_is_asked_one_by_one():
+    graph = image(
+        a=thing("man", HIGH_BOX, b="riding", c="to the left of"),
+        b=thing("horse", LOW_BOX),
+        c=thing("hat", RIGHT_BOX),
+        d=thing("cup", (44, 45, 12, 10)),
+    )
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+    for i, j in pairs:
+        names = graph.names[i], graph.names[j]
+        said = predicates.said_of(*names)
+        refuted = [p for p in said if graph.relation(i, p, j) is FALSE]
+        assert [*graph.refuted_predicates(i, j)] == refuted
+        assert all(graph.relation(i, p, j) is TRUE for p in graph.stated(i, j))
+    assert graph.stated(0, 1) == ("riding",)
+    assert graph.stated(0, 2) == ("to the left of",)
+    assert graph.stated(3, 1) == ("above",)
+    assert "below" in graph.refuted_predicates(3, 1)
