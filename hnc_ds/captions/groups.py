@@ -21,7 +21,7 @@ PLAIN = Options()
 FEWEST_SIDES = 6
 """Pairs about left and right where there are fewer about other relations."""
 
-FEWEST = 10
+FEWEST = 60
 """Pairs of an image, below which what can be exchanged within it is written, too."""
 
 

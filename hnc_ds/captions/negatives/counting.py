@@ -1,25 +1,37 @@
 """Negatives about how many there are: counts, comparisons of counts, some and none."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 
 from hnc_ds.captions.language.nouns import NUMBER_WORDS, is_countable, singular
-from hnc_ds.captions.language.wording import counted, existence_sentence, existence_words, sentence
-from hnc_ds.captions.negatives.attributes import put_attribute
+from hnc_ds.captions.language.wording import (
+    counted,
+    existence_sentence,
+    existence_words,
+    predicative,
+    sentence,
+)
+from hnc_ds.captions.negatives.attributes import other_values, put_attribute, value_contexts
 from hnc_ds.captions.negatives.exchange import (
     DRAWN,
     Bundle,
     CaptionPair,
     Change,
+    about,
     exchanges,
     grouped,
     judged,
 )
+from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
 from hnc_ds.captions.negatives.relations import (
+    counted_words,
     in_turn,
+    other_parts,
     predicate_exchanges,
     put_object,
     put_subject,
+    relation_contexts,
 )
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
@@ -36,7 +48,13 @@ from hnc_ds.captions.truth.claims import (
     Phrase,
     Related,
 )
+from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.records import Negative
+
+NUMBERS = 2
+"""That are proposed in place of one."""
+MOST_COUNTED = 6
+"""The largest number that is proposed."""
 
 _Count = tuple[str, int]
 _OPPOSITE: dict[Comparator, Comparator] = {"more": "fewer", "fewer": "more"}
@@ -65,6 +83,55 @@ def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
     many = [count for count in counts if count[1] > 1]
     for pairs in exchanges(image, many, _put_number):
         yield tuple(_count_pair(image, count, change) for count, change in pairs)
+
+
+def propose_count(image: DescribedImage) -> Iterator[Proposal]:
+    """As wrong_count: another number of the same things, a near one more often."""
+    rng = image.stream("obj_count")
+    for place, (name, number) in enumerate(image.counted_names()):
+        numbers = [n for n in range(1, MOST_COUNTED + 1) if n != number]
+        near = [1 / abs(n - number) for n in numbers]
+        for other in some(numbers, near, NUMBERS, rng):
+            change = _with_number((name, number), other)
+            if change is not None and is_refuted(image.graph, change.claim):
+                words = NUMBER_WORDS[number], NUMBER_WORDS[other]
+                speak = partial(_say_count, image, (name, number), change)
+                yield Proposal(words, (name, sort_of(name), ""), speak, place)
+
+
+def _say_count(image: DescribedImage, count: _Count, change: Change) -> Bundle:
+    return (_count_pair(image, count, change),)
+
+
+def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
+    """As wrong_existence."""
+    type_ = "obj_verify_count"
+    statements = [s for s in image.existing_relations() if _is_one_of_some(s.claim.subject)]
+    for changed in other_parts(image, statements, type_):
+        if _is_one_of_some(changed.wrong.subject):
+            pairs = ((changed.statement, changed.change()),)
+            speak = partial(_say_verified, pairs, type_)
+            words = counted_words(changed)
+            yield Proposal(words, relation_contexts(changed), speak, changed.place)
+
+
+def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
+    """As wrong_attribute_existence."""
+    type_ = "obj_verify_count_attr"
+    statements = [s for s in image.existences() if _is_one_of_some(s.claim.subject)]
+    for place, statement, value in other_values(image, statements, type_):
+        words = predicative(statement.claim.attribute), predicative(value)
+        change = Change(HasAttribute(statement.claim.subject, value), words, (statement.subject,))
+        yield Proposal(
+            (statement.claim.attribute, value),
+            value_contexts(statement),
+            partial(_say_verified, ((statement, change),), type_),
+            place,
+        )
+
+
+def _say_verified(pairs: "_Pairs", type_: str) -> Bundle:
+    return next(_verified(pairs, type_), ())
 
 
 def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
@@ -188,19 +255,35 @@ def _verified(pairs: _Pairs, type_: str) -> Iterator[Bundle]:
         some = existence_words(right.subject.name)
         bundle.append(
             _quantified(
-                existence_sentence(right), sentence(Not(right)), (some, none), objects, type_
+                existence_sentence(right),
+                sentence(Not(right)),
+                (some, none),
+                objects,
+                type_,
+                about(right),
             )
         )
         some = existence_words(wrong.subject.name)
         bundle.append(
             _quantified(
-                sentence(Not(wrong)), existence_sentence(wrong), (none, some), change.objects, type_
+                sentence(Not(wrong)),
+                existence_sentence(wrong),
+                (none, some),
+                change.objects,
+                type_,
+                about(wrong),
             )
         )
     yield tuple(bundle)
 
 
 def _quantified(
-    right: str, wrong: str, words: tuple[str, str], objects: tuple[int, ...], type_: str
+    right: str,
+    wrong: str,
+    words: tuple[str, str],
+    objects: tuple[int, ...],
+    type_: str,
+    turns_on: str,
 ) -> CaptionPair:
-    return CaptionPair(right, type_, objects, Negative(wrong, type_, words, False, objects))
+    negative = Negative(wrong, type_, words, False, objects, turns_on)
+    return CaptionPair(right, type_, objects, negative, turns_on)

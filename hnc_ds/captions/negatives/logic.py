@@ -5,26 +5,32 @@ and stands beside it in the true and in the false caption alike.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import permutations
 from typing import TypeVar
 
 from hnc_ds.captions.language.kinds import may_be_the_same
-from hnc_ds.captions.language.wording import before_noun
-from hnc_ds.captions.negatives.attributes import put_attribute
+from hnc_ds.captions.language.wording import before_noun, predicative
+from hnc_ds.captions.negatives.attributes import other_values, put_attribute, value_contexts
 from hnc_ds.captions.negatives.exchange import (
     Bundle,
     CaptionPair,
     Change,
+    about,
     caption_pair,
     exchanges,
     grouped,
 )
+from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.relations import (
     bare_predicate_exchanges,
+    counted_words,
     in_turn,
     object_exchanges,
+    other_parts,
     put_object,
+    relation_contexts,
     subject_exchanges,
 )
 from hnc_ds.captions.negatives.statements import (
@@ -79,6 +85,57 @@ def either_attribute(image: DescribedImage) -> Iterator[Bundle]:
             _either(s, change, companion, first, "xor_logic_attr")
             for s, change, companion, first in joined
         )
+
+
+def propose_both_attributes(image: DescribedImage) -> Iterator[Proposal]:
+    """As both_attributes."""
+    return _attributes_beside(image, "and_logic_attr", _joined)
+
+
+def propose_either_attribute(image: DescribedImage) -> Iterator[Proposal]:
+    """As either_attribute."""
+    return _attributes_beside(image, "xor_logic_attr", _either)
+
+
+def _attributes_beside(
+    image: DescribedImage, type_: str, join: Callable[..., CaptionPair]
+) -> Iterator[Proposal]:
+    statements, rng = existing(image), image.stream(type_)
+    for place, statement, value in other_values(image, statements, type_):
+        companion = _companion(statement, statement, statements, rng)
+        if companion is None:
+            continue
+        words = predicative(statement.claim.attribute), predicative(value)
+        wrong = HasAttribute(statement.claim.subject, value)
+        change = Change(wrong, words, (statement.subject,), about=statement.cls.name)
+        speak = partial(_said, join, statement, change, companion, rng.random() < 0.5, type_)
+        yield Proposal((statement.claim.attribute, value), value_contexts(statement), speak, place)
+
+
+def propose_both_relations(image: DescribedImage) -> Iterator[Proposal]:
+    """As both_relations."""
+    type_ = "and_logic_rel"
+    statements, rng = image.relation_statements(False, False), image.stream(type_)
+    for changed in other_parts(image, statements, type_):
+        statement, change = changed.statement, changed.change()
+        companion = _companion(statement, statement, statements, rng, change)
+        if companion is None:
+            continue
+        first = rng.choice(_orders(statement, companion, change))
+        speak = partial(_said, _joined, statement, change, companion, first, type_)
+        words = counted_words(changed)
+        yield Proposal(words, relation_contexts(changed), speak, changed.place)
+
+
+def _said(
+    join: Callable[..., CaptionPair],
+    statement: AttributeStatement | RelationStatement,
+    change: Change,
+    companion: AttributeStatement | RelationStatement,
+    first: bool,
+    type_: str,
+) -> Bundle:
+    return (join(statement, change, companion, first, type_),)
 
 
 def both_relations(image: DescribedImage) -> Iterator[Bundle]:
@@ -217,7 +274,8 @@ def _joined(
     wrong = _in_order(change.claim, companion.claim, companion_first)
     objects = (*objects_of(statement), *objects_of(companion))
     spoken = *change.objects, *objects_of(companion)
-    joint = Change(Both(*wrong), _words(change), spoken, change.open_world)
+    turns_on = change.about or about(change.claim)
+    joint = Change(Both(*wrong), _words(change), spoken, change.open_world, turns_on)
     return caption_pair(Both(*right), type_, objects, joint, type_)
 
 
@@ -228,7 +286,8 @@ def _either(
     right = _in_order(change.claim, companion.claim, companion_first)
     wrong = _in_order(statement.claim, companion.claim, companion_first)
     objects = (*objects_of(statement), *objects_of(companion))
-    turned = Change(Either(*wrong), _words(change)[::-1], objects)
+    turns_on = change.about or about(change.claim)
+    turned = Change(Either(*wrong), _words(change)[::-1], objects, about=turns_on)
     return caption_pair(
         Either(*right), type_, (*change.objects, *objects_of(companion)), turned, type_
     )

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -25,6 +26,10 @@ from hnc_ds.captions.truth.indexed_graph import FALSE
 
 PREDICATES = 3
 """Of those that are refuted, proposed in place of one."""
+PREDICATES_BESIDE = 2
+"""The same, of a relation that stands beside something else."""
+STATEMENTS_BESIDE = 6
+"""Of an image, that do so."""
 
 COMMON = frozenset(
     (
@@ -151,14 +156,12 @@ def propose_predicate(image: DescribedImage) -> Iterator[Proposal]:
 
 def propose_subject(image: DescribedImage) -> Iterator[Proposal]:
     """'The star is above the ring.' -> 'The cross is above the ring.', as wrong_subject."""
-    statements = image.relation_statements(False, False)
-    return _proposals(other_subjects(image, statements), "relation_subj")
+    return _proposals(_plain_subjects(image), "relation_subj")
 
 
 def propose_object(image: DescribedImage) -> Iterator[Proposal]:
     """'The star is above the ring.' -> 'The star is above the cross.', as wrong_object."""
-    statements = image.relation_statements(False, False)
-    return _proposals(other_objects(image, statements), "relation_obj")
+    return _proposals(_plain_objects(image), "relation_obj")
 
 
 def propose_described_predicate(image: DescribedImage) -> Iterator[Proposal]:
@@ -197,8 +200,37 @@ class Changed(NamedTuple):
         return Change(self.wrong, self.words, self.objects)
 
 
-def other_predicates(
+def _plain_subjects(image: DescribedImage) -> Iterator["Changed"]:
+    """Of the plainest statements, for several types."""
+    statements = image.relation_statements(False, False)
+    return image.shared("other subjects", lambda: other_subjects(image, statements))
+
+
+def _plain_objects(image: DescribedImage) -> Iterator["Changed"]:
+    statements = image.relation_statements(False, False)
+    return image.shared("other objects", lambda: other_objects(image, statements))
+
+
+def other_parts(
     image: DescribedImage, statements: Sequence[RelationStatement], type_: str
+) -> Iterator[Changed]:
+    """Statements with another predicate, subject or object, of a few of them: for types that put
+    a relation beside something else."""
+    few = statements[:STATEMENTS_BESIDE]
+    yield from other_predicates(image, few, type_, PREDICATES_BESIDE)
+    if statements is image.relation_statements(False, False):
+        ends = chain(_plain_subjects(image), _plain_objects(image))
+        yield from (changed for changed in ends if changed.place < STATEMENTS_BESIDE)
+    else:
+        yield from other_subjects(image, few)
+        yield from other_objects(image, few)
+
+
+def other_predicates(
+    image: DescribedImage,
+    statements: Sequence[RelationStatement],
+    type_: str,
+    most: int = PREDICATES,
 ) -> Iterator[Changed]:
     """Statements with another predicate.
 
@@ -206,12 +238,13 @@ def other_predicates(
         image: Of the statements.
         statements: In drawn order.
         type_: Names the stream of the draws.
+        most: Predicates that are proposed in place of one.
     """
     rng = image.stream(f"predicates {type_}")
     for place, statement in enumerate(statements):
         claim, ends = statement.claim, (statement.subject, statement.object)
         found = _in_place_of(claim.predicate, image.graph.refuted_predicates(*ends))
-        for predicate in some(found, _weights(found), PREDICATES, rng):
+        for predicate in some(found, _weights(found), most, rng):
             wrong = Related(claim.subject, predicate, claim.object)
             if is_refuted(image.graph, wrong):  # of any other subject of the name as well
                 yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
@@ -297,7 +330,7 @@ def _words(before: Phrase, after: Phrase, noun_alone: bool) -> tuple[str, str]:
     return _nouns(before, after) if noun_alone else (noun_phrase(before), noun_phrase(after))
 
 
-def _counted_words(changed: Changed, noun_alone: bool) -> tuple[str, str]:
+def counted_words(changed: Changed, noun_alone: bool = False) -> tuple[str, str]:
     """Of whole phrases with their articles, which balance, too."""
     claim, wrong = changed.statement.claim, changed.wrong
     for one, other in ((claim.subject, wrong.subject), (claim.object, wrong.object)):
@@ -310,7 +343,7 @@ def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
     kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
     for changed in found:
         speak = partial(_say, changed, kind, type_)
-        words = _counted_words(changed, kind == "relation_attr")
+        words = counted_words(changed, kind == "relation_attr")
         yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
 
