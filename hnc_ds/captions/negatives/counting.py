@@ -86,10 +86,12 @@ def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def propose_count(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_count: another number of the same things, a near one more often."""
+    """As wrong_count: another number of the same things, a near one more often. Not of a single
+    one, as annotators often box one of several."""
     rng = image.stream("obj_count")
-    for place, (name, number) in enumerate(image.counted_names()):
-        numbers = [n for n in range(1, MOST_COUNTED + 1) if n != number]
+    many = [count for count in image.counted_names() if count[1] > 1]
+    for place, (name, number) in enumerate(many):
+        numbers = [n for n in range(2, MOST_COUNTED + 1) if n != number]
         near = [1 / abs(n - number) for n in numbers]
         for other in some(numbers, near, NUMBERS, rng):
             change = _with_number((name, number), other)
