@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hnc_ds.captions.coverage import Coverage, coverage_lines
 from hnc_ds.errors import counted
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Counts(msgspec.Struct):
     """Per type."""
     irregular: dict[str, int] = {}
     """What the input held that had to be dropped or mended, per reason."""
+    coverage: Coverage = msgspec.field(default_factory=Coverage)
+    """How many pairs an image has, what they are about, and what limits them."""
 
     def add(self, other: "Counts") -> None:
         """Add the counts of further images."""
@@ -31,6 +34,7 @@ class Counts(msgspec.Struct):
         self.groups = dict(Counter(self.groups) + Counter(other.groups))
         self.negatives = dict(Counter(self.negatives) + Counter(other.negatives))
         self.irregular = dict(Counter(self.irregular) + Counter(other.irregular))
+        self.coverage.add(other.coverage)
 
 
 def stats_path_of(out: Path) -> Path:
@@ -57,6 +61,7 @@ def stats_json(
         "groups": groups,
         "negatives": {name: counts.negatives.get(name, 0) for name in _all(types, counts)},
         "irregular": dict(sorted(counts.irregular.items())),
+        "coverage": counts.coverage.in_order(),
         **({"audit": audit} if audit else {}),
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
@@ -75,8 +80,9 @@ def summary(out: Path, types: tuple[str, ...], counts: Counts) -> str:
     met = sorted(counts.irregular.items())
     irregular = ", ".join(f"{number:,} {reason}" for reason, number in met)
     told = f"; met {irregular}" if irregular else ""
-    return (
+    first = (
         f"{out}: {counted(counts.images, 'image')}, "
         f"{counted(sum(counts.groups.values()), 'caption group')}; "
         f"negatives: {negatives}{told}"
     )
+    return "\n".join([first, *coverage_lines(counts.coverage, types)])

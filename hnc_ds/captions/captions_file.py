@@ -21,6 +21,7 @@ import msgspec
 from tqdm import tqdm
 
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
+from hnc_ds.captions.coverage import Coverage
 from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
@@ -153,11 +154,13 @@ def _join(
     return total
 
 
-def chunk_of(images: Iterable[ImageCaptions], irregular: Counter[str], compressed: bool) -> Chunk:
+def chunk_of(
+    images: Iterable[tuple[ImageCaptions, Coverage]], irregular: Counter[str], compressed: bool
+) -> Chunk:
     """The lines and counts of some images.
 
     Args:
-        images: Made while they are iterated.
+        images: With what they cover; made while they are iterated.
         irregular: Is read after that.
         compressed: Whether the file is gzipped.
     """
@@ -165,15 +168,17 @@ def chunk_of(images: Iterable[ImageCaptions], irregular: Counter[str], compresse
     groups: Counter[str] = Counter()
     negatives: Counter[str] = Counter()
     without = 0
-    for captions in images:
+    coverage = Coverage()
+    for captions, covered in images:
         lines.append(msgspec.json.encode(captions) + b"\n")
         without += not captions.groups
         groups.update([group.type for group in captions.groups])
         negatives.update([n.type for group in captions.groups for n in group.negatives])
+        coverage.add(covered)
     content = b"".join(lines)
     # Gzip files may be written one after the other: together they are one gzip file.
     written = gzip.compress(content, COMPRESSION, mtime=0) if compressed else content
-    return written, Counts(len(lines), without, groups, negatives, dict(irregular))
+    return written, Counts(len(lines), without, groups, negatives, dict(irregular), coverage)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from hnc_ds.captions.caption_stats import read_counts
+from hnc_ds.captions.coverage import Coverage, coverage_lines, coverage_of
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import InspectConfig
 from hnc_ds.errors import UserError, counted
@@ -57,6 +59,8 @@ class Contents:
     """Negatives that are not proven false."""
     groups: Counter[str] = field(default_factory=Counter)
     """Groups with a negative of the type."""
+    coverage: Coverage = field(default_factory=Coverage)
+    """As far as captions show it without their scene graphs."""
     examples: defaultdict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
     """Per type, drawn from all of these groups alike."""
 
@@ -76,7 +80,23 @@ def inspect_captions(config: InspectConfig) -> None:
     contents = survey(images, config.samples or SAMPLES, config.seed)
     if not contents.images:
         raise UserError(f"{config.shards}: holds no images")
-    print("\n".join([*_counts(path, contents), *_samples(contents)]))
+    coverage = _with_graphs(path, contents)
+    covered = ["", *coverage_lines(coverage)]
+    print("\n".join([*_counts(path, contents), *covered, *_samples(contents)]))
+
+
+def _with_graphs(path: Path, contents: Contents) -> Coverage:
+    """What ``generate`` counted with the scene graphs at hand, where OUT.stats.json has it."""
+    try:
+        told = read_counts(path)
+    except (OSError, ValueError):  # msgspec's are ValueErrors; none, or of another version
+        return contents.coverage
+    theirs, ours = told.coverage, contents.coverage
+    # Statistics of other captions under this name prove themselves by their counts.
+    is_of_these = theirs.pairs == ours.pairs and told.negatives == {
+        name: contents.negatives.get(name, 0) for name in told.negatives
+    }
+    return theirs if is_of_these else ours
 
 
 def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents:
@@ -92,6 +112,7 @@ def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents
     for image in images:
         contents.images += 1
         contents.without += not image.groups
+        contents.coverage.add(coverage_of(None, image))
         for group in image.groups:
             contents.positives[group.type] += 1
             of_type: dict[str, list[Negative]] = defaultdict(list)

@@ -28,6 +28,7 @@ from hnc_ds.captions.captions_file import (
     sha256_of,
     write_captions,
 )
+from hnc_ds.captions.coverage import Coverage, coverage_of
 from hnc_ds.captions.first_pass import count_changes
 from hnc_ds.captions.formats.check import check_scene_graphs
 from hnc_ds.captions.formats.hnc_export import check_release_name, write_release
@@ -43,6 +44,7 @@ from hnc_ds.config import GenerateConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
+from hnc_ds.records import ImageCaptions, SceneGraph
 
 VERSION = 4
 """Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
@@ -216,7 +218,9 @@ def _make_chunk(
     options = _options(settings, tables)
     quotas = _quotas(counts, counts == tables) if counts else None
     graphs = (decode_scene_graph(path, member, irregular) for member in members)
-    made = (
-        caption_groups(graph, settings.types, settings.seed, options, quotas) for graph in graphs
-    )
-    return chunk_of(made, irregular, settings.compressed)
+
+    def made(graph: SceneGraph) -> tuple[ImageCaptions, Coverage]:
+        captions = caption_groups(graph, settings.types, settings.seed, options, quotas)
+        return captions, coverage_of(graph, captions)
+
+    return chunk_of(map(made, graphs), irregular, settings.compressed)

@@ -23,6 +23,7 @@ from hnc_ds.captions.captions_file import (
     sha256_of,
     write_captions,
 )
+from hnc_ds.captions.coverage import Coverage, coverage_of
 from hnc_ds.captions.formats.caption_lists import (
     GROUP_TYPE,
     ListedImage,
@@ -127,9 +128,9 @@ def _make_chunk(settings: _Settings, images: list[ListedImage]) -> Chunk:
     """What a worker makes of some images."""
     irregular: Counter[str] = Counter()
 
-    def made(image: ListedImage) -> ImageCaptions:
+    def made(image: ListedImage) -> tuple[ImageCaptions, Coverage]:
         captions, left_out = image_captions(image, settings)
         irregular["captions without a swap"] += left_out
-        return captions
+        return captions, coverage_of(None, captions)
 
     return chunk_of(map(made, images), irregular, settings.compressed)

@@ -94,6 +94,9 @@ def test_the_page_shows_counts_and_groups_one_under_the_other(
     ]
     assert rows[8:] == [
         "",
+        "  pairs an image        1.7 on average, median 1, 10th percentile 0",
+        "                        none in 1 of 3 images",
+        "",
         "attribute: 1 of 1 groups",
         "   2386621 + The cup is red.",
         "           - The cup is blue.  [red -> blue]",

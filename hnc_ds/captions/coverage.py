@@ -1,0 +1,392 @@
+"""What the captions of many images cover, as numbers: how many, about what, and what limits them.
+
+``coverage_of`` counts one image; a ``Coverage`` holds counts and histograms alone, so that its
+size follows the vocabulary and not the number of images, and sums of it are the same in any order.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, reduce
+from itertools import accumulate
+from math import ceil
+from typing import TypeVar
+
+import msgspec
+from msgspec import structs
+
+from hnc_ds.captions.language.attribute_classes import CLASSES, classes_of
+from hnc_ds.captions.language.wording import before_noun, predicative
+from hnc_ds.captions.negatives.salience import LARGEST, SIDES, is_background, is_part
+from hnc_ds.errors import counted
+from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, SceneGraph, SceneObject
+
+COMMON = 0.01
+"""Share of the negatives from which on a predicate, class or value counts as one of many."""
+
+_Key = TypeVar("_Key", int, str)
+
+
+class Yield(msgspec.Struct, frozen=True):
+    """What became of all that could be said for one negative type."""
+
+    said: int = 0
+    """True statements that the type could change."""
+    tried: int = 0
+    """Changes of them that were judged."""
+    refuted: int = 0
+    """Changes that the graph refutes: each could be a negative."""
+    balanced_away: int = 0
+    """Refuted changes that are left out so that no word gives the answer away."""
+    written: int = 0
+    """Negatives in the file. What is neither written nor balanced away had no room, or would
+    have been said twice."""
+
+    def plus(self, other: "Yield") -> "Yield":
+        """The sum of both."""
+        return Yield(
+            self.said + other.said,
+            self.tried + other.tried,
+            self.refuted + other.refuted,
+            self.balanced_away + other.balanced_away,
+            self.written + other.written,
+        )
+
+    @property
+    def no_room(self) -> int:
+        """Refuted changes that balance leaves and that are not written."""
+        return max(0, self.refuted - self.balanced_away - self.written)
+
+
+class Share(msgspec.Struct, frozen=True):
+    """How many of a number."""
+
+    number: int = 0
+    of: int = 0
+
+    def plus(self, other: "Share") -> "Share":
+        """The sum of both."""
+        return Share(self.number + other.number, self.of + other.of)
+
+
+class Coverage(msgspec.Struct):
+    """Counts over some images; ``add`` gives those of more. Keys are as their images had them."""
+
+    pairs: dict[int, int] = {}
+    """Pairs (negatives) of an image -> images."""
+    pairs_where_related: dict[int, int] = {}
+    """The same, of images that have a relation annotated; empty without graphs."""
+    predicates: dict[str, int] = {}
+    """Predicate -> negatives that state it."""
+    positive_predicates: dict[str, int] = {}
+    """Predicate -> true captions that state it, among those with such negatives."""
+    left_right_images: int = 0
+    """Images where more than half of the relation negatives say left or right."""
+    attribute_classes: dict[str, int] = {}
+    """Class -> negatives that turn on an attribute of it."""
+    attribute_values: dict[str, int] = {}
+    """Value -> negatives that state it."""
+    attributes: Share = Share()
+    """Annotated attributes, each of one object, of which a negative denies what a true caption
+    says; 0 of 0 without graphs."""
+    largest: Share = Share()
+    """The largest objects of each image, by their boxes, that true captions speak of."""
+    largest_things: Share = Share()
+    """The same without stuff and parts."""
+    yields: dict[str, Yield] = {}
+    """Per negative type."""
+
+    def add(self, other: "Coverage") -> None:
+        """Add the counts of further images."""
+        _add(self.pairs, other.pairs)
+        _add(self.pairs_where_related, other.pairs_where_related)
+        _add(self.predicates, other.predicates)
+        _add(self.positive_predicates, other.positive_predicates)
+        self.left_right_images += other.left_right_images
+        _add(self.attribute_classes, other.attribute_classes)
+        _add(self.attribute_values, other.attribute_values)
+        self.attributes = self.attributes.plus(other.attributes)
+        self.largest = self.largest.plus(other.largest)
+        self.largest_things = self.largest_things.plus(other.largest_things)
+        for name, found in other.yields.items():
+            self.yields[name] = self.yields.get(name, Yield()).plus(found)
+
+    def in_order(self) -> "Coverage":
+        """The same with its keys sorted, which were met in the order of the images."""
+        histograms = {
+            name: dict(sorted(counts.items()))
+            for name, counts in structs.asdict(self).items()
+            if isinstance(counts, dict)
+        }
+        return structs.replace(self, **histograms)
+
+    @property
+    def images(self) -> int:
+        """How many were counted."""
+        return sum(self.pairs.values())
+
+
+def coverage_of(
+    graph: SceneGraph | None,
+    captions: ImageCaptions,
+    yields: Mapping[str, Yield] | None = None,
+) -> Coverage:
+    """The counts of one image.
+
+    Args:
+        graph: What the captions are made from; without it nothing is known of what they leave out.
+        captions: All of the image.
+        yields: What became of all that could be said, per type; ``written`` is counted here.
+    """
+    found = Coverage(yields=dict(yields or {}))
+    written: dict[str, int] = {}
+    for group in captions.groups:
+        stated: set[str] = set()
+        for negative in group.negatives:
+            _count(written, negative.type)
+            if not negative.about:
+                continue
+            if _is_about_attribute(negative):
+                _count(found.attribute_classes, negative.about)
+                value = _value(negative)
+                if value is not None:
+                    _count(found.attribute_values, value)
+            else:
+                _count(found.predicates, negative.about)
+                stated.add(_predicate_before(negative))
+        for predicate in stated:
+            _count(found.positive_predicates, predicate)
+    for name in {**found.yields, **written}:
+        made = found.yields.get(name, Yield())
+        found.yields[name] = structs.replace(made, written=written.get(name, 0))
+    pairs = sum(written.values())
+    found.pairs = {pairs: 1}
+    sided = _left_right(found.predicates)
+    found.left_right_images = int(2 * sided.number > sided.of)
+    if graph is not None:
+        _count_in_graph(found, graph, captions.groups, pairs)
+    return found
+
+
+def _count_in_graph(
+    found: Coverage, graph: SceneGraph, groups: Sequence[CaptionGroup], pairs: int
+) -> None:
+    objects = [graph.objects[object_id] for object_id in sorted(graph.objects)]
+    if any(one.relations for one in objects):
+        found.pairs_where_related = {pairs: 1}
+    spoken_of = {i for group in groups for i in group.objects}
+    found.largest = _mentioned(graph, objects, range(len(objects)), spoken_of)
+    things = [
+        i for i, one in enumerate(objects) if not is_part(one.name) and not is_background(one.name)
+    ]
+    found.largest_things = _mentioned(graph, objects, things, spoken_of)
+    annotated = sum(len({*one.attributes}) for one in objects)
+    found.attributes = Share(len(_denied(objects, groups)), annotated)
+
+
+def _mentioned(
+    graph: SceneGraph, objects: Sequence[SceneObject], among: Iterable[int], spoken_of: set[int]
+) -> Share:
+    """Of the largest of some objects; those of equal size in the order of their ids."""
+    sized = [(_visible_area(graph, objects[i]), i) for i in among if objects[i].name]
+    largest = [i for area, i in sorted(sized, key=lambda one: (-one[0], one[1])) if area > 0]
+    largest = largest[:LARGEST]
+    return Share(sum(i in spoken_of for i in largest), len(largest))
+
+
+def _visible_area(graph: SceneGraph, one: SceneObject) -> int:
+    """Pixels of a box within the image; of the whole box where the image's size is not known."""
+    right, bottom = one.x + one.w, one.y + one.h
+    if graph.width > 0 and graph.height > 0:
+        right, bottom = min(right, graph.width), min(bottom, graph.height)
+    return max(0, right - max(0, one.x)) * max(0, bottom - max(0, one.y))
+
+
+def _denied(objects: Sequence[SceneObject], groups: Sequence[CaptionGroup]) -> set[tuple[int, str]]:
+    """Annotated attributes (object, value) that a true caption says and a negative turns on."""
+    found = set()
+    for group in groups:
+        turned = {n.about for n in group.negatives if n.about and _is_about_attribute(n)}
+        if not turned:
+            continue
+        caption = f" {group.positive.lower().rstrip('.')} "
+        for i in group.objects:
+            for value in objects[i].attributes if i < len(objects) else ():
+                is_turned = any(cls.name in turned for cls in classes_of(value))
+                if is_turned and any(f" {word} " in caption for word in _forms(value)):
+                    found.add((i, value))
+    return found
+
+
+def coverage_lines(coverage: Coverage, types: Sequence[str] = ()) -> Iterator[str]:
+    """What a person wants to know, in lines of at most 100 columns; what is not known is left out.
+
+    Args:
+        coverage: Of any number of images.
+        types: Negative types in the order of the table; others follow by name.
+    """
+    if not coverage.images:
+        return
+    for title, text in _figures(coverage):
+        yield f"  {title:22}{text}"
+    yield from _yield_table(coverage.yields, types)
+
+
+def _figures(coverage: Coverage) -> Iterator[tuple[str, str]]:
+    pairs = coverage.pairs
+    total = sum(number * images for number, images in pairs.items())
+    average, tenth = total / coverage.images, quantile(pairs, 0.1)
+    yield (
+        "pairs an image",
+        f"{average:.1f} on average, median {median(pairs):g}, 10th percentile {tenth}",
+    )
+    related = coverage.pairs_where_related
+    least = f"; at least {min(related)} where relations are annotated" if related else ""
+    yield "", f"none in {pairs.get(0, 0):,} of {counted(coverage.images, 'image')}{least}"
+    if coverage.predicates:
+        yield from _relation_figures(coverage)
+    for title, counts in (
+        ("attribute classes", coverage.attribute_classes),
+        ("attribute values", coverage.attribute_values),
+    ):
+        if counts:
+            yield title, f"{_common_of(counts)} of the attribute negatives"
+    if coverage.attributes.of:
+        yield "annotated attributes", f"{_percent(coverage.attributes)} have negatives"
+    if coverage.largest.of:
+        yield f"{LARGEST} largest objects", f"{_percent(coverage.largest)} are in true captions"
+        things = _percent(coverage.largest_things)
+        yield f"{LARGEST} largest things", f"{things} are, parts and backgrounds left out"
+
+
+def _relation_figures(coverage: Coverage) -> Iterator[tuple[str, str]]:
+    negatives = _left_right(coverage.predicates)
+    positives = _left_right(coverage.positive_predicates)
+    yield "left and right", f"{_percent(negatives)} negatives that state a relation"
+    yield "", f"{_percent(positives)} true captions beside them"
+    images = counted(coverage.left_right_images, "image")
+    yield "", f"more than half of such negatives in {images}"
+    others = {name: n for name, n in coverage.predicates.items() if name not in SIDES}
+    if others:
+        yield "other predicates", f"{_common_of(others)} of the other such negatives"
+
+
+def _yield_table(yields: Mapping[str, Yield], types: Sequence[str]) -> Iterator[str]:
+    """Nothing if only ``written`` was counted."""
+    if not any(found.said or found.tried for found in yields.values()):
+        return
+    names = [*types, *sorted(yields.keys() - {*types})]
+    rows = [(name, yields.get(name, Yield())) for name in names]
+    wide = max(len(name) for name in names)
+    yield ""
+    yield (
+        f"  {'type':{wide}} {'could be':>11} {'changes':>11} {'refuted':>11} {'balanced':>11} "
+        f"{'no':>11} {'written':>11}"
+    )
+    yield f"  {'':{wide}} {'said':>11} {'tried':>11} {'':>11} {'away':>11} {'room':>11} {'':>11}"
+    for name, found in rows:
+        yield _row(f"{name:{wide}}", found, found.no_room)
+    total = reduce(Yield.plus, [found for _, found in rows])
+    yield _row(f"{'all':{wide}}", total, sum(found.no_room for _, found in rows))
+
+
+def _row(name: str, found: Yield, no_room: int) -> str:
+    return (
+        f"  {name} {found.said:>11,} {found.tried:>11,} {found.refuted:>11,} "
+        f"{found.balanced_away:>11,} {no_room:>11,} {found.written:>11,}"
+    )
+
+
+def median(counts: Mapping[int, int]) -> float:
+    """The middle value of a histogram, the mean of both where two are in the middle.
+
+    Args:
+        counts: Value -> how often; not empty.
+    """
+    number = sum(counts.values())
+    return (_ranked(counts, (number + 1) // 2) + _ranked(counts, number // 2 + 1)) / 2
+
+
+def quantile(counts: Mapping[int, int], share: float) -> int:
+    """The least value that at least a share of a histogram does not exceed (nearest rank).
+
+    Args:
+        counts: Value -> how often; not empty.
+        share: Over 0, at most 1.
+    """
+    return _ranked(counts, max(1, ceil(share * sum(counts.values()))))
+
+
+def _ranked(counts: Mapping[int, int], rank: int) -> int:
+    """The value in that place, counted from 1."""
+    values = sorted(counts)
+    sums = accumulate(counts[value] for value in values)
+    return next(value for value, sum_ in zip(values, sums, strict=True) if sum_ >= rank)
+
+
+def common(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Those that have at least COMMON of all, the most frequent first."""
+    least = COMMON * sum(counts.values())
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    return tuple(name for name in names if counts[name] >= least)
+
+
+def _common_of(counts: Mapping[str, int]) -> str:
+    return f"{len(common(counts))} of {len(counts)} have {COMMON:.0%} or more each"
+
+
+def _left_right(predicates: Mapping[str, int]) -> Share:
+    sided = sum(predicates.get(name, 0) for name in SIDES)
+    return Share(sided, sum(predicates.values()))
+
+
+def _percent(share: Share) -> str:
+    return f"{share.number / (share.of or 1):.1%} of {share.of:,}"
+
+
+def _predicate_before(negative: Negative) -> str:
+    """The predicate of the true caption beside a negative that states one."""
+    if negative.replaced is not None and negative.replaced[1] == negative.about:
+        return negative.replaced[0]
+    return negative.about
+
+
+def _is_about_attribute(negative: Negative) -> bool:
+    """'cooking' is a class of attributes, and a predicate too."""
+    return negative.about in _VALUES and not negative.type.startswith("relation")
+
+
+def _value(negative: Negative) -> str | None:
+    """The attribute that a negative states, found among the words of its class."""
+    of_class = _VALUES[negative.about]
+    if negative.replaced is not None and negative.replaced[1] in of_class:
+        return of_class[negative.replaced[1]]
+    word = _pattern(negative.about).search(negative.caption.lower())
+    return of_class[word[0]] if word else None
+
+
+@lru_cache(maxsize=1 << 14)
+def _forms(value: str) -> tuple[str, ...]:
+    """The words that say it: 'wood', 'wooden', 'made of wood'."""
+    return tuple(sorted({value, before_noun(value), predicative(value)}))
+
+
+_VALUES = {
+    cls.name: {form: value for cell in cls.cells for value in cell for form in _forms(value)}
+    for cls in CLASSES
+}
+"""Class -> words -> the value that they say."""
+
+
+@lru_cache(maxsize=len(CLASSES))
+def _pattern(class_name: str) -> re.Pattern[str]:
+    words = sorted(_VALUES[class_name], key=lambda word: (-len(word), word))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])")
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _add(counts: dict[_Key, int], others: Mapping[_Key, int]) -> None:
+    for name, number in others.items():
+        counts[name] = counts.get(name, 0) + number
