@@ -5,7 +5,8 @@ size follows the vocabulary and not the number of images, and sums of it are the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from itertools import accumulate
 from math import ceil
@@ -137,84 +138,106 @@ def coverage_of(
         captions: All of the image.
         yields: What became of all that could be said, per type; ``written`` is counted here.
     """
-    found = Coverage(yields=dict(yields or {}))
-    written: dict[str, int] = {}
-    for group in captions.groups:
-        stated: set[str] = set()
+    groups = captions.groups
+    written = Counter([negative.type for group in groups for negative in group.negatives])
+    predicates, before, classes, values = list[str](), list[str](), list[str](), list[str]()
+    denying: list[tuple[CaptionGroup, set[str]]] = []
+    for group in groups:
+        stated, turned = set(), set()
         for negative in group.negatives:
-            _count(written, negative.type)
             if not negative.about:
                 continue
             if _is_about_attribute(negative):
-                _count(found.attribute_classes, negative.about)
-                value = _value(negative)
-                if value is not None:
-                    _count(found.attribute_values, value)
+                turned.add(negative.about)
+                classes.append(negative.about)
+                values.append(_value(negative))
             else:
-                _count(found.predicates, negative.about)
                 stated.add(_predicate_before(negative))
-        for predicate in stated:
-            _count(found.positive_predicates, predicate)
-    for name in {**found.yields, **written}:
-        made = found.yields.get(name, Yield())
-        found.yields[name] = structs.replace(made, written=written.get(name, 0))
-    pairs = sum(written.values())
-    found.pairs = {pairs: 1}
-    sided = _left_right(found.predicates)
-    found.left_right_images = int(2 * sided.number > sided.of)
+                predicates.append(negative.about)
+        before += stated
+        if turned:
+            denying.append((group, turned))
+    sided = _left_right(Counter(predicates))
+    found = Coverage(
+        pairs={written.total(): 1},
+        predicates=dict(Counter(predicates)),
+        positive_predicates=dict(Counter(before)),
+        left_right_images=int(2 * sided.number > sided.of),
+        attribute_classes=dict(Counter(classes)),
+        attribute_values=dict(Counter([value for value in values if value])),
+        yields=_with_written(yields or {}, written),
+    )
     if graph is not None:
-        _count_in_graph(found, graph, captions.groups, pairs)
+        _count_in_graph(found, graph, groups, denying)
     return found
 
 
+def _with_written(yields: Mapping[str, Yield], written: Mapping[str, int]) -> dict[str, Yield]:
+    return {
+        name: structs.replace(yields.get(name, Yield()), written=written.get(name, 0))
+        for name in {**yields, **written}
+    }
+
+
 def _count_in_graph(
-    found: Coverage, graph: SceneGraph, groups: Sequence[CaptionGroup], pairs: int
+    found: Coverage,
+    graph: SceneGraph,
+    groups: Sequence[CaptionGroup],
+    denying: Sequence[tuple[CaptionGroup, set[str]]],
 ) -> None:
     objects = [graph.objects[object_id] for object_id in sorted(graph.objects)]
     if any(one.relations for one in objects):
-        found.pairs_where_related = {pairs: 1}
+        found.pairs_where_related = dict(found.pairs)
+    areas = [_visible_area(graph, one) for one in objects]
+    # Those of equal size in the order of their ids.
+    by_size = sorted([i for i in range(len(objects)) if areas[i] > 0], key=lambda i: -areas[i])
+    names = [one.name for one in objects]
+    things = [i for i in by_size if not is_part(names[i]) and not is_background(names[i])]
     spoken_of = {i for group in groups for i in group.objects}
-    found.largest = _mentioned(graph, objects, range(len(objects)), spoken_of)
-    things = [
-        i for i, one in enumerate(objects) if not is_part(one.name) and not is_background(one.name)
-    ]
-    found.largest_things = _mentioned(graph, objects, things, spoken_of)
-    annotated = sum(len({*one.attributes}) for one in objects)
-    found.attributes = Share(len(_denied(objects, groups)), annotated)
+    found.largest = _mentioned(by_size[:LARGEST], spoken_of)
+    found.largest_things = _mentioned(things[:LARGEST], spoken_of)
+    attributes = [{*one.attributes} for one in objects]
+    denied = _denied(attributes, denying)
+    found.attributes = Share(len(denied), sum(map(len, attributes)))
 
 
-def _mentioned(
-    graph: SceneGraph, objects: Sequence[SceneObject], among: Iterable[int], spoken_of: set[int]
-) -> Share:
-    """Of the largest of some objects; those of equal size in the order of their ids."""
-    sized = [(_visible_area(graph, objects[i]), i) for i in among if objects[i].name]
-    largest = [i for area, i in sorted(sized, key=lambda one: (-one[0], one[1])) if area > 0]
-    largest = largest[:LARGEST]
-    return Share(sum(i in spoken_of for i in largest), len(largest))
+def _mentioned(objects: Sequence[int], spoken_of: set[int]) -> Share:
+    return Share(len(spoken_of.intersection(objects)), len(objects))
 
 
 def _visible_area(graph: SceneGraph, one: SceneObject) -> int:
     """Pixels of a box within the image; of the whole box where the image's size is not known."""
-    right, bottom = one.x + one.w, one.y + one.h
-    if graph.width > 0 and graph.height > 0:
-        right, bottom = min(right, graph.width), min(bottom, graph.height)
-    return max(0, right - max(0, one.x)) * max(0, bottom - max(0, one.y))
+    if graph.width <= 0 or graph.height <= 0:
+        return one.w * one.h
+    width = min(one.x + one.w, graph.width) - max(0, one.x)
+    height = min(one.y + one.h, graph.height) - max(0, one.y)
+    return max(0, width) * max(0, height)
 
 
-def _denied(objects: Sequence[SceneObject], groups: Sequence[CaptionGroup]) -> set[tuple[int, str]]:
-    """Annotated attributes (object, value) that a true caption says and a negative turns on."""
+def _denied(
+    attributes: Sequence[set[str]], denying: Sequence[tuple[CaptionGroup, set[str]]]
+) -> set[tuple[int, str]]:
+    """Annotated attributes (object, value) that a true caption says and a negative turns on.
+
+    Args:
+        attributes: Of each object.
+        denying: Groups with the classes of attributes that their negatives turn on.
+    """
     found = set()
-    for group in groups:
-        turned = {n.about for n in group.negatives if n.about and _is_about_attribute(n)}
-        if not turned:
-            continue
-        caption = f" {group.positive.lower().rstrip('.')} "
+    for group, turned in denying:
+        caption = f" {group.positive[:-1].lower()} "
         for i in group.objects:
-            for value in objects[i].attributes if i < len(objects) else ():
-                is_turned = any(cls.name in turned for cls in classes_of(value))
-                if is_turned and any(f" {word} " in caption for word in _forms(value)):
+            for value in attributes[i] if i < len(attributes) else ():
+                if turned.isdisjoint(_class_names(value)) or (i, value) in found:
+                    continue
+                if any(f" {word} " in caption for word in _forms(value)):
                     found.add((i, value))
     return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _class_names(value: str) -> tuple[str, ...]:
+    return tuple(cls.name for cls in classes_of(value))
 
 
 def coverage_lines(coverage: Coverage, types: Sequence[str] = ()) -> Iterator[str]:
@@ -282,7 +305,7 @@ def _yield_table(yields: Mapping[str, Yield], types: Sequence[str]) -> Iterator[
         f"  {'type':{wide}} {'could be':>11} {'changes':>11} {'refuted':>11} {'balanced':>11} "
         f"{'no':>11} {'written':>11}"
     )
-    yield f"  {'':{wide}} {'said':>11} {'tried':>11} {'':>11} {'away':>11} {'room':>11} {'':>11}"
+    yield f"  {'':{wide}} {'said':>11} {'tried':>11} {'':>11} {'away':>11} {'room':>11}"
     for name, found in rows:
         yield _row(f"{name:{wide}}", found, found.no_room)
     total = reduce(Yield.plus, [found for _, found in rows])
@@ -355,13 +378,13 @@ def _is_about_attribute(negative: Negative) -> bool:
     return negative.about in _VALUES and not negative.type.startswith("relation")
 
 
-def _value(negative: Negative) -> str | None:
-    """The attribute that a negative states, found among the words of its class."""
+def _value(negative: Negative) -> str:
+    """The attribute that a negative states, found among the words of its class; '' if none is."""
     of_class = _VALUES[negative.about]
     if negative.replaced is not None and negative.replaced[1] in of_class:
         return of_class[negative.replaced[1]]
     word = _pattern(negative.about).search(negative.caption.lower())
-    return of_class[word[0]] if word else None
+    return of_class[word[0]] if word else ""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -381,10 +404,6 @@ _VALUES = {
 def _pattern(class_name: str) -> re.Pattern[str]:
     words = sorted(_VALUES[class_name], key=lambda word: (-len(word), word))
     return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])")
-
-
-def _count(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1
 
 
 def _add(counts: dict[_Key, int], others: Mapping[_Key, int]) -> None:

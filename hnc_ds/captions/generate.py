@@ -34,7 +34,7 @@ from hnc_ds.captions.formats.check import check_scene_graphs
 from hnc_ds.captions.formats.hnc_export import check_release_name, write_release
 from hnc_ds.captions.formats.json_members import Member
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
-from hnc_ds.captions.groups import caption_groups
+from hnc_ds.captions.groups import captions_and_yields
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, FAMILIES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.parts import Parts, write_part
@@ -220,7 +220,9 @@ def _make_chunk(
     graphs = (decode_scene_graph(path, member, irregular) for member in members)
 
     def made(graph: SceneGraph) -> tuple[ImageCaptions, Coverage]:
-        captions = caption_groups(graph, settings.types, settings.seed, options, quotas)
-        return captions, coverage_of(graph, captions)
+        captions, yields = captions_and_yields(
+            graph, settings.types, settings.seed, options, quotas
+        )
+        return captions, coverage_of(graph, captions, yields)
 
     return chunk_of(map(made, graphs), irregular, settings.compressed)

@@ -6,12 +6,20 @@ from math import inf
 from operator import itemgetter
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from hnc_ds.captions.balance import Keys, Quotas, keys_of
+from hnc_ds.captions.coverage import Yield
 from hnc_ds.captions.negatives.exchange import Bundle, CaptionPair
-from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES, PROPOSING, proposals
-from hnc_ds.captions.negatives.proposals import Proposal
+from hnc_ds.captions.negatives.negative_types import (
+    NEGATIVE_TYPES,
+    PAIRS_OF_A_CHANGE,
+    PROPOSING,
+    STATEMENTS,
+    proposals,
+)
+from hnc_ds.captions.negatives.proposals import Proposal, balanced
 from hnc_ds.captions.negatives.salience import SIDES
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import CaptionGroup, ImageCaptions, SceneGraph
@@ -32,7 +40,18 @@ def caption_groups(
     options: Options = PLAIN,
     quotas: Quotas | None = None,
 ) -> ImageCaptions:
-    """All caption groups of an image.
+    """All caption groups of an image; as ``captions_and_yields``."""
+    return captions_and_yields(graph, types, seed, options, quotas)[0]
+
+
+def captions_and_yields(
+    graph: SceneGraph,
+    types: tuple[str, ...],
+    seed: int,
+    options: Options = PLAIN,
+    quotas: Quotas | None = None,
+) -> tuple[ImageCaptions, dict[str, Yield]]:
+    """All caption groups of an image, and what became of all that each type could say.
 
     Types take turns with one bundle each until the image has its groups, so none crowds out the
     rest; a bundle is taken whole or not at all, so the words of true and false captions balance.
@@ -49,17 +68,18 @@ def caption_groups(
     """
     image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
     chosen = _Chosen(options.most, options.balance == "data")
+    meter = _Meter(image)
     if options.balance == "data":
         assert quotas is not None
-        _take_turns(chosen, _kept(image, types, quotas), image.quota)
+        _take_turns(chosen, _kept(image, types, quotas, meter), image.quota)
         _take_turns(chosen, {"sides": iter([*chosen.later])}, options.most)
         if chosen.count < FEWEST:
-            bundles = {name: NEGATIVE_TYPES[name](image) for name in types}
-            _take_turns(chosen, bundles, image.quota, FEWEST)
+            _take_turns(chosen, meter.exchanges(types), image.quota, FEWEST)
     else:
-        _take_turns(chosen, {name: NEGATIVE_TYPES[name](image) for name in types}, image.quota)
+        _take_turns(chosen, meter.exchanges(types), image.quota)
+    yields = {name: meter.yield_of(name) for name in types}
     image.close()
-    return ImageCaptions(graph.image_id, chosen.groups())
+    return ImageCaptions(graph.image_id, chosen.groups()), yields
 
 
 def proposed_keys(
@@ -77,10 +97,10 @@ def _proposed(image: DescribedImage, types: tuple[str, ...]) -> list[tuple[str, 
 
 
 def _kept(
-    image: DescribedImage, types: tuple[str, ...], quotas: Quotas
+    image: DescribedImage, types: tuple[str, ...], quotas: Quotas, meter: "_Meter"
 ) -> dict[str, Iterator[Bundle]]:
     """The bundles of each type that balance lets through: of each statement one, then another."""
-    proposed = _proposed(image, types)
+    proposed = [(name, proposal) for name in types for proposal in meter.proposals(name)]
     rng = image.stream("kept")
     kept: dict[str, list[tuple[int, int, Proposal]]] = {name: [] for name in types}
     rank: Counter[tuple[str, int]] = Counter()
@@ -89,10 +109,68 @@ def _kept(
             place = rank[name, proposal.of]
             rank[name, proposal.of] += 1
             kept[name].append((place, proposal.of, proposal))
+        else:
+            meter.add(name, Yield(balanced_away=proposal.pairs))
     return {
         name: (proposal.speak() for _, _, proposal in sorted(found, key=itemgetter(0, 1)))
         for name, found in kept.items()
     }
+
+
+class _Meter:
+    """Counts what becomes of all that the types could say of an image.
+
+    Changes that types share are tried for the first of them.
+    """
+
+    def __init__(self, image: DescribedImage) -> None:
+        self.image = image
+        self._yields: dict[str, Yield] = {}
+
+    def yield_of(self, name: str) -> Yield:
+        """Of a type, but for what is written."""
+        found = self._yields.get(name, Yield())
+        said = STATEMENTS[name](self.image) if name in STATEMENTS else 0
+        return structs.replace(found, said=said, tried=max(found.tried, found.refuted))
+
+    def add(self, name: str, more: Yield) -> None:
+        """Count more of a type."""
+        self._yields[name] = self._yields.get(name, Yield()).plus(more)
+
+    def proposals(self, name: str) -> list[Proposal]:
+        """All that a type proposes."""
+        if name not in PROPOSING:
+            return [*balanced(self._exchanged(name))]
+        before = self.image.tried
+        found = [*PROPOSING[name](self.image)]
+        pairs = sum(proposal.pairs for proposal in found)
+        tried = self.image.tried - before
+        self.add(name, Yield(tried=tried * PAIRS_OF_A_CHANGE.get(name, 1), refuted=pairs))
+        return found
+
+    def exchanges(self, types: tuple[str, ...]) -> dict[str, Iterator[Bundle]]:
+        """What each type makes within the image."""
+        return {name: self._exchanged(name) for name in types}
+
+    def _exchanged(self, name: str) -> Iterator[Bundle]:
+        """What is refuted of one statement and has no counterpart in another is balanced away."""
+        image, bundles = self.image, NEGATIVE_TYPES[name](self.image)
+        of_one = PAIRS_OF_A_CHANGE.get(name, 1)
+        while True:
+            tried, refuted = image.tried, image.refuted
+            bundle = next(bundles, ())
+            could_be = max((image.refuted - refuted) * of_one, len(bundle))
+            self.add(
+                name,
+                Yield(
+                    tried=(image.tried - tried) * of_one,
+                    refuted=could_be,
+                    balanced_away=could_be - len(bundle),
+                ),
+            )
+            if not bundle:
+                return
+            yield bundle
 
 
 def _take_turns(

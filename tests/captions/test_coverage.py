@@ -2,11 +2,13 @@
 
 import random
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 import pytest
 
+from hnc_ds.captions.balance import Quotas
 from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats_path_of, summary
 from hnc_ds.captions.contents import inspect_captions
 from hnc_ds.captions.coverage import (
@@ -19,6 +21,10 @@ from hnc_ds.captions.coverage import (
     median,
     quantile,
 )
+from hnc_ds.captions.first_pass import tally_of
+from hnc_ds.captions.groups import caption_groups, captions_and_yields
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
+from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.config import InspectConfig
 from hnc_ds.records import (
     CaptionGroup,
@@ -28,6 +34,8 @@ from hnc_ds.records import (
     SceneGraph,
     SceneObject,
 )
+from tests.captions.worlds.annotating import annotate
+from tests.captions.worlds.drawing import draw_world
 
 GRAPH = SceneGraph(
     "1",
@@ -116,6 +124,33 @@ def test_an_image_is_counted() -> None:
     assert found.yields["attribute"].no_room == 1
     assert found.yields["swap"] == Yield(1, 1)
     assert found.yields["obj_count"].written == 1
+
+
+@pytest.mark.parametrize("balance", ["data", "image"])
+def test_what_becomes_of_all_that_could_be_said(balance: Literal["data", "image"]) -> None:
+    """Written is what is refuted and neither balanced away nor without room; by type."""
+    rng, options = random.Random(3), Options(balance=balance)
+    graphs = [annotate(rng, draw_world(rng), str(i)) for i in range(12)]
+    quotas = None
+    if balance == "data":
+        quotas = Quotas(tally_of(graphs, DEFAULT_TYPES, 0, options).balance())
+    total = Coverage()
+    for graph in graphs:
+        captions, yields = captions_and_yields(graph, DEFAULT_TYPES, 0, options, quotas)
+        assert captions == caption_groups(graph, DEFAULT_TYPES, 0, options, quotas)
+        assert tuple(yields) == DEFAULT_TYPES
+        covered = coverage_of(graph, captions, yields)
+        for name, found in covered.yields.items():
+            assert found.tried >= found.refuted >= found.balanced_away + found.written, name
+            assert found.said or not found.written, name
+        total.add(covered)
+    assert sum(found.written for found in total.yields.values()) > 12 * 20
+    assert {name for name, found in total.yields.items() if found.refuted} >= {*MADE}
+    assert total.yields["swap"].balanced_away == 0
+    assert total.yields["attribute"].balanced_away > 0
+
+
+MADE = ("attribute", "object", "relation_subj", "relation_pred", "obj_verify_count", "swap")
 
 
 def test_without_a_graph_the_captions_alone_are_counted() -> None:

@@ -24,7 +24,6 @@ from hnc_ds.captions.negatives.statements import (
     RelationStatement,
 )
 from hnc_ds.captions.truth.claims import HasAttribute, Phrase, Related
-from hnc_ds.captions.truth.holds import is_refuted
 
 VALUES = 5
 """Of an attribute's class, that are proposed in its place."""
@@ -118,7 +117,7 @@ def other_values(
         claim, cls = statement.claim, statement.cls
         values, weights = _values(cls, claim.subject.name, claim.attribute)
         for value in some(values, weights, VALUES, rng):
-            if is_refuted(image.graph, HasAttribute(claim.subject, value)):
+            if image.refutes(HasAttribute(claim.subject, value)):
                 yield place, statement, value
 
 
@@ -143,7 +142,7 @@ def propose_bearer(image: DescribedImage) -> Iterator[Proposal]:
             if not phrase.definite:
                 continue  # 'A ring is red.' speaks of rings
             change = _put_on(statement, i, phrase)
-            if change is None or not is_refuted(image.graph, change.claim):
+            if change is None or not image.refutes(change.claim):
                 continue
             yield Proposal(
                 change.replaced,
@@ -167,7 +166,7 @@ def propose_described_subject(image: DescribedImage) -> Iterator[Proposal]:
         values, weights = _values(cls, subject.name, old)
         for value in some(values, weights, VALUES_BESIDE, rng):
             change = _redescribed(statement, value)
-            if change is not None and is_refuted(image.graph, change.claim):
+            if change is not None and image.refutes(change.claim):
                 yield Proposal(
                     (old, value),
                     (subject.name, sort_of(subject.name), ""),

@@ -48,13 +48,15 @@ from hnc_ds.captions.truth.claims import (
     Phrase,
     Related,
 )
-from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.records import Negative
 
 NUMBERS = 2
 """That are proposed in place of one."""
 MOST_COUNTED = 6
 """The largest number that is proposed."""
+
+PAIRS_OF_EXISTENCE = 2
+"""That one change gives: what is true and what is false are each said with 'no', too."""
 
 _Count = tuple[str, int]
 _OPPOSITE: dict[Comparator, Comparator] = {"more": "fewer", "fewer": "more"}
@@ -95,7 +97,7 @@ def propose_count(image: DescribedImage) -> Iterator[Proposal]:
         near = [1 / abs(n - number) for n in numbers]
         for other in some(numbers, near, NUMBERS, rng):
             change = _with_number((name, number), other)
-            if change is not None and is_refuted(image.graph, change.claim):
+            if change is not None and image.refutes(change.claim):
                 words = NUMBER_WORDS[number], NUMBER_WORDS[other]
                 speak = partial(_say_count, image, (name, number), change)
                 yield Proposal(words, (name, sort_of(name), ""), speak, place)
@@ -114,7 +116,9 @@ def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
             pairs = ((changed.statement, changed.change()),)
             speak = partial(_say_verified, pairs, type_)
             words = counted_words(changed)
-            yield Proposal(words, relation_contexts(changed), speak, changed.place)
+            yield Proposal(
+                words, relation_contexts(changed), speak, changed.place, PAIRS_OF_EXISTENCE
+            )
 
 
 def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
@@ -129,6 +133,7 @@ def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
             value_contexts(statement),
             partial(_say_verified, ((statement, change),), type_),
             place,
+            PAIRS_OF_EXISTENCE,
         )
 
 

@@ -17,7 +17,7 @@ from hnc_ds.captions.language.wording import sentence
 from hnc_ds.captions.negatives.references import reads_as_another
 from hnc_ds.captions.negatives.statements import DescribedImage
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Not, Related
-from hnc_ds.captions.truth.holds import holds, is_refuted
+from hnc_ds.captions.truth.holds import holds
 from hnc_ds.captions.truth.indexed_graph import TRUE
 from hnc_ds.records import Negative
 
@@ -67,7 +67,7 @@ def judged(image: DescribedImage, change: Change | None) -> Change | None:
     """The change if it may be written as a negative: false, or unproven where that is wanted."""
     if change is None or _is_ambiguous(change.claim):
         return None
-    if is_refuted(image.graph, change.claim):
+    if image.refutes(change.claim):
         return change
     if not image.options.open_world or holds(image.graph, change.claim) is TRUE:
         return None

@@ -166,17 +166,21 @@ def either_relation(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "xor_logic_rel"; the balance is ours.
     """
-    fans: dict[tuple[int, str], list[RelationStatement]] = {}
-    for statement in image.relation_statements(False, False):
-        fans.setdefault((statement.subject, statement.claim.predicate), []).append(statement)
-    ends = [two for fan in fans.values() for two in permutations(fan, 2)]
-    for pairs in exchanges(image, ends, _put_second_object):
+    for pairs in exchanges(image, fans(image), _put_second_object):
         if any(change.open_world for _, change in pairs):
             continue
         yield tuple(
             _either(second, change, first, True, "xor_logic_rel")
             for (first, second), change in pairs
         )
+
+
+def fans(image: DescribedImage) -> list["_Fan"]:
+    """What stands in one relation to two things, and these in both orders."""
+    found: dict[tuple[int, str], list[RelationStatement]] = {}
+    for statement in image.relation_statements(False, False):
+        found.setdefault((statement.subject, statement.claim.predicate), []).append(statement)
+    return [two for fan in found.values() for two in permutations(fan, 2)]
 
 
 _AttributePairs = tuple[tuple[AttributeStatement, Change], tuple[AttributeStatement, Change]]

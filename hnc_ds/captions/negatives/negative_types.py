@@ -81,6 +81,42 @@ def proposals(name: str, image: DescribedImage) -> Iterator[Proposal]:
     return propose(image) if propose else balanced(NEGATIVE_TYPES[name](image))
 
 
+def _pairs_of_names(image: DescribedImage) -> int:
+    names = len(image.counted_names())
+    return names * (names - 1) // 2
+
+
+STATEMENTS: dict[str, Callable[[DescribedImage], int]] = {
+    "attribute": lambda image: len(image.attribute_statements()),
+    "object": lambda image: len(image.attribute_statements()),
+    "attribute_subg": lambda image: len(image.relation_statements(True, False)),
+    "relation_subj": lambda image: len(image.relation_statements(False, False)),
+    "relation_obj": lambda image: len(image.relation_statements(False, False)),
+    "relation_pred": lambda image: len(image.relation_statements(False, False)),
+    "relation_attr_subj": lambda image: len(image.relation_statements(True, False)),
+    "relation_attr_obj": lambda image: len(image.relation_statements(False, True)),
+    "relation_attr_pred": lambda image: len(image.relation_statements(True, True)),
+    "obj_count": lambda image: len(image.counted_names()),
+    "obj_comp_count": _pairs_of_names,
+    "obj_verify_count": lambda image: len(image.existing_relations()),
+    "obj_verify_count_attr": lambda image: len(image.existences()),
+    "and_logic_attr": lambda image: len(logic.existing(image)),
+    "and_logic_rel": lambda image: len(image.relation_statements(False, False)),
+    "xor_logic_attr": lambda image: len(logic.existing(image)),
+    "xor_logic_rel": lambda image: len(logic.fans(image)),
+    "swap": lambda image: len(swaps.described_or_bare(image)),
+    "swap_attribute": lambda image: (
+        len(image.relation_statements(True, True)) + len(logic.existing(image))
+    ),
+}
+"""How many true statements of an image a type may change, for the statistics."""
+
+PAIRS_OF_A_CHANGE = {
+    "obj_verify_count": counting.PAIRS_OF_EXISTENCE,
+    "obj_verify_count_attr": counting.PAIRS_OF_EXISTENCE,
+}
+"""Types of which one change gives more than one pair."""
+
 DEFAULT_TYPES = tuple(HNC_TYPES | SWAP_TYPES)
 
 FAMILIES = {

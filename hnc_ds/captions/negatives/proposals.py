@@ -8,7 +8,7 @@ the balance, which counts what is drawn; it decides how many of them find their 
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from msgspec import Struct
@@ -32,12 +32,19 @@ class Proposal(Struct, frozen=True):
     of: int = 0
     """Which of the type's statements it changes: none has a second false caption before the others
     have one."""
+    pairs: int = 1
+    """How many it gives."""
 
 
 def balanced(bundles: Iterator[Bundle]) -> Iterator[Proposal]:
     """Bundles whose words balance, as proposals that need no other."""
     for place, bundle in enumerate(bundles):
-        yield Proposal(("", ""), (), lambda bundle=bundle: bundle, place)  # type: ignore[misc]
+        speak = partial(_whole, bundle)
+        yield Proposal(("", ""), (), speak, place, len(bundle))
+
+
+def _whole(bundle: Bundle) -> Bundle:
+    return bundle
 
 
 def some(items: Sequence[_T], weights: Sequence[float], count: int, rng: random.Random) -> list[_T]:

@@ -21,7 +21,6 @@ from hnc_ds.captions.negatives.statements import (
     mirrored,
 )
 from hnc_ds.captions.truth.claims import Phrase, Related
-from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.captions.truth.indexed_graph import FALSE
 
 PREDICATES = 3
@@ -246,7 +245,7 @@ def other_predicates(
         found = _in_place_of(claim.predicate, image.graph.refuted_predicates(*ends))
         for predicate in some(found, _weights(found), most, rng):
             wrong = Related(claim.subject, predicate, claim.object)
-            if is_refuted(image.graph, wrong):  # of any other subject of the name as well
+            if image.refutes(wrong):  # of any other subject of the name as well
                 yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
 
 
@@ -267,7 +266,7 @@ def other_subjects(
             if phrase is None or are_mixed_up(phrase, claim.object):
                 continue
             wrong = Related(phrase, claim.predicate, claim.object)
-            if is_refuted(image.graph, wrong):
+            if image.refutes(wrong):
                 words = _words(claim.subject, phrase, noun_alone)
                 yield Changed(place, statement, wrong, (i, j), words)
 
@@ -288,7 +287,7 @@ def other_objects(
             if phrase is None or are_mixed_up(claim.subject, phrase):
                 continue
             wrong = Related(claim.subject, claim.predicate, phrase)
-            if is_refuted(image.graph, wrong):
+            if image.refutes(wrong):
                 words = _words(claim.object, phrase, noun_alone)
                 yield Changed(place, statement, wrong, (i, j), words)
 
@@ -319,7 +318,10 @@ def _may_take_its_place(
 def _is_false(image: DescribedImage, i: int, predicate: str, j: int, noun_alone: bool) -> bool:
     """Whether it may be that the claim about this very pair is false: asked first, as it is quick.
     After other attributes than its own, the thing itself may not be meant."""
-    return noun_alone or image.graph.relation(i, predicate, j) is FALSE
+    if noun_alone or image.graph.relation(i, predicate, j) is FALSE:
+        return True
+    image.tried += 1
+    return False
 
 
 def _in_its_place(phrase: Phrase, thing: Phrase, noun_alone: bool) -> Phrase | None:

@@ -27,6 +27,7 @@ from hnc_ds.captions.negatives.references import (
 from hnc_ds.captions.negatives.salience import SIDES, largest, salience, shuffled
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
+from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 from hnc_ds.records import SceneGraph
 
@@ -110,6 +111,17 @@ class DescribedImage:
         self._existing: list[RelationStatement] | None = None
         self._framed: dict[tuple[bool, bool], list[RelationStatement]] = {}
         self._shared: dict[str, Iterator[Any]] = {}
+        self.tried = 0
+        """Changes that were judged so far."""
+        self.refuted = 0
+        """Those of them that the graph refutes."""
+
+    def refutes(self, claim: Claim) -> bool:
+        """Whether the graph refutes a change of a statement; counts it."""
+        self.tried += 1
+        is_false = is_refuted(self.graph, claim)
+        self.refuted += is_false
+        return is_false
 
     def stream(self, purpose: str) -> random.Random:
         """Random numbers for one purpose: the same whatever else is drawn."""

@@ -27,7 +27,7 @@ def swapped_ends(image: DescribedImage, type_: str = "swap") -> Iterator[Bundle]
     Source: the ordering test of Yuksekgonul et al. 2023 (ARO), relations; the exchange of subject
     and object in Huang et al. 2024 (Structure-CLIP).
     """
-    for statement in _described_or_bare(image):
+    for statement in described_or_bare(image):
         claim = statement.claim
         change = judged(image, _with_ends(claim, claim.object, claim.subject, statement))
         if change is not None:
@@ -95,7 +95,8 @@ def swapped_verb_phrases(image: DescribedImage) -> Iterator[Bundle]:
             yield (caption_pair(claim, "and_logic_rel", objects, change, "negclip_verb"),)
 
 
-def _described_or_bare(image: DescribedImage) -> list[RelationStatement]:
+def described_or_bare(image: DescribedImage) -> list[RelationStatement]:
+    """Relations, of which those between things that can be described are described."""
     described = image.relation_statements(True, True)
     said = {(s.subject, s.claim.predicate, s.object) for s in described}
     bare = image.relation_statements(False, False)
