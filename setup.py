@@ -40,7 +40,7 @@ setup(
         "ijson>=3.3",
         "tqdm>=4.66",
         "fsspec>=2024.6",  # shards behind URLs
-        "aiohttp>=3.9",  # by which it opens http and https
+        "aiohttp>=3.9",  # by which it opens http and https; captions.rewrite asks with it
         "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
     ],
     extras_require={

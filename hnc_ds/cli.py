@@ -27,6 +27,7 @@ from hnc_ds.config import (
     MineConfig,
     PackConfig,
     ReportConfig,
+    RewriteConfig,
     ScenesConfig,
     ScoreConfig,
     SwapWordsConfig,
@@ -68,6 +69,13 @@ def swap_words(config: Annotated[SwapWordsConfig, Flat]) -> None:
     from hnc_ds.captions.swap_words import swap_words
 
     swap_words(config)
+
+
+def rewrite(config: Annotated[RewriteConfig, Flat]) -> None:
+    """Add captions in a language model's words, each proven by its scene graph (experimental)."""
+    from hnc_ds.captions.rewrite.rewrite import rewrite
+
+    rewrite(config)
 
 
 def pack(config: Annotated[PackConfig, Flat]) -> None:
@@ -196,6 +204,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "tables": tables,
     "swap-words": swap_words,
+    "rewrite": rewrite,
     "pack": pack,
     "inspect": inspect,
     "mine": mine,

@@ -30,6 +30,7 @@ AFTER = {
     "scenes": CONTINUES,
     "generate": CONTINUES,
     "swap-words": CONTINUES,
+    "rewrite": CONTINUES,
     "pack": CONTINUES,
     "answer": CONTINUES,
     "demo": CONTINUES,

@@ -64,6 +64,8 @@ class CaptionGroup(msgspec.Struct, frozen=True, omit_defaults=True):
     negatives: tuple[Negative, ...]
     objects: tuple[int, ...] = ()
     """As in Negative."""
+    source: str = ""
+    """Who worded all of its captions: 'rewrite' for a language model; empty for the input's own."""
 
 
 class ImageCaptions(msgspec.Struct, frozen=True):

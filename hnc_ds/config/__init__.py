@@ -4,7 +4,7 @@ No torch here. Batch size, optimizer, learning rate, precision and ZeRO are not 
 they live in ds_configs/*.json and nowhere else.
 """
 
-from hnc_ds.config.captions import GenerateConfig, SwapWordsConfig, TablesConfig
+from hnc_ds.config.captions import GenerateConfig, RewriteConfig, SwapWordsConfig, TablesConfig
 from hnc_ds.config.cluster import DoctorConfig, GridConfig
 from hnc_ds.config.evaluation import (
     BenchmarksConfig,
@@ -51,6 +51,7 @@ __all__ = [
     "ModelConfig",
     "PackConfig",
     "ReportConfig",
+    "RewriteConfig",
     "ScenesConfig",
     "ScopeConfig",
     "ScoreConfig",

@@ -138,3 +138,68 @@ class SwapWordsConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, per_caption=self.per_caption, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteConfig(Settings):
+    """Captions in a language model's words (hnc_ds/captions/rewrite)."""
+
+    captions: Path
+    """captions.jsonl or captions.jsonl.gz, as 'hnc-ds generate' writes it."""
+
+    scene_graphs: Path
+    """The scene graphs that they were made from (.gz too); they prove every label."""
+
+    model: str
+    """Its name at the endpoint."""
+
+    out: Path
+    """captions.jsonl or captions.jsonl.gz: the captions that were read, and behind them those of
+    the model; the statistics go beside it as *.stats.json."""
+
+    endpoint: str = "http://localhost:8000/v1"
+    """Address of an OpenAI-compatible server up to /v1: vLLM, Ollama, llama.cpp. An API key comes
+    from the environment variable OPENAI_API_KEY."""
+
+    per_image: int = 8
+    """Most caption groups of an image that are reworded; they are drawn."""
+
+    rewordings: int = 2
+    """Other wordings to ask for, of a true caption and of a false one alike."""
+
+    negatives: int = 1
+    """Negatives of its own that the model is asked for, for each group (type rewrite); 0: it only
+    rewords."""
+
+    temperature: float = 0.7
+    """Of the model's draws."""
+
+    seed: int = 0
+    """Of the groups that are drawn, and of the model's draws."""
+
+    requests: int = 16
+    """Requests under way at once."""
+
+    timeout: float = 120.0
+    """Seconds of a request."""
+
+    retries: int = 5
+    """Further attempts of a request that fails, with growing pauses."""
+
+    cache: Path | None = None
+    """File of the model's answers, so that nothing is asked twice; OUT.answers.sqlite if not
+    given."""
+
+    audit: bool = False
+    """Measure how far text alone gives away the labels of what the model worded, and add it to the
+    statistics. Needs hnc_ds[audit]."""
+
+    overwrite: bool = False
+    """Replace an existing file of captions; answers are kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, per_image=self.per_image, rewordings=self.rewordings, requests=self.requests)
+        at_least(0.1, timeout=self.timeout)
+        if not self.model.strip():
+            raise UserError("model is empty; give its name at the endpoint")

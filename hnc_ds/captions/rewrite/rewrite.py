@@ -1,0 +1,272 @@
+"""captions.jsonl and scene graphs -> captions.jsonl with groups in a language model's words.
+
+    hnc-ds rewrite --captions train.captions.jsonl.gz --scene-graphs train_sceneGraphs.json \
+        --endpoint http://localhost:8000/v1 --model NAME --out train.rewritten.captions.jsonl.gz
+
+The groups of the input come first, unchanged; those of the model follow and are tagged by
+``source``. The model only words: no caption is written whose label the scene graph does not prove.
+Beside the file lie OUT.stats.json with the counts, and OUT.answers.sqlite with all answers.
+"""
+
+import asyncio
+import gc
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+from tqdm import tqdm
+
+from hnc_ds.captions.audit import audit, table
+from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats_path_of
+from hnc_ds.captions.captions_file import (
+    Chunk,
+    check_output,
+    chunk_of,
+    holds_captions_of,
+    sha256_of,
+    write_captions,
+)
+from hnc_ds.captions.formats.captions import check_is_file, read_captions
+from hnc_ds.captions.formats.json_members import Member
+from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
+from hnc_ds.captions.parts import write_part
+from hnc_ds.captions.rewrite.answers import Answers, Question, open_answers
+from hnc_ds.captions.rewrite.endpoint import Endpoint, check_url
+from hnc_ds.captions.rewrite.image import SOURCE, WRITTEN, Wanted, reworded
+from hnc_ds.captions.rewrite.prompts import tokens_of
+from hnc_ds.captions.text_classifier import check_installed
+from hnc_ds.config import RewriteConfig
+from hnc_ds.errors import UserError, counted
+from hnc_ds.output_lock import only_writer
+from hnc_ds.records import ImageCaptions
+
+VERSION = 1
+"""Raise it when the same answers would now give other captions: parts of older ones are dropped."""
+
+AUDITED_IMAGES = 5000
+
+_Item = tuple[ImageCaptions, Member]
+_T = TypeVar("_T")
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """What the captions depend on, besides the answers."""
+
+    version: int
+    source: str
+    source_sha256: str
+    scene_graphs: str
+    scene_graphs_sha256: str
+    model: str
+    per_image: int
+    rewordings: int
+    negatives: int
+    temperature: float
+    seed: int
+    compressed: bool
+    types: tuple[str, ...] = (WRITTEN,)
+
+
+def rewrite(config: RewriteConfig) -> None:
+    """Write a file of captions with those in the model's words, and the statistics.
+
+    A run that was stopped continues where it was when started again with the same settings;
+    nothing is asked twice.
+
+    Raises:
+        UserError: Missing or broken input, captions of other graphs, existing output, no server or
+            model, a server that fails, disk full, another process writes it.
+    """
+    _check(config)
+    settings = _Settings(
+        version=VERSION,
+        source=config.captions.name,
+        source_sha256=sha256_of(config.captions),
+        scene_graphs=config.scene_graphs.name,
+        scene_graphs_sha256=sha256_of(config.scene_graphs),
+        model=config.model,
+        per_image=config.per_image,
+        rewordings=config.rewordings,
+        negatives=config.negatives,
+        temperature=config.temperature,
+        seed=config.seed,
+        compressed=config.out.suffix == ".gz",
+    )
+    is_there = not config.overwrite and holds_captions_of(config.out, settings)
+    if is_there and not config.audit:
+        print(f"rewrite: {config.out} holds these captions already; nothing to do")
+        return
+    with only_writer(config.out):
+        if is_there:
+            print(f"rewrite: {config.out} holds these captions already")
+            total = read_counts(config.out)
+        else:
+            check_output(config.out, config.overwrite)
+            total = _write(config, settings)
+        if config.audit:
+            _audit(config, settings, total)
+
+
+def _check(config: RewriteConfig) -> None:
+    """Everything that can be refused before work starts."""
+    check_is_file(config.captions)
+    if not config.scene_graphs.is_file():
+        raise UserError(
+            f"{config.scene_graphs}: no such file; give the scene graphs that {config.captions} "
+            "was made from"
+        )
+    if config.captions.resolve() == config.out.resolve():
+        raise UserError(f"out is {config.out}, which is read; name another file")
+    check_url(config.endpoint)
+    check_output(config.out, overwrite=True)
+    if config.audit:
+        check_installed()
+
+
+def _write(config: RewriteConfig, settings: _Settings) -> Counts:
+    cache = config.cache or answers_path_of(config.out)
+    read = ReadCounts()
+    with only_writer(cache), open_answers(cache) as answers, _Model(config, answers) as model:
+
+        def make(items: list[_Item]) -> Chunk:
+            irregular: Counter[str] = Counter()
+            wanted = Wanted(config.per_image, config.rewordings, config.negatives, config.seed)
+            work = (
+                reworded(
+                    captions,
+                    decode_scene_graph(config.scene_graphs, member, irregular),
+                    wanted,
+                    model.ask,
+                    irregular,
+                )
+                for captions, member in items
+            )
+            made = model.run(_together(list(work)))
+            gc.collect()  # tasks and connections leave cycles, other than captions
+            return chunk_of(made, irregular, settings.compressed)
+
+        total = write_captions(
+            config.out, settings, _in_step(config, read), make, 1, read.irregular
+        )
+        print(
+            f"rewrite: {counted(model.asked, 'answer')} of {config.model}, "
+            f"{counted(model.known, 'answer')} from {cache}"
+        )
+    assert total is not None  # this process makes all parts
+    return total
+
+
+def answers_path_of(out: Path) -> Path:
+    """train.captions.jsonl.gz -> train.captions.answers.sqlite"""
+    name = stats_path_of(out).name.removesuffix(".stats.json")
+    return out.with_name(f"{name}.answers.sqlite")
+
+
+def _in_step(config: RewriteConfig, read: ReadCounts) -> Iterator[_Item]:
+    """Each image's captions with its graph. Graphs of images without captions are passed over.
+
+    Raises:
+        UserError: An image has no graph behind that of the image before it.
+    """
+    graphs = scene_graph_members(config.scene_graphs, read)
+    for captions in read_captions(config.captions):
+        member = next((m for m in graphs if m.key == captions.image_id), None)
+        if member is None:
+            raise UserError(
+                f"{config.captions}: image '{captions.image_id}' is not in {config.scene_graphs}, "
+                "or not in this order; give the scene graphs that the captions were made from"
+            )
+        yield captions, member
+
+
+async def _together(work: list[Coroutine[Any, Any, _T]]) -> list[_T]:
+    return await asyncio.gather(*work)
+
+
+class _Model:
+    """The model with its answers so far, and the loop in which it is asked.
+
+    Args:
+        config: Which, and how it is asked.
+        answers: Those that are known.
+    """
+
+    def __init__(self, config: RewriteConfig, answers: Answers) -> None:
+        self.known = 0
+        """Answers that were there."""
+        self._config, self._answers = config, answers
+        self._endpoint = Endpoint(
+            config.endpoint, config.model, config.timeout, config.retries, config.requests
+        )
+        self._pending: dict[bytes, asyncio.Task[str]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._progress = tqdm(desc="answers", unit=" answers", position=1, disable=None)
+
+    def __enter__(self) -> "_Model":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End what is under way, at once."""
+        self._progress.close()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._endpoint.close()
+
+    @property
+    def asked(self) -> int:
+        """Answers that the server gave."""
+        return self._endpoint.asked
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do some work that asks, to its end."""
+        return self._loop.run_until_complete(work)
+
+    async def ask(self, prompt: str, count: int) -> str:
+        """The answer to a prompt: the known one, or the server's. The same is asked once."""
+        config = self._config
+        question = Question(config.model, prompt, config.seed, config.temperature, tokens_of(count))
+        key = question.key()
+        if (answer := self._answers.get(key)) is not None:
+            self.known += 1
+            return answer
+        if key not in self._pending:
+            self._pending[key] = asyncio.ensure_future(self._fetch(key, question))
+        return await self._pending[key]
+
+    async def _fetch(self, key: bytes, question: Question) -> str:
+        try:
+            answer = await self._endpoint.ask(question)
+            self._answers.put(key, answer)
+            self._progress.update()
+            return answer
+        finally:
+            del self._pending[key]
+
+
+def _audit(config: RewriteConfig, settings: _Settings, total: Counts) -> None:
+    """How far text alone gives away the labels of what the model worded."""
+    with tempfile.TemporaryDirectory() as folder:
+        only = Path(folder) / "rewritten.captions.jsonl"
+        with only.open("wb") as file:
+            for image in read_captions(config.out):
+                groups = tuple(group for group in image.groups if group.source == SOURCE)
+                file.write(msgspec.json.encode(replace(image, groups=groups)) + b"\n")
+        found = audit(only, AUDITED_IMAGES, config.seed)
+    write_part(stats_path_of(config.out), [stats_json(settings, settings.types, total, found)])
+    print(table(found))
