@@ -172,8 +172,7 @@ class Endpoint:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Retry(f"sends what is no chat completion ({_plain(str(error))})") from error
         text = (choices[0].message.content or "") if choices else ""
-        # A half of a surrogate pair has no UTF-8.
-        return text[:LONGEST_ANSWER].encode("utf-8", "replace").decode()
+        return text[:LONGEST_ANSWER]
 
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None
