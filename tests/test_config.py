@@ -112,6 +112,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "MineConfig": {"run": FILE, "shards": "s", "out": FILE},
     "PackConfig": {"captions": FILE, "images": FILE, "out": FILE},
     "ReportConfig": {"runs": (FILE,)},
+    "RewriteConfig": {"captions": FILE, "scene_graphs": FILE, "model": "m", "out": FILE},
     "ScenesConfig": {"out": FILE},
     "ScoreConfig": {"dataset": "vqav2", "annotations": FILE, "answers": FILE, "out": FILE},
     "ScopeConfig": {"lora_rank": 2},

@@ -12,7 +12,7 @@ import asyncio
 import gc
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from hnc_ds.captions.captions_file import (
     sha256_of,
     write_captions,
 )
+from hnc_ds.captions.coverage import coverage_of
 from hnc_ds.captions.formats.captions import check_is_file, read_captions
 from hnc_ds.captions.formats.json_members import Member
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
@@ -136,19 +137,16 @@ def _write(config: RewriteConfig, settings: _Settings) -> Counts:
         def make(items: list[_Item]) -> Chunk:
             irregular: Counter[str] = Counter()
             wanted = Wanted(config.per_image, config.rewordings, config.negatives, config.seed)
-            work = (
-                reworded(
-                    captions,
-                    decode_scene_graph(config.scene_graphs, member, irregular),
-                    wanted,
-                    model.ask,
-                    irregular,
+            graphs = [decode_scene_graph(config.scene_graphs, m, irregular) for _, m in items]
+            made = model.run(
+                _together(
+                    reworded(captions, graph, wanted, model.ask, irregular)
+                    for (captions, _), graph in zip(items, graphs, strict=True)
                 )
-                for captions, member in items
             )
-            made = model.run(_together(list(work)))
             gc.collect()  # tasks and connections leave cycles, other than captions
-            return chunk_of(made, irregular, settings.compressed)
+            covered = map(coverage_of, graphs, made)
+            return chunk_of(zip(made, covered, strict=True), irregular, settings.compressed)
 
         total = write_captions(
             config.out, settings, _in_step(config, read), make, 1, read.irregular
@@ -184,7 +182,7 @@ def _in_step(config: RewriteConfig, read: ReadCounts) -> Iterator[_Item]:
         yield captions, member
 
 
-async def _together(work: list[Coroutine[Any, Any, _T]]) -> list[_T]:
+async def _together(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     return await asyncio.gather(*work)
 
 

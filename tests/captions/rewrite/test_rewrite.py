@@ -124,7 +124,7 @@ def test_what_is_kept_is_proven_and_tagged_and_the_rest_is_counted(made, server,
 def test_true_and_false_captions_are_reworded_by_one_prompt_that_does_not_say_which(
     made, server, tmp_path
 ):
-    rewrite(config(made, server, tmp_path / "r.captions.jsonl", negatives=0))
+    rewrite(config(made, server, tmp_path / "r.captions.jsonl", negatives=0, per_image=8))
     prompts = [request["messages"][0]["content"] for request in server.requests]
     positives = {g.positive for i in read(made[1]) for g in i.groups}
     frames, labels = set(), Counter()
