@@ -241,6 +241,8 @@ def _stand_together(
     """Whether a sentence can say both, worded alike before and after a change of the first."""
     if {one.subject, one.object} == {other.subject, other.object}:
         return False
+    if one.claim == other.claim:  # of two things in the same words: 'both above a star and ...'
+        return False
     if change is None:
         return one.subject != other.subject
     wrong = change.claim
