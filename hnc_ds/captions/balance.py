@@ -75,7 +75,7 @@ def keys_of(named: Iterable[tuple[str, Proposal]]) -> tuple[Keys, NDArray[np.boo
     return np.array(keys, dtype=np.uint32).reshape(-1, LEVELS), np.array(forward, dtype=np.bool_)
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 14)
 def _start(type_: str, a: str, b: str) -> tuple[int, bool]:
     first, last = sorted((a, b))
     return zlib.crc32(f"{type_}\n{first}\n{last}\n".encode()), a <= b

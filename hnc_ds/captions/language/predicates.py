@@ -196,9 +196,13 @@ def can_be_said(predicate: str) -> bool:
     return place != predicate and place in _lists.places_said | _lists.paths_said
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 15)
 def is_said_of(predicate: str, subject: str, object_: str) -> bool:
     """Whether people would say it of things with these names: not 'the sky is near the nose'."""
+    return _is_said_of(predicate, subject, object_)
+
+
+def _is_said_of(predicate: str, subject: str, object_: str) -> bool:
     if not can_be_said(predicate) or (is_action(predicate) and not is_animate(subject)):
         return False
     for usage in _lists.usage:
@@ -217,4 +221,4 @@ def is_said_of(predicate: str, subject: str, object_: str) -> bool:
 @lru_cache(maxsize=1 << 14)
 def said_of(subject: str, object_: str) -> tuple[str, ...]:
     """All known predicates that people would say of things with these names, sorted."""
-    return tuple([p for p in _known() if is_said_of(p, subject, object_)])
+    return tuple([p for p in _known() if _is_said_of(p, subject, object_)])

@@ -484,7 +484,7 @@ def _same_sort(predicate: str, replaced: str) -> bool:
     return has_verb(replaced) or not has_verb(predicate)
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 15)
 def _alike(name: str, other: str, predicate: str) -> bool:
     """Whether one may take the other's place without making nonsense."""
     if has_verb(predicate) and is_animate(name) != is_animate(other):

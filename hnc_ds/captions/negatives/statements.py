@@ -9,7 +9,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import lru_cache
 from itertools import islice, tee
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -411,7 +410,6 @@ def _name_end(
     return rng.choice(phrases)
 
 
-@lru_cache(maxsize=1 << 15)
 def are_mixed_up(one: Phrase, other: Phrase) -> bool:
     """Whether a sentence about both would leave open which is which: 'a star above the star'."""
     both_single = one.definite and other.definite

@@ -90,10 +90,7 @@ class IndexedGraph:
     def relation(self, i: int, predicate: str, j: int) -> Truth:
         """Whether object i stands in a relation to object j."""
         state = self._states.get((i, j)) or self._state(i, j)
-        found = state.truths.get(predicate)
-        if found is None:
-            found = state.truths[predicate] = _judge(*state.facts, predicate)
-        return found
+        return state.truth(predicate)
 
     def stated(self, i: int, j: int) -> tuple[str, ...]:
         """Predicates that are true from object i to object j and can be said, sorted: annotated
@@ -217,35 +214,41 @@ class _State:
     def __init__(self, facts: _Facts) -> None:
         self.facts = facts
         self.truths: dict[str, Truth] = {}
+        self.stated: tuple[str, ...] | None = None
+
+    def truth(self, predicate: str) -> Truth:
+        """Of a predicate from the first to the second."""
+        found = self.truths.get(predicate)
+        if found is None:
+            found = self.truths[predicate] = _judge(*self.facts, predicate)
+        return found
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _state_of(facts: _Facts) -> _State:
     return _State(facts)
 
 
-@lru_cache(maxsize=1 << 16)
 def _stated(state: _State, name: str, other: str) -> tuple[str, ...]:
+    if state.stated is None:
+        state.stated = _true_of(state)
+    return tuple([p for p in state.stated if predicates.is_said_of(p, name, other)])
+
+
+def _true_of(state: _State) -> tuple[str, ...]:
     forwards, backwards, _, place, _ = state.facts
     found = {*forwards}
     if not forwards and not backwards:
         found |= {"above"} if place & boxes.OVER else set()
         found |= {"below"} if place & boxes.UNDER else set()
-    return tuple(
-        sorted(
-            p
-            for p in found
-            if predicates.is_said_of(p, name, other) and _judge(*state.facts, p) is TRUE
-        )
-    )
+    return tuple(sorted(p for p in found if state.truth(p) is TRUE))
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _refuted(state: _State, name: str, other: str) -> tuple[str, ...]:
-    return tuple([p for p in predicates.said_of(name, other) if _judge(*state.facts, p) is FALSE])
+    return tuple([p for p in predicates.said_of(name, other) if state.truth(p) is FALSE])
 
 
-@lru_cache(maxsize=1 << 18)
 def _judge(
     forwards: tuple[str, ...],
     backwards: tuple[str, ...],
