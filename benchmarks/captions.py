@@ -18,12 +18,15 @@ from benchmarks.graphs import write_graphs
 from benchmarks.memory import peak_mebibytes
 from benchmarks.timing import Check, Comparison, alternate
 from hnc_ds.captions.audit import OVERALL_LIMIT, TYPE_LIMIT, audit
+from hnc_ds.captions.balance import Quotas
 from hnc_ds.captions.captions_file import CHUNK_IMAGES, COMPRESSION, no_garbage_collection
+from hnc_ds.captions.first_pass import tally_of
 from hnc_ds.captions.formats.json_members import members
 from hnc_ds.captions.formats.scene_graphs import decode_scene_graph
 from hnc_ds.captions.generate import AUDITED_IMAGES, generate
 from hnc_ds.captions.groups import caption_groups
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
+from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.config import GenerateConfig
 
 ONE, TWO = "hnc_ds: 1 worker", "hnc_ds: 2 workers"
@@ -31,6 +34,9 @@ SAME_BYTES = ((1, "0"), (2, "1"), (4, "77"))
 """(workers, PYTHONHASHSEED) of the runs that must write the same."""
 MEMORY_GROWTH = 64
 """MiB that a file ten times as large may take more: the ids of its images, and chance."""
+
+OPTIONS = Options(most=GenerateConfig.per_image, balance="data")
+"""As the command has them."""
 
 _Found = TypeVar("_Found")
 
@@ -159,7 +165,12 @@ def _stages(path: Path, images: int) -> str:
     with no_garbage_collection():  # as the stage does it
         cut = step("cut", lambda: [m for m, _ in zip(members(path), range(images), strict=False)])
         graphs = step("decode", lambda: [decode_scene_graph(path, m, Counter()) for m in cut])
-        made = step("generate", lambda: [caption_groups(g, DEFAULT_TYPES, 0) for g in graphs])
+        tally = step("count", lambda: tally_of(graphs, DEFAULT_TYPES, 0, OPTIONS))
+        quotas = Quotas(tally.balance())
+        made = step(
+            "generate",
+            lambda: [caption_groups(g, DEFAULT_TYPES, 0, OPTIONS, quotas) for g in graphs],
+        )
         lines = step("encode", lambda: [msgspec.json.encode(captions) + b"\n" for captions in made])
         chunks = [lines[at : at + CHUNK_IMAGES] for at in range(0, images, CHUNK_IMAGES)]
         step("compress", lambda: [gzip.compress(b"".join(c), COMPRESSION, mtime=0) for c in chunks])

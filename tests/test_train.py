@@ -149,7 +149,7 @@ def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
 ) -> None:
     """Alpha 0 draws what alpha 2 draws and measures it, but trains as if there were no negatives.
 
-    Crops are drawn after the negatives of a visit, so without crops none at all leave pictures and
+    Crops are drawn after the negatives of a visit, so without crops none at all leave images and
     positives as they are with four.
     """
     hard, hard_lines = trained(arguments, tmp_path / "hard", alpha=2, log_every=1)

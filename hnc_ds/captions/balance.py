@@ -4,7 +4,7 @@ If false captions said "purple" more often than true ones, a model could learn t
 the image. So before anything is written, all changes that all graphs would allow are counted:
 N(a -> b) in a context (of horses, white -> black). Then each is kept with the probability
 min(N(a -> b), N(b -> a)) / N(a -> b), so that within the context every word stands as often in
-true captions as in false ones. What a narrow context has no counterpart for goes on to the next
+true captions as in false ones. What a narrow context has no counterpart for is passed to the next
 wider one (white -> black of animals; of anything), where it is balanced with what others left.
 
 P proposals, K keys, L levels. Keys are 32-bit hashes of (type, {a, b}, context); two that fall

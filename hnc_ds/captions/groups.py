@@ -17,7 +17,6 @@ from hnc_ds.captions.negatives.negative_types import (
     PAIRS_OF_A_CHANGE,
     PROPOSING,
     STATEMENTS,
-    proposals,
 )
 from hnc_ds.captions.negatives.proposals import Proposal, balanced
 from hnc_ds.captions.negatives.salience import SIDES
@@ -87,13 +86,10 @@ def proposed_keys(
 ) -> tuple[Keys, NDArray[np.bool_]]:
     """What an image proposes, to be counted before any captions are written."""
     image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
-    found = keys_of(_proposed(image, tuple([name for name in types if name in PROPOSING])))
+    names = [name for name in types if name in PROPOSING]
+    found = keys_of((name, proposal) for name in names for proposal in PROPOSING[name](image))
     image.close()
     return found
-
-
-def _proposed(image: DescribedImage, types: tuple[str, ...]) -> list[tuple[str, Proposal]]:
-    return [(name, proposal) for name in types for proposal in proposals(name, image)]
 
 
 def _kept(

@@ -38,8 +38,9 @@ class GenerateConfig(Settings):
     numbers are also drawn as often as things have them."""
 
     open_world: bool = False
-    """Also write negatives that are only not annotated as true. They are tagged, and a training
-    draws them less often (--open_world_weight)."""
+    """Also write negatives that are only not annotated as true, among the exchanges within an image
+    (with --balance data where it has fewer than 60 pairs). They are tagged, and a training draws
+    them less often (--open_world_weight)."""
 
     by_colour: float = 2 / 3
     """How often a noun's attribute is its colour, where it has one."""

@@ -16,7 +16,7 @@ OF_SHARD, OF_FOLDER = 256, 1024
 """Most images of which groups are kept; at least half as many, or all where there are fewer."""
 
 WATCHED = 12
-"""Predicates, and classes of attributes, that a training's log tells apart."""
+"""Predicates, and classes of attributes, that a training's log distinguishes."""
 
 Kind = tuple[str, str]
 """A negative's type, and what it is about."""

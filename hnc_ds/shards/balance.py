@@ -91,7 +91,7 @@ def _rest(abouts: Abouts, found: Mapping[Kind, float]) -> dict[Kind, float]:
 
 
 class _Seen(NamedTuple):
-    """Negatives of the images that the index tells of; P negatives, K kinds, T types."""
+    """Negatives of the images that the index describes; P negatives, K kinds, T types."""
 
     kinds: list[Kind]
     type_K: np.ndarray
@@ -117,7 +117,7 @@ class _Seen(NamedTuple):
 
 
 def _seen(abouts: Abouts, weights: Mapping[str, float], slots: int) -> _Seen | None:
-    """None where nothing is drawn of what the index tells."""
+    """None where nothing is drawn of what the index describes."""
     numbers: dict[Kind, int] = {}
     rows: list[tuple[int, int, int, float, float]] = []
     groups = 0

@@ -40,6 +40,7 @@ from hnc_ds.captions.negatives.statements import (
     objects_of,
 )
 from hnc_ds.captions.truth.claims import (
+    TURNED,
     Comparator,
     Compared,
     Counted,
@@ -59,7 +60,6 @@ PAIRS_OF_EXISTENCE = 2
 """That one change gives: what is true and what is false are each said with 'no', too."""
 
 _Count = tuple[str, int]
-_OPPOSITE: dict[Comparator, Comparator] = {"more": "fewer", "fewer": "more"}
 
 
 def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
@@ -156,7 +156,7 @@ def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
     equal = [_compared(*pair) for pair in pairs if pair[0][1] == pair[1][1]]
     unequal = [_compared(*pair) for pair in pairs if pair[0][1] != pair[1][1]]
     for claim in unequal[len(equal) :]:
-        turned = Compared(claim.other, _OPPOSITE[claim.comparator], claim.name)
+        turned = Compared(claim.other, TURNED[claim.comparator], claim.name)
         yield _comparisons(image, (claim, turned.comparator), (turned, claim.comparator))
     for same, other in zip(equal, unequal, strict=False):
         yield _comparisons(image, (same, other.comparator), (other, "as many"))

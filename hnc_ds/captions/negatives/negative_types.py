@@ -10,7 +10,7 @@ from functools import partial
 
 from hnc_ds.captions.negatives import attributes, counting, logic, relations, swaps
 from hnc_ds.captions.negatives.exchange import Bundle
-from hnc_ds.captions.negatives.proposals import Proposal, balanced
+from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.statements import DescribedImage
 
 NegativeType = Callable[[DescribedImage], Iterator[Bundle]]
@@ -73,12 +73,6 @@ PROPOSING: dict[str, Proposing] = {
 }
 """How a type is balanced over the data set. Those that are not here are balanced by themselves,
 in each image: their negatives hold the words of their positives, or are exchanged."""
-
-
-def proposals(name: str, image: DescribedImage) -> Iterator[Proposal]:
-    """What a type proposes for an image, where words balance over the data set."""
-    propose = PROPOSING.get(name)
-    return propose(image) if propose else balanced(NEGATIVE_TYPES[name](image))
 
 
 def _pairs_of_names(image: DescribedImage) -> int:

@@ -41,6 +41,7 @@ COMMON = frozenset(
 COMMON_WEIGHT = 3.0
 
 Pairs = tuple[tuple[RelationStatement, Change], ...]
+End = Literal["subject", "object"]
 
 
 def wrong_subject(image: DescribedImage) -> Iterator[Bundle]:
@@ -155,12 +156,12 @@ def propose_predicate(image: DescribedImage) -> Iterator[Proposal]:
 
 def propose_subject(image: DescribedImage) -> Iterator[Proposal]:
     """'The star is above the ring.' -> 'The cross is above the ring.', as wrong_subject."""
-    return _proposals(_plain_subjects(image), "relation_subj")
+    return _proposals(_plain_ends(image, "subject"), "relation_subj")
 
 
 def propose_object(image: DescribedImage) -> Iterator[Proposal]:
     """'The star is above the ring.' -> 'The star is above the cross.', as wrong_object."""
-    return _proposals(_plain_objects(image), "relation_obj")
+    return _proposals(_plain_ends(image, "object"), "relation_obj")
 
 
 def propose_described_predicate(image: DescribedImage) -> Iterator[Proposal]:
@@ -173,13 +174,15 @@ def propose_described_predicate(image: DescribedImage) -> Iterator[Proposal]:
 def propose_described_bearer(image: DescribedImage) -> Iterator[Proposal]:
     """'The red star is above the ring.' -> 'The red cross is above the ring.'"""
     statements = image.relation_statements(True, False)
-    return _proposals(other_subjects(image, statements, noun_alone=True), "relation_attr_subj")
+    found = other_ends(image, statements, "subject", noun_alone=True)
+    return _proposals(found, "relation_attr_subj")
 
 
 def propose_described_object(image: DescribedImage) -> Iterator[Proposal]:
     """'The star is above the blue ring.' -> 'The star is above the blue cross.'"""
     statements = image.relation_statements(False, True)
-    return _proposals(other_objects(image, statements, noun_alone=True), "relation_attr_obj")
+    found = other_ends(image, statements, "object", noun_alone=True)
+    return _proposals(found, "relation_attr_obj")
 
 
 class Changed(NamedTuple):
@@ -199,15 +202,10 @@ class Changed(NamedTuple):
         return Change(self.wrong, self.words, self.objects)
 
 
-def _plain_subjects(image: DescribedImage) -> Iterator["Changed"]:
+def _plain_ends(image: DescribedImage, end: End) -> Iterator[Changed]:
     """Of the plainest statements, for several types."""
     statements = image.relation_statements(False, False)
-    return image.shared("other subjects", lambda: other_subjects(image, statements))
-
-
-def _plain_objects(image: DescribedImage) -> Iterator["Changed"]:
-    statements = image.relation_statements(False, False)
-    return image.shared("other objects", lambda: other_objects(image, statements))
+    return image.shared(f"other {end}s", lambda: other_ends(image, statements, end))
 
 
 def other_parts(
@@ -218,11 +216,11 @@ def other_parts(
     few = statements[:STATEMENTS_BESIDE]
     yield from other_predicates(image, few, type_, PREDICATES_BESIDE)
     if statements is image.relation_statements(False, False):
-        ends = chain(_plain_subjects(image), _plain_objects(image))
+        ends = chain(_plain_ends(image, "subject"), _plain_ends(image, "object"))
         yield from (changed for changed in ends if changed.place < STATEMENTS_BESIDE)
     else:
-        yield from other_subjects(image, few)
-        yield from other_objects(image, few)
+        yield from other_ends(image, few, "subject")
+        yield from other_ends(image, few, "object")
 
 
 def other_predicates(
@@ -249,51 +247,39 @@ def other_predicates(
                 yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
 
 
-def other_subjects(
-    image: DescribedImage, statements: Sequence[RelationStatement], noun_alone: bool = False
+def other_ends(
+    image: DescribedImage,
+    statements: Sequence[RelationStatement],
+    end: End,
+    noun_alone: bool = False,
 ) -> Iterator[Changed]:
-    """Statements with another subject, as other_predicates; after the attributes of the first
-    one, if it is the noun alone that changes."""
-    for place, statement in enumerate(statements):
-        claim, j = statement.claim, statement.object
-        may_be = _may_take_its_place(image, claim, "subject")
-        for i, thing in may_be:
-            if i in (statement.subject, j) or not _is_false(
-                image, i, claim.predicate, j, noun_alone
-            ):
-                continue
-            phrase = _in_its_place(claim.subject, thing, noun_alone)
-            if phrase is None or are_mixed_up(phrase, claim.object):
-                continue
-            wrong = Related(phrase, claim.predicate, claim.object)
-            if image.refutes(wrong):
-                words = _words(claim.subject, phrase, noun_alone)
-                yield Changed(place, statement, wrong, (i, j), words)
+    """Statements with another subject or object, as other_predicates.
 
-
-def other_objects(
-    image: DescribedImage, statements: Sequence[RelationStatement], noun_alone: bool = False
-) -> Iterator[Changed]:
-    """Statements with another object, as other_subjects."""
+    Args:
+        image: Of the statements.
+        statements: In drawn order.
+        end: Which of both is changed.
+        noun_alone: Whether its attributes stay before the other noun.
+    """
     for place, statement in enumerate(statements):
-        claim, i = statement.claim, statement.subject
-        may_be = _may_take_its_place(image, claim, "object")
-        for j, thing in may_be:
-            if j in (i, statement.object) or not _is_false(
-                image, i, claim.predicate, j, noun_alone
-            ):
+        claim, ends = statement.claim, (statement.subject, statement.object)
+        old = claim.subject if end == "subject" else claim.object
+        for k, thing in _may_take_its_place(image, claim, end):
+            i, j = (k, ends[1]) if end == "subject" else (ends[0], k)
+            if k in ends or not _may_be_false(image, i, claim.predicate, j, noun_alone):
                 continue
-            phrase = _in_its_place(claim.object, thing, noun_alone)
-            if phrase is None or are_mixed_up(claim.subject, phrase):
+            new = _renamed(old, thing.name) if noun_alone else thing
+            if new is None:
                 continue
-            wrong = Related(claim.subject, claim.predicate, phrase)
-            if image.refutes(wrong):
-                words = _words(claim.object, phrase, noun_alone)
+            subject, object_ = (new, claim.object) if end == "subject" else (claim.subject, new)
+            wrong = Related(subject, claim.predicate, object_)
+            if not are_mixed_up(subject, object_) and image.refutes(wrong):
+                words = _nouns(old, new) if noun_alone else (noun_phrase(old), noun_phrase(new))
                 yield Changed(place, statement, wrong, (i, j), words)
 
 
 def _may_take_its_place(
-    image: DescribedImage, claim: Related, end: Literal["subject", "object"]
+    image: DescribedImage, claim: Related, end: End
 ) -> list[tuple[int, Phrase]]:
     """Things that would make sense at an end of a claim. Kept for the image: it is asked again
     for each type."""
@@ -315,21 +301,13 @@ def _may_take_its_place(
     return found
 
 
-def _is_false(image: DescribedImage, i: int, predicate: str, j: int, noun_alone: bool) -> bool:
+def _may_be_false(image: DescribedImage, i: int, predicate: str, j: int, noun_alone: bool) -> bool:
     """Whether it may be that the claim about this very pair is false: asked first, as it is quick.
     After other attributes than its own, the thing itself may not be meant."""
     if noun_alone or image.graph.relation(i, predicate, j) is FALSE:
         return True
     image.tried += 1
     return False
-
-
-def _in_its_place(phrase: Phrase, thing: Phrase, noun_alone: bool) -> Phrase | None:
-    return _renamed(phrase, thing.name) if noun_alone else thing
-
-
-def _words(before: Phrase, after: Phrase, noun_alone: bool) -> tuple[str, str]:
-    return _nouns(before, after) if noun_alone else (noun_phrase(before), noun_phrase(after))
 
 
 def counted_words(changed: Changed, noun_alone: bool = False) -> tuple[str, str]:
@@ -387,10 +365,10 @@ def _both_changed(
     return None if mine is None or theirs is None else ((one, mine), (other, theirs))
 
 
-def with_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
+def put_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's subject."""
     claim, subject = one.claim, other.claim.subject
-    if other.subject in (one.subject, one.object):
+    if other.subject in (one.subject, one.object) or _in_one_order(one, other):
         return None
     if not _alike(claim.subject.name, subject.name, claim.predicate):
         return None
@@ -401,10 +379,10 @@ def with_subject(one: RelationStatement, other: RelationStatement) -> Change | N
     return Change(wrong, words, (other.subject, one.object))
 
 
-def with_object(one: RelationStatement, other: RelationStatement) -> Change | None:
+def put_object(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's object."""
     claim, object_ = one.claim, other.claim.object
-    if other.object in (one.subject, one.object):
+    if other.object in (one.subject, one.object) or _in_one_order(one, other):
         return None
     if not _alike(claim.object.name, object_.name, claim.predicate):
         return None
@@ -413,16 +391,6 @@ def with_object(one: RelationStatement, other: RelationStatement) -> Change | No
     words = noun_phrase(claim.object), noun_phrase(object_)
     wrong = Related(claim.subject, claim.predicate, object_)
     return Change(wrong, words, (one.subject, other.object))
-
-
-def put_subject(one: RelationStatement, other: RelationStatement) -> Change | None:
-    """One's claim with the other's subject, where the reverse may be false, too."""
-    return None if _in_one_order(one, other) else with_subject(one, other)
-
-
-def put_object(one: RelationStatement, other: RelationStatement) -> Change | None:
-    """One's claim with the other's object, where the reverse may be false, too."""
-    return None if _in_one_order(one, other) else with_object(one, other)
 
 
 def put_predicate(one: RelationStatement, other: RelationStatement) -> Change | None:
@@ -436,9 +404,9 @@ def put_predicate(one: RelationStatement, other: RelationStatement) -> Change | 
     return Change(wrong, (claim.predicate, predicate), (one.subject, one.object))
 
 
-def with_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
     """One's claim with the other's noun after its own attributes."""
-    change = with_subject(one, other)
+    change = put_subject(one, other)
     phrase = _renamed(one.claim.subject, other.claim.subject.name)
     if change is None or phrase is None:
         return None
@@ -446,21 +414,13 @@ def with_subject_noun(one: RelationStatement, other: RelationStatement) -> Chang
     return replace(change, claim=wrong, replaced=_nouns(one.claim.subject, phrase))
 
 
-def with_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
-    change = with_object(one, other)
+def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
+    change = put_object(one, other)
     phrase = _renamed(one.claim.object, other.claim.object.name)
     if change is None or phrase is None:
         return None
     wrong = Related(one.claim.subject, one.claim.predicate, phrase)
     return replace(change, claim=wrong, replaced=_nouns(one.claim.object, phrase))
-
-
-def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
-    return None if _in_one_order(one, other) else with_subject_noun(one, other)
-
-
-def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
-    return None if _in_one_order(one, other) else with_object_noun(one, other)
 
 
 def _renamed(phrase: Phrase, name: str) -> Phrase | None:

@@ -10,6 +10,7 @@ from hnc_ds.captions.language.predicates import implied, implied_backwards, is_s
 from hnc_ds.captions.language.wording import before_noun, noun_phrase
 from hnc_ds.captions.negatives.references import reads_as_another
 from hnc_ds.captions.truth.claims import (
+    TURNED,
     Both,
     Claim,
     Compared,
@@ -22,8 +23,6 @@ from hnc_ds.captions.truth.claims import (
 )
 from hnc_ds.captions.truth.holds import holds
 from hnc_ds.captions.truth.indexed_graph import FALSE, TRUE, IndexedGraph
-
-_TURNED = {"more": "fewer", "fewer": "more", "as many": "as many"}
 
 
 def rewords(new: Claim, old: Claim) -> bool:
@@ -45,7 +44,7 @@ def _same(a: Claim, b: Claim) -> bool:
         case Counted(), Counted():
             return a == b
         case Compared(), Compared():
-            turned = Compared(b.other, _TURNED[b.comparator], b.name)  # type: ignore[arg-type]
+            turned = Compared(b.other, TURNED[b.comparator], b.name)
             return a in (b, turned)
         case Not(), Not():
             return _same(a.claim, b.claim)

@@ -18,6 +18,7 @@ from hnc_ds.captions.rewrite.words import PASSIVE, PRESENT, ImageWords, Words
 from hnc_ds.captions.truth.claims import (
     Both,
     Claim,
+    Comparator,
     Compared,
     Counted,
     Either,
@@ -40,6 +41,8 @@ _WORDS = re.compile(rf"{_WORD}|,")
 _Part = HasAttribute | Related
 _Ended = Iterator[tuple[_Part, int]]
 _NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS) if number}
+_JOINTS: dict[Comparator, str] = {"more": "than", "fewer": "than", "as many": "as"}
+"""The word before what is compared with."""
 
 
 def words_of(caption: str) -> Words | None:
@@ -268,15 +271,17 @@ class _Reader:
             yield from self._comparisons()
 
     def _comparisons(self) -> Iterator[Claim]:
-        for said, joint, first in (("more", "than", 3), ("fewer", "than", 3), ("as", "as", 4)):
-            if not self._has(2, said) or (said == "as" and not self._has(3, "many")):
+        for comparator, joint in _JOINTS.items():
+            said = comparator.split(" ")
+            first = 2 + len(said)
+            if not self._has(2, *said):
                 continue
             for (name, many), end in self.known.counted_names(self.words, first):
                 if not (many and self._has(end, joint)):
                     continue
                 for (other, others), last in self.known.counted_names(self.words, end + 1):
                     if others and last == len(self.words) and name != other:
-                        yield Compared(name, "as many" if said == "as" else said, other)  # type: ignore[arg-type]
+                        yield Compared(name, comparator, other)
 
     def _joined(self) -> Iterator[Claim]:
         """'The star is red and a ring is blue.'"""

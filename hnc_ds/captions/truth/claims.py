@@ -9,6 +9,9 @@ import msgspec
 
 Comparator = Literal["as many", "more", "fewer"]
 
+TURNED: dict[Comparator, Comparator] = {"more": "fewer", "fewer": "more", "as many": "as many"}
+"""What the same comparison says from its other end."""
+
 
 class Phrase(msgspec.Struct, frozen=True, cache_hash=True):
     """A noun phrase: a name and attributes, in the order in which they are said."""
