@@ -52,11 +52,11 @@ def existing(image: DescribedImage) -> list[AttributeStatement]:
 
 
 def companions(
-    statements: Sequence[_Statement], rng: random.Random
+    image: DescribedImage, statements: Sequence[_Statement], rng: random.Random
 ) -> Iterator[tuple[_Statement, _Statement]]:
     """Each statement with another one about other things, if there is one."""
     for one in statements:
-        other = _companion(one, one, statements, rng)
+        other = _companion(image, one, one, statements, rng)
         if other is not None:
             yield one, other
 
@@ -102,7 +102,7 @@ def _attributes_beside(
 ) -> Iterator[Proposal]:
     statements, rng = existing(image), image.stream(type_)
     for place, statement, value in other_values(image, statements, type_):
-        companion = _companion(statement, statement, statements, rng)
+        companion = _companion(image, statement, statement, statements, rng)
         if companion is None:
             continue
         words = predicative(statement.claim.attribute), predicative(value)
@@ -118,7 +118,7 @@ def propose_both_relations(image: DescribedImage) -> Iterator[Proposal]:
     statements, rng = image.relation_statements(False, False), image.stream(type_)
     for changed in other_parts(image, statements, type_):
         statement, change = changed.statement, changed.change()
-        companion = _companion(statement, statement, statements, rng, change)
+        companion = _companion(image, statement, statement, statements, rng, change)
         if companion is None:
             continue
         first = rng.choice(_orders(statement, companion, change))
@@ -152,7 +152,7 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
     ):
         bundle = []
         for statement, change in pairs:
-            companion = _companion(statement, statement, statements, rng, change)
+            companion = _companion(image, statement, statement, statements, rng, change)
             if companion is None:
                 break
             first = rng.choice(_orders(statement, companion, change))
@@ -202,7 +202,7 @@ def _attributes_with_companions(
     for pairs in image.shared("attributes", lambda: _attribute_exchanges(image, statements)):
         joined = []
         for (statement, change), (partner, _) in (pairs, pairs[::-1]):
-            companion = _companion(statement, partner, statements, rng)
+            companion = _companion(image, statement, partner, statements, rng)
             if companion is not None:
                 joined.append((statement, change, companion, rng.random() < 0.5))
         if len(joined) == len(pairs):
@@ -217,6 +217,7 @@ def _attribute_exchanges(
 
 
 def _companion(
+    image: DescribedImage,
     statement: _Statement,
     partner: _Statement,
     statements: Sequence[_Statement],
@@ -228,7 +229,7 @@ def _companion(
     for _ in range(min(COMPANIONS_TRIED, len(statements))):
         other = statements[rng.randrange(len(statements))]
         if isinstance(other, RelationStatement) and isinstance(statement, RelationStatement):
-            if _stand_together(statement, other, change):
+            if _stand_together(image, statement, other, change):
                 return other
         elif not any(may_be_the_same(name, other.claim.subject.name) for name in names):
             return other
@@ -236,13 +237,18 @@ def _companion(
 
 
 def _stand_together(
-    one: RelationStatement, other: RelationStatement, change: Change | None
+    image: DescribedImage, one: RelationStatement, other: RelationStatement, change: Change | None
 ) -> bool:
     """Whether a sentence can say both, worded alike before and after a change of the first."""
     if {one.subject, one.object} == {other.subject, other.object}:
         return False
     if one.claim == other.claim:  # of two things in the same words: 'both above a star and ...'
         return False
+    if one.subject != other.subject:
+        # Not 'A woman is both ...' of two women, nor 'both a man ... and a guy ...' of one man.
+        said_alike = one.claim.subject == other.claim.subject
+        if said_alike or image.graph.may_be_one(one.subject, other.subject):
+            return False
     if change is None:
         return one.subject != other.subject
     wrong = change.claim

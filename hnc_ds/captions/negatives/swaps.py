@@ -80,7 +80,7 @@ def swapped_verb_phrases(image: DescribedImage) -> Iterator[Bundle]:
     Source: Yuksekgonul et al. 2023 (NegCLIP), two verb phrases exchanged; the proof is ours.
     """
     for one, other in companions(
-        image.relation_statements(False, False), image.stream("negclip_verb")
+        image, image.relation_statements(False, False), image.stream("negclip_verb")
     ):
         first, second = put_subject(other, one), put_subject(one, other)
         if first is None or second is None:
@@ -137,7 +137,7 @@ def _last(phrase: Phrase) -> str:
 
 
 def _swapped_in_a_pair(image: DescribedImage, type_: str) -> Iterator[Bundle]:
-    for one, other in companions(existing(image), image.stream(type_)):
+    for one, other in companions(image, existing(image), image.stream(type_)):
         names = one.claim.subject.name, other.claim.subject.name
         values = one.claim.attribute, other.claim.attribute
         if values[0] == values[1] or names[0] == names[1]:

@@ -134,6 +134,11 @@ class IndexedGraph:
         pairs = [self.places[i][j] for i in found for j in found if i < j]
         return None if any(self._may_be_one(place) for place in pairs) else len(found)
 
+    def may_be_one(self, i: int, j: int) -> bool:
+        """Whether two objects may be one thing, annotated twice."""
+        named_alike = may_be_the_same(self.names[i], self.names[j])
+        return named_alike and self._may_be_one(self.places[i][j])
+
     @staticmethod
     def _may_be_one(place: int) -> bool:
         """Whether two of a name may be one thing, boxed twice; boxes without area tell nothing."""
