@@ -287,7 +287,14 @@ def _judge(
     if claimed:
         sure = not refuted and not excluded and _says(forwards, backwards, predicate)
         return TRUE if sure else UNKNOWN
-    return FALSE if excluded and not place & _favouring(predicate) else UNKNOWN
+    if not excluded or place & _favouring(predicate):
+        return UNKNOWN
+    # Where "behind" and "in front of" are both annotated, "standing behind" is open, too.
+    disputed = any(
+        _says(forwards, backwards, p) and _excludes(forwards, backwards, p, animate)
+        for p in predicates.implied(predicate)
+    )
+    return UNKNOWN if disputed else FALSE
 
 
 def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:
