@@ -14,7 +14,7 @@ from tests.captions.worlds.placing import HEIGHT, WIDTH, Box, centre
 from tests.captions.worlds.properties import MANY_COLOURED, NEVER_TOLD, NOTED, PROPERTIES, Property
 from tests.captions.worlds.worlds import YES, Thing, World
 
-SIDE_PAIRS = 2.7
+SIDE_PAIRS = 2.5
 """Pairs of things tried, for each thing, as left and right of each other: 9 of 10 relations."""
 
 
@@ -106,7 +106,12 @@ def _contradiction(rng: random.Random, thing: Thing, told: list[str]) -> str:
         own = thing.values.get(prop.name, [])
         if own and not prop.several and not {*prop.values[own[0]].names}.isdisjoint(told):
             likely = {*prop.values[own[0]].arguable, *NEVER_TOLD}
-            others = [v.names[0] for k, v in enumerate(prop.values) if k not in own]
+            had = {*prop.values[own[0]].names}
+            others = [
+                value.names[0]
+                for k, value in enumerate(prop.values)
+                if k not in own and had.isdisjoint(value.arguable)
+            ]
             others = [name for name in others if name not in likely]
             return rng.choice(others) if others else ""
     return ""
@@ -145,7 +150,11 @@ def _tell_facts(rng: random.Random, world: World, told: list[Told]) -> None:
     for _ in range(len(told) // 2):
         one, other = rng.randrange(len(told)), rng.randrange(len(told))
         i, j = told[one].thing, told[other].thing
-        predicate = rng.choice(["above", "below", "in front of", "behind"])
+        predicate = rng.choice(["above", "below", "in front of", "behind", "larger than"])
+        if rng.random() < 0.3 and world.things[i].posture:
+            predicate = (
+                f"{world.things[i].posture} {rng.choice(['near', 'next to', 'behind', 'by'])}"
+            )
         if (i, j) not in world.links and world.related(i, predicate, j) is YES:
             told[one].relations.append((predicate, other))
 

@@ -9,6 +9,8 @@ class Phrase(NamedTuple):
     name: str
     attributes: frozenset[str]
     plural: bool
+    definite: bool = False
+    """Whether it says 'the': then it must mean one thing of the image and no other."""
 
 
 class Is(NamedTuple):
@@ -29,16 +31,16 @@ class Does(NamedTuple):
 class Number(NamedTuple):
     """There are exactly so many."""
 
-    name: str
+    counted: Phrase
     number: int
 
 
 class Compare(NamedTuple):
     """'more', 'fewer' or 'as many'."""
 
-    name: str
+    counted: Phrase
     comparator: str
-    other: str
+    other: Phrase
 
 
 class Not(NamedTuple):

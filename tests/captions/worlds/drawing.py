@@ -24,6 +24,15 @@ POSTURES = {
     "lying on": "lying",
     "standing on": "standing",
     "walking on": "standing",
+    "walking down": "standing",
+    "crossing": "standing",
+    "grazing": "standing",
+    "perched on": "standing",
+    "leaning": "standing",
+    "at": "sitting",
+    "swimming in": "lying",
+    "flying": "standing",
+    "driving": "sitting",
 }
 
 

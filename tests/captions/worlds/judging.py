@@ -22,6 +22,7 @@ class Facts(Protocol):
     def has(self, i: int, attribute: str) -> Verdict: ...
     def related(self, i: int, predicate: str, j: int) -> Verdict: ...
     def number(self, lemma: str) -> int | None: ...
+    def size(self, i: int) -> int: ...
 
 
 Witnesses = dict[int, Verdict]
@@ -45,10 +46,10 @@ class Judge:
                 return self._both(claim)
             case Either(first, second):
                 return _exactly_one(self.verdict(first), self.verdict(second))
-            case Number(name, number):
-                return _as_counted(self.facts.number(name), lambda found: found == number)
-            case Compare(name, comparator, other):
-                ours, theirs = self.facts.number(name), self.facts.number(other)
+            case Number(counted, number):
+                return _as_counted(self._number(counted), lambda found: found == number)
+            case Compare(counted, comparator, other):
+                ours, theirs = self._number(counted), self._number(other)
                 if theirs is None:
                     return MAYBE
                 return _as_counted(
@@ -59,6 +60,16 @@ class Judge:
                         "as many": found == theirs,
                     }[comparator],
                 )
+
+    def _number(self, counted: Phrase) -> int | None:
+        """How many things a phrase fits; None if that can be argued about."""
+        total = self.facts.number(counted.name)
+        if total is None or not counted.attributes:
+            return total
+        fits = self.meant(counted).items()
+        if any(verdict is MAYBE for _, verdict in fits):
+            return None
+        return sum(self.facts.size(i) for i, _ in fits)
 
     def meant(self, phrase: Phrase) -> Witnesses:
         """The things that a phrase fits or could fit."""
@@ -119,6 +130,10 @@ class WorldFacts:
     def called(self, i: int, lemma: str) -> Verdict:
         return self.world.things[i].called(lemma)
 
+    def size(self, i: int) -> int:
+        """How many it is. Groups that stand for things once more are none."""
+        return self.world.things[i].number or 0
+
 
 class AnnotatedFacts:
     """A scene graph: what it says is so, what it does not say may be so."""
@@ -153,13 +168,25 @@ class AnnotatedFacts:
             return NO
         inverse = INVERSE.get(predicate, "")
         annotated = (i, predicate, j) in self.edges or (j, inverse, i) in self.edges
-        return YES if annotated else MAYBE
+        return YES if annotated or self._boxes_say(i, predicate, j) else MAYBE
+
+    def _boxes_say(self, i: int, predicate: str, j: int) -> bool:
+        """Whether one box is wholly over the other one."""
+        if predicate not in ("above", "below"):
+            return False
+        upper, lower = (i, j) if predicate == "above" else (j, i)
+        a, b = self.objects[upper], self.objects[lower]
+        beside = min(a.x + a.w, b.x + b.w) <= max(a.x, b.x)
+        return min(a.w, a.h, b.w, b.h) > 0 and a.y + a.h <= b.y and not beside
 
     def number(self, lemma: str) -> int | None:
         """Of things annotated one by one, if no other could bear the name."""
         found = [i for i in range(len(self)) if self.called(i, lemma) is not NO]
         single = all(self.names[i] == (lemma, False) for i in found)
         return len(found) if single else None
+
+    def size(self, i: int) -> int:
+        return 1
 
 
 def _holding(witnesses: Witnesses) -> Witnesses:

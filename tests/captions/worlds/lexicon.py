@@ -118,6 +118,24 @@ KINDS = _kinds("""
     street     | grounds    |                    | road
     road       | grounds    |                    | street
     field      | grounds    |                    |
+    sky        | skies      |                    |
+    water      | grounds    |                    | lake
+    lake       | grounds    | water              |
+    sidewalk   | grounds    |                    | path
+    frisbee    | things     |                    |
+    camera     | things     |                    |
+    newspaper  | things     | paper              |
+    bat        | things     | baseball bat       |
+    racket     | things     | tennis racket      |
+    leash      | things     |                    |
+    blanket    | covers     |                    | sheet
+    tablecloth | covers     | cloth              |
+    towel      | covers     |                    | cloth
+    boat       | boats      | vehicle            |
+    ship       | boats      | vehicle            | boat
+    elephant   | animals    | animal             |
+    giraffe    | animals    | animal             |
+    duck       | animals    | bird, animal       |
     banana     | food       | fruit              |
     apple      | food       | fruit              |
     orange     | food       | fruit              |
@@ -137,7 +155,7 @@ COMMON = ("man", "woman", "dog", "cup", "car", "chair", "shirt", "tree", "bag", 
 
 PLURAL_ONLY = {"pants", "jeans", "sunglasses", "glasses"}
 """'glasses' are worn, or they are several things to drink from."""
-MASS = {"grass", "snow", "sand", "bread", "fruit"}
+MASS = {"grass", "snow", "sand", "bread", "fruit", "water", "paper", "sky", "cloth"}
 UNCOUNTED_GROUPS = {"grounds", "backdrops", "parts", "crowds", "skies"}
 """Not boxed one by one: there are more of them than anybody annotates."""
 
@@ -182,31 +200,88 @@ SPELLED = {"TV": "tv", "TVs": "tvs"}
 
 NUMBERS = words("zero, one, two, three, four, five, six, seven, eight, nine, ten")
 
+ONE_OF_A_SORT = {"sky"}
+"""Mass nouns with an article after another word: 'a blue sky'."""
+
 SOUNDS_LIKE_A = ("uniform",)
 """'a uniform', though it starts with a vowel's letter."""
 
 
 SIDES = words("to the left of, to the right of, above, below, in front of, behind")
 SOFT = words(
-    "near, next to, beside, by, with, at, around, close to, alongside, outside, over, looking at, "
-    "watching, facing, across from, on the side of, touching"
+    "near, next to, beside, by, with, at, around, close to, alongside, outside, outside of, over, "
+    "looking at, watching, facing, across from, on the side of, touching, observing, staring at, "
+    "smiling at, looking toward, pointing at, photographing, waiting for, approaching, along, "
+    "on the front of, on the back of, on the edge of, on the other side of, surrounded by, "
+    "surrounding, reflected in, seen through, hidden by, decorated with, using, leaning over, "
+    "sniffing, smelling, guiding, herding, helping, hanging over, growing near, past, toward, "
+    "towards, through, from, off, out of, away from, for, to, against, into, onto, down, up, "
+    "across, longer than, shorter than, taller than, higher than"
 )
 """True or not is a matter of opinion, or of what cannot be seen: never clearly false."""
 CONTACT = words(
-    "on, on top of, in, inside, under, underneath, beneath, wearing, worn on, holding, carrying, "
-    "riding, eating, sitting on, standing on, lying on, walking on, hanging on, parked on, "
-    "sitting in, sitting under, standing under, lying under, filled with, standing in, lying in, "
-    "parked under, hanging under, walking under"
+    "on, on top of, atop, in, inside, under, underneath, beneath, wearing, worn on, worn around, "
+    "holding, holding onto, carrying, riding, riding on, riding in, eating, filled with, full of, "
+    "covering, covered by, covered in, covered with, attached to, connected to, tied to, "
+    "tied around, chained to, wrapped in, wrapped around, mounted on, printed on, painted on, "
+    "drawn on, leaning on, leaning against, hanging from, topped with, growing in, growing on, "
+    "perched on, crossing, driving, reading, cutting, drinking, typing on, talking on, hitting, "
+    "throwing, catching, petting, feeding, licking, biting, kissing, swinging, flying, containing, "
+    "plugged into, stuck in, stuck on, resting on, piled on, stacked on, floating on, floating in, "
+    "swimming in, flying in, grazing on, grazing in, washing, cleaning, pouring, opening, closing, "
+    "boarding, entering, leaving, exiting, climbing, sewn on, mixed with, draped over, set on, "
+    "skating on, skiing on, surfing on, surfing in, jumping on, served on, displayed on, "
+    "getting on, getting off, dragging, towing, tying, brushing, slicing, cooking, grabbing, "
+    "picking up, tossing, playing, blowing out, chewing, chasing, reaching for"
 )
 DEEDS = words(
     "walking with, talking to, hugging, pulling, pushing, pulled by, pushed by, kicking, "
-    "playing with, swinging at, following, followed by, leading"
+    "playing with, swinging at, following, followed by, leading, talking with, holding hands with, "
+    "standing with, sitting with, posing with"
 )
+VERBS = words(
+    "sitting, standing, lying, walking, running, sleeping, kneeling, crouching, parked, hanging, "
+    "growing, flying, floating, swimming, grazing, resting, driving, skiing, skating, surfing, "
+    "jumping, playing, perched, mounted, leaning, stacked, waiting, wading, displayed, posing, "
+    "traveling, balancing, riding, hung, placed, docked, kept, set, working, eating"
+)
+"""What comes before a place: 'sitting on'."""
+PLACES = words(
+    "on, on top of, atop, in, inside, under, underneath, beneath, near, next to, beside, by, "
+    "behind, in front of, above, below, over, at, around, outside, outside of, close to, "
+    "alongside, along, on the side of, on the front of, on the back of, "
+    "on the edge of, on the other side of, "
+    "past, toward, towards, through, from, off, out of, away from, for, to, against, into, "
+    "onto, down, "
+    "up, across, with"
+)
+STANCES = {
+    "sitting": "sitting", "kneeling": "sitting", "crouching": "sitting", "standing": "standing",
+    "walking": "standing", "running": "standing", "jumping": "standing", "grazing": "standing",
+    "skating": "standing", "wading": "standing", "lying": "lying", "sleeping": "lying",
+}  # fmt: skip
+"""What somebody's body does, as far as a verb tells it."""
 MUTUAL = {"walking with", "talking to", "hugging", "playing with"}
-PREDICATES = {*SIDES, *SOFT, *CONTACT, *DEEDS}
+SIZES = {"larger than": True, "bigger than": True, "smaller than": False}
+"""Whether the first one is the larger one."""
+PREDICATES = {
+    *SIDES, *SOFT, *CONTACT, *DEEDS, *SIZES,
+    *(f"{verb} {place}" for verb in VERBS for place in PLACES),
+}  # fmt: skip
+LONG_TAIL = words(
+    "covering, covered by, leaning on, leaning against, attached to, mounted on, hanging from, "
+    "growing in, growing on, perched on, grazing in, grazing on, swimming in, floating in, "
+    "flying in, driving on, driving down, walking down, crossing, using, reading, drinking, "
+    "cutting, throwing, catching, kicking, hitting, swinging, driving, petting, feeding, chasing, "
+    "licking, tied to, wrapped around, printed on, painted on, filled with, full of, topped with, "
+    "standing next to, sitting at, standing behind, talking on, holding onto, larger than, "
+    "smaller than, resting on, stacked on, parked in, sitting in, lying in, standing in, "
+    "walking in, sleeping on, running on, worn around, standing near, sitting near, parked near"
+)
+"""Predicates that annotators seldom use; each of the drawn ones is told where it is true."""
 INVERSE = {
     "to the left of": "to the right of", "above": "below", "in front of": "behind",
     "pulling": "pulled by", "pushing": "pushed by", "following": "followed by",
-    "wearing": "worn on",
+    "wearing": "worn on", "covering": "covered by", "larger than": "smaller than",
 }  # fmt: skip
 INVERSE |= {b: a for a, b in INVERSE.items()}

@@ -100,6 +100,176 @@ ATTACHMENTS = (
         ("eating",), words("holding, carrying, behind, with, touching"),
     ),
     Attachment(
+        "covering", ("covers",), ("tables", "seats"),
+        ("covering", "on"), words("on top of, above, over, draped over, lying on, wrapped around"),
+        ("covered by",), words("below, under, underneath, beneath, covered in, covered with, in"),
+    ),
+    Attachment(
+        "leaning", ("people", "cycles", "boards"), ("wall", "fence", "pole", "tree"),
+        ("leaning against", "leaning on"),
+        words("on, attached to, in front of, behind, resting on, standing against"),
+        (), words("behind, in front of, holding"),
+    ),
+    Attachment(
+        "mounted", ("tv", "clock", "lamp", "sign", "picture"), ("wall", "building", "pole"),
+        ("mounted on", "attached to", "on"),
+        words("hanging on, in front of, connected to, painted on, displayed on"),
+        (), words("behind, below, under, holding"),
+    ),
+    Attachment(
+        "hanging from", ("lamp", "bag", "leash", "basket"), ("tree", "pole", "shelf"),
+        ("hanging from",),
+        words("on, attached to, hanging on, under, below, in, in front of, tied to, connected to"),
+        (), words("above, over, holding, behind"),
+    ),
+    Attachment(
+        "growing", ("plants",), ("grass", "field", "sand"),
+        ("growing in", "growing on", "in", "on"),
+        (*_UPON, *words("standing in, standing on, inside")), (), (*_BELOW, "around"),
+    ),
+    Attachment(
+        "perched on", ("bird",), ("fence", "pole", "tree", "sign", "bench"),
+        ("perched on", "on"), (*_UPON, *words("sitting on, standing on, in, sitting in, inside")),
+        (), _BELOW,
+    ),
+    Attachment(
+        "grazing", ("horse", "cow", "zebra", "sheep"), ("grass", "field"),
+        ("grazing in", "grazing on", "in", "on"),
+        (*_UPON, *words("standing in, standing on, walking in, walking on, eating, inside")),
+        (), _BELOW,
+    ),
+    Attachment(
+        "swimming in", ("duck", "people", "dog"), ("water",),
+        ("swimming in", "in"),
+        (*_UPON, *words("on, floating in, floating on, standing in, surfing in, wading in")),
+        (), (*_BELOW, "covering"),
+    ),
+    Attachment(
+        "floating", ("boats", "duck"), ("water",),
+        ("floating in", "in", "on"),
+        (*_UPON, *words("floating on, swimming in, inside, docked in, parked in, parked on")),
+        (), _BELOW,
+    ),
+    Attachment(
+        "flying", ("bird", "kite"), ("sky",),
+        ("flying in", "in"), words("on, against, above, over, in front of, below, inside"),
+        (), words("behind, above, below, over"),
+    ),
+    Attachment(
+        "driving", ("vehicles",), ("street", "road"),
+        ("driving on", "driving down", "on"), (*_UPON, *words("in, crossing")), (), _BELOW,
+    ),
+    Attachment(
+        "walking down", ("people",), ("street", "road", "sidewalk"),
+        ("walking down", "walking on", "on"),
+        (*_UPON, *words("in, crossing, standing on, standing in, walking in, running on")),
+        (), _BELOW,
+    ),
+    Attachment(
+        "crossing", ("people", "animals"), ("street", "road"),
+        ("crossing", "walking on", "on", "in"),
+        (*_UPON, *words("standing on, standing in, walking in, running on, entering, leaving")),
+        (), _BELOW,
+    ),
+    Attachment(
+        "lying on", ("people", "animals"), ("bed", "couch"),
+        ("sleeping on", "lying on", "on"),
+        (*_UPON, *words("in, lying in, sleeping in, inside, resting on")), (), _BELOW,
+    ),
+    *(
+        Attachment(
+            "holding", new, ("people",), (), words("in, on, above, in front of, touching"),
+            (deed,),
+            words(
+                "holding, holding onto, carrying, with, behind, playing with, reaching for, "
+                "opening, touching, using, grabbing, picking up, looking at, playing, cleaning"
+            ) + also,
+        )
+        for deed, new, also in (
+            ("using", ("laptop", "cell phone"), words("typing on, talking on, closing")),
+            ("reading", ("book", "newspaper"), words("closing, cutting, typing on")),
+            ("drinking", ("cup", "glass", "bottle"), words("eating, pouring, licking")),
+            ("cutting", ("cake", "pizza", "bread"), words("eating, slicing, cooking, biting")),
+            ("throwing", ("ball", "frisbee"), words("tossing, catching, swinging, hitting")),
+            ("catching", ("ball", "frisbee"), words("throwing, tossing, hitting")),
+            ("kicking", ("ball",), words("hitting")),
+            ("hitting", ("ball",), words("swinging, throwing, tossing, catching")),
+            ("swinging", ("bat", "racket"), words("throwing, hitting, tossing")),
+            ("talking on", ("cell phone",), words("typing on")),
+            ("holding onto", (*_THINGS, "leash"), words("swinging, tying")),
+        )
+    ),
+    *(
+        Attachment(
+            "beside", ("animals",), ("people", "animals"), (),
+            words("in front of, behind, touching, near, leaning on, looking at"),
+            (deed,),
+            words(
+                "touching, holding, holding onto, with, playing with, looking at, behind, leading, "
+                "in front of, brushing, hugging, kissing, petting, feeding, chasing, licking, "
+                "biting, sniffing, following, leaning on, washing, cleaning, reaching for, "
+                "leaning over"
+            ),
+        )
+        for deed in ("petting", "feeding", "licking", "chasing")
+    ),
+    Attachment(
+        "inside", ("people",), ("car", "taxi", "truck", "bus"),
+        ("driving", "in", "inside"),
+        words("on, sitting in, standing in, riding, riding in, riding on"), (), words("carrying"),
+    ),
+    Attachment(
+        "leaning", ("bicycle", "boat", "dog", "horse"), ("pole", "tree", "fence"),
+        ("tied to",),
+        words("attached to, chained to, connected to, leaning on, leaning against, on"),
+        (), words("behind, in front of, holding"),
+    ),
+    Attachment(
+        "wearing", ("scarf",), ("people",),
+        ("wrapped around", "worn around", "worn on"),
+        words("on, on top of, above, tied around, covering, around"),
+        ("wearing",), words("in, holding, carrying, behind, with, wrapped in, covered by"),
+    ),
+    Attachment(
+        "inside", ("picture", "sign"), ("shirt", "bag", "truck", "bus", "box"),
+        ("printed on", "painted on", "on"),
+        words("in, attached to, drawn on, displayed on, sewn on, mounted on, covering, stuck on"),
+        (), words("covered by, covered in, covered with, containing, filled with, full of"),
+    ),
+    Attachment(
+        "inside", ("food", "flower"), ("containers",),
+        ("in", "inside"),
+        words("on, sitting in, lying in, standing in, stuck in, served on, displayed on"),
+        ("filled with", "full of", "containing"), words("around, holding, carrying, topped with"),
+    ),
+    Attachment(
+        "on", ("food",), ("pizza", "cake", "plate"),
+        ("on", "on top of"),
+        words("above, over, sitting on, lying on, served on, resting on, piled on, covering, in"),
+        ("topped with",), words("below, under, covered by, covered with, covered in, filled with"),
+    ),
+    Attachment(
+        "on", ("things", "containers"), ("book", "box", "tables", "shelf"),
+        ("resting on", "on"),
+        words("above, over, on top of, sitting on, standing on, lying on, stacked on, leaning on"),
+        (), _BELOW,
+    ),
+    Attachment(
+        "on", ("book", "box", "plate"), ("book", "box", "plate"),
+        ("stacked on", "on", "on top of"),
+        words("above, over, resting on, sitting on, lying on, piled on"), (), _BELOW,
+    ),
+    Attachment(
+        "at", ("people",), ("tables",),
+        ("sitting at",), words("behind, in front of, next to, leaning on, on, at, touching"),
+        (), words("in front of, behind, touching"),
+    ),
+    Attachment(
+        "parked in", ("vehicles", "cycles"), ("field", "grass", "snow"),
+        ("parked in", "in", "on"), (*_UPON, *words("parked on, standing in, standing on")),
+        (), _BELOW,
+    ),
+    Attachment(
         "of", ("parts",), (*_LIVING, "vehicles", "tables"),
         ("of",), words("on, in, under, in front of"),
         (), words("with, behind"),
@@ -117,16 +287,16 @@ def place(rng: random.Random, how: str, box: Box, host: Box) -> Box | None:
     """The box where it belongs; None if there is no room for it in the picture."""
     x, y, w, h = host
     own_w, own_h = box[2], box[3]
-    if how in ("inside", "wearing", "of", "hanging on"):
+    if how in ("inside", "wearing", "of", "hanging on", "mounted", "flying", "swimming in"):
         own_w, own_h = max(2, min(own_w, w // 2)), max(2, min(own_h, h // 2))
         return x + rng.randint(0, w - own_w), y + rng.randint(0, h - own_h), own_w, own_h
-    if how in ("holding", "eating"):
+    if how in ("holding", "eating", "leaning", "beside", "at"):
         own_w, own_h = max(2, min(own_w, w)), max(2, min(own_h, h))
         beside = rng.choice([x - own_w // 2, x + w - own_w // 2])
         return _in_picture(beside, y + rng.randint(0, h - own_h), own_w, own_h)
     own_w = max(2, min(own_w, w))
     left = x + rng.randint(0, w - own_w)
-    if how == "under":
+    if how in ("under", "hanging from"):
         own_h = max(2, min(own_h, h))
         return _in_picture(left, y + h - own_h // 4, own_w, own_h)
     return _in_picture(left, y - own_h + min(own_h, h) // 4, own_w, own_h)

@@ -46,11 +46,15 @@ PROPERTIES = (
         "colour",
         ("animals", *_MADE, "clothing", "plants", "food", "grounds"),
         _values(
-            "red (maroon), blue (light_blue dark_blue navy teal), green (teal), white (cream), "
-            "black (dark_blue dark_brown), brown (tan dark_brown light_brown), "
-            "gray grey (silver tan), tan beige (cream khaki white), yellow (gold), gold (yellow), "
-            "orange, pink (red), purple (dark_blue), light_blue blue (teal), "
-            "dark_blue blue (navy)"
+            "red (maroon pink orange), blue (light_blue dark_blue navy teal), green (teal khaki), "
+            "white (cream silver beige), black (dark_blue dark_brown navy), "
+            "brown (tan dark_brown light_brown maroon brunette gold golden khaki beige blond), "
+            "gray grey (silver tan beige khaki), tan beige (cream khaki white blond light_brown "
+            "brown yellow), yellow (gold golden cream blond), gold golden (yellow "
+            "light_brown orange blond), orange (red gold golden), pink (red maroon purple), "
+            "purple (dark_blue maroon pink navy), light_blue blue (teal), "
+            "dark_blue blue (navy teal purple), light_brown brown (tan beige khaki gold golden "
+            "blond orange), maroon (red brown purple dark_brown), silver (gray grey white metallic)"
         ),
         0.6,
         several=True,
@@ -59,8 +63,14 @@ PROPERTIES = (
         "material",
         ("seats", "tables", "containers", "structures", "things"),
         _values(
-            "wood wooden, metal (steel), plastic (rubber), glass, brick, stone (concrete rock), "
-            "leather, paper (cardboard), ceramic (glass), wicker (wood), concrete (stone)"
+            "wood wooden (bamboo hardwood wicker cardboard), metal (steel aluminum brass bronze "
+            "chrome copper iron stainless_steel tin plastic), plastic (rubber vinyl styrofoam "
+            "porcelain ceramic leather metal paper glass), glass (crystal ceramic porcelain "
+            "plastic), brick (stone clay concrete cement cobblestone rock), stone (concrete cement "
+            "rock marble granite cobblestone ceramic clay brick), leather (vinyl plastic rubber), "
+            "paper (cardboard plastic styrofoam), ceramic (glass porcelain clay marble stone "
+            "plastic), wicker (wood straw bamboo), concrete cement (stone rock granite marble "
+            "cobblestone brick), cloth (fabric cotton silk wool denim)"
         ),
         0.35,
         several=True,
@@ -68,36 +78,75 @@ PROPERTIES = (
     Property(
         "size",
         ("animals", *_MADE, "plants", "food"),
-        _values("large big (huge), small little (tiny), medium_sized (large small)"),
+        _values(
+            "large big (huge enormous giant massive oversized), small little (tiny miniature), "
+            "medium_sized (large small big little)"
+        ),
         0.4,
     ),
     Property("height", ("people", "structures", "plants"), _values("tall, short"), 0.3),
-    Property("age", _LIVING, _values("young, old (elderly)"), 0.3),
-    Property("newness", ("vehicles", "cycles", "seats", "tables"), _values("old, new"), 0.2),
+    Property("age", _LIVING, _values("young (baby), old elderly"), 0.3),
+    Property(
+        "newness",
+        ("vehicles", "cycles", "seats", "tables"),
+        _values(
+            "old (antique vintage weathered worn), new modern, used_long (old new modern worn)"
+        ),
+        0.2,
+    ),
     Property(
         "posture",
         _LIVING,
-        _values("standing, sitting, lying lying_down"),
+        _values(
+            "standing (walking running crouching kneeling), "
+            "sitting seated (crouching kneeling squatting), lying lying_down (sleeping)"
+        ),
         0.3,
     ),
-    Property("mood", ("people",), _values("happy (smiling), sad (unhappy)"), 0.2),
-    Property("cleanness", (*_MADE, "clothing", "animals"), _values("clean, dirty (stained)"), 0.1),
-    Property("wetness", ("animals", "clothing", "street", "road"), _values("wet, dry"), 0.15),
-    Property("fullness", ("containers", "plate"), _values("empty, full"), 0.3),
     Property(
-        "openness", ("door", "umbrella", "book", "box", "laptop"), _values("open, closed"), 0.4
+        "mood",
+        ("people",),
+        _values("happy (smiling laughing), sad unhappy (angry), calm_faced (happy)"),
+        0.2,
     ),
-    Property("power", ("lamp", "tv", "laptop"), _values("on, off"), 0.4),
+    Property(
+        "cleanness",
+        (*_MADE, "clothing", "animals"),
+        _values("clean, dirty (stained dusty muddy murky)"),
+        0.1,
+    ),
+    Property("wetness", ("animals", "clothing", "street", "road"), _values("wet, dry"), 0.15),
+    Property(
+        "fullness",
+        ("containers", "plate"),
+        _values("empty (unoccupied vacant), full (packed crowded), half_full"),
+        0.3,
+    ),
+    Property(
+        "openness", ("door", "umbrella", "book", "box", "laptop"), _values("open, closed shut"), 0.4
+    ),
+    Property(
+        "power",
+        ("lamp", "tv", "laptop"),
+        _values("on turned_on (lit glowing illuminated), off turned_off (unlit)"),
+        0.4,
+    ),
     Property(
         "shape",
         ("tables", "plate", "sign", "clock", "pizza"),
-        _values("round (oval), square (rectangular), rectangular (square), triangular"),
+        _values(
+            "round circular (oval), square (rectangular), rectangular (square), triangular, "
+            "octagonal (round)"
+        ),
         0.3,
     ),
     Property(
         "pattern",
         ("clothing", "umbrella", "bag"),
-        _values("plain solid, striped, dotted spotted, plaid (checkered), floral flowered"),
+        _values(
+            "plain solid, striped (checkered plaid), dotted spotted (speckled), "
+            "plaid checkered (striped), floral flowered"
+        ),
         0.5,
         several=True,
     ),
@@ -107,16 +156,39 @@ PROPERTIES = (
         _values("long_sleeved long-sleeved, short_sleeved short-sleeved, sleeveless"),
         0.4,
     ),
-    Property("foliage", ("tree", "palm tree", "bush"), _values("leafy, leafless bare"), 0.3),
+    Property("foliage", ("tree", "palm tree", "bush"), _values("leafy (lush), leafless bare"), 0.3),
+    Property("width", ("grounds", "tables", "structures"), _values("wide, narrow"), 0.15),
+    Property("thickness", ("food", "book", "tree", "pole"), _values("thick, thin"), 0.15),
+    Property(
+        "straightness",
+        ("pole", "road", "street", "fence"),
+        _values("straight, curved (bent crooked)"),
+        0.2,
+    ),
+    Property("hardness", ("seats", "food"), _values("soft, hard"), 0.1),
+    Property("sex", ("people",), _values("male, female"), 0.0),
+    Property("weather", ("sky",), _values("clear (cloudless), cloudy (overcast)"), 0.5),
+    Property("waves", ("water", "lake"), _values("calm still, choppy (wavy rough)"), 0.4),
+    Property("paving", ("street", "road"), _values("paved (asphalt), unpaved (gravel)"), 0.2),
+    Property("ripeness", ("banana", "apple"), _values("ripe, unripe"), 0.2),
+    Property("peel", ("banana", "orange"), _values("peeled, unpeeled"), 0.2),
+    Property(
+        "cooking",
+        ("pizza", "bread", "sandwich"),
+        _values("cooked (baked toasted grilled fried roasted boiled steamed), raw (uncooked)"),
+        0.15,
+    ),
+    Property("tidiness", ("desk", "bed", "shelf"), _values("neat (tidy), messy (cluttered)"), 0.2),
+    Property("lighting", ("street light",), _values("lit (glowing illuminated), unlit"), 0.2),
     Property(
         "tone",
         (*_MADE, "clothing"),
-        _values("dark, bright (light), neither (dark light)"),
+        _values("dark, bright (light), neither (dark light bright)"),
         0.1,
         several=True,
     ),
 )
-NEVER_TOLD = {"medium sized", "neither"}
+NEVER_TOLD = {"medium sized", "neither", "used long", "calm faced"}
 """Values that nobody annotates; what could be argued for them stays arguable."""
 MANY_COLOURED = {
     "zebra",
@@ -145,7 +217,8 @@ MATERIALS = {
 
 SAME_ATTRIBUTE = {
     "wooden": "wood", "grey": "gray", "long-sleeved": "long sleeved",
-    "short-sleeved": "short sleeved", "lying": "lying down",
+    "short-sleeved": "short sleeved", "lying": "lying down", "cement": "concrete",
+    "metallic": "metal", "woolen": "wool",
 }  # fmt: skip
 """Other spellings."""
 ATTRIBUTES = {

@@ -10,14 +10,31 @@ from enum import IntEnum
 from tests.captions.worlds.lexicon import (
     CONTACT,
     DEEDS,
+    PLACES,
     PLURAL_ONLY,
     SIDES,
+    SIZES,
     SOFT,
+    STANCES,
     UNCOUNTED_GROUPS,
+    VERBS,
     Kind,
     plural,
 )
 from tests.captions.worlds.placing import Box, centre
+
+LOOSE_CONTACT = {
+    "attached to", "connected to", "tied to", "leaning on", "leaning against",
+    "covered in", "covered with", "wrapped around", "wrapped in", "stuck on",
+    "reaching for", "hanging from", "topped with", "grabbing", "containing",
+}  # fmt: skip
+"""Of two things that go with each other somebody could say so."""
+
+SHAKE = 4
+"""Pixels by which two hands together miss an edge."""
+
+SIZE_IS_CLEAR = 4
+"""So many times the area of another one's box."""
 
 
 class Verdict(IntEnum):
@@ -78,14 +95,60 @@ class World:
         if i == j:
             return NO
         known = self.facts.get((i, j), {}).get(predicate, NO)
+        if known is MAYBE and predicate in ("above", "below"):
+            if self._is_straight(i, predicate, j):
+                return YES
+            lower = centre(self.things[i].box)[1] > centre(self.things[j].box)[1]
+            if lower == (predicate == "above"):
+                return NO
+        if known is MAYBE and predicate == "inside" and not self._could_be_inside(i, j):
+            return NO
         if known is not NO:
             return known
         if predicate in SIDES:
             return self._side(i, predicate, j)
+        if predicate in SIZES:
+            return self._size(i, SIZES[predicate], j)
+        verb, _, place = predicate.partition(" ")
+        if verb in VERBS and place in PLACES and predicate not in CONTACT:
+            return min(self._does(i, verb), self.related(i, place, j))
         if predicate in SOFT or predicate in CONTACT:
             return MAYBE if self._can_be_argued(i, predicate, j) else NO
         assert predicate in DEEDS, predicate
         return NO
+
+    def _does(self, i: int, verb: str) -> Verdict:
+        """Whether a thing's body does so; of things without one that can be argued about."""
+        own, told = self.things[i].posture, STANCES.get(verb)
+        if not own or told is None:
+            return MAYBE
+        return NO if own != told else YES if verb == own else MAYBE
+
+    def _is_straight(self, i: int, predicate: str, j: int) -> bool:
+        """Whether nobody could deny it: one is over the other, and both have bounds."""
+        upper, lower = (i, j) if predicate == "above" else (j, i)
+        (x, y, w, h), (other_x, other_y, other_w, _) = (
+            self.things[upper].box,
+            self.things[lower].box,
+        )
+        bounded = all(self.things[k].kind.group not in ("grounds", "skies") for k in (i, j))
+        return (
+            bounded and y + h <= other_y + SHAKE and min(x + w, other_x + other_w) > max(x, other_x)
+        )
+
+    def _could_be_inside(self, i: int, j: int) -> bool:
+        """Whether one thing has an inside, and the other one its middle there."""
+        (middle_x, middle_y), (x, y, w, h) = centre(self.things[i].box), self.things[j].box
+        hollow = self.things[j].kind.group in ("containers", "vehicles", "boats", "seats")
+        return hollow and x < middle_x < x + w and y < middle_y < y + h
+
+    def _size(self, i: int, larger: bool, j: int) -> Verdict:
+        """By boxes: clear where one is several times the other."""
+        (_, _, w, h), (_, _, other_w, other_h) = self.things[i].box, self.things[j].box
+        ratio = w * h / max(1, other_w * other_h)
+        if 1 / SIZE_IS_CLEAR < ratio < SIZE_IS_CLEAR:
+            return MAYBE
+        return YES if (ratio > 1) == larger else NO
 
     def number(self, lemma: str) -> int | None:
         """How many things bear a name; None if that can be argued about."""
@@ -111,7 +174,9 @@ class World:
         if predicate in ("over", "under", "underneath", "beneath"):
             return not (inside or linked) and lower == (predicate != "over")
         if predicate in SOFT:
-            return not (inside and predicate == "outside")
+            return not (inside and predicate in ("outside", "outside of"))
+        if predicate in LOOSE_CONTACT and linked:
+            return self.facts.get((j, i), {}).get(predicate) is not YES
         # The ground goes on beyond its box: what is not said to be elsewhere may stand on it.
         if linked or self.things[j].kind.group != "grounds":
             return False
