@@ -1,17 +1,20 @@
-"""A classifier that reads captions without their pictures; audit.py asks how often it is right.
+"""Readers that see captions without their images; audit.py asks how often they are right.
 
-A logistic regression on a caption's words and its template, the sentence without its content
-words. The only file that imports scikit-learn, and only when it is asked to work.
+A reader is given both captions of a pair and says which is the true one: what both say cancels,
+so that a small difference is not lost in what images are of. It is a logistic regression of the
+difference of their features (words; words and pairs of words; words and which comes before
+which), by averaged stochastic gradients, whose step is the best on images held out from training.
+The only file that imports scikit-learn, and only when it is asked to work.
 
-P pairs, C distinct captions, F features. A row of pairs_P3 is (image, true caption, false
-caption), as numbers.
+P pairs, C distinct captions, T tokens of the longest caption, F features. A row of pairs_P3 is
+(image, true caption, false caption), as numbers.
 """
 
 import importlib.util
 import re
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,36 +32,49 @@ TEMPLATE_WORDS = frozenset(
 )
 """Words of the sentence frames, in small letters; every other word is content."""
 
+Reader = Literal["words", "word_pairs", "order"]
+
 _TOKENS = re.compile(r"\w+(?:[-'\u2019]\w+)*|[^\w\s]")
-_PLACE = "\n"
-"""Between a word and its place. No word and no template holds it."""
-_TOLERANCE = 0.01
-"""Liblinear's own default. Smaller ones take twice the time to the same accuracy."""
+_HASHED = 20
+"""Bits of the number of a pair of words. Collisions add noise, and with a million columns for the
+some ten thousand pairs of words of a type hardly any."""
+_CHUNK = 5000
+"""Pairs whose features are made at a time; bounds the memory."""
+_STEPS = (0.02, 0.1, 0.5)
+"""Of the gradients. Small ones keep weights of rare features small, as regularisation does."""
+_PASSES = 4
+_SMALL = 10_000
+"""Up to so many pairs three times the passes: by then they tell as much as liblinear does."""
 _TIE = 1e-9
-"""A score nearer to zero is rounding and no judgement; it counts as half right."""
+"""A difference nearer to zero is rounding and no judgement; it counts as half right."""
 
 
 class Word(msgspec.Struct, frozen=True):
-    """A word, or a [template], that speaks for one side."""
+    """A word, a [template] or a pair of them, that speaks for one side."""
 
     word: str
     weight: float
-    """In the regression, per standard deviation of its count: rare words do not come first."""
+    """In the regression, per standard deviation of the difference: rare words do not come first."""
     in_true: int
     in_false: int
-    """How often it stands in the captions of that side."""
+    """How often it stands in the captions of that side, and not in the other of the pair."""
 
 
 @dataclass(frozen=True)
-class TextFeatures:
-    """What captions look like to a classifier. Sparse matrices of scikit-learn's making."""
+class Captions:
+    """Captions as numbers of words, each caption's template at its end."""
 
-    words_CF: Any
-    """How often a caption has each word and template."""
-    placed_CF: Any
-    """How often it has each word at each place, a place being the number of frame words so far."""
-    names_F: np.ndarray
-    """Of the columns of words_CF; templates stand in brackets."""
+    tokens_CT: np.ndarray
+    """int32; -1 behind a caption's end."""
+    names: list[str]
+    """Of the numbers; templates stand in brackets."""
+
+    def without_templates(self) -> np.ndarray:
+        """The words alone, [C, T]."""
+        words_CT = self.tokens_CT.copy()
+        rows = np.arange(len(words_CT))
+        words_CT[rows, (words_CT >= 0).sum(1) - 1] = -1
+        return words_CT
 
 
 def check_installed() -> None:
@@ -71,98 +87,211 @@ def check_installed() -> None:
         raise UserError("audit: needs scikit-learn; pip install 'hnc_ds[audit]'")
 
 
-def text_features(captions: list[str]) -> TextFeatures:
-    """The features of some captions, in their order."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(analyzer=_seen, dtype=np.float64)
-    seen_CF = vectorizer.fit_transform(captions)
-    names_F = vectorizer.get_feature_names_out()
-    placed_F = np.array([_PLACE in name for name in names_F])
-    return TextFeatures(seen_CF[:, ~placed_F], seen_CF[:, placed_F], names_F[~placed_F])
+def tokenized(captions: list[str]) -> Captions:
+    """Words and marks as they are written, and the template: the sentence without its content."""
+    numbers: dict[str, int] = {}
+    rows = [[numbers.setdefault(t, len(numbers)) for t in _seen(caption)] for caption in captions]
+    tokens_CT = np.full((len(rows), max(map(len, rows))), -1, np.int32)
+    for row, found in zip(tokens_CT, rows, strict=True):
+        row[: len(found)] = found
+    return Captions(tokens_CT, list(numbers))
 
 
 def _seen(caption: str) -> list[str]:
-    """The words and marks of a caption as they are written, the same with their places, and its
-    template."""
-    found, frame, place = [], [], 0
-    for word in _TOKENS.findall(caption):
-        framed = word.lower() in TEMPLATE_WORDS or not word[0].isalnum()
-        place += framed
-        found += [word, f"{word}{_PLACE}{place}"]
-        frame.append(word if framed else SLOT)
-    template = " ".join(word for word, _ in groupby(frame))
-    return [*found, f"[{template}]"]
+    found = _TOKENS.findall(caption)
+    frame = (w if w.lower() in TEMPLATE_WORDS or not w[0].isalnum() else SLOT for w in found)
+    return [*found, f"[{' '.join(word for word, _ in groupby(frame))}]"]
 
 
-def cross_validated(features_CF: Any, pairs_P3: np.ndarray) -> np.ndarray | None:
-    """The share of each pair's captions told rightly by a classifier that saw no pair of its image.
+@dataclass(frozen=True)
+class Differences:
+    """What the true captions of pairs have and their false ones do not, every second one turned
+    round so that a regression has two classes."""
+
+    turned_PF: Any
+    """A sparse matrix."""
+    sign_P: np.ndarray
+    """1 where a row is true - false, -1 where it is false - true."""
+
+    def of(self, rows: slice | np.ndarray) -> "Differences":
+        """Those of some pairs."""
+        return Differences(self.turned_PF[rows], self.sign_P[rows])
+
+
+def differences(captions: Captions, pairs_P3: np.ndarray, reader: Reader) -> Differences:
+    """The differences that a reader sees, a row for each pair."""
+    from scipy import sparse
+
+    sign_P = np.where(np.arange(len(pairs_P3)) % 2, -1, 1).astype(np.float32)
+    made = []
+    for start in range(0, len(pairs_P3), _CHUNK):
+        _, true_P, false_P = pairs_P3[start : start + _CHUNK].T
+        rows = _features(captions, true_P, reader) - _features(captions, false_P, reader)
+        rows.data *= np.repeat(sign_P[start : start + _CHUNK], np.diff(rows.indptr))
+        rows.eliminate_zeros()
+        made.append(rows)
+    return Differences(sparse.vstack(made, format="csr"), sign_P)
+
+
+def _features(captions: Captions, chosen_P: np.ndarray, reader: Reader) -> Any:
+    """How often each of some captions has each feature, [P, F]."""
+    from scipy import sparse
+
+    tokens_PT = captions.tokens_CT[chosen_P]
+    columns, count = tokens_PT.astype(np.int64), len(captions.names)
+    if reader != "words":
+        first, second = np.triu_indices(tokens_PT.shape[1], 1)
+        pairs = _numbers_of_pairs(columns[:, first], columns[:, second], reader) + count
+        pairs[tokens_PT[:, second] < 0] = -1
+        columns, count = np.hstack([columns, pairs]), count + 2**_HASHED
+    is_there = columns >= 0
+    ends = np.concatenate([[0], is_there.sum(1).cumsum()])
+    found = columns[is_there].astype(np.int32)
+    made = sparse.csr_matrix(
+        (np.ones(len(found), np.float32), found, ends.astype(np.int32)),
+        shape=(len(tokens_PT), count),
+    )
+    made.sum_duplicates()
+    return made
+
+
+def _numbers_of_pairs(first: np.ndarray, second: np.ndarray, reader: Reader) -> np.ndarray:
+    """Pairs of words as numbers below 2**_HASHED, by multiplicative hashing (Knuth, The Art of
+    Computer Programming 3, 6.4)."""
+    if reader == "word_pairs":
+        first, second = np.minimum(first, second), np.maximum(first, second)
+    mixed = (first.astype(np.uint64) << np.uint64(32)) + second.astype(np.uint64) + np.uint64(1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(64 - _HASHED)).astype(np.int64)
+
+
+def folds(image_P: np.ndarray) -> np.ndarray | None:
+    """The fold of each pair, an image's all in one; None where all are of one image."""
+    fold_P = np.unique(image_P, return_inverse=True)[1] % FOLDS
+    return fold_P if fold_P.any() else None
+
+
+def cross_validated(seen: Differences, fold_P: np.ndarray) -> np.ndarray:
+    """Whether each pair is told rightly by a classifier that saw no pair of its fold.
 
     Args:
-        features_CF: Of the captions that the pairs refer to.
-        pairs_P3: At least one.
+        seen: At least two pairs.
+        fold_P: As from ``folds``.
 
     Returns:
-        [P]: 0, 1/2 or 1, a tie being half right; None where all pairs are of one image.
+        [P]: 0, 1/2 or 1, a tie being half right.
     """
-    fold_P = np.unique(pairs_P3[:, 0], return_inverse=True)[1] % FOLDS
-    if not fold_P.any():
-        return None
-    right_P = np.empty(len(pairs_P3))
-    for fold in np.unique(fold_P):
-        test_P = fold_P == fold
-        model = _fitted(features_CF, pairs_P3[~test_P])
-        score_C = features_CF @ model.coef_[0] + model.intercept_[0]
-        _, true_T, false_T = pairs_P3[test_P].T
-        right_P[test_P] = (_right(score_C[true_T]) + _right(-score_C[false_T])) / 2
+    seen = Differences(_seen_twice(seen.turned_PF), seen.sign_P)
+    right_P = np.empty(len(fold_P))
+    names = np.unique(fold_P)
+    for place, fold in enumerate(names):
+        is_tested_P, is_held_P = fold_P == fold, fold_P == names[place - 1]
+        step = _best_step(seen, ~is_tested_P & ~is_held_P, is_held_P)
+        weight_F = _fitted(seen.of(~is_tested_P), step)
+        right_P[is_tested_P] = _right(seen.of(is_tested_P), weight_F)
     return right_P
 
 
-def _right(score: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(score) < _TIE, 0.5, score > 0)
+def _seen_twice(turned_PF: Any) -> Any:
+    """Without the features of a single pair, which tell nothing of others: most of the columns."""
+    pairs_F = np.bincount(turned_PF.indices, minlength=turned_PF.shape[1])
+    pairs_F[0] += 2 * (pairs_F < 2).all()  # a regression wants a column
+    return turned_PF[:, pairs_F > 1]
 
 
-def _fitted(features_CF: Any, pairs_P3: np.ndarray) -> Any:
-    """A logistic regression of the labels; equal rows are joined to one that counts as many."""
-    from sklearn.linear_model import LogisticRegression
+def _best_step(seen: Differences, is_trained_P: np.ndarray, is_held_P: np.ndarray) -> float:
+    """The step that tells most of held-out pairs, which are neither trained nor tested on."""
+    if not is_trained_P.any():  # two folds only
+        return _STEPS[1]
+    trained, held = seen.of(is_trained_P), seen.of(is_held_P)
+    return max(_STEPS, key=lambda step: _right(held, _fitted(trained, step)).mean())
 
-    _, true_P, false_P = pairs_P3.T
-    rows, times = np.unique(np.concatenate([2 * true_P + 1, 2 * false_P]), return_counts=True)
-    model = LogisticRegression(solver="liblinear", tol=_TOLERANCE)
-    return model.fit(features_CF[rows // 2], rows % 2, sample_weight=times)
+
+def _right(seen: Differences, weight_F: np.ndarray) -> np.ndarray:
+    return ordered_rightly(seen.sign_P * (seen.turned_PF @ weight_F))
+
+
+def ordered_rightly(more_for_true_P: np.ndarray) -> np.ndarray:
+    """1 where the true caption has the higher score, 1/2 where both have the same."""
+    return np.where(np.abs(more_for_true_P) < _TIE, 0.5, more_for_true_P > 0)
+
+
+def _fitted(seen: Differences, step: float) -> np.ndarray:
+    """The weights of a logistic regression, [F]."""
+    from scipy import sparse
+    from sklearn.linear_model import SGDClassifier
+
+    turned_PF, sign_P = seen.turned_PF, seen.sign_P
+    if abs(sign_P.sum()) == len(sign_P):  # one class: a row of zeros for the other, no gradient
+        zeros = sparse.csr_matrix((1, turned_PF.shape[1]), dtype=np.float32)
+        turned_PF, sign_P = (
+            sparse.vstack([turned_PF, zeros], format="csr"),
+            np.append(sign_P, -sign_P[0]),
+        )
+    model = SGDClassifier(
+        loss="log_loss",
+        fit_intercept=False,
+        alpha=1e-7,
+        max_iter=_PASSES * (3 if len(sign_P) <= _SMALL else 1),
+        tol=None,
+        average=True,
+        learning_rate="constant",
+        eta0=step,
+        random_state=0,
+    )
+    weight_F: np.ndarray = model.fit(turned_PF, sign_P).coef_[0]
+    return weight_F
 
 
 def telling_words(
-    features: TextFeatures, pairs_P3: np.ndarray
+    captions: Captions, pairs_P3: np.ndarray, reader: Reader
 ) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
     """What speaks for true and what for false in the regression of all these pairs, the largest
     weights first."""
-    _, true_P, false_P = pairs_P3.T
-    count = features.words_CF.shape[0]
-    true_C, false_C = (np.bincount(side_P, minlength=count) for side_P in (true_P, false_P))
-    in_true_F, in_false_F = features.words_CF.T @ true_C, features.words_CF.T @ false_C
-    spread_F = _spread(features.words_CF, true_C + false_C)
-    weight_F = _fitted(features.words_CF, pairs_P3).coef_[0] * spread_F
+    seen = differences(captions, pairs_P3, reader)
+    differs_PF = seen.turned_PF.multiply(seen.sign_P[:, None]).tocsr()
+    in_true_F = _times(differs_PF.maximum(0))
+    in_false_F = _times((-differs_PF).maximum(0))
+    spread_F = np.sqrt((in_true_F + in_false_F) / len(pairs_P3))
+    weight_F = _fitted(seen, _STEPS[1]) * spread_F
 
-    def strongest(sign: int) -> tuple[Word, ...]:
+    def strongest(sign: int) -> list[int]:
         order_F = np.argsort(-sign * weight_F, kind="stable")[:WORDS]
+        return [int(f) for f in order_F if sign * weight_F[f] > _TIE]
+
+    told = strongest(1), strongest(-1)
+    names = _names(captions, pairs_P3, reader, {f for side in told for f in side})
+
+    def words(side: list[int]) -> tuple[Word, ...]:
         return tuple(
-            Word(
-                features.names_F[f],
-                round(float(weight_F[f]), 4),
-                int(in_true_F[f]),
-                int(in_false_F[f]),
-            )
-            for f in order_F
-            if sign * weight_F[f] > _TIE
+            Word(names[f], round(float(weight_F[f]), 4), int(in_true_F[f]), int(in_false_F[f]))
+            for f in side
         )
 
-    return strongest(1), strongest(-1)
+    return words(told[0]), words(told[1])
 
 
-def _spread(features_CF: Any, times_C: np.ndarray) -> np.ndarray:
-    """The standard deviation of each feature over captions that count so many times."""
-    rows = times_C.sum()
-    mean_F = features_CF.T @ times_C / rows
-    square_F = features_CF.multiply(features_CF).T @ times_C / rows
-    return np.sqrt(np.maximum(square_F - mean_F**2, 0))
+def _times(found_PF: Any) -> np.ndarray:
+    return np.asarray(found_PF.sum(axis=0)).ravel()
+
+
+def _names(
+    captions: Captions, pairs_P3: np.ndarray, reader: Reader, wanted: set[int]
+) -> dict[int, str]:
+    """The words of some features; of pairs with one number the first that is met."""
+    names = {f: captions.names[f] for f in wanted if f < len(captions.names)}
+    first, second = np.triu_indices(captions.tokens_CT.shape[1], 1)
+    hashed = np.array(sorted(wanted - names.keys()), np.int64)
+    for caption in np.unique(pairs_P3[:, 1:]) if len(hashed) else ():
+        tokens_T = captions.tokens_CT[caption]
+        is_there = tokens_T[second] >= 0
+        one, other = tokens_T[first[is_there]], tokens_T[second[is_there]]
+        numbers = _numbers_of_pairs(one, other, reader) + len(captions.names)
+        for at in np.flatnonzero(np.isin(numbers, hashed)):
+            pair = f"{captions.names[one[at]]} + {captions.names[other[at]]}"
+            names.setdefault(int(numbers[at]), pair)
+        if len(names) == len(wanted):
+            break
+    return names

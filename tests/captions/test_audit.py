@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from hnc_ds.captions import audit as stage
-from hnc_ds.captions.audit import Audit, audit, table
+from hnc_ds.captions.audit import CLASSIFIERS, READERS, Audit, Score, audit, exceeded, table
 from hnc_ds.errors import UserError
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
@@ -54,9 +55,9 @@ def with_planted(rng: random.Random) -> list[Pair]:
 
 
 def leaning(rng: random.Random, kind: str, cat: float) -> list[Pair]:
-    """A pair whose true caption says "cat" so often, and whose false one says "dog" so often."""
-    true, false = (rng.random() < cat for _ in range(2))
-    return [("a cat" if true else "a dog", "a dog" if false else "a cat", kind)]
+    """A pair of a cat and a dog, whose true caption says "cat" so often."""
+    pair = ("a cat", "a dog") if rng.random() < cat else ("a dog", "a cat")
+    return [(*pair, kind)]
 
 
 def rows_of(found: Audit) -> dict[str, str]:
@@ -69,59 +70,118 @@ def drawn(count: int, make, seed: int = 0, **how: object) -> Iterator[list[Pair]
     return (make(rng, **how) for _ in range(count))
 
 
-def test_a_planted_word_is_found_and_named(tmp_path):
-    found = audit(write(tmp_path / "c.jsonl", drawn(300, with_planted)), 1000, 0)
+def planted(rng: random.Random, kind: str) -> list[Pair]:
+    """A pair that one kind of leak gives away, and nothing simpler."""
+    one = rng.choice(("dog", "cat"))
+    match kind:
+        case "words":  # false captions say "purple" somewhat more often
+            colours = rng.choice(COLOURS[:-1]), rng.choice([*COLOURS[:-1], *["purple"] * 6])
+            pair = tuple(f"There is a {colour} {one}." for colour in colours)
+        case "word_pairs":  # dogs are red and cats are blue, each as often
+            right, wrong = ("red", "blue") if one == "dog" else ("blue", "red")
+            pair = f"The {one} is {right}.", f"The {one} is {wrong}."
+        case "order":  # what eats and what is eaten
+            pair = f"The {one} eats the grass.", f"The grass eats the {one}."
+        case _:  # nothing: the colour is drawn anew for each
+            pair = tuple(f"The {one} is {colour}." for colour in rng.sample(COLOURS, 2))
+    return [(*pair, "x")]
 
-    assert found.types["planted"].accuracy > 0.99
-    assert found.worst == "planted"
-    first = found.speaks_for_false[0]
-    assert (first.word, first.in_true, first.in_false) == ("purple", 0, 300)
-    assert found.speaks_for_true[0].word in COLOURS[:-1]
-    weights = [word.weight for word in found.speaks_for_true]
+
+def accuracies(path: Path) -> dict[str, float]:
+    return audit(path, 10_000, 0).types["x"].accuracy
+
+
+@pytest.mark.parametrize("kind", ["words", "word_pairs", "order"])
+def test_a_planted_leak_is_found_by_the_readers_that_can_see_it_alone(tmp_path, kind):
+    found = accuracies(write(tmp_path / "c.jsonl", drawn(1200, planted, kind=kind)))
+
+    blind = CLASSIFIERS[: CLASSIFIERS.index(kind)]
+    for reader in blind:
+        assert found[reader] == pytest.approx(0.5, abs=0.06), reader
+    for reader in CLASSIFIERS[len(blind) :]:
+        assert found[reader] > (0.6 if kind == "words" else 0.99), reader
+
+
+@pytest.mark.parametrize("kind", ["word_pairs", "order"])
+def test_the_trigram_model_finds_what_true_captions_do_not_say(tmp_path, kind):
+    found = accuracies(write(tmp_path / "c.jsonl", drawn(1200, planted, kind=kind)))
+
+    assert found["perplexity"] > 0.99
+
+
+@pytest.mark.parametrize("kind", ["words", "word_pairs", "order", "nothing"])
+def test_labels_flipped_at_random_are_a_guess_for_every_reader(tmp_path, kind):
+    rng = random.Random(1)
+    images = [
+        [(*rng.sample(pair, 2), type_) for *pair, type_ in pairs]
+        for pairs in drawn(1500, planted, kind=kind)
+    ]
+    found = audit(write(tmp_path / "c.jsonl", images), 10_000, 0)
+
+    for score in (found.overall, found.types["x"]):
+        for reader in READERS:
+            assert abs(score.accuracy[reader] - 0.5) <= 4 * score.error[reader], reader
+            assert score.error[reader] < 0.02
+    assert found.leaks == ()
+
+
+def test_a_planted_word_is_found_and_named(tmp_path):
+    found = audit(write(tmp_path / "c.jsonl", drawn(1000, with_planted)), 1000, 0)
+
+    assert found.types["planted"].accuracy["words"] > 0.99
+    leak = next(one for one in found.leaks if (one.type, one.reader) == ("planted", "words"))
+    first = leak.speaks_for_false[0]
+    assert (first.word, first.in_true, first.in_false) == ("purple", 0, 1000)
+    assert leak.speaks_for_true[0].word in COLOURS[:-1]
+    weights = [word.weight for word in leak.speaks_for_true]
     assert weights == sorted(weights, reverse=True)
     assert weights[-1] > 0 > first.weight
-    assert len(weights) == 10
-    assert found.types["attribute"].accuracy == 0.5
+    assert found.types["attribute"].accuracy["words"] == 0.5
+
+
+def test_a_planted_pair_of_words_is_named(tmp_path):
+    images = drawn(1200, planted, kind="word_pairs")
+    (overall, leak) = audit(write(tmp_path / "c.jsonl", images), 2000, 0).leaks
+
+    assert (overall.type, leak.type, leak.reader) == ("all", "x", "word_pairs")
+    true = {w.word: (w.in_true > 0, w.in_false) for w in leak.speaks_for_true[:2]}
+    assert true == {"dog + red": (True, 0), "cat + blue": (True, 0)}
+    assert {w.word for w in leak.speaks_for_false[:2]} == {"dog + blue", "cat + red"}
 
 
 def test_a_common_word_is_named_before_a_rare_one_that_tells_more(tmp_path):
     """The common one is false in 7 of 10 captions, the rare one always."""
-    rare = [("a cat", "a unicorn", "x")] * 10
-    common = [("a dog", "a tree", "x")] * 210 + [("a tree", "a dog", "x")] * 90
-    found = audit(write(tmp_path / "c.jsonl", [[pair] for pair in rare + common]), 1000, 0)
+    rare = [("a cat", "a unicorn", "x")] * 50
+    common = [("a dog", "a tree", "x")] * 1050 + [("a tree", "a dog", "x")] * 450
+    found = audit(write(tmp_path / "c.jsonl", [[pair] for pair in rare + common]), 2000, 0)
 
-    assert [word.word for word in found.speaks_for_false] == ["tree", "unicorn"]
+    leak = next(one for one in found.leaks if (one.type, one.reader) == ("x", "words"))
+    assert [word.word for word in leak.speaks_for_false] == ["tree", "unicorn"]
 
 
 def test_a_template_of_one_side_is_found_though_the_words_are_the_same(tmp_path):
     pairs = [("The cat is near the dog.", "The cat the dog is near.", "frame")]
-    found = audit(write(tmp_path / "c.jsonl", [pairs] * 200), 1000, 0)
+    found = audit(write(tmp_path / "c.jsonl", [pairs] * 1000), 1000, 0)
 
-    assert found.overall.accuracy == 1
-    assert [word.word for word in found.speaks_for_true] == ["[The _ is _ the _ .]"]
-    assert [word.word for word in found.speaks_for_false] == ["[The _ the _ is _ .]"]
+    assert found.overall.accuracy["words"] == 1
+    leak = found.leaks[0]
+    assert [word.word for word in leak.speaks_for_true] == ["[The _ is _ the _ .]"]
+    assert [word.word for word in leak.speaks_for_false] == ["[The _ the _ is _ .]"]
 
 
-def test_exchanges_within_an_image_give_exactly_one_half(tmp_path):
-    found = audit(write(tmp_path / "c.jsonl", drawn(300, exchanges)), 1000, 0)
+def test_exchanges_within_an_image_are_a_guess_by_their_words(tmp_path):
+    found = audit(write(tmp_path / "c.jsonl", drawn(1000, exchanges)), 1000, 0)
 
-    assert (found.overall.accuracy, found.overall.error) == (0.5, 0)
-    assert found.speaks_for_true == found.speaks_for_false == ()
+    assert (found.overall.accuracy["words"], found.overall.error["words"]) == (0.5, 0)
+    assert found.overall.accuracy["word_pairs"] == pytest.approx(0.5, abs=0.03)
+    assert found.leaks == ()
 
 
 def test_words_drawn_alike_for_both_sides_give_one_half_within_the_error(tmp_path):
     found = audit(write(tmp_path / "c.jsonl", drawn(1000, leaning, kind="x", cat=0.5)), 1000, 0)
 
-    assert found.overall.error > 0
-    assert abs(found.overall.accuracy - 0.5) < 4 * found.overall.error
-
-
-def test_a_swapped_order_is_seen_by_the_column_without_a_limit_alone(tmp_path):
-    pairs = [("The cow eats the grass.", "The grass eats the cow.", "swap")]
-    found = audit(write(tmp_path / "c.jsonl", [pairs] * 200), 1000, 0)
-
-    assert found.types["swap"].accuracy == 0.5
-    assert found.order["swap"] == 1
+    assert found.overall.error["words"] > 0
+    assert abs(found.overall.accuracy["words"] - 0.5) < 4 * found.overall.error["words"]
 
 
 def test_no_image_is_trained_on_and_tested(tmp_path):
@@ -132,7 +192,7 @@ def test_no_image_is_trained_on_and_tested(tmp_path):
     )
     found = audit(write(tmp_path / "c.jsonl", images), 1000, 0)
 
-    assert found.overall.accuracy == 0.5
+    assert found.overall.accuracy == pytest.approx(dict.fromkeys(READERS, 0.5), abs=0.02)
 
 
 def test_what_speaks_for_true_in_one_type_and_for_false_in_another_is_seen_in_each(tmp_path):
@@ -140,22 +200,20 @@ def test_what_speaks_for_true_in_one_type_and_for_false_in_another_is_seen_in_ea
     images = [leaning(rng, "a", cat=0.9) + leaning(rng, "b", cat=0.1) for _ in range(500)]
     found = audit(write(tmp_path / "c.jsonl", images), 1000, 0)
 
-    assert found.types["a"].accuracy == pytest.approx(0.9, abs=0.03)
-    assert found.types["b"].accuracy == pytest.approx(0.9, abs=0.03)
-    assert found.overall.accuracy == pytest.approx(0.5, abs=0.03)
-    # The classifier for all guesses one way or the other, fold by fold, alike for both types.
-    assert found.by_overall["a"] + found.by_overall["b"] == pytest.approx(1, abs=0.06)
+    for reader in CLASSIFIERS:
+        assert found.types["a"].accuracy[reader] == pytest.approx(0.9, abs=0.03)
+        assert found.types["b"].accuracy[reader] == pytest.approx(0.9, abs=0.03)
+        assert found.overall.accuracy[reader] == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("copies", [1, 4])
 def test_the_error_counts_images_and_not_pairs(tmp_path, copies):
-    """Of a pair the mean of two independent shares of 0.8, which varies by 0.8 * 0.2 / 2."""
     images = [pairs * copies for pairs in drawn(2000, leaning, kind="x", cat=0.8)]
     found = audit(write(tmp_path / "c.jsonl", images), 2000, 0)
 
     assert found.overall.pairs == 2000 * copies
-    assert found.overall.accuracy == pytest.approx(0.8, abs=0.03)
-    assert found.overall.error == pytest.approx(sqrt(0.8 * 0.2 / 2 / 2000), rel=0.1)
+    assert found.overall.accuracy["words"] == pytest.approx(0.8, abs=0.03)
+    assert found.overall.error["words"] == pytest.approx(sqrt(0.8 * 0.2 / 2000), rel=0.1)
 
 
 def test_images_are_drawn_from_the_whole_file_and_negatives_not_proven_false_count(tmp_path):
@@ -186,63 +244,79 @@ def test_types_with_very_many_pairs_are_thinned_out(tmp_path, monkeypatch):
 
 def test_few_pairs_are_reported_and_not_judged(tmp_path):
     few, plenty = [("a cat", "a dog", "few")], [("a cat", "a dog", "plenty")]
-    path = write(tmp_path / "c.jsonl", [few + plenty] * 199 + [plenty])
+    path = write(tmp_path / "c.jsonl", [few + plenty] * 999 + [plenty])
     found = audit(path, 1000, 0)
 
     assert (found.types["few"].judged, found.types["plenty"].judged) == (False, True)
-    assert found.types["few"].accuracy == found.types["plenty"].accuracy == 1
-    assert found.worst == "plenty"
+    assert set(found.types["few"].accuracy.values()) == {1}
+    assert exceeded(found).keys() == {"all", "plenty"}
     rows = rows_of(found)
     assert rows["few"].endswith("too few to judge")
-    assert rows["plenty"].endswith("ABOVE THE LIMIT")
+    assert rows["plenty"].endswith("ABOVE THE LIMIT: words, word pairs")
 
 
 @pytest.mark.parametrize(
-    ("name", "accuracy", "above"),
+    ("name", "reader", "accuracy", "above"),
     [
-        ("all", 0.53, False),
-        ("all", 0.5301, True),
-        ("attribute", 0.58, False),
-        ("attribute", 0.5801, True),
+        ("all", "words", 0.52, False),
+        ("all", "words", 0.5201, True),
+        ("all", "word_pairs", 0.54, False),
+        ("all", "word_pairs", 0.5401, True),
+        ("attribute", "words", 0.55, False),
+        ("attribute", "words", 0.5501, True),
+        ("attribute", "word_pairs", 0.58, False),
+        ("attribute", "word_pairs", 0.5801, True),
+        ("attribute", "order", 1.0, False),
+        ("all", "perplexity", 1.0, False),
     ],
 )
-def test_what_exceeds_its_limit_is_marked(tmp_path, name, accuracy, above):
-    found = audit(
-        write(tmp_path / "c.jsonl", drawn(300, leaning, kind="attribute", cat=0.6)), 300, 0
-    )
+def test_what_exceeds_its_limit_is_marked(name, reader, accuracy, above):
+    half = dict.fromkeys(READERS, 0.5)
+    score = Score(5000, 1000, True, half, dict.fromkeys(READERS, 0.01))
     scores = {
-        row: msgspec.structs.replace(found.overall, accuracy=accuracy if row == name else 0.5)
+        row: replace(score, accuracy=half | ({reader: accuracy} if row == name else {}))
         for row in ("all", "attribute")
     }
-    types = {"attribute": scores["attribute"]}
-    rows = rows_of(msgspec.structs.replace(found, overall=scores["all"], types=types))
+    found = Audit(scores["all"], {"attribute": scores["attribute"]}, ())
 
-    assert [row for row in scores if rows[row].endswith("LIMIT")] == [name] * above
-    assert ("attribute:" in rows) == above  # the words of chance are not told
+    assert exceeded(found) == ({name: [reader]} if above else {})
+    rows = rows_of(found)
+    assert [row for row in scores if "LIMIT" in rows[row]] == [name] * above
 
 
 def test_a_single_image_has_no_accuracy(tmp_path):
     found = audit(write(tmp_path / "c.jsonl", [exchanges(random.Random(0))]), 1000, 0)
 
     score = found.types["attribute"]
-    assert (score.accuracy, score.error, score.judged) == (None, None, False)
-    assert found.by_overall == found.order == {"attribute": None}
+    assert score.accuracy == score.error == dict.fromkeys(READERS)
+    assert not score.judged
     assert "too few to judge" in table(found)
 
 
+@pytest.mark.parametrize("images", [2, 3])
+def test_very_few_images_are_read_too(tmp_path, images):
+    found = audit(write(tmp_path / "c.jsonl", [[("a cat", "a dog", "x")]] * images), 1000, 0)
+
+    assert set(found.types["x"].accuracy.values()) == {1}
+
+
 def test_the_table_has_a_line_per_type_in_straight_columns(tmp_path):
-    found = audit(write(tmp_path / "c.jsonl", drawn(300, with_planted)), 1000, 0)
+    found = audit(write(tmp_path / "c.jsonl", drawn(1000, with_planted)), 1000, 0)
     lines = table(found).splitlines()
-    head, rows = lines[2], lines[3:6]
+    head, rows, limits = lines[2], lines[3:6], lines[6:8]
 
     assert [row.split()[0] for row in rows] == ["all", "attribute", "planted"]
-    assert [row.split()[3] for row in rows] == ["0.53", "0.58", "0.58"]
-    for column in ("accuracy", "error", "limit", "pairs", "images"):
-        end = head.index(column) + len(column)
+    for column in ("words", "word pairs", "order", "perplexity", "error", "pairs", "images"):
+        end = head.rindex(column) + len(column)
         assert all(row[end - 1].isdigit() and row[end : end + 1] in ("", " ") for row in rows)
-    marked = [row.split()[0] for row in rows if row.endswith("ABOVE THE LIMIT")]
+    assert [row.split()[-4:] for row in limits] == [
+        ["0.52", "0.54", "-", "-"],
+        ["0.55", "0.58", "-", "-"],
+    ]
+    marked = [row.split()[0] for row in rows if "ABOVE THE LIMIT" in row]
     assert marked == ["all", "planted"]
-    assert any("planted: false is said by purple (0 true, 300 false)" in line for line in lines)
+    said = "planted, words: false is said by purple (0 true, 1,000 false)"
+    assert any(said in line for line in lines)
 
 
 AUDIT_AND_PRINT = """
@@ -271,7 +345,7 @@ def test_numbers_do_not_depend_on_the_process(tmp_path):
     assert found[0] == found[1]
     again = msgspec.json.decode(found[0], type=Audit)
     assert (again.types["a"].pairs, again.types["b"].pairs) == (250, 250)
-    assert again.types["a"].accuracy > again.types["b"].accuracy
+    assert again.types["a"].accuracy["words"] > again.types["b"].accuracy["words"]
 
 
 def test_other_seeds_draw_other_images(tmp_path):
