@@ -1,4 +1,8 @@
-"""``hnc-ds generate`` on random graphs as dense as GQA's: speed, memory, always the same bytes."""
+"""``hnc-ds generate`` on random graphs as dense as GQA's: speed, memory, always the same bytes; how
+much of what one sees its captions speak of, and how far text alone tells true from false.
+
+Other graphs for each, so that what is audited was not looked at before.
+"""
 
 import gzip
 import hashlib
@@ -9,6 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
+from math import nan
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,16 +22,27 @@ import msgspec
 
 from benchmarks.graphs import write_graphs
 from benchmarks.memory import peak_mebibytes
-from benchmarks.timing import Check, Comparison, alternate
-from hnc_ds.captions.audit import OVERALL_LIMIT, TYPE_LIMIT, audit
+from benchmarks.timing import Check, Comparison, Table, alternate
+from hnc_ds.captions.audit import (
+    OVERALL_LIMITS,
+    READERS,
+    TYPE_LIMITS,
+    Audit,
+    Score,
+    audit,
+    table,
+)
 from hnc_ds.captions.balance import Quotas
+from hnc_ds.captions.caption_stats import read_counts
 from hnc_ds.captions.captions_file import CHUNK_IMAGES, COMPRESSION, no_garbage_collection
+from hnc_ds.captions.coverage import Coverage, common, coverage_lines
 from hnc_ds.captions.first_pass import tally_of
 from hnc_ds.captions.formats.json_members import members
 from hnc_ds.captions.formats.scene_graphs import decode_scene_graph
-from hnc_ds.captions.generate import AUDITED_IMAGES, generate
+from hnc_ds.captions.generate import generate
 from hnc_ds.captions.groups import caption_groups
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
+from hnc_ds.captions.negatives.salience import SIDES
 from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.config import GenerateConfig
 
@@ -34,6 +51,10 @@ SAME_BYTES = ((1, "0"), (2, "1"), (4, "77"))
 """(workers, PYTHONHASHSEED) of the runs that must write the same."""
 MEMORY_GROWTH = 64
 """MiB that a file ten times as large may take more: the ids of its images, and chance."""
+AUDITED_IMAGES = 20_000
+PAIRS, SIDES_SHARE, PREDICATES = 60, 0.5, 25
+"""Aims: pairs an image at least; left and right of the negatives that state a relation at most;
+other predicates with 1 % of the others each at least."""
 
 OPTIONS = Options(most=GenerateConfig.per_image, balance="data")
 """As the command has them."""
@@ -43,7 +64,7 @@ _Found = TypeVar("_Found")
 
 def measure(folder: Path, quick: bool) -> Comparison:
     """Images/s of the whole stage, from the JSON of the graphs to the compressed captions."""
-    images = 40 if quick else 30_000
+    images = 40 if quick else 4000
     graphs = write_graphs(folder / "random_sceneGraphs.json", images, seed=0)
     config = GenerateConfig(
         scene_graphs=graphs, out=folder / "one.jsonl.gz", workers=1, overwrite=True
@@ -52,6 +73,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
     ways = {ONE: lambda: generate(config), TWO: lambda: generate(parallel)}
     timings = alternate(ways, rounds=1 if quick else 3)
     memory, told = _memory(folder, quick)
+    counts, found = _audited(folder, quick)
     return Comparison(
         clock="wall",
         baseline=ONE,
@@ -69,28 +91,94 @@ def measure(folder: Path, quick: bool) -> Comparison:
                 0,
             ),
             memory,
-            *_audited(config.out),
+            # Of a few graphs neither is known.
+            *(() if quick else (*_coverage_checks(counts), *_audit_checks(found))),
         ),
         notes=(
             f"{images:,} random graphs, {_density(graphs)}, {len(DEFAULT_TYPES)} negative types; "
             "start of the worker processes included.",
             _stages(graphs, 40 if quick else 1000),
             told,
+            f"Coverage, on {found.overall.images:,} other graphs: {_coverage(counts)}",
             "No peer: the published HNC generator needs tables counted over GQA and a tagger's "
             "model, and is therefore not run.",
         ),
         items="images",
         count=images,
+        tables=(_accuracies(found),),
     )
 
 
-def _audited(captions: Path) -> tuple[Check, ...]:
-    """How often a classifier that sees the text alone is right, on images it was not trained on."""
-    found = audit(captions, AUDITED_IMAGES, seed=0)
-    worst = max([score.accuracy or 0.0 for score in found.types.values() if score.judged])
+def _audited(folder: Path, quick: bool) -> tuple[Coverage, Audit]:
+    """What captions of graphs that nothing else here reads cover, and what their text tells."""
+    images = 40 if quick else AUDITED_IMAGES
+    graphs = write_graphs(folder / "audited_sceneGraphs.json", images, seed=4)
+    out = folder / "audited.jsonl.gz"
+    generate(GenerateConfig(scene_graphs=graphs, out=out))
+    graphs.unlink()
+    found = audit(out, images, seed=0)
+    print(table(found), file=sys.__stderr__)  # with the words that tell, for whoever watches
+    return read_counts(out).coverage, found
+
+
+def _coverage_checks(found: Coverage) -> tuple[Check, ...]:
+    pairs = sum(number * images for number, images in found.pairs.items()) / found.images
+    sided = sum(found.predicates.get(name, 0) for name in SIDES)
     return (
-        Check("text-only accuracy, all types", found.overall.accuracy or 0.0, OVERALL_LIMIT),
-        Check("text-only accuracy, the worst type", worst, TYPE_LIMIT),
+        Check(f"pairs an image, short of {PAIRS}", max(0.0, PAIRS - pairs), 0),
+        Check(
+            "left and right, share of the negatives that state a relation",
+            sided / sum(found.predicates.values()),
+            SIDES_SHARE,
+        ),
+        Check(
+            f"other predicates with 1 % of the others' negatives each, short of {PREDICATES}",
+            max(0, PREDICATES - len(common(_others(found)))),
+            0,
+        ),
+    )
+
+
+def _others(found: Coverage) -> dict[str, int]:
+    """Negatives by predicate, without left and right."""
+    return {name: count for name, count in found.predicates.items() if name not in SIDES}
+
+
+def _coverage(found: Coverage) -> str:
+    """The figures of ``hnc-ds generate``, in a line."""
+    figures = list(takewhile(bool, coverage_lines(found)))
+    return "; ".join(" ".join(line.split()) for line in figures) + "."
+
+
+def _audit_checks(found: Audit) -> tuple[Check, ...]:
+    """The largest of the accuracies that have a limit."""
+    worst = {
+        reader: max(score.accuracy[reader] or 0.0 for score in found.types.values() if score.judged)
+        for reader in TYPE_LIMITS
+    }
+    return (
+        *(
+            Check(f"text-only, {reader}: all types", found.overall.accuracy[reader] or 0.0, most)
+            for reader, most in OVERALL_LIMITS.items()
+        ),
+        *(
+            Check(f"text-only, {reader}: the worst type", worst[reader], most)
+            for reader, most in TYPE_LIMITS.items()
+        ),
+    )
+
+
+def _accuracies(found: Audit) -> Table:
+    """The audit's table; a type of which too little is known stands with its few pairs."""
+
+    def row(score: Score) -> tuple[float, ...]:
+        accuracies = [score.accuracy[reader] for reader in READERS]
+        return (*(nan if one is None else one for one in accuracies), score.pairs)
+
+    return Table(
+        "Text alone: share of pairs told rightly",
+        (*READERS, "pairs"),
+        {"all": row(found.overall), **{name: row(score) for name, score in found.types.items()}},
     )
 
 
