@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
-from math import nan
 from pathlib import Path
 from typing import TypeVar
 
@@ -169,16 +168,17 @@ def _audit_checks(found: Audit) -> tuple[Check, ...]:
 
 
 def _accuracies(found: Audit) -> Table:
-    """The audit's table; a type of which too little is known stands with its few pairs."""
+    """The audit's table, without types that only one image has."""
 
     def row(score: Score) -> tuple[float, ...]:
         accuracies = [score.accuracy[reader] for reader in READERS]
-        return (*(nan if one is None else one for one in accuracies), score.pairs)
+        return (*(one for one in accuracies if one is not None), score.pairs)
 
+    scores = {"all": found.overall, **found.types}
     return Table(
         "Text alone: share of pairs told rightly",
         (*READERS, "pairs"),
-        {"all": row(found.overall), **{name: row(score) for name, score in found.types.items()}},
+        {name: row(score) for name, score in scores.items() if score.images > 1},
     )
 
 
