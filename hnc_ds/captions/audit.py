@@ -53,8 +53,8 @@ TYPE_LIMITS: dict[Reader, float] = {"words": 0.55, "word_pairs": 0.58}
 FEWEST_PAIRS = 1000
 """Of fewer the accuracy says little: its standard error is above 0.015, and with some twenty types
 one or another would exceed a limit by chance."""
-MOST_PAIRS = 60_000
-"""Of a type; more are thinned out by a seeded draw. Bounds the time."""
+MOST_PAIRS = 40_000
+"""Of a type; more are thinned out by a seeded draw. Bounds time and memory."""
 
 _WIDTH = 100
 _DIGITS = 4
