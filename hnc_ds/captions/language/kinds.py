@@ -4,12 +4,12 @@ The lists are this project's own (vocabulary/kinds.json), with everyday English 
 name can be understood in two ways, they take the way that lets fewer captions be written.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from hnc_ds.captions.language.nouns import singular
+from hnc_ds.captions.language.nouns import is_plural, singular
 from hnc_ds.captions.language.vocabulary import read_lists
 
 Axis = tuple[frozenset[str], ...]
@@ -97,14 +97,49 @@ def _parted(cells: tuple[int | None, ...], others: tuple[int | None, ...]) -> bo
     )
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
+def groups_of(name: str) -> frozenset[str]:
+    """The groups that a name belongs to. Names of the same ones share one set: there are few
+    hundred different sets, however many names."""
+    names = {name, singular(name)}  # 'glasses' are worn, though one of several is a glass
+    words = names | {word.rsplit(" ", 1)[-1] for word in names}
+    return _shared(frozenset(g for g, members in GROUPS.items() if not members.isdisjoint(words)))
+
+
+@cache
+def _shared(groups: frozenset[str]) -> frozenset[str]:
+    return groups
+
+
 def is_a(name: str, group: str) -> bool:
     """Whether a name, in either number and perhaps after other words, is one of a group's."""
-    names = {name, singular(name)}  # 'glasses' are worn, though one of several is a glass
-    return any(word in GROUPS[group] or word.rsplit(" ", 1)[-1] in GROUPS[group] for word in names)
+    return group in groups_of(name)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_animate(name: str) -> bool:
     """Whether the name stands for people or animals."""
     return is_a(name, "people") or is_a(name, "animals")
+
+
+@lru_cache(maxsize=1 << 14)
+def is_one_being(name: str) -> bool:
+    """Whether the name stands for a single person or animal: not 'people', nor 'crowd'."""
+    return is_animate(name) and not is_plural(name) and not is_a(name, "groups")
+
+
+@lru_cache(maxsize=1 << 14)
+def is_several(name: str) -> bool:
+    """Whether the name stands for more than one thing: 'hats', but neither 'jeans' nor 'glasses',
+    of which one is worn."""
+    return is_plural(name) and singular(name) != name and name not in GROUPS["worn_by_one"]
+
+
+@lru_cache(maxsize=1 << 14)
+def salience(name: str) -> int:
+    """How much things of a name catch the eye: 2 people and animals, 1 things, 0 what is a part
+    of another thing or has no bounds, as a wall has none."""
+    if is_animate(name):
+        return 2
+    background = ("parts", "body_parts", "stuff", "grounds")
+    return 0 if any(is_a(name, group) for group in background) else 1

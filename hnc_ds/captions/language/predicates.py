@@ -7,10 +7,11 @@ and the cup, too. Every function here is pure and cached by its words.
 """
 
 from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
-from hnc_ds.captions.language.kinds import is_a, is_animate
+from hnc_ds.captions.language.kinds import groups_of, is_several
 from hnc_ds.captions.language.vocabulary import read_lists
 
 
@@ -18,10 +19,35 @@ class _Usage(msgspec.Struct, frozen=True):
     """Of what some places or predicates are said, by groups of kinds.json; empty: of anything."""
 
     predicates: frozenset[str]
-    subjects: tuple[str, ...] = ()
-    objects: tuple[str, ...] = ()
-    not_subjects: tuple[str, ...] = ()
-    not_objects: tuple[str, ...] = ()
+    subjects: frozenset[str] = frozenset()
+    objects: frozenset[str] = frozenset()
+    not_subjects: frozenset[str] = frozenset()
+    not_objects: frozenset[str] = frozenset()
+
+    def fits(self, subject: frozenset[str], object_: frozenset[str]) -> bool:
+        """Whether it is said of names of these groups."""
+        return (
+            (not self.subjects or not self.subjects.isdisjoint(subject))
+            and (not self.objects or not self.objects.isdisjoint(object_))
+            and self.not_subjects.isdisjoint(subject)
+            and self.not_objects.isdisjoint(object_)
+        )
+
+
+class _OneBearer(msgspec.Struct, frozen=True):
+    """What somebody does to a thing of some groups, so that nobody else does it."""
+
+    done: frozenset[str]
+    refutes: frozenset[str]
+    """Of everybody else."""
+    objects: frozenset[str]
+
+
+class _OneObject(msgspec.Struct, frozen=True):
+    """What somebody does to one thing of some groups at a time."""
+
+    predicates: frozenset[str]
+    objects: frozenset[str]
 
 
 class _Lists(msgspec.Struct, frozen=True):
@@ -39,19 +65,44 @@ class _Lists(msgspec.Struct, frozen=True):
     """Hold in both directions, or may well: never swapped."""
     exclusive: tuple[tuple[str, ...], ...]
     """Of two predicates of a row only one can hold between s and o."""
-    postures: tuple[frozenset[str], ...]
-    """First words that exclude each other, of people and animals."""
+    postures: dict[str, frozenset[str]]
+    """First words that exclude others, of people and animals, whatever the object."""
+    loose_postures_of_animals: frozenset[str]
+    """'a/b': not of animals: a cat that lies is often said to sit."""
+    attributes_of_verbs: dict[str, str]
+    """Attribute -> the first word that says the same, where they differ."""
+    stances: dict[str, frozenset[str]]
+    """As ``postures``, of anything."""
+    one_bearer: tuple[_OneBearer, ...]
+    one_object: tuple[_OneObject, ...]
     touch: frozenset[str]
     """Need contact."""
+    upon: frozenset[str]
+    """Need the subject above the lower end of what bears it; 'on' does not: lamps hang."""
     places_said: frozenset[str]
     """What may follow 'is' and, after a verb of place, 'is standing'."""
     paths_said: frozenset[str]
     """What may follow a verb of place only."""
+    said_of_things: frozenset[str]
+    """Deeds that things do, too: snow covers the ground."""
     never_said: frozenset[str]
     usage: tuple[_Usage, ...]
+    """Where predicates are said at all; those of no row anywhere."""
+    offered: tuple[_Usage, ...]
+    """Where they are put in place of others: where they are often true."""
 
 
 _lists = read_lists("predicates.json", _Lists)
+
+Body = Literal["thing", "animal", "person"]
+"""What a subject is, as far as its posture tells anything."""
+
+_VERBS = frozenset(
+    verb
+    for table in (_lists.postures, _lists.stances)
+    for known, others in table.items()
+    for verb in (known, *others)
+)
 
 _INVERSES: dict[str, frozenset[str]] = {
     name: frozenset(b for a, b in _lists.inverse if a == name)
@@ -59,23 +110,14 @@ _INVERSES: dict[str, frozenset[str]] = {
     for pair in _lists.inverse
     for name in pair
 }
+_SAID_TOO = frozenset(("above", "below", "holding", "in", "on"))
+"""Other places and deeds that follow say too little (near) or the same in other words."""
+
 # 'filled with' and 'wearing' say more than the other side of their pair does.
 _ONE_WAY = {"in": "filled with"}
 _EXCLUSIVE = frozenset(
     (a, b) for row in _lists.exclusive for a in row for b in row if a != b
 )  # both orders
-
-
-@lru_cache(maxsize=1)
-def _known() -> tuple[str, ...]:
-    """Every predicate that some list of predicates.json names."""
-    rows = [*_lists.synonyms, *_lists.inverse, *_lists.exclusive, *_lists.entails.values()]
-    names = {name for row in rows for name in row} | {*_lists.entails, *_lists.places_said}
-    names |= _lists.asymmetric | _lists.symmetric | _lists.touch
-    verbs = "sitting", "standing", "lying", "walking", "parked", "hanging", "growing"
-    places = "on", "in", "under", "in front of", "behind", "next to", "near"
-    names |= {f"{verb} {place}" for verb in verbs for place in places}
-    return tuple(sorted(name for name in names if can_be_said(name)))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -121,6 +163,12 @@ def is_order(predicate: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 14)
+def entailed(predicate: str) -> tuple[str, ...]:
+    """What it says besides and people say on its own, sorted: 'sitting on' -> 'on'."""
+    return tuple(sorted((implied(predicate) & _SAID_TOO) - {predicate}))
+
+
+@lru_cache(maxsize=1 << 14)
 def inverse_said(predicate: str) -> tuple[str, ...]:
     """Predicates that say the same from the other end: 'above' -> 'below'."""
     place = place_of(predicate)
@@ -128,15 +176,15 @@ def inverse_said(predicate: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1 << 16)
-def excludes(known: str, claim: str, animate: bool) -> bool:
+def excludes(known: str, claim: str, body: Body) -> bool:
     """Whether s -known-> o leaves no room for s -claim-> o.
 
     Args:
         known: A predicate that holds.
         claim: Another one.
-        animate: Whether the subject is a person or an animal; only those have one posture.
+        body: Of the subject.
     """
-    if animate and _postures_differ(known, claim):
+    if verbs_exclude(verb_of(known), verb_of(claim), body):
         return True
     return any((a, b) in _EXCLUSIVE for a in implied(known) for b in implied(claim))
 
@@ -152,12 +200,65 @@ def excludes_backwards(known: str, claim: str) -> bool:
     )
 
 
-def _postures_differ(known: str, claim: str) -> bool:
-    a, b = (
-        next((i for i, verbs in enumerate(_lists.postures) if p.split(" ", 1)[0] in verbs), None)
-        for p in (known, claim)
+@lru_cache(maxsize=1 << 14)
+def verb_of(predicate: str) -> str:
+    """What the subject's body does: 'sitting' of 'sitting on'; '' where it does not say."""
+    verb = predicate.partition(" ")[0]
+    # Who flies a kite stands below it.
+    return verb if verb in _VERBS and predicate != "flying" else ""
+
+
+@lru_cache(maxsize=1 << 14)
+def verb_of_attribute(attribute: str) -> str:
+    """The same of an attribute: 'sitting' of 'seated'."""
+    verb = _lists.attributes_of_verbs.get(attribute, attribute)
+    return verb if verb in _VERBS else ""
+
+
+@lru_cache(maxsize=1 << 14)
+def verbs_exclude(known: str, claim: str, body: Body) -> bool:
+    """Whether something whose body does one thing cannot do another one meanwhile."""
+    pairs = (known, claim), (claim, known)
+    if any(b in _lists.stances.get(a, ()) for a, b in pairs):
+        return True
+    if body == "thing" or not any(b in _lists.postures.get(a, ()) for a, b in pairs):
+        return False
+    loose = any(f"{a}/{b}" in _lists.loose_postures_of_animals for a, b in pairs)
+    return body == "person" or not loose
+
+
+@lru_cache(maxsize=1 << 14)
+def denied_to_others(predicate: str, object_: str) -> frozenset[str]:
+    """What nobody else does to a thing of a name, as somebody does one thing to it: one hat has
+    one wearer."""
+    if is_several(object_):
+        return frozenset()
+    groups, said = groups_of(object_), implied(predicate)
+    rows = (row for row in _lists.one_bearer if not row.objects.isdisjoint(groups))
+    return frozenset(p for row in rows if not row.done.isdisjoint(said) for p in row.refutes)
+
+
+@lru_cache(maxsize=1 << 16)
+def denied_elsewhere(predicate: str, object_: str, other: str) -> frozenset[str]:
+    """What somebody does not do to another thing, as he does one thing to the object: he rides one
+    horse."""
+    if is_several(object_) or is_several(other):
+        return frozenset()
+    groups, others, said = groups_of(object_), groups_of(other), implied(predicate)
+    rows = (
+        row
+        for row in _lists.one_object
+        if not row.objects.isdisjoint(groups) and not row.objects.isdisjoint(others)
     )
-    return a is not None and b is not None and a != b
+    return frozenset(
+        p for row in rows if not row.predicates.isdisjoint(said) for p in row.predicates
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def is_upon(predicate: str) -> bool:
+    """Whether the subject has its weight on the object."""
+    return not implied(predicate).isdisjoint(_lists.upon)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -199,26 +300,37 @@ def can_be_said(predicate: str) -> bool:
 @lru_cache(maxsize=1 << 15)
 def is_said_of(predicate: str, subject: str, object_: str) -> bool:
     """Whether people would say it of things with these names: not 'the sky is near the nose'."""
-    return _is_said_of(predicate, subject, object_)
+    return _fits(predicate, groups_of(subject), groups_of(object_))
 
 
-def _is_said_of(predicate: str, subject: str, object_: str) -> bool:
-    if not can_be_said(predicate) or (is_action(predicate) and not is_animate(subject)):
+@lru_cache(maxsize=1 << 15)
+def _fits(predicate: str, subject: frozenset[str], object_: frozenset[str]) -> bool:
+    if not can_be_said(predicate):
         return False
-    for usage in _lists.usage:
-        if predicate in usage.predicates or place_of(predicate) in usage.predicates:
-            if usage.subjects and not any(is_a(subject, g) for g in usage.subjects):
-                return False
-            if usage.objects and not any(is_a(object_, g) for g in usage.objects):
-                return False
-            if any(is_a(subject, g) for g in usage.not_subjects):
-                return False
-            if any(is_a(object_, g) for g in usage.not_objects):
-                return False
-    return True
+    of_beings = is_action(predicate) and predicate not in _lists.said_of_things
+    if of_beings and subject.isdisjoint(("people", "animals")):
+        return False
+    said = {predicate, place_of(predicate)}
+    return all(
+        usage.fits(subject, object_)
+        for usage in _lists.usage
+        if not usage.predicates.isdisjoint(said)
+    )
+
+
+def said_of(subject: str, object_: str) -> tuple[str, ...]:
+    """Predicates that are often true of things with these names, sorted: those that may take the
+    place of one that is true of them."""
+    return _offered(groups_of(subject), groups_of(object_))
+
+
+def said_of(subject: str, object_: str) -> tuple[str, ...]:
+    """Predicates that are often true of things with these names, sorted: those that may take the
+    place of one that is true of them."""
+    return _offered(groups_of(subject), groups_of(object_))
 
 
 @lru_cache(maxsize=1 << 14)
-def said_of(subject: str, object_: str) -> tuple[str, ...]:
-    """All known predicates that people would say of things with these names, sorted."""
-    return tuple([p for p in _known() if _is_said_of(p, subject, object_)])
+def _offered(subject: frozenset[str], object_: frozenset[str]) -> tuple[str, ...]:
+    found = {p for row in _lists.offered if row.fits(subject, object_) for p in row.predicates}
+    return tuple(sorted(p for p in found if _fits(p, subject, object_)))

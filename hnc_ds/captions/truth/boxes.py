@@ -26,12 +26,12 @@ TWICE = 0.75
 STRAIGHT = 0.5
 """Share of the narrower box's width that lies over or under the other one."""
 
-LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER = (
-    1 << bit for bit in range(10)
+LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER, LOWER = (
+    1 << bit for bit in range(11)
 )
 """Bits of ``places``: a lies clearly to the left of b (...), too far from it to touch it, is too
 large to be inside it, covers nearly the same place; both boxes have an area; a lies straight over
-b (under it), with nothing of it beside."""
+b (under it), with most of the narrower one's width; a begins where b ends, or below that."""
 
 
 class Box(NamedTuple):
@@ -85,6 +85,7 @@ def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.i
         + (shared > TWICE * (area[:, None] + area - shared)) * DOUBLE
         + (straight & is_above) * OVER
         + (straight & is_above.T) * UNDER
+        + ((gap_y >= 0) & is_above.T) * LOWER
     )
     unknown = [box is None for box in boxes]
     bits[unknown] = 0

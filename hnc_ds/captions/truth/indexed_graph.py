@@ -10,7 +10,13 @@ from functools import lru_cache
 
 from hnc_ds.captions.language import predicates
 from hnc_ds.captions.language.attribute_classes import ALIASES, holds_of
-from hnc_ds.captions.language.kinds import families, is_a, is_animate, may_be_the_same
+from hnc_ds.captions.language.kinds import (
+    families,
+    groups_of,
+    is_a,
+    is_one_being,
+    may_be_the_same,
+)
 from hnc_ds.captions.language.nouns import is_countable, is_plural, plural, shows_number, singular
 from hnc_ds.captions.truth import boxes
 from hnc_ds.captions.truth.claims import Phrase
@@ -39,13 +45,17 @@ class IndexedGraph:
         self.names = tuple([found.name for found in objects])
         self.attributes = tuple([_attributes(found) for found in objects])
         self.edges: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._ends: list[list[int]] = [[] for _ in objects]
         for i, found in enumerate(objects):
             for relation in found.relations:
-                pair = (i, number[relation.object])
-                self.edges[pair] = (*self.edges.get(pair, ()), relation.name)
-        self.places = _places(graph, objects)
+                j = number[relation.object]
+                if (i, j) not in self.edges:
+                    self._ends[i].append(j)
+                self.edges[i, j] = (*self.edges.get((i, j), ()), relation.name)
+        self.places = _places(graph, objects, [self._is_raised(i) for i in range(len(objects))])
         """Of each pair of objects: what its boxes say, as bits of ``boxes``."""
-        self._animate = tuple([is_animate(name) for name in self.names])
+        self._poses = tuple([self._poses_of(i) for i in range(len(self.names))])
+        self._one_bearer, self._one_object = self._restricting_edges()
         self._family: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
             for family in families(name):
@@ -54,6 +64,15 @@ class IndexedGraph:
         self._candidates: dict[Phrase, tuple[int, ...]] = {}
         self._states: dict[tuple[int, int], _State] = {}
         self._counts: dict[str, int | None] = {}
+
+    def _is_raised(self, i: int) -> bool:
+        """Whether object i hangs or flies above what stands on the ground. Of all others a higher
+        box may only mean that they are further away."""
+        name = self.names[i]
+        held = [(p, self.names[j]) for j in self._ends[i] for p in self.edges[i, j]]
+        if any(_is_put_down(predicate, other) for predicate, other in held):
+            return False
+        return is_a(name, "raised") or any(predicates.verb_of(p) in _UP for p, _ in held)
 
     def bearers(self, name: str) -> tuple[int, ...]:
         """Objects that the name may stand for, whatever their attributes."""
@@ -85,7 +104,11 @@ class IndexedGraph:
 
     def attribute(self, i: int, attribute: str) -> Truth:
         """Whether object i has the attribute."""
-        return _TRUTH_OF[holds_of(self.attributes[i], attribute)]
+        found = _TRUTH_OF[holds_of(self.attributes[i], attribute)]
+        poses = self._poses[i]
+        if not poses or found is FALSE:
+            return found
+        return _in_pose(poses, _body(self.names[i]), attribute, found)
 
     def relation(self, i: int, predicate: str, j: int) -> Truth:
         """Whether object i stands in a relation to object j."""
@@ -101,18 +124,73 @@ class IndexedGraph:
     def refuted_predicates(self, i: int, j: int) -> tuple[str, ...]:
         """Predicates that could be said from object i to object j and are false, sorted."""
         state = self._states.get((i, j)) or self._state(i, j)
-        return _refuted(state, self.names[i], self.names[j])
+        return _refuted(state, predicates.said_of(self.names[i], self.names[j]))
 
     def _state(self, i: int, j: int) -> "_State":
+        name = self.names[i]
         facts = (
             self.edges.get((i, j), ()),
             self.edges.get((j, i), ()),
-            self._animate[i],
+            _body(name),
             self.places[i][j],
             self.places[j][i],
+            self._poses[i],
+            self._denied(i, j) if is_one_being(name) else _NOTHING,
         )
         found = self._states[i, j] = _state_of(facts)
         return found
+
+    def _poses_of(self, i: int) -> frozenset[str]:
+        """What the body of object i does by its attributes and relations; nothing of several."""
+        name = self.names[i]
+        if not _is_single(name):
+            return _NOTHING
+        found = {predicates.verb_of_attribute(a) for a in self.attributes[i]}
+        for j in self._ends[i]:
+            place = self.places[i][j]
+            told = self.edges[i, j]
+            found |= {predicates.verb_of(p) for p in told if not place & _refuting(p)}
+        found.discard("")
+        return frozenset(found) if found else _NOTHING
+
+    def _restricting_edges(self) -> tuple["_Edges", "_Edges"]:
+        """Edges of single beings that deny something of others, by their object; and those that
+        deny it of other objects, by their subject."""
+        of_object: _Edges = {}
+        of_subject: _Edges = {}
+        for (i, j), told in self.edges.items():
+            if not is_one_being(self.names[i]):
+                continue
+            for predicate in told:
+                if self.places[i][j] & _refuting(predicate):
+                    continue
+                if predicates.denied_to_others(predicate, self.names[j]):
+                    of_object.setdefault(j, []).append((i, predicate))
+                if predicates.denied_elsewhere(predicate, self.names[j], self.names[j]):
+                    of_subject.setdefault(i, []).append((j, predicate))
+        return of_object, of_subject
+
+    def _denied(self, i: int, j: int) -> frozenset[str]:
+        """What the being i does not do to j: another one does it to j, or i does it to another."""
+        found: set[str] = set()
+        for other, predicate in self._one_bearer.get(j, ()):
+            if self._are_two(i, other):
+                found |= predicates.denied_to_others(predicate, self.names[j])
+        for other, predicate in self._one_object.get(i, ()):
+            if self._are_two(j, other):
+                found |= predicates.denied_elsewhere(predicate, self.names[other], self.names[j])
+        return frozenset(found) if found else _NOTHING
+
+    def _are_two(self, i: int, j: int) -> bool:
+        """Whether two objects are surely two things, not one that is boxed under two names."""
+        if i == j:
+            return False
+        apart = boxes.LEFT | boxes.RIGHT | boxes.APART
+        if self.places[i][j] & apart:
+            return True
+        return not may_be_the_same(self.names[i], self.names[j]) and not (
+            self.places[i][j] & boxes.DOUBLE
+        )
 
     def count(self, name: str) -> int | None:
         """How many things of a name there are; None if the graph cannot tell.
@@ -161,7 +239,7 @@ def _attributes(found: SceneObject) -> frozenset[str]:
     return attributes | {"patterned"} if is_a(found.name, "many_coloured") else attributes
 
 
-def _places(graph: SceneGraph, objects: list[SceneObject]) -> list[list[int]]:
+def _places(graph: SceneGraph, objects: list[SceneObject], raised: list[bool]) -> list[list[int]]:
     drawn = [boxes.box_of(found) for found in objects]
     # A size that is not known must not make the margins small.
     width = max([graph.width, *[b.right for b in drawn if b]])
@@ -171,9 +249,13 @@ def _places(graph: SceneGraph, objects: list[SceneObject]) -> list[list[int]]:
     endless = [is_a(one.name, "stuff") for one in objects]
     far = [is_a(one.name, "held_from_afar") for one in objects]
     # Nor can the box of a ground or a sky show that it is over something.
-    found[endless] &= ~(boxes.APART | boxes.OVER | boxes.UNDER)
-    found[:, endless] &= ~(boxes.APART | boxes.OVER | boxes.UNDER)
+    bounded = boxes.APART | boxes.OVER | boxes.UNDER | boxes.LOWER
+    found[endless] &= ~bounded
+    found[:, endless] &= ~bounded
     found[:, far] &= ~boxes.APART
+    low = [not up for up in raised]
+    found[low] &= ~boxes.OVER
+    found[:, low] &= ~boxes.UNDER
     rows: list[list[int]] = found.tolist()
     return rows
 
@@ -199,6 +281,7 @@ def _refuting(predicate: str) -> int:
     implied = predicates.implied(predicate)
     bits = sum(against for name, (_, against) in _DIRECTIONS.items() if name in implied)
     bits |= boxes.TOO_LARGE if "inside" in implied else 0
+    bits |= boxes.LOWER if predicates.is_upon(predicate) else 0
     return bits | (boxes.APART if predicates.needs_contact(predicate) else 0)
 
 
@@ -208,8 +291,51 @@ def _favouring(predicate: str) -> int:
     return sum(bit for name, (bit, _) in _DIRECTIONS.items() if name in implied)
 
 
-_Facts = tuple[tuple[str, ...], tuple[str, ...], bool, int, int]
+_Facts = tuple[
+    tuple[str, ...], tuple[str, ...], predicates.Body, int, int, frozenset[str], frozenset[str]
+]
 """Arguments of ``_judge`` but for the predicate."""
+_Edges = dict[int, list[tuple[int, str]]]
+"""Object -> (object at the other end, predicate)."""
+
+_NOTHING: frozenset[str] = frozenset()
+_UP = frozenset(("hanging", "hung", "mounted", "flying"))
+"""Verbs of what is above the ground."""
+_BESIDE = frozenset(
+    ("to the left of", "to the right of", "near", "next to", "by", "beside", "close to")
+)
+"""Predicates that leave open which of two things is higher."""
+
+
+@lru_cache(maxsize=1 << 14)
+def _body(name: str) -> predicates.Body:
+    groups = groups_of(name)
+    if "animals" in groups:
+        return "animal"
+    return "person" if "people" in groups else "thing"
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_single(name: str) -> bool:
+    """Whether a name stands for one thing that does one thing at a time."""
+    return not is_plural(name) and not any(is_a(name, g) for g in ("groups", "stuff", "plants"))
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_put_down(predicate: str, other: str) -> bool:
+    """Whether what stands in a relation to something lies or stands on it."""
+    if not predicates.is_upon(predicate) and predicate != "on":
+        return False
+    return is_a(other, "supports") and not is_a(other, "hosts")
+
+
+@lru_cache(maxsize=1 << 16)
+def _in_pose(poses: frozenset[str], body: predicates.Body, attribute: str, found: Truth) -> Truth:
+    """What is found of an attribute, if the relations of a thing say what its body does."""
+    verb = predicates.verb_of_attribute(attribute)
+    if not verb or not any(predicates.verbs_exclude(known, verb, body) for known in poses):
+        return found
+    return UNKNOWN if found is TRUE or verb in poses else FALSE
 
 
 class _State:
@@ -241,11 +367,12 @@ def _stated(state: _State, name: str, other: str) -> tuple[str, ...]:
 
 
 def _true_of(state: _State) -> tuple[str, ...]:
-    forwards, backwards, _, place, _ = state.facts
+    forwards, backwards, _, place, *_ = state.facts
     found = {*forwards}
-    if not forwards and not backwards:
-        found |= {"above"} if place & boxes.OVER else set()
-        found |= {"below"} if place & boxes.UNDER else set()
+    found.update(p for known in forwards for p in predicates.entailed(known))
+    found.update(p for known in backwards for p in predicates.inverse_said(known))
+    found |= {"above"} if place & boxes.OVER else set()
+    found |= {"below"} if place & boxes.UNDER else set()
     return tuple(sorted(p for p in found if state.truth(p) is TRUE))
 
 
@@ -257,44 +384,67 @@ def _refuted(state: _State, name: str, other: str) -> tuple[str, ...]:
 def _judge(
     forwards: tuple[str, ...],
     backwards: tuple[str, ...],
-    animate: bool,
+    body: predicates.Body,
     place: int,
     place_back: int,
+    poses: frozenset[str],
+    denied: frozenset[str],
     predicate: str,
 ) -> Truth:
-    """Whether s -predicate-> o, from the edges between them and from their boxes.
+    """Whether s -predicate-> o, from the edges between them, from their boxes and from what s
+    does besides.
 
     Args:
         forwards: Predicates of edges from s to o.
         backwards: Predicates of edges from o to s.
-        animate: Whether s is a person or an animal.
+        body: Of s.
         place: Bits of (s, o).
         place_back: Bits of (o, s).
+        poses: What the body of s does; nothing of several things.
+        denied: Predicates that edges to other objects leave no room for.
         predicate: What is claimed.
     """
-    refuted = place & _refuting(predicate)
-    if not forwards and not backwards:
-        if place & _PROVEN.get(predicate, 0):
-            return TRUE
-        return FALSE if refuted else UNKNOWN
+    refuted = bool(place & _refuting(predicate))
     claimed = _says(forwards, backwards, predicate)
-    if refuted and not claimed:
+    elsewhere = _is_elsewhere(poses, denied, body, predicate, claimed)
+    if not claimed and (refuted or (elsewhere and not place & _favouring(predicate))):
         return FALSE
+    annotated = forwards + backwards
     # An edge that the boxes contradict may be a slip of the hand: it proves nothing.
-    forwards = tuple(p for p in forwards if not place & _refuting(p))
-    backwards = tuple(p for p in backwards if not place_back & _refuting(p))
-    excluded = _excludes(forwards, backwards, predicate, animate)
+    forwards = tuple([p for p in forwards if not place & _refuting(p)])
+    backwards = tuple([p for p in backwards if not place_back & _refuting(p)])
+    excluded = _excludes(forwards, backwards, predicate, body)
     if claimed:
-        sure = not refuted and not excluded and _says(forwards, backwards, predicate)
+        sure = not (refuted or excluded or elsewhere) and _says(forwards, backwards, predicate)
         return TRUE if sure else UNKNOWN
+    if place & _PROVEN.get(predicate, 0) and not excluded:
+        return TRUE if _BESIDE.issuperset(annotated) else UNKNOWN
     if not excluded or place & _favouring(predicate):
         return UNKNOWN
     # Where "behind" and "in front of" are both annotated, "standing behind" is open, too.
     disputed = any(
-        _says(forwards, backwards, p) and _excludes(forwards, backwards, p, animate)
+        _says(forwards, backwards, p) and _excludes(forwards, backwards, p, body)
         for p in predicates.implied(predicate)
     )
     return UNKNOWN if disputed else FALSE
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_elsewhere(
+    poses: frozenset[str],
+    denied: frozenset[str],
+    body: predicates.Body,
+    predicate: str,
+    claimed: bool,
+) -> bool:
+    """Whether what s does besides leaves no room for a predicate, claimed by an edge or not."""
+    if denied and not denied.isdisjoint(predicates.implied(predicate)):
+        return True
+    verb = predicates.verb_of(predicate) if poses else ""
+    # Who is said to sit and to stand may well stand on something else.
+    if not verb or (verb in poses and not claimed):
+        return False
+    return any(predicates.verbs_exclude(known, verb, body) for known in poses)
 
 
 def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:
@@ -305,9 +455,9 @@ def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str)
 
 
 def _excludes(
-    forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str, animate: bool
+    forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str, body: predicates.Body
 ) -> bool:
     """Whether edges from s to o, and from o to s, leave no room for s -predicate-> o."""
-    return any(predicates.excludes(p, predicate, animate) for p in forwards) or any(
+    return any(predicates.excludes(p, predicate, body) for p in forwards) or any(
         predicates.excludes_backwards(p, predicate) for p in backwards
     )

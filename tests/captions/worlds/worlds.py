@@ -181,7 +181,9 @@ class World:
         if linked or self.things[j].kind.group != "grounds":
             return False
         posture, _, place = predicate.rpartition(" ")
-        return place in ("on", "in") and posture in ("", "walking", self.things[i].posture)
+        own = self.things[i].posture
+        could = {"", own} | ({"walking"} if own in ("", "standing") else set())
+        return place in ("on", "in") and posture in could
 
     def _side(self, i: int, predicate: str, j: int) -> Verdict:
         if (i, j) in self.nested:
