@@ -45,12 +45,13 @@ class IndexedGraph:
         self.names = tuple([found.name for found in objects])
         self.attributes = tuple([_attributes(found) for found in objects])
         self.edges: dict[tuple[int, int], tuple[str, ...]] = {}
-        self._ends: list[list[int]] = [[] for _ in objects]
+        self._deeds: list[list[tuple[str, int]]] = [[] for _ in objects]
+        """Of each object: what it does, to which others; nine relations in ten say sides alone."""
         for i, found in enumerate(objects):
             for relation in found.relations:
                 j = number[relation.object]
-                if (i, j) not in self.edges:
-                    self._ends[i].append(j)
+                if relation.name not in _DIRECTIONS:
+                    self._deeds[i].append((relation.name, j))
                 self.edges[i, j] = (*self.edges.get((i, j), ()), relation.name)
         self.places = _places(graph, objects, [self._is_raised(i) for i in range(len(objects))])
         """Of each pair of objects: what its boxes say, as bits of ``boxes``."""
@@ -68,11 +69,10 @@ class IndexedGraph:
     def _is_raised(self, i: int) -> bool:
         """Whether object i hangs or flies above what stands on the ground. Of all others a higher
         box may only mean that they are further away."""
-        name = self.names[i]
-        held = [(p, self.names[j]) for j in self._ends[i] for p in self.edges[i, j]]
-        if any(_is_put_down(predicate, other) for predicate, other in held):
+        deeds = self._deeds[i]
+        if deeds and any(_is_put_down(p, self.names[j]) for p, j in deeds):
             return False
-        return is_a(name, "raised") or any(predicates.verb_of(p) in _UP for p, _ in held)
+        return is_a(self.names[i], "raised") or any(predicates.verb_of(p) in _UP for p, _ in deeds)
 
     def bearers(self, name: str) -> tuple[int, ...]:
         """Objects that the name may stand for, whatever their attributes."""
@@ -119,12 +119,22 @@ class IndexedGraph:
         """Predicates that are true from object i to object j and can be said, sorted: annotated
         ones, and above or below where nothing else is annotated."""
         state = self._states.get((i, j)) or self._state(i, j)
-        return _stated(state, self.names[i], self.names[j])
+        true = state.true_ones
+        if true is None:
+            true = state.true_ones = _true_ones(state)
+        if not true:
+            return ()
+        name, other = self.names[i], self.names[j]
+        return tuple([p for p in true if predicates.is_said_of(p, name, other)])
 
     def refuted_predicates(self, i: int, j: int) -> tuple[str, ...]:
         """Predicates that could be said from object i to object j and are false, sorted."""
         state = self._states.get((i, j)) or self._state(i, j)
-        return _refuted(state, predicates.said_of(self.names[i], self.names[j]))
+        offer = predicates.offer(self.names[i], self.names[j])
+        found = state.refuted.get(offer)
+        if found is None:
+            found = state.refuted[offer] = _refuted(state, offer.predicates)
+        return found
 
     def _state(self, i: int, j: int) -> "_State":
         name = self.names[i]
@@ -146,10 +156,10 @@ class IndexedGraph:
         if not _is_single(name):
             return _NOTHING
         found = {predicates.verb_of_attribute(a) for a in self.attributes[i]}
-        for j in self._ends[i]:
-            place = self.places[i][j]
-            told = self.edges[i, j]
-            found |= {predicates.verb_of(p) for p in told if not place & _refuting(p)}
+        for predicate, j in self._deeds[i]:
+            verb = predicates.verb_of(predicate)
+            if verb and not self.places[i][j] & _refuting(predicate):
+                found.add(verb)
         found.discard("")
         return frozenset(found) if found else _NOTHING
 
@@ -158,10 +168,10 @@ class IndexedGraph:
         deny it of other objects, by their subject."""
         of_object: _Edges = {}
         of_subject: _Edges = {}
-        for (i, j), told in self.edges.items():
-            if not is_one_being(self.names[i]):
+        for i, deeds in enumerate(self._deeds):
+            if not deeds or not is_one_being(self.names[i]):
                 continue
-            for predicate in told:
+            for predicate, j in deeds:
                 if self.places[i][j] & _refuting(predicate):
                     continue
                 if predicates.denied_to_others(predicate, self.names[j]):
@@ -345,7 +355,9 @@ class _State:
     def __init__(self, facts: _Facts) -> None:
         self.facts = facts
         self.truths: dict[str, Truth] = {}
-        self.stated: tuple[str, ...] | None = None
+        self.has_edges = bool(facts[0] or facts[1])
+        self.true_ones: tuple[str, ...] | None = None
+        self.refuted: dict[predicates.Offer, tuple[str, ...]] = {}
 
     def truth(self, predicate: str) -> Truth:
         """Of a predicate from the first to the second."""
@@ -360,25 +372,24 @@ def _state_of(facts: _Facts) -> _State:
     return _State(facts)
 
 
-def _stated(state: _State, name: str, other: str) -> tuple[str, ...]:
-    if state.stated is None:
-        state.stated = _true_of(state)
-    return tuple([p for p in state.stated if predicates.is_said_of(p, name, other)])
-
-
-def _true_of(state: _State) -> tuple[str, ...]:
+def _true_ones(state: _State) -> tuple[str, ...]:
+    """Predicates that are annotated, that follow or that boxes prove, sorted."""
     forwards, backwards, _, place, *_ = state.facts
     found = {*forwards}
     found.update(p for known in forwards for p in predicates.entailed(known))
     found.update(p for known in backwards for p in predicates.inverse_said(known))
     found |= {"above"} if place & boxes.OVER else set()
     found |= {"below"} if place & boxes.UNDER else set()
-    return tuple(sorted(p for p in found if state.truth(p) is TRUE))
+    return tuple([p for p in sorted(found) if state.truth(p) is TRUE])
 
 
-@lru_cache(maxsize=1 << 14)
-def _refuted(state: _State, name: str, other: str) -> tuple[str, ...]:
-    return tuple([p for p in predicates.said_of(name, other) if state.truth(p) is FALSE])
+def _refuted(state: _State, offered: tuple[str, ...]) -> tuple[str, ...]:
+    if state.has_edges:
+        return tuple([p for p in offered if state.truth(p) is FALSE])
+    _, _, _, place, _, poses, denied = state.facts
+    if not poses and not denied:  # of most pairs: what ``_judge`` comes to
+        return tuple([p for p in offered if place & _refuting(p)])
+    return tuple([p for p in offered if state.truth(p) is FALSE])
 
 
 def _judge(
