@@ -24,7 +24,7 @@ from tests.captions.worlds.annotating import annotate
 from tests.captions.worlds.drawing import draw_world
 
 IMAGES = 40
-RARE = {"obj_count", "xor_logic_rel"}
+RARE = {"obj_count", "obj_comp_count"}
 """Types of which some images, but not every forty images, have negatives."""
 
 

@@ -112,7 +112,8 @@ def rank(attribute: str) -> int:
 def sentence(claim: Claim) -> str:
     """A claim as a sentence.
 
-    Of a part of "both" or "either" an attribute stands before its noun: 'There is a red star.'
+    Of a part of "both" or "either" an attribute stands before its noun ('There is a red star.'),
+    unless both are about one thing: 'The star is both red and large.'
     """
     match claim:
         case Related(subject, predicate, object_):
@@ -121,8 +122,8 @@ def sentence(claim: Claim) -> str:
         case HasAttribute(subject, attribute):
             start = _capitalized(with_article(subject))
             return f"{start} {_is(subject.name)} {predicative(attribute)}."
-        case Counted(name, number):
-            return f"There {counted(name, number)}."
+        case Counted(name, number, attributes):
+            return f"There {counted(name, number, attributes)}."
         case Compared(name, comparator, other):
             joint = "as" if comparator == "as many" else "than"
             return f"There are {comparator} {_many(name)} {joint} {_many(other)}."
@@ -145,9 +146,11 @@ def existence_words(name: str) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def counted(name: str, number: int) -> str:
-    """'is one dog', 'are two dogs'. ``name`` is in the singular, ``number`` 1 to 10."""
-    return f"is one {spelled(name)}" if number == 1 else f"are {NUMBER_WORDS[number]} {_many(name)}"
+def counted(name: str, number: int, attributes: tuple[str, ...] = ()) -> str:
+    """'is one dog', 'are two black dogs'. ``name`` is in the singular, ``number`` 1 to 10."""
+    start = "is one" if number == 1 else f"are {NUMBER_WORDS[number]}"
+    noun = spelled(name) if number == 1 else _many(name)
+    return " ".join([start, *map(before_noun, attributes), noun])
 
 
 def _existence(claim: HasAttribute | Related, quantifier: str) -> str:
@@ -165,20 +168,19 @@ def _rest(claim: HasAttribute | Related) -> str:
 def _pair_sentence(
     first: HasAttribute | Related, word: str, second: HasAttribute | Related, joint: str
 ) -> str:
-    if isinstance(first, Related) and isinstance(second, Related):
-        if first.subject == second.subject:
-            return _one_subject(first, word, second, joint)
-        parts = [f"{indefinite(noun_phrase(c.subject))} {_rest(c)}" for c in (first, second)]
-    else:
-        parts = [_thing(first), _thing(second)]
-    return f"There {_is(first.subject.name)} {word} {parts[0]} {joint} {parts[1]}."
+    if first.subject == second.subject:
+        return _one_subject(first, word, second, joint)
+    parts = f"{_thing(first)} {joint} {_thing(second)}"
+    return f"There {_is(first.subject.name)} {word} {parts}."
 
 
-def _one_subject(first: Related, word: str, second: Related, joint: str) -> str:
+def _one_subject(
+    first: HasAttribute | Related, word: str, second: HasAttribute | Related, joint: str
+) -> str:
     start = f"{_capitalized(with_article(first.subject))} {_is(first.subject.name)}"
-    if word == "either" and first.predicate == second.predicate:
-        ends = f"{with_article(first.object)} or {with_article(second.object)}"
-        return f"{start} {first.predicate} either {ends}."
+    match word, first, second:
+        case "either", Related(_, predicate, one), Related(_, same, other) if predicate == same:
+            return f"{start} {predicate} either {with_article(one)} or {with_article(other)}."
     return f"{start} {word} {_rest(first)} {joint} {_rest(second)}."
 
 

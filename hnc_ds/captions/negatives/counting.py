@@ -1,11 +1,16 @@
 """Negatives about how many there are: counts, comparisons of counts, some and none."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, zip_longest
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from hnc_ds.captions.language.nouns import NUMBER_WORDS, is_countable, singular
 from hnc_ds.captions.language.wording import (
+    before_noun,
     counted,
     existence_sentence,
     existence_words,
@@ -13,6 +18,7 @@ from hnc_ds.captions.language.wording import (
     sentence,
 )
 from hnc_ds.captions.negatives.attributes import other_values, put_attribute, value_contexts
+from hnc_ds.captions.negatives.completeness import may_be_more
 from hnc_ds.captions.negatives.exchange import (
     DRAWN,
     Bundle,
@@ -24,6 +30,7 @@ from hnc_ds.captions.negatives.exchange import (
     judged,
 )
 from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
+from hnc_ds.captions.negatives.references import is_sayable
 from hnc_ds.captions.negatives.relations import (
     counted_words,
     in_turn,
@@ -39,6 +46,7 @@ from hnc_ds.captions.negatives.statements import (
     RelationStatement,
     objects_of,
 )
+from hnc_ds.captions.truth import boxes
 from hnc_ds.captions.truth.claims import (
     TURNED,
     Comparator,
@@ -49,16 +57,23 @@ from hnc_ds.captions.truth.claims import (
     Phrase,
     Related,
 )
+from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.records import Negative
 
 NUMBERS = 2
 """That are proposed in place of one."""
 MOST_COUNTED = 6
 """The largest number that is proposed."""
+COMPARISONS = 3
+"""Of an image."""
+STATEMENTS = 6
+"""Of an image, of which it is said that there is one, or none."""
 
-PAIRS_OF_EXISTENCE = 2
-"""That one change gives: what is true and what is false are each said with 'no', too."""
+UNLIKE = 4.0
+"""Where one of several things is so many times what another is to the eye, there may be more of
+them, too small to be boxed."""
 
+_S = TypeVar("_S")
 _Count = tuple[str, int]
 
 
@@ -70,7 +85,7 @@ def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "obj_count"; the balance is ours.
     """
-    counts = image.counted_names()
+    counts = known_numbers(image)
     tables = image.options.tables
     if tables is not None:
         rng = image.stream("obj_count")
@@ -78,54 +93,140 @@ def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
         for name, number in drawn:
             numbers = tables.counts.get(name, {})
             other = rng.choices([*numbers], [*numbers.values()])[0] if numbers else number
-            change = judged(image, _with_number((name, number), other))
+            change = judged(image, _with_number(Counted(name, number), other))
             if change is not None:
-                yield (_count_pair(image, (name, number), change),)
+                yield (_count_pair(image, Counted(name, number), change),)
         counts = [count for count in counts if count not in drawn]
     many = [count for count in counts if count[1] > 1]
     for pairs in exchanges(image, many, _put_number):
-        yield tuple(_count_pair(image, count, change) for count, change in pairs)
+        yield tuple(_count_pair(image, Counted(*count), change) for count, change in pairs)
 
 
 def propose_count(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_count: another number of the same things, a near one more often. Not of a single
-    one, as annotators often box one of several."""
+    """As wrong_count: another number of the same things, a near one more often.
+
+    Also with an attribute: 'There are two white horses.' -> 'There are three white horses.', or
+    '... two black horses.'
+    """
     rng = image.stream("obj_count")
-    many = [count for count in image.counted_names() if count[1] > 1]
-    for place, (name, number) in enumerate(many):
-        numbers = [n for n in range(2, MOST_COUNTED + 1) if n != number]
-        near = [1 / abs(n - number) for n in numbers]
-        for other in some(numbers, near, NUMBERS, rng):
-            change = _with_number((name, number), other)
-            if change is not None and image.refutes(change.claim):
-                words = NUMBER_WORDS[number], NUMBER_WORDS[other]
-                speak = partial(_say_count, image, (name, number), change)
-                yield Proposal(words, (name, sort_of(name), ""), speak, place)
+    numbers = dict(known_numbers(image))
+    claims = [Counted(name, number) for name, number in numbers.items()]
+    claims += _counts_with_attributes(image, numbers)
+    for place, claim in enumerate(claims):
+        phrase = " ".join((*claim.attributes, claim.name))
+        contexts = phrase, claim.name, sort_of(claim.name), ""
+        least = 1 if claim.attributes else 2
+        others = [n for n in range(least, MOST_COUNTED + 1) if n != claim.number]
+        near = [1 / abs(n - claim.number) for n in others]
+        for other in some(others, near, NUMBERS, rng):
+            change = _with_number(claim, other)
+            if change is not None and is_refuted(image.graph, change.claim):
+                words = NUMBER_WORDS[claim.number], NUMBER_WORDS[other]
+                speak = partial(_say_count, image, claim, change)
+                yield Proposal(words, contexts, speak, place)
+    yield from _counts_of_others(image, claims[len(numbers) :], len(claims))
 
 
-def _say_count(image: DescribedImage, count: _Count, change: Change) -> Bundle:
-    return (_count_pair(image, count, change),)
+def _counts_with_attributes(image: DescribedImage, numbers: dict[str, int]) -> Iterator[Counted]:
+    """'two white horses', of each horse of which one knows whether it is white."""
+    if not numbers:
+        return
+    seen = set()
+    for statement in image.existences():
+        name, attribute = statement.claim.subject.name, statement.claim.attribute
+        if name not in numbers or not statement.cls.before_noun or (name, attribute) in seen:
+            continue
+        seen.add((name, attribute))
+        number = image.graph.count(name, (attribute,))
+        if number is not None and number <= MOST_COUNTED:
+            yield Counted(name, number, (attribute,))
+
+
+def _counts_of_others(
+    image: DescribedImage, claims: Sequence[Counted], start: int
+) -> Iterator[Proposal]:
+    """'There are two white horses.' -> 'There are two black horses.', where none is black."""
+    by_name = {(claim.name, claim.attributes[0]): claim for claim in claims}
+    statements = [
+        statement
+        for statement in image.existences()
+        if (statement.claim.subject.name, statement.claim.attribute) in by_name
+    ]
+    for place, statement, value in other_values(image, statements, "obj_count"):
+        name, old = statement.claim.subject.name, statement.claim.attribute
+        claim = by_name[name, old]
+        words = before_noun(old), before_noun(value)
+        wrong = replace(claim, attributes=(value,))
+        change = Change(wrong, words, image.graph.bearers(name), about=statement.cls.name)
+        if is_refuted(image.graph, wrong):
+            speak = partial(_say_count, image, claim, change)
+            yield Proposal((old, value), value_contexts(statement), speak, start + place)
+
+
+def _say_count(image: DescribedImage, claim: Counted, change: Change) -> Bundle:
+    return (_count_pair(image, claim, change),)
+
+
+def known_numbers(image: DescribedImage) -> list[tuple[str, int]]:
+    """Names whose number is known, with that number.
+
+    Where words balance over the data set, the graphs are people's: who boxes one horse may leave
+    out the one beside it, however large it is (of two photographs of GQA that were looked at, one
+    shows two horses and one three traffic lights, with one box each). Who boxes two of a kind more
+    often boxes all. So those are names of at least two things of which there are likely no more,
+    each clearly beside the others and none much smaller than others.
+    """
+    if image.options.balance == "image":
+        return image.counted_names()
+    graph, more = image.graph, may_be_more(image)
+    several = sorted(name for name, boxed in Counter(graph.names).items() if boxed > 1)
+    counts = [(name, graph.count(name)) for name in several if is_sayable(name) and not more(name)]
+    return [
+        (name, number)
+        for name, number in counts
+        if number is not None
+        and number < len(NUMBER_WORDS)
+        and _are_all_seen(image, graph.bearers(name))
+    ]
+
+
+def _are_all_seen(image: DescribedImage, objects: tuple[int, ...]) -> bool:
+    """Whether things of a name lie beside each other, none of them much smaller than others."""
+    weights = [image.salience[i] for i in objects]
+    places = image.graph.places
+    aside = all(places[i][j] & _ASIDE for i in objects for j in objects if i < j)
+    return aside and max(weights) < UNLIKE * min(weights)
+
+
+_ASIDE = boxes.LEFT | boxes.RIGHT | boxes.ABOVE | boxes.BELOW
 
 
 def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_existence."""
+    """As wrong_existence, also of things with an attribute: 'There is no red star that is below
+    the ring.'"""
     type_ = "obj_verify_count"
-    statements = [s for s in image.existing_relations() if _is_one_of_some(s.claim.subject)]
+    described = [s for s in image.relation_statements(True, False) if s.claim.subject.attributes]
+    statements = [*_in_turn(image.existing_relations(), described)]
+    can_be_none = _can_be_none(image)
+    statements = [s for s in statements if can_be_none(s.claim.subject)]
     for changed in other_parts(image, statements, type_):
-        if _is_one_of_some(changed.wrong.subject):
+        if can_be_none(changed.wrong.subject):
             pairs = ((changed.statement, changed.change()),)
             speak = partial(_say_verified, pairs, type_)
             words = counted_words(changed)
-            yield Proposal(
-                words, relation_contexts(changed), speak, changed.place, PAIRS_OF_EXISTENCE
-            )
+            yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
 
 def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_attribute_existence."""
+    """As wrong_attribute_existence, also of things with another attribute: 'There is no large star
+    that is green.'"""
     type_ = "obj_verify_count_attr"
-    statements = [s for s in image.existences() if _is_one_of_some(s.claim.subject)]
-    for place, statement, value in other_values(image, statements, type_):
+    described = [s for s in image.attribute_statements() if s.claim.subject.attributes]
+    can_be_none = _can_be_none(image)
+    statements = [
+        s for s in _in_turn(image.existences(), described) if can_be_none(s.claim.subject)
+    ]
+    for place, statement, value in other_values(image, statements[:STATEMENTS], type_):
         words = predicative(statement.claim.attribute), predicative(value)
         change = Change(HasAttribute(statement.claim.subject, value), words, (statement.subject,))
         yield Proposal(
@@ -133,8 +234,13 @@ def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
             value_contexts(statement),
             partial(_say_verified, ((statement, change),), type_),
             place,
-            PAIRS_OF_EXISTENCE,
         )
+
+
+def _in_turn(*lists: Iterable[_S]) -> Iterator[_S]:
+    """One of each in turn, as long as they last."""
+    for items in zip_longest(*lists):
+        yield from (item for item in items if item is not None)
 
 
 def _say_verified(pairs: "_Pairs", type_: str) -> Bundle:
@@ -150,16 +256,43 @@ def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
     Source: Doenmez et al. 2023 (HNC), type "obj_comp_count"; the published "fewer" had its nouns
     exchanged.
     """
-    counts = image.counted_names()
-    pairs = list(combinations(counts, 2))
+    pairs = list(combinations(known_numbers(image), 2))
     image.stream("obj_comp_count").shuffle(pairs)
     equal = [_compared(*pair) for pair in pairs if pair[0][1] == pair[1][1]]
     unequal = [_compared(*pair) for pair in pairs if pair[0][1] != pair[1][1]]
     for claim in unequal[len(equal) :]:
-        turned = Compared(claim.other, TURNED[claim.comparator], claim.name)
-        yield _comparisons(image, (claim, turned.comparator), (turned, claim.comparator))
+        yield _said_both_ways(image, claim)
     for same, other in zip(equal, unequal, strict=False):
         yield _comparisons(image, (same, other.comparator), (other, "as many"))
+
+
+def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
+    """As wrong_comparison. What is told both ways balances word by word; beside that, of two names
+    each is to be the more frequent one as often as the other."""
+    rng = image.stream("obj_comp_count")
+    pairs = list(combinations(known_numbers(image), 2))
+    for place, pair in enumerate(some(pairs, [1.0] * len(pairs), COMPARISONS, rng)):
+        one, other = pair if rng.random() < 0.5 else pair[::-1]
+        names = one[0], other[0]
+        contexts = "|".join(names), "|".join(map(sort_of, names)), ""
+        claim = _compared(one, other)
+        if claim.comparator == "as many":
+            comparator: Comparator = rng.choice(("more", "fewer"))
+            speak = partial(_comparisons, image, (claim, comparator))
+            yield Proposal(("as many", comparator), contexts, speak, place)
+            continue
+        speak = partial(_comparisons, image, (claim, "as many"))
+        yield Proposal((claim.comparator, "as many"), contexts, speak, place)
+        first = _compared(*sorted((one, other)))
+        names = first.name, first.other
+        contexts = "|".join(names), "|".join(map(sort_of, names)), ""
+        turned = first.comparator, TURNED[first.comparator]
+        yield Proposal(turned, contexts, partial(_said_both_ways, image, first), place)
+
+
+def _said_both_ways(image: DescribedImage, claim: Compared) -> Bundle:
+    turned = Compared(claim.other, TURNED[claim.comparator], claim.name)
+    return _comparisons(image, (claim, turned.comparator), (turned, claim.comparator))
 
 
 def wrong_existence(image: DescribedImage) -> Iterator[Bundle]:
@@ -169,7 +302,8 @@ def wrong_existence(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "obj_verify_count"; the balance is ours.
     """
-    statements = [s for s in image.existing_relations() if _is_one_of_some(s.claim.subject)]
+    can_be_none = _can_be_none(image)
+    statements = [s for s in image.existing_relations() if can_be_none(s.claim.subject)]
     for pairs in in_turn(
         predicate_exchanges(image, statements),
         exchanges(image, statements, put_subject),
@@ -185,10 +319,17 @@ def wrong_attribute_existence(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "obj_verify_count_attr"; the balance is ours.
     """
-    statements = [s for s in image.existences() if _is_one_of_some(s.claim.subject)]
+    can_be_none = _can_be_none(image)
+    statements = [s for s in image.existences() if can_be_none(s.claim.subject)]
     for group in grouped(statements, lambda s: s.cls.name):
         for pairs in exchanges(image, group, put_attribute):
             yield from _verified(pairs, "obj_verify_count_attr")
+
+
+def _can_be_none(image: DescribedImage) -> Callable[[Phrase], bool]:
+    """Of which things 'no' can be said, and proven."""
+    more = may_be_more(image)
+    return lambda phrase: _is_one_of_some(phrase) and not more(phrase.name)
 
 
 def _is_one_of_some(phrase: Phrase) -> bool:
@@ -197,26 +338,33 @@ def _is_one_of_some(phrase: Phrase) -> bool:
 
 
 def _put_number(one: _Count, other: _Count) -> Change | None:
-    return _with_number(one, other[1])
+    return _with_number(Counted(*one), other[1])
 
 
-def _with_number(count: _Count, new: int) -> Change | None:
-    name, number = count
-    if number == new or new >= len(NUMBER_WORDS):
+def _with_number(claim: Counted, new: int) -> Change | None:
+    if claim.number == new or new >= len(NUMBER_WORDS):
         return None
-    words = (NUMBER_WORDS[number], NUMBER_WORDS[new])
-    if 1 in (number, new):
-        words = (counted(name, number), counted(name, new))  # the noun and its verb change, too
-    return Change(Counted(name, new), words, ())
+    wrong = replace(claim, number=new)
+    words = (NUMBER_WORDS[claim.number], NUMBER_WORDS[new])
+    if 1 in (claim.number, new):  # the noun and its verb change, too
+        words = (
+            counted(claim.name, claim.number, claim.attributes),
+            counted(claim.name, new, claim.attributes),
+        )
+    return Change(wrong, words, ())
 
 
-def _count_pair(image: DescribedImage, count: _Count, change: Change) -> CaptionPair:
-    claim = Counted(*count)
-    objects = image.graph.bearers(count[0])
+def _count_pair(image: DescribedImage, claim: Counted, change: Change) -> CaptionPair:
+    objects = image.graph.candidates(Phrase(claim.name, claim.attributes))
     negative = Negative(
-        sentence(change.claim), "obj_count", change.replaced, change.open_world, objects
+        sentence(change.claim),
+        "obj_count",
+        change.replaced,
+        change.open_world,
+        change.objects or objects,
+        change.about,
     )
-    return CaptionPair(sentence(claim), "obj_count", objects, negative)
+    return CaptionPair(sentence(claim), "obj_count", objects, negative, change.about)
 
 
 def _compared(one: _Count, other: _Count) -> Compared:

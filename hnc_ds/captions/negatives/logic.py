@@ -1,18 +1,22 @@
 """Negatives of captions that join two claims: both, and either (exactly one).
 
-The false part comes from an exchange (exchange.py); the other claim is a true one of the image
-and stands beside it in the true and in the false caption alike.
+One part changes and is false; the other one, its companion, stands beside it in the true and in
+the false caption alike. Where words balance in each image, the change comes from an exchange
+(exchange.py) and the companion is true. Where they balance over the data set, "either" is also
+said with a companion that is false, too: then the true caption holds what is true, and the false
+one neither.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import permutations
+from itertools import chain, islice, permutations
 from typing import TypeVar
 
 from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.wording import before_noun, predicative
 from hnc_ds.captions.negatives.attributes import other_values, put_attribute, value_contexts
+from hnc_ds.captions.negatives.completeness import may_be_more
 from hnc_ds.captions.negatives.exchange import (
     Bundle,
     CaptionPair,
@@ -24,6 +28,7 @@ from hnc_ds.captions.negatives.exchange import (
 )
 from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.relations import (
+    Changed,
     bare_predicate_exchanges,
     counted_words,
     in_turn,
@@ -41,9 +46,15 @@ from hnc_ds.captions.negatives.statements import (
 )
 from hnc_ds.captions.truth.claims import Both, Claim, Either, HasAttribute, Related
 
+_S = TypeVar("_S")
 _Statement = TypeVar("_Statement", AttributeStatement, RelationStatement)
+_Told = AttributeStatement | RelationStatement
 
 COMPANIONS_TRIED = 6
+
+STATEMENTS = 6
+"""Attributes of an image that change beside something else, where words balance over the data
+set."""
 
 
 def existing(image: DescribedImage) -> list[AttributeStatement]:
@@ -88,54 +99,246 @@ def either_attribute(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def propose_both_attributes(image: DescribedImage) -> Iterator[Proposal]:
-    """As both_attributes."""
-    return _attributes_beside(image, "and_logic_attr", _joined)
+    """As both_attributes. Also of one thing: 'The star is both red and large.'"""
+    rng, more = image.stream("and_logic_attr"), may_be_more(image)
+    for place, statement, value in _other_values(image):
+        change = _with_value(statement, value)
+        companion = _beside(image, statement, change, image.existences(), more, rng)
+        if companion is not None:
+            speak = partial(
+                _said_both, statement, change, companion, rng.random() < 0.5, "and_logic_attr"
+            )
+            words = statement.claim.attribute, value
+            # No wider: an attribute stands next to its noun, and 'green grass' would be true more
+            # often than 'green wall', were the one to make up for the other.
+            yield Proposal(words, value_contexts(statement)[:2], speak, place)
 
 
 def propose_either_attribute(image: DescribedImage) -> Iterator[Proposal]:
-    """As either_attribute."""
-    return _attributes_beside(image, "xor_logic_attr", _either)
+    """As either_attribute. Also of one thing: 'The star is either red or small.'"""
+    rng, more = image.stream("xor_logic_attr"), may_be_more(image)
+    found = [*_other_values(image)]
+    refuted = [
+        AttributeStatement(HasAttribute(s.claim.subject, value), s.subject, s.cls)
+        for _, s, value in found
+        if not more(s.claim.subject.name)
+    ]
+    for place, statement, value in found:
+        change = _with_value(statement, value)
+        ways = [
+            (companion, is_true, rng.random() < 0.5)
+            for is_true, pool in ((True, image.existences()), (False, refuted))
+            if (companion := _beside(image, statement, change, pool, more, rng)) is not None
+        ]
+        if ways:
+            words = statement.claim.attribute, value
+            speak = partial(_said_either, statement, change, ways, "xor_logic_attr")
+            yield _either_proposal(words, value_contexts(statement), ways, speak, place)
 
 
-def _attributes_beside(
-    image: DescribedImage, type_: str, join: Callable[..., CaptionPair]
-) -> Iterator[Proposal]:
-    statements, rng = existing(image), image.stream(type_)
-    for place, statement, value in other_values(image, statements, type_):
-        companion = _companion(image, statement, statement, statements, rng)
-        if companion is None:
+def _other_values(image: DescribedImage) -> Iterator[tuple[int, AttributeStatement, str]]:
+    """Of a few statements, for both types."""
+    few = _sure_first(image, image.existences())[:STATEMENTS]
+    return image.shared("values beside", lambda: other_values(image, few, "beside"))
+
+
+def _sure_first(image: DescribedImage, statements: Sequence[_Statement]) -> list[_Statement]:
+    """In the same order, but those last that can be changed beside few companions only."""
+    more = may_be_more(image)
+    return sorted(statements, key=lambda statement: more(statement.claim.subject.name))
+
+
+def _with_value(statement: AttributeStatement, value: str) -> Change:
+    words = predicative(statement.claim.attribute), predicative(value)
+    wrong = HasAttribute(statement.claim.subject, value)
+    return Change(wrong, words, (statement.subject,), about=statement.cls.name)
+
+
+def _beside(
+    image: DescribedImage,
+    one: AttributeStatement,
+    change: Change,
+    pool: Sequence[AttributeStatement],
+    more: Callable[[str], bool],
+    rng: random.Random,
+) -> AttributeStatement | None:
+    """A companion out of a pool: about another thing, or about the same one in another respect.
+
+    Where it is about another thing, the caption says that there is such a thing as the change
+    claims: so there may be no more of these than are boxed.
+
+    It repeats neither value: what is alike in one image goes together in true captions.
+    """
+    assert isinstance(change.claim, HasAttribute)
+    name, values = one.claim.subject.name, (one.claim.attribute, change.claim.attribute)
+    for _ in range(min(COMPANIONS_TRIED, len(pool))):
+        other = _drawn(pool, rng)
+        if other.claim.attribute in values:
             continue
-        words = predicative(statement.claim.attribute), predicative(value)
-        wrong = HasAttribute(statement.claim.subject, value)
-        change = Change(wrong, words, (statement.subject,), about=statement.cls.name)
-        speak = partial(_said, join, statement, change, companion, rng.random() < 0.5, type_)
-        yield Proposal((statement.claim.attribute, value), value_contexts(statement), speak, place)
+        if other.subject == one.subject:
+            single = image.references[one.subject].bare is not None
+            if single and other.cls is not one.cls:
+                return other
+        elif (
+            one.cls.before_noun
+            and other.cls.before_noun
+            and not more(name)
+            and not may_be_the_same(name, other.claim.subject.name)
+        ):
+            return other
+    return None
+
+
+def _drawn(pool: Sequence[_S], rng: random.Random) -> _S:
+    """One of a pool, the first ones more often: they are what one sees first."""
+    return pool[int(len(pool) * rng.random() ** 2)]
 
 
 def propose_both_relations(image: DescribedImage) -> Iterator[Proposal]:
     """As both_relations."""
-    type_ = "and_logic_rel"
-    statements, rng = image.relation_statements(False, False), image.stream(type_)
-    for changed in other_parts(image, statements, type_):
+    statements, rng = image.relation_statements(False, False), image.stream("and_logic_rel")
+    more = may_be_more(image)
+    for changed in _other_parts(image):
         statement, change = changed.statement, changed.change()
-        companion = _companion(image, statement, statement, statements, rng, change)
-        if companion is None:
-            continue
-        first = rng.choice(_orders(statement, companion, change))
-        speak = partial(_said, _joined, statement, change, companion, first, type_)
-        words = counted_words(changed)
-        yield Proposal(words, relation_contexts(changed), speak, changed.place)
+        companion = _related_beside(image, statement, change, statements, more, rng)
+        if companion is not None:
+            first = rng.choice(_orders(statement, companion, change))
+            speak = partial(_said_both, statement, change, companion, first, "and_logic_rel")
+            words = counted_words(changed)
+            yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
 
-def _said(
-    join: Callable[..., CaptionPair],
-    statement: AttributeStatement | RelationStatement,
+def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
+    """As either_relation. Also with another predicate ('The star is either above the ring or below
+    the box.'), or of two things ('There is either a star above the ring or a box on the mat.')."""
+    rng, more = image.stream("xor_logic_rel"), may_be_more(image)
+    found = [*_other_parts(image)]
+    refuted = [
+        RelationStatement(changed.wrong, *changed.objects)
+        for changed in found
+        if not more(changed.wrong.subject.name)
+    ]
+    for changed in found:
+        statement, change = changed.statement, changed.change()
+        ways = []
+        for is_true, pool in ((True, image.relation_statements(False, False)), (False, refuted)):
+            companion = _related_beside(image, statement, change, pool, more, rng, fan=True)
+            if companion is not None:
+                order = rng.choice(_orders(statement, companion, change))
+                ways.append((companion, is_true, order))
+        if ways:
+            words, contexts = counted_words(changed), relation_contexts(changed)
+            speak = partial(_said_either, statement, change, ways, "xor_logic_rel")
+            yield _either_proposal(words, contexts, ways, speak, changed.place)
+
+
+def _other_parts(image: DescribedImage) -> Iterator[Changed]:
+    """Of a few statements, for both types."""
+    statements = _sure_first(image, image.relation_statements(False, False))
+    return image.shared("parts beside", lambda: other_parts(image, statements, "beside"))
+
+
+def _related_beside(
+    image: DescribedImage,
+    one: RelationStatement,
     change: Change,
-    companion: AttributeStatement | RelationStatement,
+    pool: Sequence[RelationStatement],
+    more: Callable[[str], bool],
+    rng: random.Random,
+    fan: bool = False,
+) -> RelationStatement | None:
+    """A companion out of a pool.
+
+    Args:
+        image: Of all of them.
+        one: What is true.
+        change: What is not.
+        pool: True statements, or false ones.
+        more: Of which names there may be more things than are boxed, as in _beside.
+        rng: Of the draws.
+        fan: Whether it is for "either", and one of the same subject with the same predicate is
+            looked for first.
+    """
+    fitting = (other for other in pool if _same_but_for_object(one, other)) if fan else iter(())
+    drawn = (_drawn(pool, rng) for _ in range(min(COMPANIONS_TRIED, len(pool))))
+    for other in chain(islice(fitting, COMPANIONS_TRIED), drawn):
+        if other.claim in (one.claim, change.claim) or not _stand_together(
+            image, one, other, change
+        ):
+            continue
+        if _is_unsure(change, other, more):
+            continue
+        if not fan or _can_be_either(one.claim, change.claim, other.claim):
+            return other
+    return None
+
+
+def _is_unsure(change: Change, companion: RelationStatement, more: Callable[[str], bool]) -> bool:
+    """Whether the caption will say that there is such a thing as the change claims, and there may
+    be more of these than are boxed."""
+    assert isinstance(change.claim, Related)
+    subject = change.claim.subject
+    return subject != companion.claim.subject and more(subject.name)
+
+
+def _can_be_either(one: Related, wrong: Claim, other: Related) -> bool:
+    """Whether "either" can say a claim, or its change, with another one of the same subject."""
+    assert isinstance(wrong, Related)
+    if one.subject != other.subject:
+        return True
+    # Not 'A leg is either on the mat or near the ring.': what of the other legs? And before and
+    # after the change it is 'above either the ring or the box', or neither time.
+    same = one.predicate == other.predicate
+    return one.subject.definite and same == (wrong.predicate == other.predicate)
+
+
+def _same_but_for_object(one: RelationStatement, other: RelationStatement) -> bool:
+    return (
+        one.subject == other.subject
+        and one.claim.predicate == other.claim.predicate
+        and one.object != other.object
+    )
+
+
+_Way = tuple[_Told, bool, bool]
+"""A companion, whether it is true, and whether it is said first."""
+
+
+def _either_proposal(
+    words: tuple[str, str],
+    contexts: tuple[str, ...],
+    ways: Sequence[_Way],
+    speak: Callable[[], Bundle],
+    place: int,
+) -> Proposal:
+    """Said both ways, each word stands in a true and in a false caption. Said in one of them, the
+    true caption has the false word where the companion is true."""
+    if len(ways) == 1 and ways[0][1]:
+        words = words[::-1]
+    kind = "both" if len(ways) > 1 else "one"
+    return Proposal(words, tuple([f"{kind} {context}" for context in contexts]), speak, place)
+
+
+def _said_both(
+    statement: _Told,
+    change: Change,
+    companion: _Told,
     first: bool,
     type_: str,
 ) -> Bundle:
-    return (join(statement, change, companion, first, type_),)
+    return (_joined(statement, change, companion, first, type_),)
+
+
+def _said_either(
+    statement: _Told,
+    change: Change,
+    ways: Sequence[_Way],
+    type_: str,
+) -> Bundle:
+    return tuple(
+        (_either if is_true else _one_or_neither)(statement, change, companion, first, type_)
+        for companion, is_true, first in ways
+    )
 
 
 def both_relations(image: DescribedImage) -> Iterator[Bundle]:
@@ -145,7 +348,7 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Doenmez et al. 2023 (HNC), type "and_logic_rel"; the balance is ours.
     """
-    rng = image.stream("and_logic_rel")
+    rng, more = image.stream("and_logic_rel"), may_be_more(image)
     statements = image.relation_statements(False, False)
     for pairs in in_turn(
         bare_predicate_exchanges(image), subject_exchanges(image), object_exchanges(image)
@@ -153,7 +356,7 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
         bundle = []
         for statement, change in pairs:
             companion = _companion(image, statement, statement, statements, rng, change)
-            if companion is None:
+            if companion is None or _is_unsure(change, companion, more):
                 break
             first = rng.choice(_orders(statement, companion, change))
             bundle.append(_joined(statement, change, companion, first, "and_logic_rel"))
@@ -198,8 +401,9 @@ def _attributes_with_companions(
     image: DescribedImage, rng: random.Random
 ) -> Iterator[list[tuple[AttributeStatement, Change, AttributeStatement, bool]]]:
     """Exchanges of attributes, each side with a companion and whether that is said first."""
-    statements = existing(image)
-    for pairs in image.shared("attributes", lambda: _attribute_exchanges(image, statements)):
+    statements, more = existing(image), may_be_more(image)
+    changed = [s for s in statements if not more(s.claim.subject.name)]
+    for pairs in image.shared("attributes", lambda: _attribute_exchanges(image, changed)):
         joined = []
         for (statement, change), (partner, _) in (pairs, pairs[::-1]):
             companion = _companion(image, statement, partner, statements, rng)
@@ -257,6 +461,8 @@ def _stand_together(
         return False  # '... both above the ring and below the ring.' gives itself away
     # 'The S is both ...' must not turn into 'There is both ...', nor the other way.
     same = one.claim.subject == other.claim.subject
+    if same and one.subject != other.subject:
+        return False  # 'A leg is both ...', and they are two
     return same == (wrong.subject == other.claim.subject) and bool(_orders(one, other, change))
 
 
@@ -279,34 +485,62 @@ def _orders(one: RelationStatement, other: RelationStatement, change: Change) ->
 
 
 def _joined(
-    statement: _Statement, change: Change, companion: _Statement, companion_first: bool, type_: str
+    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
 ) -> CaptionPair:
     """The statement and its companion, true, and the change and the companion, false."""
     right = _in_order(statement.claim, companion.claim, companion_first)
     wrong = _in_order(change.claim, companion.claim, companion_first)
+    return _pair(Both(*right), Both(*wrong), statement, change, companion, type_)
+
+
+def _one_or_neither(
+    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
+) -> CaptionPair:
+    """Either the claim or a companion that is false: exactly one. Either the change or that: none.
+
+    Whether "or" means exactly one does not matter to it.
+    """
+    right = _in_order(statement.claim, companion.claim, companion_first)
+    wrong = _in_order(change.claim, companion.claim, companion_first)
+    return _pair(Either(*right), Either(*wrong), statement, change, companion, type_)
+
+
+def _pair(
+    right: Claim,
+    wrong: Claim,
+    statement: _Told,
+    change: Change,
+    companion: _Told,
+    type_: str,
+) -> CaptionPair:
     objects = (*objects_of(statement), *objects_of(companion))
     spoken = *change.objects, *objects_of(companion)
     turns_on = change.about or about(change.claim)
-    joint = Change(Both(*wrong), _words(change), spoken, change.open_world, turns_on)
-    return caption_pair(Both(*right), type_, objects, joint, type_)
+    words = _words(statement, change, companion)
+    joint = Change(wrong, words, spoken, change.open_world, turns_on)
+    return caption_pair(right, type_, objects, joint, type_)
 
 
 def _either(
-    statement: _Statement, change: Change, companion: _Statement, companion_first: bool, type_: str
+    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
 ) -> CaptionPair:
     """Either the companion or the change: exactly one. Either the companion or the claim: both."""
     right = _in_order(change.claim, companion.claim, companion_first)
     wrong = _in_order(statement.claim, companion.claim, companion_first)
     objects = (*objects_of(statement), *objects_of(companion))
     turns_on = change.about or about(change.claim)
-    turned = Change(Either(*wrong), _words(change)[::-1], objects, about=turns_on)
+    words = _words(statement, change, companion)[::-1]
+    turned = Change(Either(*wrong), words, objects, about=turns_on)
     return caption_pair(
         Either(*right), type_, (*change.objects, *objects_of(companion)), turned, type_
     )
 
 
-def _words(change: Change) -> tuple[str, str]:
-    """What was exchanged, as it stands before a noun: 'wooden', not 'made of wood'."""
+def _words(statement: _Told, change: Change, companion: _Told) -> tuple[str, str]:
+    """What was exchanged, as it stands before a noun ('wooden', not 'made of wood'), unless both
+    parts are about one thing."""
+    if statement.claim.subject == companion.claim.subject:
+        return change.replaced
     old, new = (word.removeprefix("made of ") for word in change.replaced)
     return before_noun(old), before_noun(new)
 

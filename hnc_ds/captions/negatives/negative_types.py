@@ -65,11 +65,13 @@ PROPOSING: dict[str, Proposing] = {
     "relation_attr_obj": relations.propose_described_object,
     "relation_attr_pred": relations.propose_described_predicate,
     "obj_count": counting.propose_count,
+    "obj_comp_count": counting.propose_comparison,
     "obj_verify_count": counting.propose_existence,
     "obj_verify_count_attr": counting.propose_attribute_existence,
     "and_logic_attr": logic.propose_both_attributes,
     "and_logic_rel": logic.propose_both_relations,
     "xor_logic_attr": logic.propose_either_attribute,
+    "xor_logic_rel": logic.propose_either_relation,
 }
 """How a type is balanced over the data set. Those that are not here are balanced by themselves,
 in each image: their negatives hold the words of their positives, or are exchanged."""

@@ -38,11 +38,13 @@ class Related(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """There are exactly so many: 'There are two stars.'"""
+    """There are exactly so many: 'There are two stars.', 'There are two red stars.'"""
 
     name: str
     """In the singular."""
     number: int
+    attributes: tuple[str, ...] = ()
+    """That all of them have, in the order in which they are said."""
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -46,8 +46,8 @@ def holds(graph: IndexedGraph, claim: Claim) -> Truth:
             return _both(holds(graph, first), holds(graph, second))
         case Either(first, second):
             return _either(holds(graph, first), holds(graph, second))
-        case Counted(name, number):
-            count = graph.count(name)
+        case Counted(name, number, attributes):
+            count = graph.count(name, attributes)
             return UNKNOWN if count is None else _as_truth(count == number)
         case Compared():
             return _holds_comparison(graph, claim)

@@ -202,15 +202,20 @@ class IndexedGraph:
             self.places[i][j] & boxes.DOUBLE
         )
 
-    def count(self, name: str) -> int | None:
-        """How many things of a name there are; None if the graph cannot tell.
+    def count(self, name: str, attributes: tuple[str, ...] = ()) -> int | None:
+        """How many things of a name, with attributes, there are; None if the graph cannot tell.
 
         It can for names in the singular of things that are annotated one by one, if nothing else
-        in the image could bear the name and no two of them lie in the same place.
+        in the image could bear the name and no two of them lie in the same place; with attributes
+        if each of them surely has these or surely has not.
         """
         if name not in self._counts:
             self._counts[name] = self._count(name)
-        return self._counts[name]
+        if not attributes or self._counts[name] is None:
+            return self._counts[name]
+        phrase = Phrase(name, attributes)
+        certain = self.certain(phrase)
+        return len(certain) if certain == self.candidates(phrase) else None
 
     def _count(self, name: str) -> int | None:
         if not can_be_counted(name):

@@ -1,8 +1,8 @@
 """Scene graphs made by hand, and the captions that come out of them."""
 
 from hnc_ds.captions.groups import caption_groups
-from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES
-from hnc_ds.captions.negatives.statements import Options
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES, proposals
+from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 
 ALL = tuple(NEGATIVE_TYPES)
@@ -49,3 +49,15 @@ def over_seeds(objects, types=DEFAULT_TYPES, seeds=30, **options):
         for group in groups_of(objects, types, seed, **options)
         for negative in group.negatives
     }
+
+
+def proposed(objects, type_, seeds=40):
+    """Every (true caption, false caption) that a type proposes for balance over the data set."""
+    found = set()
+    for seed in range(seeds):
+        graph = SceneGraph("1", 100, 100, objects)
+        image = DescribedImage(graph, f"{seed}/1", Options(balance="data"))
+        for proposal in proposals(type_, image):
+            found |= {(pair.positive, pair.negative.caption) for pair in proposal.speak()}
+        image.close()
+    return found
