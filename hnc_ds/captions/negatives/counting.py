@@ -57,7 +57,6 @@ from hnc_ds.captions.truth.claims import (
     Phrase,
     Related,
 )
-from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.records import Negative
 
 NUMBERS = 2
@@ -72,6 +71,9 @@ STATEMENTS = 6
 UNLIKE = 4.0
 """Where one of several things is so many times what another is to the eye, there may be more of
 them, too small to be boxed."""
+
+PAIRS_OF_EXISTENCE = 2
+"""That one change gives: what is true and what is false are each said with 'no', too."""
 
 _S = TypeVar("_S")
 _Count = tuple[str, int]
@@ -120,7 +122,7 @@ def propose_count(image: DescribedImage) -> Iterator[Proposal]:
         near = [1 / abs(n - claim.number) for n in others]
         for other in some(others, near, NUMBERS, rng):
             change = _with_number(claim, other)
-            if change is not None and is_refuted(image.graph, change.claim):
+            if change is not None and image.refutes(change.claim):
                 words = NUMBER_WORDS[claim.number], NUMBER_WORDS[other]
                 speak = partial(_say_count, image, claim, change)
                 yield Proposal(words, contexts, speak, place)
@@ -158,7 +160,7 @@ def _counts_of_others(
         words = before_noun(old), before_noun(value)
         wrong = replace(claim, attributes=(value,))
         change = Change(wrong, words, image.graph.bearers(name), about=statement.cls.name)
-        if is_refuted(image.graph, wrong):
+        if image.refutes(wrong):
             speak = partial(_say_count, image, claim, change)
             yield Proposal((old, value), value_contexts(statement), speak, start + place)
 
@@ -214,7 +216,9 @@ def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
             pairs = ((changed.statement, changed.change()),)
             speak = partial(_say_verified, pairs, type_)
             words = counted_words(changed)
-            yield Proposal(words, relation_contexts(changed), speak, changed.place)
+            yield Proposal(
+                words, relation_contexts(changed), speak, changed.place, PAIRS_OF_EXISTENCE
+            )
 
 
 def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
@@ -234,6 +238,7 @@ def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
             value_contexts(statement),
             partial(_say_verified, ((statement, change),), type_),
             place,
+            PAIRS_OF_EXISTENCE,
         )
 
 
@@ -287,7 +292,7 @@ def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
         names = first.name, first.other
         contexts = "|".join(names), "|".join(map(sort_of, names)), ""
         turned = first.comparator, TURNED[first.comparator]
-        yield Proposal(turned, contexts, partial(_said_both_ways, image, first), place)
+        yield Proposal(turned, contexts, partial(_said_both_ways, image, first), place, 2)
 
 
 def _said_both_ways(image: DescribedImage, claim: Compared) -> Bundle:

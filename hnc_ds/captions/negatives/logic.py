@@ -316,7 +316,8 @@ def _either_proposal(
     if len(ways) == 1 and ways[0][1]:
         words = words[::-1]
     kind = "both" if len(ways) > 1 else "one"
-    return Proposal(words, tuple([f"{kind} {context}" for context in contexts]), speak, place)
+    contexts = tuple([f"{kind} {context}" for context in contexts])
+    return Proposal(words, contexts, speak, place, len(ways))
 
 
 def _said_both(

@@ -78,7 +78,7 @@ in each image: their negatives hold the words of their positives, or are exchang
 
 
 def _pairs_of_names(image: DescribedImage) -> int:
-    names = len(image.counted_names())
+    names = len(counting.known_numbers(image))
     return names * (names - 1) // 2
 
 
@@ -92,14 +92,18 @@ STATEMENTS: dict[str, Callable[[DescribedImage], int]] = {
     "relation_attr_subj": lambda image: len(image.relation_statements(True, False)),
     "relation_attr_obj": lambda image: len(image.relation_statements(False, True)),
     "relation_attr_pred": lambda image: len(image.relation_statements(True, True)),
-    "obj_count": lambda image: len(image.counted_names()),
+    "obj_count": lambda image: len(counting.known_numbers(image)),
     "obj_comp_count": _pairs_of_names,
     "obj_verify_count": lambda image: len(image.existing_relations()),
     "obj_verify_count_attr": lambda image: len(image.existences()),
     "and_logic_attr": lambda image: len(logic.existing(image)),
     "and_logic_rel": lambda image: len(image.relation_statements(False, False)),
     "xor_logic_attr": lambda image: len(logic.existing(image)),
-    "xor_logic_rel": lambda image: len(logic.fans(image)),
+    "xor_logic_rel": lambda image: len(
+        logic.fans(image)
+        if image.options.balance == "image"
+        else image.relation_statements(False, False)
+    ),
     "swap": lambda image: len(swaps.described_or_bare(image)),
     "swap_attribute": lambda image: (
         len(image.relation_statements(True, True)) + len(logic.existing(image))
