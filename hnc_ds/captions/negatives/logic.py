@@ -445,7 +445,8 @@ def _stand_together(
     image: DescribedImage, one: RelationStatement, other: RelationStatement, change: Change | None
 ) -> bool:
     """Whether a sentence can say both, worded alike before and after a change of the first."""
-    if {one.subject, one.object} == {other.subject, other.object}:
+    pair = other.subject, other.object
+    if pair in ((one.subject, one.object), (one.object, one.subject)):
         return False
     if one.claim == other.claim:  # of two things in the same words: 'both above a star and ...'
         return False
@@ -458,7 +459,7 @@ def _stand_together(
         return one.subject != other.subject
     wrong = change.claim
     assert isinstance(wrong, Related)
-    if {*change.objects} == {other.subject, other.object}:
+    if pair in (change.objects, change.objects[::-1]):
         return False  # '... both above the ring and below the ring.' gives itself away
     # 'The S is both ...' must not turn into 'There is both ...', nor the other way.
     same = one.claim.subject == other.claim.subject
@@ -474,15 +475,13 @@ def _orders(one: RelationStatement, other: RelationStatement, change: Change) ->
     """
     if one.subject == other.subject:
         return [True, False]
-    subjects, objects = zip((one.subject, one.object), change.objects, strict=True)
-    return [
-        first
-        for first, said_before in (
-            (True, other.object in subjects),
-            (False, other.subject in objects),
-        )
-        if not said_before
-    ]
+    subject, object_ = change.objects
+    orders = []
+    if other.object not in (one.subject, subject):
+        orders.append(True)
+    if other.subject not in (one.object, object_):
+        orders.append(False)
+    return orders
 
 
 def _joined(
