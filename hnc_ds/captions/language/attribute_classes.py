@@ -40,6 +40,7 @@ class _Lists(msgspec.Struct, frozen=True):
 
     classes: tuple[AttributeClass, ...]
     aliases: dict[str, str]
+    counts: dict[str, int]
 
 
 _lists = read_lists("attributes.json", _Lists)
@@ -49,6 +50,9 @@ CLASSES = _lists.classes
 
 ALIASES = _lists.aliases
 """Other spellings of a value -> the value."""
+
+COUNTS = _lists.counts
+"""Value -> how many objects of GQA's training graphs carry it."""
 
 RANK = {c.name: rank for rank, c in enumerate(CLASSES)}
 """Class name -> its place before a noun, counted from the front."""

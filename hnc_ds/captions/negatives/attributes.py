@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 
-from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of, exclude
+from hnc_ds.captions.language.attribute_classes import COUNTS, AttributeClass, class_of, exclude
 from hnc_ds.captions.language.wording import before_noun, noun_phrase, predicative
 from hnc_ds.captions.negatives.exchange import (
     DRAWN,
@@ -25,18 +25,13 @@ from hnc_ds.captions.negatives.statements import (
 )
 from hnc_ds.captions.truth.claims import HasAttribute, Phrase, Related
 
-VALUES = 5
+VALUES = 8
 """Of an attribute's class, that are proposed in its place."""
-VALUES_BESIDE = 2
+VALUES_BESIDE = 4
 """The same, of an attribute in a relation."""
 
-COMMON = frozenset(
-    "white black green blue brown red gray yellow wood metal large small tall short long "
-    "old young new open closed dark bright".split()
-)
-"""Attributes that annotators write most often; they are proposed more often than others, as more
-of what is proposed in their place will have a counterpart."""
-COMMON_WEIGHT = 5.0
+RARE = 20
+"""Objects that a value is taken to have at least, of GQA's."""
 
 
 def wrong_attribute(image: DescribedImage) -> Iterator[Bundle]:
@@ -184,14 +179,15 @@ def _say_described(statement: RelationStatement, change: Change) -> Bundle:
 def _values(
     cls: AttributeClass, name: str, attribute: str
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Values of a class that exclude a value, said of things of a name, and their weights."""
+    """Values of a class that exclude a value, said of things of a name, and their weights: what is
+    drawn as often as it is true has a counterpart more often."""
     values = tuple(
         value
         for cell in cls.cells
         for value in sorted(cell)
         if class_of(value, name) is cls and exclude(cls, value, attribute)
     )
-    return values, tuple([COMMON_WEIGHT if value in COMMON else 1.0 for value in values])
+    return values, tuple([float(max(RARE, COUNTS.get(value, 0))) for value in values])
 
 
 def _with_value(statement: AttributeStatement, value: str) -> Change | None:

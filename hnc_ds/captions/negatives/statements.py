@@ -246,10 +246,11 @@ def _attribute_statements(
 ) -> Iterator[AttributeStatement]:
     over_data = image.options.balance == "data"
     for i, references in enumerate(image.references):
-        if references.plainest() is None:
+        plainest = references.plainest_or_any() if over_data else references.plainest()
+        if plainest is None:
             continue
         for attribute, cls in references.told:
-            phrase = references.bare
+            phrase = references.any_one if references.plainest() is None else references.bare
             if phrase is None or (over_data and rng.random() < TWO_ATTRIBUTES):
                 others = [p for p in references.described if _is_silent(p, cls)]
                 phrase = rng.choice(others) if others else phrase
