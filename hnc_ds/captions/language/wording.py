@@ -129,6 +129,10 @@ def sentence(claim: Claim) -> str:
             return f"There are {comparator} {_many(name)} {joint} {_many(other)}."
         case Not(part):
             return _existence(part, "no")
+        case Both(first, second, True):
+            return f"{_capitalized(_clause(first))} and {_clause(second)}."
+        case Either(first, second, True):
+            return f"Either {_clause(first)} or {_clause(second)}."
         case Both(first, second):
             return _pair_sentence(first, "both", second, "and")
         case Either(first, second):
@@ -163,6 +167,10 @@ def _rest(claim: HasAttribute | Related) -> str:
     if isinstance(claim, HasAttribute):
         return predicative(claim.attribute)
     return f"{claim.predicate} {with_article(claim.object)}"
+
+
+def _clause(claim: HasAttribute | Related) -> str:
+    return f"{with_article(claim.subject)} {_is(claim.subject.name)} {_rest(claim)}"
 
 
 def _pair_sentence(

@@ -98,7 +98,10 @@ def propose_attribute(image: DescribedImage) -> Iterator[Proposal]:
 
 
 def other_values(
-    image: DescribedImage, statements: Sequence[AttributeStatement], type_: str
+    image: DescribedImage,
+    statements: Sequence[AttributeStatement],
+    type_: str,
+    most: int = VALUES,
 ) -> Iterator[tuple[int, AttributeStatement, str]]:
     """Values that a thing proves not to have: (place of the statement, statement, value).
 
@@ -106,12 +109,13 @@ def other_values(
         image: Of the statements.
         statements: In drawn order.
         type_: Names the stream of the draws.
+        most: Values that are proposed in place of one.
     """
     rng = image.stream(f"values {type_}")
     for place, statement in enumerate(statements):
         claim, cls = statement.claim, statement.cls
         values, weights = _values(cls, claim.subject.name, claim.attribute)
-        for value in some(values, weights, VALUES, rng):
+        for value in some(values, weights, most, rng):
             if image.refutes(HasAttribute(claim.subject, value)):
                 yield place, statement, value
 

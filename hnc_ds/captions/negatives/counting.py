@@ -65,8 +65,10 @@ MOST_COUNTED = 6
 """The largest number that is proposed."""
 COMPARISONS = 3
 """Of an image."""
-STATEMENTS = 6
+STATEMENTS = 12
 """Of an image, of which it is said that there is one, or none."""
+VALUES_OF_NONE = 3
+"""Proposed of each of them: one is said."""
 
 UNLIKE = 4.0
 """Where one of several things is so many times what another is to the eye, there may be more of
@@ -230,7 +232,9 @@ def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
     statements = [
         s for s in _in_turn(image.existences(), described) if can_be_none(s.claim.subject)
     ]
-    for place, statement, value in other_values(image, statements[:STATEMENTS], type_):
+    for place, statement, value in other_values(
+        image, statements[:STATEMENTS], type_, VALUES_OF_NONE
+    ):
         words = predicative(statement.claim.attribute), predicative(value)
         change = Change(HasAttribute(statement.claim.subject, value), words, (statement.subject,))
         yield Proposal(

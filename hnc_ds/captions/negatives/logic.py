@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice, permutations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.wording import before_noun, predicative
@@ -99,53 +99,67 @@ def either_attribute(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def propose_both_attributes(image: DescribedImage) -> Iterator[Proposal]:
-    """As both_attributes. Also of one thing: 'The star is both red and large.'"""
-    rng, more = image.stream("and_logic_attr"), may_be_more(image)
-    for place, statement, value in _other_values(image):
-        change = _with_value(statement, value)
-        companion = _beside(image, statement, change, image.existences(), more, rng)
-        if companion is not None:
-            speak = partial(
-                _said_both, statement, change, companion, rng.random() < 0.5, "and_logic_attr"
-            )
-            words = statement.claim.attribute, value
-            # No wider: an attribute stands next to its noun, and 'green grass' would be true more
-            # often than 'green wall', were the one to make up for the other.
-            yield Proposal(words, value_contexts(statement)[:2], speak, place)
+    """As both_attributes. Also of one thing ('The star is both red and large.'), and of the very
+    things ('The star is red and the ring is blue.'): there may be other stars."""
+    rng = image.stream("and_logic_attr")
+    for pool, found in _attributes_beside(image):
+        for place, statement, value in found:
+            change = _with_value(statement, value)
+            way = _beside(image, statement, change, pool, True, rng)
+            if way is not None:
+                words = statement.claim.attribute, value
+                speak = partial(_said_both, statement, change, way, "and_logic_attr")
+                # No wider: an attribute stands next to its noun, and 'green grass' would be true
+                # more often than 'green wall', were the one to make up for the other.
+                yield Proposal(words, value_contexts(statement)[:2], speak, place)
 
 
 def propose_either_attribute(image: DescribedImage) -> Iterator[Proposal]:
-    """As either_attribute. Also of one thing: 'The star is either red or small.'"""
+    """As either_attribute. Also of one thing ('The star is either red or small.'), and of the very
+    things ('Either the star is red or the ring is green.')."""
     rng, more = image.stream("xor_logic_attr"), may_be_more(image)
-    found = [*_other_values(image)]
-    refuted = [
-        AttributeStatement(HasAttribute(s.claim.subject, value), s.subject, s.cls)
-        for _, s, value in found
-        if not more(s.claim.subject.name)
-    ]
-    for place, statement, value in found:
-        change = _with_value(statement, value)
-        ways = [
-            (companion, is_true, rng.random() < 0.5)
-            for is_true, pool in ((True, image.existences()), (False, refuted))
-            if (companion := _beside(image, statement, change, pool, more, rng)) is not None
+    for pool, found in _attributes_beside(image):
+        changed = [*found]
+        refuted = [
+            AttributeStatement(HasAttribute(s.claim.subject, value), s.subject, s.cls)
+            for _, s, value in changed
+            if _is_meant(s) or not more(s.claim.subject.name)
         ]
-        if ways:
-            words = statement.claim.attribute, value
-            speak = partial(_said_either, statement, change, ways, "xor_logic_attr")
-            yield _either_proposal(words, value_contexts(statement), ways, speak, place)
+        for place, statement, value in changed:
+            change = _with_value(statement, value)
+            ways = [
+                way
+                for is_true, others in ((True, pool), (False, refuted))
+                if (way := _beside(image, statement, change, others, is_true, rng)) is not None
+            ]
+            if ways:
+                words = statement.claim.attribute, value
+                speak = partial(_said_either, statement, change, ways, "xor_logic_attr")
+                yield _either_proposal(words, value_contexts(statement), ways, speak, place)
 
 
-def _other_values(image: DescribedImage) -> Iterator[tuple[int, AttributeStatement, str]]:
-    """Of a few statements, for both types."""
-    few = _sure_first(image, image.existences())[:STATEMENTS]
-    return image.shared("values beside", lambda: other_values(image, few, "beside"))
+_Values = Iterator[tuple[int, AttributeStatement, str]]
 
 
-def _sure_first(image: DescribedImage, statements: Sequence[_Statement]) -> list[_Statement]:
-    """In the same order, but those last that can be changed beside few companions only."""
+def _attributes_beside(
+    image: DescribedImage,
+) -> Iterator[tuple[Sequence[AttributeStatement], _Values]]:
+    """Attributes of any thing of a name, where the image holds no more of them than are boxed, and
+    of the very things: all of them, and other values of a few."""
     more = may_be_more(image)
-    return sorted(statements, key=lambda statement: more(statement.claim.subject.name))
+    of_any = existing(image)
+    sure = [s for s in of_any if not more(s.claim.subject.name)][:STATEMENTS]
+    yield of_any, image.shared("values beside", lambda: other_values(image, sure, "beside"))
+    meant = [s for s in image.attribute_statements() if _is_meant(s)]
+    told = image.shared(
+        "values in clauses", lambda: other_values(image, meant[:STATEMENTS], "clauses")
+    )
+    yield meant, ((len(sure) + place, statement, value) for place, statement, value in told)
+
+
+def _is_meant(statement: AttributeStatement) -> bool:
+    """Whether it speaks of the very thing: one of attribute_statements, not of existences."""
+    return statement.claim.subject.definite
 
 
 def _with_value(statement: AttributeStatement, value: str) -> Change:
@@ -159,13 +173,10 @@ def _beside(
     one: AttributeStatement,
     change: Change,
     pool: Sequence[AttributeStatement],
-    more: Callable[[str], bool],
+    is_true: bool,
     rng: random.Random,
-) -> AttributeStatement | None:
+) -> "_Way | None":
     """A companion out of a pool: about another thing, or about the same one in another respect.
-
-    Where it is about another thing, the caption says that there is such a thing as the change
-    claims: so there may be no more of these than are boxed.
 
     It repeats neither value: what is alike in one image goes together in true captions.
     """
@@ -175,17 +186,16 @@ def _beside(
         other = _drawn(pool, rng)
         if other.claim.attribute in values:
             continue
+        first = rng.random() < 0.5
         if other.subject == one.subject:
-            single = image.references[one.subject].bare is not None
-            if single and other.cls is not one.cls:
-                return other
-        elif (
-            one.cls.before_noun
-            and other.cls.before_noun
-            and not more(name)
-            and not may_be_the_same(name, other.claim.subject.name)
-        ):
-            return other
+            if (
+                _is_meant(one)
+                and other.claim.subject == one.claim.subject
+                and other.cls is not one.cls
+            ):
+                return _Way(other, is_true, first, False)
+        elif not may_be_the_same(name, other.claim.subject.name):
+            return _Way(other, is_true, first, _is_meant(one))
     return None
 
 
@@ -200,10 +210,9 @@ def propose_both_relations(image: DescribedImage) -> Iterator[Proposal]:
     more = may_be_more(image)
     for changed in _other_parts(image):
         statement, change = changed.statement, changed.change()
-        companion = _related_beside(image, statement, change, statements, more, rng)
-        if companion is not None:
-            first = rng.choice(_orders(statement, companion, change))
-            speak = partial(_said_both, statement, change, companion, first, "and_logic_rel")
+        way = _related_beside(image, statement, change, True, statements, more, rng)
+        if way is not None:
+            speak = partial(_said_both, statement, change, way, "and_logic_rel")
             words = counted_words(changed)
             yield Proposal(words, relation_contexts(changed), speak, changed.place)
 
@@ -220,12 +229,14 @@ def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
     ]
     for changed in found:
         statement, change = changed.statement, changed.change()
-        ways = []
-        for is_true, pool in ((True, image.relation_statements(False, False)), (False, refuted)):
-            companion = _related_beside(image, statement, change, pool, more, rng, fan=True)
-            if companion is not None:
-                order = rng.choice(_orders(statement, companion, change))
-                ways.append((companion, is_true, order))
+        pools = (True, image.relation_statements(False, False)), (False, refuted)
+        ways = [
+            way
+            for is_true, pool in pools
+            if (
+                way := _related_beside(image, statement, change, pool, is_true, more, rng, fan=True)
+            )
+        ]
         if ways:
             words, contexts = counted_words(changed), relation_contexts(changed)
             speak = partial(_said_either, statement, change, ways, "xor_logic_rel")
@@ -234,7 +245,7 @@ def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
 
 def _other_parts(image: DescribedImage) -> Iterator[Changed]:
     """Of a few statements, for both types."""
-    statements = _sure_first(image, image.relation_statements(False, False))
+    statements = image.relation_statements(False, False)
     return image.shared("parts beside", lambda: other_parts(image, statements, "beside"))
 
 
@@ -242,19 +253,24 @@ def _related_beside(
     image: DescribedImage,
     one: RelationStatement,
     change: Change,
+    is_true: bool,
     pool: Sequence[RelationStatement],
     more: Callable[[str], bool],
     rng: random.Random,
     fan: bool = False,
-) -> RelationStatement | None:
+) -> "_Way | None":
     """A companion out of a pool.
+
+    Where the caption says that there is such a thing as the change claims, there may be no more of
+    these than are boxed; else each is said of the very thing, in a clause of its own.
 
     Args:
         image: Of all of them.
         one: What is true.
         change: What is not.
+        is_true: Whether the companion is to be.
         pool: True statements, or false ones.
-        more: Of which names there may be more things than are boxed, as in _beside.
+        more: Of which names there may be more things than are boxed.
         rng: Of the draws.
         fan: Whether it is for "either", and one of the same subject with the same predicate is
             looked for first.
@@ -262,14 +278,16 @@ def _related_beside(
     fitting = (other for other in pool if _same_but_for_object(one, other)) if fan else iter(())
     drawn = (_drawn(pool, rng) for _ in range(min(COMPANIONS_TRIED, len(pool))))
     for other in chain(islice(fitting, COMPANIONS_TRIED), drawn):
-        if other.claim in (one.claim, change.claim) or not _stand_together(
-            image, one, other, change
-        ):
+        if other.claim in (one.claim, change.claim):
             continue
-        if _is_unsure(change, other, more):
+        if not _stand_together(image, one, other, change):
+            continue
+        clauses = _in_clauses(one, change, other)
+        if not clauses and _is_unsure(change, other, more):
             continue
         if not fan or _can_be_either(one.claim, change.claim, other.claim):
-            return other
+            first = rng.choice(_orders(one, other, change))
+            return _Way(other, is_true, first, clauses)
     return None
 
 
@@ -279,6 +297,15 @@ def _is_unsure(change: Change, companion: RelationStatement, more: Callable[[str
     assert isinstance(change.claim, Related)
     subject = change.claim.subject
     return subject != companion.claim.subject and more(subject.name)
+
+
+def _in_clauses(one: RelationStatement, change: Change, other: RelationStatement) -> bool:
+    """Whether both are about different things that words single out, before and after."""
+    assert isinstance(change.claim, Related)
+    subjects = one.claim.subject, change.claim.subject
+    return other.claim.subject.definite and all(
+        subject.definite and subject != other.claim.subject for subject in subjects
+    )
 
 
 def _can_be_either(one: Related, wrong: Claim, other: Related) -> bool:
@@ -300,8 +327,16 @@ def _same_but_for_object(one: RelationStatement, other: RelationStatement) -> bo
     )
 
 
-_Way = tuple[_Told, bool, bool]
-"""A companion, whether it is true, and whether it is said first."""
+class _Way(NamedTuple):
+    """How a change is said beside something else."""
+
+    companion: _Told
+    is_true: bool
+    """Whether the companion is."""
+    first: bool
+    """Whether the companion is said first."""
+    clauses: bool
+    """Whether both are said in clauses of their own."""
 
 
 def _either_proposal(
@@ -313,32 +348,23 @@ def _either_proposal(
 ) -> Proposal:
     """Said both ways, each word stands in a true and in a false caption. Said in one of them, the
     true caption has the false word where the companion is true."""
-    if len(ways) == 1 and ways[0][1]:
+    if len(ways) == 1 and ways[0].is_true:
         words = words[::-1]
     kind = "both" if len(ways) > 1 else "one"
     contexts = tuple([f"{kind} {context}" for context in contexts])
     return Proposal(words, contexts, speak, place, len(ways))
 
 
-def _said_both(
-    statement: _Told,
-    change: Change,
-    companion: _Told,
-    first: bool,
-    type_: str,
-) -> Bundle:
-    return (_joined(statement, change, companion, first, type_),)
+def _said_both(statement: _Told, change: Change, way: _Way, type_: str) -> Bundle:
+    return (_joined(statement, change, way.companion, way.first, type_, way.clauses),)
 
 
-def _said_either(
-    statement: _Told,
-    change: Change,
-    ways: Sequence[_Way],
-    type_: str,
-) -> Bundle:
+def _said_either(statement: _Told, change: Change, ways: Sequence[_Way], type_: str) -> Bundle:
     return tuple(
-        (_either if is_true else _one_or_neither)(statement, change, companion, first, type_)
-        for companion, is_true, first in ways
+        (_either if way.is_true else _one_or_neither)(
+            statement, change, way.companion, way.first, type_, way.clauses
+        )
+        for way in ways
     )
 
 
@@ -485,29 +511,39 @@ def _orders(one: RelationStatement, other: RelationStatement, change: Change) ->
 
 
 def _joined(
-    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
+    statement: _Told,
+    change: Change,
+    companion: _Told,
+    companion_first: bool,
+    type_: str,
+    clauses: bool = False,
 ) -> CaptionPair:
     """The statement and its companion, true, and the change and the companion, false."""
-    right = _in_order(statement.claim, companion.claim, companion_first)
-    wrong = _in_order(change.claim, companion.claim, companion_first)
-    return _pair(Both(*right), Both(*wrong), statement, change, companion, type_)
+    right = Both(*_in_order(statement.claim, companion.claim, companion_first), clauses)
+    wrong = Both(*_in_order(change.claim, companion.claim, companion_first), clauses)
+    return _pair(right, wrong, statement, change, companion, type_)
 
 
 def _one_or_neither(
-    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
+    statement: _Told,
+    change: Change,
+    companion: _Told,
+    companion_first: bool,
+    type_: str,
+    clauses: bool = False,
 ) -> CaptionPair:
     """Either the claim or a companion that is false: exactly one. Either the change or that: none.
 
     Whether "or" means exactly one does not matter to it.
     """
-    right = _in_order(statement.claim, companion.claim, companion_first)
-    wrong = _in_order(change.claim, companion.claim, companion_first)
-    return _pair(Either(*right), Either(*wrong), statement, change, companion, type_)
+    right = Either(*_in_order(statement.claim, companion.claim, companion_first), clauses)
+    wrong = Either(*_in_order(change.claim, companion.claim, companion_first), clauses)
+    return _pair(right, wrong, statement, change, companion, type_)
 
 
 def _pair(
-    right: Claim,
-    wrong: Claim,
+    right: Both | Either,
+    wrong: Both | Either,
     statement: _Told,
     change: Change,
     companion: _Told,
@@ -516,30 +552,33 @@ def _pair(
     objects = (*objects_of(statement), *objects_of(companion))
     spoken = *change.objects, *objects_of(companion)
     turns_on = change.about or about(change.claim)
-    words = _words(statement, change, companion)
+    words = _words(statement, change, companion, right.clauses)
     joint = Change(wrong, words, spoken, change.open_world, turns_on)
     return caption_pair(right, type_, objects, joint, type_)
 
 
 def _either(
-    statement: _Told, change: Change, companion: _Told, companion_first: bool, type_: str
+    statement: _Told,
+    change: Change,
+    companion: _Told,
+    companion_first: bool,
+    type_: str,
+    clauses: bool = False,
 ) -> CaptionPair:
     """Either the companion or the change: exactly one. Either the companion or the claim: both."""
-    right = _in_order(change.claim, companion.claim, companion_first)
-    wrong = _in_order(statement.claim, companion.claim, companion_first)
+    right = Either(*_in_order(change.claim, companion.claim, companion_first), clauses)
+    wrong = Either(*_in_order(statement.claim, companion.claim, companion_first), clauses)
     objects = (*objects_of(statement), *objects_of(companion))
     turns_on = change.about or about(change.claim)
-    words = _words(statement, change, companion)[::-1]
-    turned = Change(Either(*wrong), words, objects, about=turns_on)
-    return caption_pair(
-        Either(*right), type_, (*change.objects, *objects_of(companion)), turned, type_
-    )
+    words = _words(statement, change, companion, clauses)[::-1]
+    turned = Change(wrong, words, objects, about=turns_on)
+    return caption_pair(right, type_, (*change.objects, *objects_of(companion)), turned, type_)
 
 
-def _words(statement: _Told, change: Change, companion: _Told) -> tuple[str, str]:
+def _words(statement: _Told, change: Change, companion: _Told, clauses: bool) -> tuple[str, str]:
     """What was exchanged, as it stands before a noun ('wooden', not 'made of wood'), unless both
-    parts are about one thing."""
-    if statement.claim.subject == companion.claim.subject:
+    parts are about one thing or clauses of their own."""
+    if clauses or statement.claim.subject == companion.claim.subject:
         return change.replaced
     old, new = (word.removeprefix("made of ") for word in change.replaced)
     return before_noun(old), before_noun(new)

@@ -260,9 +260,12 @@ def _attribute_statements(
 
 def _existences(image: DescribedImage) -> Iterator[AttributeStatement]:
     for i, (name, references) in enumerate(zip(image.graph.names, image.references, strict=True)):
+        phrase = Phrase(name, definite=False)
         for attribute, cls in references.told:
             if attribute not in name.split(" "):
-                yield AttributeStatement(HasAttribute(Phrase(name), attribute), i, cls)
+                yield AttributeStatement(
+                    HasAttribute(Phrase(name, definite=False), attribute), i, cls
+                )
 
 
 def _is_silent(phrase: Phrase, cls: AttributeClass) -> bool:

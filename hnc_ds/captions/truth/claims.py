@@ -66,6 +66,8 @@ class Both(msgspec.Struct, frozen=True):
 
     first: HasAttribute | Related
     second: HasAttribute | Related
+    clauses: bool = False
+    """Said of these very things: 'The star is red and the ring is blue.'"""
 
 
 class Either(msgspec.Struct, frozen=True):
@@ -73,6 +75,8 @@ class Either(msgspec.Struct, frozen=True):
 
     first: HasAttribute | Related
     second: HasAttribute | Related
+    clauses: bool = False
+    """Said of these very things: 'Either the star is red or the ring is blue.'"""
 
 
 Claim = HasAttribute | Related | Counted | Compared | Not | Both | Either

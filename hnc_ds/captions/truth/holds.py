@@ -42,9 +42,9 @@ def holds(graph: IndexedGraph, claim: Claim) -> Truth:
             return _holds_attribute(graph, claim)
         case Not(part):
             return _NEGATION[holds(graph, part)]
-        case Both(first, second):
+        case Both(first, second, _):
             return _both(holds(graph, first), holds(graph, second))
-        case Either(first, second):
+        case Either(first, second, _):
             return _either(holds(graph, first), holds(graph, second))
         case Counted(name, number, attributes):
             count = graph.count(name, attributes)
