@@ -222,21 +222,14 @@ def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
     the box.'), or of two things ('There is either a star above the ring or a box on the mat.')."""
     rng, more = image.stream("xor_logic_rel"), may_be_more(image)
     found = [*_other_parts(image)]
-    refuted = [
-        RelationStatement(changed.wrong, *changed.objects)
-        for changed in found
-        if not more(changed.wrong.subject.name)
-    ]
+    refuted = [RelationStatement(changed.wrong, *changed.objects) for changed in found]
     for changed in found:
         statement, change = changed.statement, changed.change()
         pools = (True, image.relation_statements(False, False)), (False, refuted)
-        ways = [
-            way
-            for is_true, pool in pools
-            if (
-                way := _related_beside(image, statement, change, pool, is_true, more, rng, fan=True)
-            )
-        ]
+        drawn = (
+            _related_beside(image, statement, change, *pool, more, rng, True) for pool in pools
+        )
+        ways = [way for way in drawn if way is not None]
         if ways:
             words, contexts = counted_words(changed), relation_contexts(changed)
             speak = partial(_said_either, statement, change, ways, "xor_logic_rel")
@@ -283,7 +276,7 @@ def _related_beside(
         if not _stand_together(image, one, other, change):
             continue
         clauses = _in_clauses(one, change, other)
-        if not clauses and _is_unsure(change, other, more):
+        if not clauses and _is_unsure(change, other, is_true, more):
             continue
         if not fan or _can_be_either(one.claim, change.claim, other.claim):
             first = rng.choice(_orders(one, other, change))
@@ -291,12 +284,14 @@ def _related_beside(
     return None
 
 
-def _is_unsure(change: Change, companion: RelationStatement, more: Callable[[str], bool]) -> bool:
-    """Whether the caption will say that there is such a thing as the change claims, and there may
-    be more of these than are boxed."""
+def _is_unsure(
+    change: Change, companion: RelationStatement, is_true: bool, more: Callable[[str], bool]
+) -> bool:
+    """Whether the caption will say of what is false that there is such a thing, and there may be
+    more of these than are boxed."""
     assert isinstance(change.claim, Related)
-    subject = change.claim.subject
-    return subject != companion.claim.subject and more(subject.name)
+    subject, other = change.claim.subject, companion.claim.subject
+    return subject != other and (more(subject.name) or (not is_true and more(other.name)))
 
 
 def _in_clauses(one: RelationStatement, change: Change, other: RelationStatement) -> bool:
@@ -383,7 +378,7 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
         bundle = []
         for statement, change in pairs:
             companion = _companion(image, statement, statement, statements, rng, change)
-            if companion is None or _is_unsure(change, companion, more):
+            if companion is None or _is_unsure(change, companion, True, more):
                 break
             first = rng.choice(_orders(statement, companion, change))
             bundle.append(_joined(statement, change, companion, first, "and_logic_rel"))

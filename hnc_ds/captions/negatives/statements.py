@@ -263,9 +263,7 @@ def _existences(image: DescribedImage) -> Iterator[AttributeStatement]:
         phrase = Phrase(name, definite=False)
         for attribute, cls in references.told:
             if attribute not in name.split(" "):
-                yield AttributeStatement(
-                    HasAttribute(Phrase(name, definite=False), attribute), i, cls
-                )
+                yield AttributeStatement(HasAttribute(phrase, attribute), i, cls)
 
 
 def _is_silent(phrase: Phrase, cls: AttributeClass) -> bool:
