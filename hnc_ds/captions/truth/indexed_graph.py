@@ -67,12 +67,14 @@ class IndexedGraph:
         self._counts: dict[str, int | None] = {}
 
     def _is_raised(self, i: int) -> bool:
-        """Whether object i hangs or flies above what stands on the ground. Of all others a higher
-        box may only mean that they are further away."""
+        """Whether a higher box means that object i is above something. Of what stands on the ground
+        it may only mean that it is further away."""
         deeds = self._deeds[i]
         if deeds and any(_is_put_down(p, self.names[j]) for p, j in deeds):
             return False
-        return is_a(self.names[i], "raised") or any(predicates.verb_of(p) in _UP for p, _ in deeds)
+        if any(predicates.verb_of(p) in _UP for p, _ in deeds):
+            return True
+        return not _stands(self.names[i])
 
     def bearers(self, name: str) -> tuple[int, ...]:
         """Objects that the name may stand for, whatever their attributes."""
@@ -316,6 +318,10 @@ _Edges = dict[int, list[tuple[int, str]]]
 _NOTHING: frozenset[str] = frozenset()
 _UP = frozenset(("hanging", "hung", "mounted", "flying"))
 """Verbs of what is above the ground."""
+_STANDING = (
+    "people", "animals", "vehicles", "plants", "seats", "supports", "grounds", "mounts", "entered",
+    "rooms", "standing",
+)  # fmt: skip
 _BESIDE = frozenset(
     ("to the left of", "to the right of", "near", "next to", "by", "beside", "close to")
 )
@@ -334,6 +340,12 @@ def _body(name: str) -> predicates.Body:
 def _is_single(name: str) -> bool:
     """Whether a name stands for one thing that does one thing at a time."""
     return not is_plural(name) and not any(is_a(name, g) for g in ("groups", "stuff", "plants"))
+
+
+@lru_cache(maxsize=1 << 14)
+def _stands(name: str) -> bool:
+    """Whether things of a name stand on the ground: not what hangs, is worn or part of others."""
+    return not is_a(name, "raised") and any(is_a(name, group) for group in _STANDING)
 
 
 @lru_cache(maxsize=1 << 14)
