@@ -87,7 +87,12 @@ def proposed_keys(
     """What an image proposes, to be counted before any captions are written."""
     image = DescribedImage(graph, f"{seed}/{graph.image_id}", options, len(types))
     names = [name for name in types if name in PROPOSING]
-    found = keys_of((name, proposal) for name in names for proposal in PROPOSING[name](image))
+    found = keys_of(
+        (name, proposal)
+        for name in names
+        for proposal in PROPOSING[name](image)
+        if proposal.contexts
+    )
     image.close()
     return found
 

@@ -32,13 +32,13 @@ from hnc_ds.captions.negatives.exchange import (
 from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
 from hnc_ds.captions.negatives.references import is_sayable
 from hnc_ds.captions.negatives.relations import (
-    counted_words,
+    both,
     in_turn,
     other_parts,
     predicate_exchanges,
+    proposal_of,
     put_object,
     put_subject,
-    relation_contexts,
 )
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
@@ -215,12 +215,11 @@ def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
     statements = [s for s in statements if can_be_none(s.claim.subject)]
     for changed in other_parts(image, statements, type_):
         if can_be_none(changed.wrong.subject):
-            pairs = ((changed.statement, changed.change()),)
+            if changed.twin is not None and not can_be_none(changed.twin.wrong.subject):
+                changed = changed._replace(twin=None)
+            pairs = tuple([(one.statement, one.change()) for one in both(changed)])
             speak = partial(_say_verified, pairs, type_)
-            words = counted_words(changed)
-            yield Proposal(
-                words, relation_contexts(changed), speak, changed.place, PAIRS_OF_EXISTENCE
-            )
+            yield proposal_of(changed, speak, pairs=PAIRS_OF_EXISTENCE)
 
 
 def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:

@@ -30,10 +30,12 @@ from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.relations import (
     Changed,
     bare_predicate_exchanges,
+    both,
     counted_words,
     in_turn,
     object_exchanges,
     other_parts,
+    proposal_of,
     put_object,
     relation_contexts,
     subject_exchanges,
@@ -205,27 +207,30 @@ def _drawn(pool: Sequence[_S], rng: random.Random) -> _S:
 
 
 def propose_both_relations(image: DescribedImage) -> Iterator[Proposal]:
-    """As both_relations."""
+    """As both_relations. Also of the very things: 'The star is above the ring and ...'"""
     statements, rng = image.relation_statements(False, False), image.stream("and_logic_rel")
     more = may_be_more(image)
     for changed in _other_parts(image):
-        statement, change = changed.statement, changed.change()
-        way = _related_beside(image, statement, change, True, statements, more, rng)
-        if way is not None:
-            speak = partial(_said_both, statement, change, way, "and_logic_rel")
-            words = counted_words(changed)
-            yield Proposal(words, relation_contexts(changed), speak, changed.place)
+        said = []
+        for one in both(changed):
+            statement, change = one.statement, one.change()
+            way = _related_beside(image, statement, change, True, statements, more, rng)
+            if way is not None:
+                said.append((one, partial(_said_both, statement, change, way, "and_logic_rel")))
+        if said:
+            yield proposal_of(*_together(changed, said))
 
 
 def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
     """As either_relation. Also with another predicate ('The star is either above the ring or below
-    the box.'), or of two things ('There is either a star above the ring or a box on the mat.')."""
+    the box.'), of two things ('There is either a star above the ring or a box on the mat.'), and of
+    the very things ('Either the star is above the ring or ...')."""
     rng, more = image.stream("xor_logic_rel"), may_be_more(image)
     found = [*_other_parts(image)]
     refuted = [RelationStatement(changed.wrong, *changed.objects) for changed in found]
+    pools = (True, image.relation_statements(False, False)), (False, refuted)
     for changed in found:
         statement, change = changed.statement, changed.change()
-        pools = (True, image.relation_statements(False, False)), (False, refuted)
         drawn = (
             _related_beside(image, statement, change, *pool, more, rng, True) for pool in pools
         )
@@ -234,6 +239,20 @@ def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
             words, contexts = counted_words(changed), relation_contexts(changed)
             speak = partial(_said_either, statement, change, ways, "xor_logic_rel")
             yield _either_proposal(words, contexts, ways, speak, changed.place)
+
+
+def _together(
+    changed: Changed, said: Sequence[tuple[Changed, Callable[[], Bundle]]]
+) -> tuple[Changed, Callable[[], Bundle]]:
+    """Both ends of a change, or one of them alone where the other one cannot be said."""
+    if len(said) == len(both(changed)):
+        return changed, partial(_all_of, [speak for _, speak in said])
+    one, speak = said[0]
+    return one._replace(twin=None), speak
+
+
+def _all_of(speak: Sequence[Callable[[], Bundle]]) -> Bundle:
+    return tuple(chain.from_iterable(one() for one in speak))
 
 
 def _other_parts(image: DescribedImage) -> Iterator[Changed]:

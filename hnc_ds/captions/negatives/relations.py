@@ -1,7 +1,7 @@
 """Negatives that replace one part of a relation: its subject, its object or its predicate."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -196,6 +196,9 @@ class Changed(NamedTuple):
     """What the wrong one speaks of."""
     words: tuple[str, str]
     """(words before, words after)."""
+    twin: "Changed | None" = None
+    """The same fact said from its other end, changed alike: 'The ring is below the star.' -> 'The
+    ring is above the star.' The words of both balance."""
 
     def change(self) -> Change:
         """As for an exchange."""
@@ -240,11 +243,32 @@ def other_predicates(
     rng = image.stream(f"predicates {type_}")
     for place, statement in enumerate(statements):
         claim, ends = statement.claim, (statement.subject, statement.object)
+        turned = _turned(image, place, statement)
+        if turned is not None:
+            yield turned
         found = _in_place_of(claim.predicate, image.graph.refuted_predicates(*ends))
         for predicate in some(found, _weights(found), most, rng):
+            if turned is not None and predicate == turned.wrong.predicate:
+                continue
             wrong = Related(claim.subject, predicate, claim.object)
             if image.refutes(wrong):  # of any other subject of the name as well
                 yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
+
+
+def _turned(image: DescribedImage, place: int, statement: RelationStatement) -> Changed | None:
+    """The statement and its mirror image, each with the other's predicate."""
+    other = mirrored(image, statement)
+    if other is None:
+        return None
+    changed = []
+    for one, predicate in ((other, statement.claim.predicate), (statement, other.claim.predicate)):
+        subject, object_ = one.claim.subject, one.claim.object
+        wrong = Related(subject, predicate, object_)
+        if not is_said_of(predicate, subject.name, object_.name) or not image.refutes(wrong):
+            return None
+        ends, words = (one.subject, one.object), (one.claim.predicate, predicate)
+        changed.append(Changed(place, one, wrong, ends, words))
+    return changed[1]._replace(twin=changed[0])
 
 
 def other_ends(
@@ -323,12 +347,33 @@ def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
     kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
     for changed in found:
         speak = partial(_say, changed, kind, type_)
-        words = counted_words(changed, kind == "relation_attr")
-        yield Proposal(words, relation_contexts(changed), speak, changed.place)
+        yield proposal_of(changed, speak, kind == "relation_attr")
+
+
+def proposal_of(
+    changed: Changed, speak: Callable[[], Bundle], noun_alone: bool = False, pairs: int = 1
+) -> Proposal:
+    """The proposal of a change, which says the twin, too, where there is one.
+
+    Args:
+        changed: What changes.
+        speak: Words it.
+        noun_alone: As counted_words.
+        pairs: Of one change.
+    """
+    if changed.twin is not None:
+        return Proposal(("", ""), (), speak, changed.place, 2 * pairs)
+    words = counted_words(changed, noun_alone)
+    return Proposal(words, relation_contexts(changed), speak, changed.place, pairs)
 
 
 def _say(changed: Changed, kind: str, type_: str) -> Bundle:
-    return _bundle(((changed.statement, changed.change()),), kind, type_)
+    return _bundle([(one.statement, one.change()) for one in both(changed)], kind, type_)
+
+
+def both(changed: Changed) -> tuple[Changed, ...]:
+    """The change and its twin."""
+    return (changed,) if changed.twin is None else (changed, changed.twin)
 
 
 def relation_contexts(changed: Changed) -> tuple[str, ...]:
@@ -452,7 +497,7 @@ def _alike(name: str, other: str, predicate: str) -> bool:
     return all(is_a(name, group) == is_a(other, group) for group in ("body_parts", "grounds"))
 
 
-def _bundle(pairs: Pairs, kind: str, type_: str) -> Bundle:
+def _bundle(pairs: Iterable[tuple[RelationStatement, Change]], kind: str, type_: str) -> Bundle:
     return tuple(
         caption_pair(s.claim, kind, (s.subject, s.object), change, type_) for s, change in pairs
     )
