@@ -28,7 +28,7 @@ class GenerateConfig(Settings):
     together, for which the graphs are read twice. image: in each image, whose statements exchange
     a part; fewer captions."""
 
-    per_image: int = 64
+    per_image: int = 96
     """Most true captions of an image; left and right, 89 % of GQA's relations, are at most half of
     those about relations."""
 
