@@ -7,8 +7,11 @@ min(N(a -> b), N(b -> a)) / N(a -> b), so that within the context every word sta
 true captions as in false ones. What a narrow context has no counterpart for is passed to the next
 wider one (white -> black of animals; of anything), where it is balanced with what others left.
 
+Wider contexts balance words, but not pairs of words: skies are blue in true captions, and other
+things in the false ones. So only a little comes from them, unless there is little altogether.
+
 P proposals, K keys, L levels. Keys are 32-bit hashes of (type, {a, b}, context); two that fall
-together are balanced together.
+together are balanced together. After them comes a hash of the type.
 """
 
 import zlib
@@ -23,8 +26,19 @@ from numpy.typing import NDArray
 Keys = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 
-LEVELS = 4
-"""Contexts of a proposal, at most."""
+NARROW = 3
+"""Contexts of a proposal that are narrow, at most: they balance pairs of words, too."""
+
+LEVELS = NARROW + 2
+"""All contexts of a proposal, at most."""
+
+WIDE = 0.35
+"""Most of what wider contexts let through, as a share of what the narrowest one does: a type's
+negatives that pairs of words give away."""
+
+FEW = 1000
+"""Changes of a type that wider contexts may let through in any case: too few to learn from which
+words go together."""
 
 FULL = 65535
 """A share of one, as it is kept in 16 bits."""
@@ -43,6 +57,10 @@ class Proposal(Protocol):
     @property
     def contexts(self) -> tuple[str, ...]:
         """From narrow to wide; none if it needs no counterpart."""
+
+    @property
+    def narrow(self) -> int:
+        """How many of them are narrow."""
 
 
 class Level(msgspec.Struct, frozen=True):
@@ -64,15 +82,25 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 def keys_of(named: Iterable[tuple[str, Proposal]]) -> tuple[Keys, NDArray[np.bool_]]:
-    """Keys [P, L] of proposals with the names of their types, and whether a comes before b [P]."""
+    """Keys [P, L + 1] of proposals with the names of their types; whether a comes before b [P]."""
     keys, forward = list[int](), list[bool]()
     for type_, proposal in named:
         start, in_order = _start(type_, *proposal.words)
         found = [zlib.crc32(context.encode(), start) for context in proposal.contexts]
-        keys += found
-        keys += [found[-1]] * (LEVELS - len(found))
+        narrow = proposal.narrow
+        keys += found[:narrow]
+        keys += [found[narrow - 1]] * (NARROW - narrow)
+        keys += found[narrow:]
+        keys += [found[-1]] * (LEVELS - NARROW - len(found) + narrow)
+        keys.append(_type_key(type_))
         forward.append(in_order)
-    return np.array(keys, dtype=np.uint32).reshape(-1, LEVELS), np.array(forward, dtype=np.bool_)
+    keys_PL = np.array(keys, dtype=np.uint32).reshape(-1, LEVELS + 1)
+    return keys_PL, np.array(forward, dtype=np.bool_)
+
+
+@lru_cache(maxsize=1 << 8)
+def _type_key(type_: str) -> int:
+    return zlib.crc32(type_.encode())
 
 
 @lru_cache(maxsize=1 << 14)
@@ -101,9 +129,9 @@ class Tally:
             self._rows, self._waiting = [(keys, counts)], 0
 
     def counts(self) -> tuple[Keys, Counts]:
-        """Keys [K, L], those of the narrowest level sorted and different, and counts [K, 2]."""
+        """Keys [K, L + 1], those of the narrowest level sorted and different, and counts [K, 2]."""
         if not any(len(keys) for keys, _ in self._rows):
-            return np.empty((0, LEVELS), np.uint32), np.empty((0, 2), np.int64)
+            return np.empty((0, LEVELS + 1), np.uint32), np.empty((0, 2), np.int64)
         keys = np.concatenate([keys for keys, _ in self._rows])
         counts = np.concatenate([counts for _, counts in self._rows])
         order = np.lexsort(keys.T[::-1])
@@ -117,15 +145,27 @@ class Tally:
         if not len(keys_KL):
             return Balance(0, (Level(b"", b""),) * LEVELS)
         left_K2 = counts_K2.astype(np.float64)
+        _, type_K = np.unique(keys_KL[:, LEVELS], return_inverse=True)
+        narrow_T = np.zeros(type_K.max() + 1)
+        room_T = narrow_T
         levels = []
-        for keys_K in keys_KL.T:
-            unique_G, place_K = np.unique(keys_K, return_inverse=True)
+        for level, keys_K in enumerate(keys_KL.T[:LEVELS]):
+            unique_G, first_G, place_K = np.unique(keys_K, return_index=True, return_inverse=True)
             sums_G2 = np.stack(
                 [np.bincount(place_K, left, len(unique_G)) for left in left_K2.T], axis=1
             )
+            least_G = sums_G2.min(axis=1)
+            type_G = type_K[first_G]
+            let_through_T = 2 * np.bincount(type_G, least_G, len(narrow_T))
+            if level == NARROW:
+                room_T = np.maximum(FEW, WIDE * narrow_T)
+            if level < NARROW:
+                narrow_T += let_through_T
+            else:
+                least_G *= np.minimum(1, room_T / np.maximum(let_through_T, 1))[type_G]
+                room_T -= np.minimum(let_through_T, room_T)
             kept_G2 = np.zeros_like(sums_G2)
-            least_G1 = sums_G2.min(axis=1, keepdims=True)
-            np.divide(least_G1, sums_G2, out=kept_G2, where=sums_G2 > 0)
+            np.divide(least_G[:, None], sums_G2, out=kept_G2, where=sums_G2 > 0)
             shares_G2 = np.round(kept_G2 * FULL).astype("<u2")
             left_K2 *= 1 - kept_G2[place_K]
             used = shares_G2.any(axis=1)
@@ -155,7 +195,7 @@ class Quotas:
         keys_PL, forward_P = keys_of(counted)
         side_P = 1 - forward_P.astype(np.int64)
         dropped_P = np.ones(len(keys_PL))
-        for (known_K, shares_K2), keys_P in zip(self._levels, keys_PL.T, strict=True):
+        for (known_K, shares_K2), keys_P in zip(self._levels, keys_PL.T[:LEVELS], strict=True):
             if not len(known_K):
                 continue
             place_P = np.minimum(np.searchsorted(known_K, keys_P), len(known_K) - 1)

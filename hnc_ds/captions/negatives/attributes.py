@@ -138,14 +138,15 @@ def propose_bearer(image: DescribedImage) -> Iterator[Proposal]:
     for place, statement in enumerate(image.attribute_statements()):
         claim = statement.claim
         for i, phrase in image.things:
-            if not phrase.definite:
+            if not (claim.subject.definite and phrase.definite):
                 continue  # 'A ring is red.' speaks of rings
             change = _put_on(statement, i, phrase)
             if change is None or not image.refutes(change.claim):
                 continue
             yield Proposal(
                 change.replaced,
-                (claim.attribute, statement.cls.name, ""),
+                # No wider: each thing has its own values, and tells which caption is true.
+                (claim.attribute,),
                 partial(_say_bearer, statement, change),
                 place,
             )

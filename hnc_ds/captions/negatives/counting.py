@@ -127,7 +127,7 @@ def propose_count(image: DescribedImage) -> Iterator[Proposal]:
             if change is not None and image.refutes(change.claim):
                 words = NUMBER_WORDS[claim.number], NUMBER_WORDS[other]
                 speak = partial(_say_count, image, claim, change)
-                yield Proposal(words, contexts, speak, place)
+                yield Proposal(words, contexts, speak, place, narrow=2)
     yield from _counts_of_others(image, claims[len(numbers) :], len(claims))
 
 

@@ -28,6 +28,7 @@ from hnc_ds.captions.negatives.exchange import (
 )
 from hnc_ds.captions.negatives.proposals import Proposal
 from hnc_ds.captions.negatives.relations import (
+    NARROW,
     Changed,
     bare_predicate_exchanges,
     both,
@@ -238,7 +239,7 @@ def propose_either_relation(image: DescribedImage) -> Iterator[Proposal]:
         if ways:
             words, contexts = counted_words(changed), relation_contexts(changed)
             speak = partial(_said_either, statement, change, ways, "xor_logic_rel")
-            yield _either_proposal(words, contexts, ways, speak, changed.place)
+            yield _either_proposal(words, contexts, ways, speak, changed.place, NARROW)
 
 
 def _together(
@@ -359,6 +360,7 @@ def _either_proposal(
     ways: Sequence[_Way],
     speak: Callable[[], Bundle],
     place: int,
+    narrow: int = 1,
 ) -> Proposal:
     """Said both ways, each word stands in a true and in a false caption. Said in one of them, the
     true caption has the false word where the companion is true."""
@@ -366,7 +368,7 @@ def _either_proposal(
         words = words[::-1]
     kind = "both" if len(ways) > 1 else "one"
     contexts = tuple([f"{kind} {context}" for context in contexts])
-    return Proposal(words, contexts, speak, place, len(ways))
+    return Proposal(words, contexts, speak, place, len(ways), narrow)
 
 
 def _said_both(statement: _Told, change: Change, way: _Way, type_: str) -> Bundle:

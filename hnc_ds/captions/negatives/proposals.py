@@ -34,6 +34,9 @@ class Proposal(Struct, frozen=True):
     have one."""
     pairs: int = 1
     """How many it gives."""
+    narrow: int = 1
+    """How many of its contexts are narrow: those that hold the words next to which a and b stand,
+    so that pairs of words balance, too."""
 
 
 def balanced(bundles: Iterator[Bundle]) -> Iterator[Proposal]:

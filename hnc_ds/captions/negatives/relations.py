@@ -40,6 +40,9 @@ COMMON = frozenset(
 """Predicates that annotators write most often, as attributes.COMMON."""
 COMMON_WEIGHT = 3.0
 
+NARROW = 3
+"""Of the contexts of a change."""
+
 Pairs = tuple[tuple[RelationStatement, Change], ...]
 End = Literal["subject", "object"]
 
@@ -364,7 +367,7 @@ def proposal_of(
     if changed.twin is not None:
         return Proposal(("", ""), (), speak, changed.place, 2 * pairs)
     words = counted_words(changed, noun_alone)
-    return Proposal(words, relation_contexts(changed), speak, changed.place, pairs)
+    return Proposal(words, relation_contexts(changed), speak, changed.place, pairs, NARROW)
 
 
 def _say(changed: Changed, kind: str, type_: str) -> Bundle:
