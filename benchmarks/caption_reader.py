@@ -96,7 +96,19 @@ class _Reading:
             comparator = comparators.get(compared[1], "as many")
             return Compared(singular(compared[2]), comparator, singular(compared[3]))
         number, _, name = rest.partition(" ")
-        return Counted(singular(name), _NUMBERS[number]) if number in _NUMBERS else None
+        return self.counted(_NUMBERS[number], name) if number in _NUMBERS else None
+
+    def counted(self, number: int, words: str) -> Claim:
+        """'two dogs', 'two black dogs'"""
+        parts = words.split(" ")
+        for names in (self.names, self.known):
+            for place in range(len(parts)):
+                name = singular(" ".join(parts[place:]))
+                if name in names:
+                    attributes = self.values(" ".join(parts[:place])) if place else ()
+                    if attributes is not None:
+                        return Counted(name, number, attributes)
+        return Counted(singular(words), number)
 
     def about_subject(self, text: str) -> Claim | None:
         """'The star is ...'"""
@@ -108,7 +120,7 @@ class _Reading:
             for word, joint, join in (("both ", " and ", Both), ("either ", " or ", Either)):
                 if rest.startswith(word):
                     for one, other in _splits(rest.removeprefix(word), joint):
-                        first, second = self.related(subject, one), self.related(subject, other)
+                        first, second = self.said_of(subject, one), self.said_of(subject, other)
                         if first is not None and second is not None:
                             return join(first, second)
             predicate, either, ends = rest.partition(" either ")

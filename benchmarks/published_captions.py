@@ -44,6 +44,7 @@ from hnc_ds.captions.audit import audit, table
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.generate import generate
+from hnc_ds.captions.language import predicates
 from hnc_ds.captions.language.attribute_classes import CLASSES
 from hnc_ds.captions.language.nouns import is_plural
 from hnc_ds.captions.negatives.negative_types import HNC_TYPES
@@ -319,7 +320,11 @@ def _reader(checkout: Path, graphs: Iterable[SceneGraph]) -> CaptionReader:
             *(value for found in objects for value in found.attributes),
             *(value for cls in CLASSES for cell in cls.cells for value in cell),
         },
-        {*tables["pred_to_subj_counts"], *(r.name for found in objects for r in found.relations)},
+        {
+            *tables["pred_to_subj_counts"],
+            *(relation.name for found in objects for relation in found.relations),
+            *predicates.known(),
+        },
     )
 
 

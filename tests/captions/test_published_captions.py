@@ -12,6 +12,7 @@ from hnc_ds.captions.balance import Quotas
 from hnc_ds.captions.first_pass import tally_of
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.groups import caption_groups
+from hnc_ds.captions.language import predicates
 from hnc_ds.captions.language.attribute_classes import CLASSES
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
 from hnc_ds.captions.negatives.statements import Options
@@ -68,6 +69,8 @@ SIGN = Phrase("stop sign")
          Both(Related(HORSE, "on", BENCH), Related(ZEBRA, "on", BENCH))),
         ("The horse is both on the bench and to the left of the zebra.",
          Both(Related(HORSE, "on", BENCH), Related(HORSE, "to the left of", ZEBRA))),
+        ("The horse is both red and on the bench.",
+         Both(HasAttribute(HORSE, "red"), Related(HORSE, "on", BENCH))),
         ("There is either a red horse or a blue bench.",
          Either(HasAttribute(HORSE, "red"), HasAttribute(BENCH, "blue"))),
         ("The horse is on either the bench or the zebra.",
@@ -91,18 +94,13 @@ def test_all_captions_of_ours_are_read_and_judged_right(tmp_path: Path) -> None:
     reader = CaptionReader(
         {found.name for found in objects},
         {value for cls in CLASSES for cell in cls.cells for value in cell},
-        {predicate for one in made for predicate in _predicates(one)}
-        | {relation.name for found in objects for relation in found.relations},
+        {*predicates.known(), *(r.name for found in objects for r in found.relations)},
     )
     pairs = list(published_captions._judged(made, graphs, reader))
     assert len(pairs) > 1000
     for pair in pairs:
         assert pair.positive_truth is Truth.TRUE, pair
         assert pair.negative_truth is Truth.FALSE, pair
-
-
-def _predicates(image: ImageCaptions) -> set[str]:
-    return {negative.about for group in image.groups for negative in group.negatives}
 
 
 GRAPH = SceneGraph(

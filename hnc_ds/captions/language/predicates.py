@@ -120,6 +120,19 @@ _EXCLUSIVE = frozenset(
 )  # both orders
 
 
+@lru_cache(maxsize=1)
+def known() -> tuple[str, ...]:
+    """Every predicate that some list of predicates.json names."""
+    rows = [*_lists.synonyms, *_lists.inverse, *_lists.exclusive, *_lists.entails.values()]
+    names = {name for row in rows for name in row} | {*_lists.entails, *_lists.places_said}
+    names |= _lists.asymmetric | _lists.symmetric | _lists.touch
+    verbs = "sitting", "standing", "lying", "walking", "parked", "hanging", "growing"
+    places = "on", "in", "under", "in front of", "behind", "next to", "near"
+    names |= {f"{verb} {place}" for verb in verbs for place in places}
+    names.update(p for row in _lists.offered for p in row.predicates)
+    return tuple(sorted(name for name in names if can_be_said(name)))
+
+
 @lru_cache(maxsize=1 << 14)
 def place_of(predicate: str) -> str:
     """The place in 'VERB PLACE' ('sitting on' -> 'on'), else the predicate itself."""
@@ -333,7 +346,7 @@ def said_of(subject: str, object_: str) -> tuple[str, ...]:
     return offer(subject, object_).predicates
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 15)
 def offer(subject: str, object_: str) -> Offer:
     """As ``said_of``, to be found in a table at once."""
     return _offer_of(groups_of(subject), groups_of(object_))
