@@ -83,7 +83,7 @@ class _Reading:
     def claim(self, text: str) -> Claim | None:
         there = _THERE.fullmatch(text)
         if there is None:
-            return self.about_subject(text)
+            return self.clauses(text) or self.about_subject(text)
         rest = there[1]
         if rest.startswith(("both ", "either ")):
             return self.pair_of_things(rest)
@@ -109,6 +109,15 @@ class _Reading:
                     if attributes is not None:
                         return Counted(name, number, attributes)
         return Counted(singular(words), number)
+
+    def clauses(self, text: str) -> Claim | None:
+        """'the star is red and the ring is blue', 'either the star is red or ...'"""
+        joint, join = (" or ", Either) if text.startswith("either ") else (" and ", Both)
+        for one, other in _splits(text.removeprefix("either "), joint):
+            first, second = self.about_subject(one), self.about_subject(other)
+            if isinstance(first, _Simple) and isinstance(second, _Simple):
+                return join(first, second, True)
+        return None
 
     def about_subject(self, text: str) -> Claim | None:
         """'The star is ...'"""

@@ -284,12 +284,13 @@ class _Reader:
                         yield Compared(name, comparator, other)
 
     def _joined(self) -> Iterator[Claim]:
-        """'The star is red and a ring is blue.'"""
-        for first, end in self._statements(0):
+        """'The star is red and a ring is blue.', 'Either the star is red or the ring is blue.'"""
+        either = self._has(0, "either")
+        for first, end in self._statements(int(either)):
             comma = self._has(end, ",")
-            if self._has(end + comma, "and"):
+            if self._has(end + comma, "or" if either else "and"):
                 for second in self._whole(self._statements(end + comma + 1)):
-                    yield Both(first, second)
+                    yield Either(first, second) if either else Both(first, second)
 
     def _of_one_thing(self) -> Iterator[Claim]:
         """'The box is (both) above the ring and on the mat.', '... above either the ring or the
