@@ -46,7 +46,7 @@ from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions, SceneGraph
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
 
 AUDITED_IMAGES = 5000

@@ -41,6 +41,7 @@ class _Lists(msgspec.Struct, frozen=True):
     classes: tuple[AttributeClass, ...]
     aliases: dict[str, str]
     counts: dict[str, int]
+    only_of: dict[str, tuple[str, ...]]
 
 
 _lists = read_lists("attributes.json", _Lists)
@@ -53,6 +54,9 @@ ALIASES = _lists.aliases
 
 COUNTS = _lists.counts
 """Value -> how many objects of GQA's training graphs carry it."""
+
+_ONLY_OF = _lists.only_of
+"""Value -> the groups of kinds.json of which alone captions say it, whatever its class."""
 
 RANK = {c.name: rank for rank, c in enumerate(CLASSES)}
 """Class name -> its place before a noun, counted from the front."""
@@ -76,6 +80,9 @@ def class_of(attribute: str, name: str) -> AttributeClass | None:
 
     'thin' of a man is about his build, of a pole about its thickness.
     """
+    only_of = _ONLY_OF.get(attribute)
+    if only_of and not any(is_a(name, group) for group in only_of):
+        return None
     for cls in classes_of(attribute):
         if cls.of and not any(is_a(name, group) for group in cls.of):
             continue

@@ -94,6 +94,8 @@ class _Lists(msgspec.Struct, frozen=True):
 
 _lists = read_lists("predicates.json", _Lists)
 
+_OFFERED = frozenset(p for row in _lists.offered for p in row.predicates)
+
 Body = Literal["thing", "animal", "person"]
 """What a subject is, as far as its posture tells anything."""
 
@@ -344,6 +346,15 @@ def said_of(subject: str, object_: str) -> tuple[str, ...]:
     """Predicates that are often true of things with these names, sorted: those that may take the
     place of one that is true of them."""
     return offer(subject, object_).predicates
+
+
+@lru_cache(maxsize=1 << 15)
+def is_likely(predicate: str, subject: str, object_: str) -> bool:
+    """Whether it is often true of things with these names: not 'the mirror is in the toothbrush'.
+    A predicate that is never put in another's place is, wherever it is said."""
+    if not is_said_of(predicate, subject, object_):
+        return False
+    return predicate not in _OFFERED or predicate in offer(subject, object_).predicates
 
 
 @lru_cache(maxsize=1 << 15)

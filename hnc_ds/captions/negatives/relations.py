@@ -9,7 +9,13 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from hnc_ds.captions.language.kinds import is_a, is_animate
-from hnc_ds.captions.language.predicates import has_verb, is_order, is_said_of, needs_contact
+from hnc_ds.captions.language.predicates import (
+    has_verb,
+    is_likely,
+    is_order,
+    is_said_of,
+    needs_contact,
+)
 from hnc_ds.captions.language.wording import noun_phrase, spelled, with_article
 from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, exchanges, judged
 from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
@@ -319,9 +325,9 @@ def _may_take_its_place(
             for i, thing in image.things
             if _alike(old, thing.name, claim.predicate)
             and (
-                is_said_of(claim.predicate, thing.name, claim.object.name)
+                is_likely(claim.predicate, thing.name, claim.object.name)
                 if end == "subject"
-                else is_said_of(claim.predicate, claim.subject.name, thing.name)
+                else is_likely(claim.predicate, claim.subject.name, thing.name)
             )
         ]
         image.fitting_things[key] = found

@@ -414,8 +414,9 @@ def _name_end(
 
 def are_mixed_up(one: Phrase, other: Phrase) -> bool:
     """Whether a sentence about both would leave open which is which: 'a star above the star'."""
-    both_single = one.definite and other.definite
-    return not both_single and may_be_the_same(one.name, other.name)
+    if one.definite and other.definite:
+        return one == other
+    return may_be_the_same(one.name, other.name)
 
 
 def mirrored(image: DescribedImage, statement: RelationStatement) -> RelationStatement | None:
