@@ -85,28 +85,28 @@ def keys_of(named: Iterable[tuple[str, Proposal]]) -> tuple[Keys, NDArray[np.boo
     """Keys [P, L + 1] of proposals with the names of their types; whether a comes before b [P]."""
     keys, forward = list[int](), list[bool]()
     for type_, proposal in named:
-        start, in_order = _start(type_, *proposal.words)
-        found = [zlib.crc32(context.encode(), start) for context in proposal.contexts]
-        narrow = proposal.narrow
-        keys += found[:narrow]
-        keys += [found[narrow - 1]] * (NARROW - narrow)
-        keys += found[narrow:]
-        keys += [found[-1]] * (LEVELS - NARROW - len(found) + narrow)
-        keys.append(_type_key(type_))
+        start, in_order, type_key = _start(type_, *proposal.words)
+        contexts = proposal.contexts
+        found = [zlib.crc32(context.encode(), start) for context in contexts]
+        keys += [found[level] for level in _places(proposal.narrow, len(contexts))]
+        keys.append(type_key)
         forward.append(in_order)
     keys_PL = np.array(keys, dtype=np.uint32).reshape(-1, LEVELS + 1)
     return keys_PL, np.array(forward, dtype=np.bool_)
 
 
-@lru_cache(maxsize=1 << 8)
-def _type_key(type_: str) -> int:
-    return zlib.crc32(type_.encode())
+@lru_cache(maxsize=1 << 6)
+def _places(narrow: int, contexts: int) -> tuple[int, ...]:
+    """Which context stands at each level: the last narrow one, and the last, are repeated."""
+    wide = [min(level, contexts - 1) for level in range(narrow, narrow + LEVELS - NARROW)]
+    return (*(min(level, narrow - 1) for level in range(NARROW)), *wide)
 
 
 @lru_cache(maxsize=1 << 14)
-def _start(type_: str, a: str, b: str) -> tuple[int, bool]:
+def _start(type_: str, a: str, b: str) -> tuple[int, bool, int]:
     first, last = sorted((a, b))
-    return zlib.crc32(f"{type_}\n{first}\n{last}\n".encode()), a <= b
+    start = zlib.crc32(f"{type_}\n{first}\n{last}\n".encode())
+    return start, a <= b, zlib.crc32(type_.encode())
 
 
 class Tally:

@@ -105,13 +105,16 @@ def _kept(
     rng = image.stream("kept")
     kept: dict[str, list[tuple[int, int, Proposal]]] = {name: [] for name in types}
     rank: Counter[tuple[str, int]] = Counter()
+    away: Counter[str] = Counter()
     for (name, proposal), share in zip(proposed, quotas.kept(proposed), strict=True):
         if rng.random() < share:
             place = rank[name, proposal.of]
             rank[name, proposal.of] += 1
             kept[name].append((place, proposal.of, proposal))
         else:
-            meter.add(name, Yield(balanced_away=proposal.pairs))
+            away[name] += proposal.pairs
+    for name, pairs in away.items():
+        meter.add(name, Yield(balanced_away=pairs))
     return {
         name: (proposal.speak() for _, _, proposal in sorted(found, key=itemgetter(0, 1)))
         for name, found in kept.items()
@@ -209,13 +212,14 @@ class _Chosen:
         self.negatives: set[str] = set()
         self.count = 0
         """Pairs of a true caption and a false one."""
-        self._told: Counter[tuple[bool, bool]] = Counter()
-        """Pairs about relations: (a relation type's, or a swap's; to the left or right or not)."""
+        self._told = {True: [0, 0], False: [0, 0]}
+        """Pairs about relations, of relation types and of others: those that are not about left
+        and right, and those that are."""
 
     def add(self, bundle: Bundle) -> bool:
         """Take a bundle, if there is room for it and it says nothing twice."""
-        new = {pair.positive for pair in bundle} - self.pairs.keys()
-        if len(self.pairs) + len(new) > self.most:
+        room = self.most - len(self.pairs)
+        if room < len(bundle) and room < len({p.positive for p in bundle} - self.pairs.keys()):
             return False
         if any(self._is_known(pair) for pair in bundle):
             return False
@@ -223,23 +227,25 @@ class _Chosen:
             self.later.append(bundle)
             return False
         for pair in bundle:
-            self.pairs.setdefault(pair.positive, {})[pair.negative.caption] = pair
+            beside = self.pairs.setdefault(pair.positive, {})
+            self.count += pair.negative.caption not in beside
+            beside[pair.negative.caption] = pair
             self.negatives.add(pair.negative.caption)
-        self.count = sum(map(len, self.pairs.values()))
         return True
 
     def _has_room_for_sides(self, bundle: Bundle) -> bool:
-        told = Counter(
-            (_is_relation(pair), _at_sides(pair))
+        told = [
+            (self._told[_is_relation(pair)], _at_sides(pair))
             for pair in bundle
             if pair.about and pair.kind != "attribute"
-        )
-        for of_relation in (True, False):
-            sides = self._told[of_relation, True] + told[of_relation, True]
-            others = self._told[of_relation, False] + told[of_relation, False]
-            if told[of_relation, True] and sides > max(FEWEST_SIDES, others):
+        ]
+        for counts, at_sides in told:
+            counts[at_sides] += 1
+        for counts, at_sides in told:
+            if at_sides and counts[True] > max(FEWEST_SIDES, counts[False]):
+                for taken, sides in told:
+                    taken[sides] -= 1
                 return False
-        self._told += told
         return True
 
     def _is_known(self, pair: CaptionPair) -> bool:

@@ -109,6 +109,7 @@ def rank(attribute: str) -> int:
     return min((RANK[cls.name] for cls in classes_of(attribute)), default=0)
 
 
+@lru_cache(maxsize=1 << 12)  # an image says the same again and again, with other changes
 def sentence(claim: Claim) -> str:
     """A claim as a sentence.
 
