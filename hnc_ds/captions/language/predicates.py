@@ -312,25 +312,25 @@ def can_be_said(predicate: str) -> bool:
     return place != predicate and place in _lists.places_said | _lists.paths_said
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 14)
 def is_said_of(predicate: str, subject: str, object_: str) -> bool:
     """Whether people would say it of things with these names: not 'the sky is near the nose'."""
     return _fits(predicate, groups_of(subject), groups_of(object_))
 
 
-@lru_cache(maxsize=1 << 15)
 def _fits(predicate: str, subject: frozenset[str], object_: frozenset[str]) -> bool:
     if not can_be_said(predicate):
         return False
     of_beings = is_action(predicate) and predicate not in _lists.said_of_things
     if of_beings and subject.isdisjoint(("people", "animals")):
         return False
+    return all(usage.fits(subject, object_) for usage in _usage_of(predicate))
+
+
+@lru_cache(maxsize=1 << 12)
+def _usage_of(predicate: str) -> tuple[_Usage, ...]:
     said = {predicate, place_of(predicate)}
-    return all(
-        usage.fits(subject, object_)
-        for usage in _lists.usage
-        if not usage.predicates.isdisjoint(said)
-    )
+    return tuple([usage for usage in _lists.usage if not usage.predicates.isdisjoint(said)])
 
 
 class Offer:
@@ -363,7 +363,6 @@ def offer(subject: str, object_: str) -> Offer:
     return _offer_of(groups_of(subject), groups_of(object_))
 
 
-@lru_cache(maxsize=1 << 15)
 def _offer_of(subject: frozenset[str], object_: frozenset[str]) -> Offer:
     found = {p for row in _lists.offered if row.fits(subject, object_) for p in row.predicates}
     return _one_of_a_kind(tuple(sorted(p for p in found if _fits(p, subject, object_))))
