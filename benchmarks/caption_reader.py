@@ -21,7 +21,7 @@ from hnc_ds.captions.truth.claims import (
     Related,
 )
 
-_ARTICLE = re.compile(r"^(?:the|an?|another|other) ")
+_ARTICLE = re.compile(r"^(?:the|an?|some|another|other) ")
 _VERB = re.compile(r" (?:is|are) ")
 _THERE = re.compile(r"there (?:is|are) (.+)")
 _COMPARISON = re.compile(r"(as many|more|fewer) (.+?) (?:as|than) (.+)")

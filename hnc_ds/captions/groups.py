@@ -25,7 +25,7 @@ from hnc_ds.records import CaptionGroup, ImageCaptions, SceneGraph
 
 PLAIN = Options()
 
-FEWEST_SIDES = 6
+FEWEST_SIDES = 4
 """Pairs about left and right where there are fewer about other relations."""
 
 FEWEST = 60

@@ -68,9 +68,12 @@ def noun_phrase(phrase: Phrase) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def with_article(phrase: Phrase) -> str:
-    """'the large red star', 'a star'."""
+    """'the large red star', 'a star', 'some stars', 'some water'."""
     words = noun_phrase(phrase)
-    return f"the {words}" if phrase.definite else indefinite(words)
+    if phrase.definite:
+        return f"the {words}"
+    one = indefinite(words)
+    return f"some {words}" if one == words else one
 
 
 def _capitalized(words: str) -> str:

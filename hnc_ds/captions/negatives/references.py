@@ -13,7 +13,7 @@ from hnc_ds.captions.language.attribute_classes import (
     classes_of,
     holds_of,
 )
-from hnc_ds.captions.language.nouns import is_countable, is_plural
+from hnc_ds.captions.language.kinds import is_a
 from hnc_ds.captions.language.wording import rank
 from hnc_ds.captions.truth.claims import Phrase
 from hnc_ds.captions.truth.indexed_graph import IndexedGraph
@@ -33,7 +33,7 @@ class References(Struct, frozen=True):
     told: tuple[ToldAttribute, ...]
     """What is certain of it and is spoken of, whether or not that singles it out."""
     any_one: Phrase | None = None
-    """'a star', where it is one of several and can be said so."""
+    """'a star', 'some stars', where it is one of several."""
     any_described: tuple[Phrase, ...] = ()
     """The same with an attribute."""
 
@@ -65,8 +65,8 @@ def references_of(graph: IndexedGraph, i: int) -> References:
             for phrase in pairs
             if not reads_as_another(phrase) and graph.candidates(phrase) == (i,)
         ]
-    if is_plural(name) or not is_countable(name):
-        return References(None, tuple(described), told)
+    if is_a(name, "grounds"):
+        return References(None, tuple(described), told)  # not 'some sky'
     any_described = tuple([Phrase(name, (a,), definite=False) for a in said])
     return References(None, tuple(described), told, Phrase(name, (), False), any_described)
 
@@ -95,8 +95,6 @@ def fitting(name: str, attributes: tuple[str, ...], definite: bool = True) -> Ph
         cls = class_of(attribute, name)
         if cls is None or not cls.before_noun or attribute in name.split(" "):
             return None
-    if not definite and (is_plural(name) or not is_countable(name)):
-        return None
     return Phrase(name, in_order(attributes), definite)
 
 

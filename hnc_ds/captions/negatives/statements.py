@@ -163,7 +163,7 @@ class DescribedImage:
             told = {i: found.plainest_or_any() for i, found in enumerate(self.references)}
             said = [i for i, phrase in told.items() if phrase is not None]
             order = shuffled(said, [self.salience[i] for i in said], self.stream("things"))
-            order.sort(key=lambda i: i not in self.largest)
+            order.sort(key=lambda i: (i not in self.largest, not _is_the(told[i])))
             self._things = []
             alike: Counter[Phrase] = Counter()
             for i in order:
@@ -239,6 +239,10 @@ class DescribedImage:
         names = sorted({*self.graph.names})
         counts = [(name, self.graph.count(name)) for name in names if is_sayable(name)]
         return [(name, n) for name, n in counts if n is not None and n < len(NUMBER_WORDS)]
+
+
+def _is_the(phrase: Phrase | None) -> bool:
+    return phrase is not None and phrase.definite
 
 
 def _attribute_statements(

@@ -120,7 +120,7 @@ class Grammar:
         """A noun phrase at the start of a sentence, with its capital."""
         small = words[:1].lower() + words[1:]
         readings = [self._phrase(small)]
-        if not small.startswith(("the ", "a ", "an ")):
+        if not small.startswith(("the ", "a ", "an ", "some ")):
             readings.append(self._phrase(words))  # 'TVs are ...'
         found = {phrase for phrase in readings if phrase is not None}
         return found.pop() if words[:1].isupper() and len(found) == 1 else None
@@ -246,8 +246,13 @@ class Grammar:
                 found.append(Does(subject, *relation))
         return _only(found)
 
-    def _indefinite(self, words: str) -> Phrase | None:
-        """A noun phrase after the right article, or rightly without one."""
+    def _indefinite(self, words: str, before: str | None = None) -> Phrase | None:
+        """A noun phrase after the right article, or rightly without one.
+
+        Args:
+            words: With the article.
+            before: 'some ' or nothing, if it must be 'some' of what has no article.
+        """
         article, _, rest = words.partition(" ")
         has_article = article in ("a", "an")
         phrase = self.noun_phrase(rest if has_article else words)
@@ -258,6 +263,8 @@ class Grammar:
         if not phrase.plural and (sort or phrase.name not in self.vocabulary.mass):
             vowel = rest[:1].lower() in tuple("aeiou") and not rest.startswith(SOUNDS_LIKE_A)
             expected = "an" if vowel else "a"
+        if before is not None and (before == "some ") != (expected == ""):
+            return None
         return phrase if expected == (article if has_article else "") else None
 
     # ---- what all templates are made of
@@ -325,9 +332,11 @@ class Grammar:
         return self._relations[words]
 
     def _phrase(self, words: str) -> Phrase | None:
-        """'the red star', 'a star', 'stars'."""
+        """'the red star', 'a star', 'some stars'."""
+        if words.startswith("some "):
+            return self._indefinite(words.removeprefix("some "), "some ")
         if not words.startswith("the "):
-            return self._indefinite(words)
+            return self._indefinite(words, "")
         phrase = self.noun_phrase(words.removeprefix("the "))
         return None if phrase is None else phrase._replace(definite=True)
 
