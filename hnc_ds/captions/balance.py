@@ -36,7 +36,7 @@ WIDE = 0.35
 """Most of what wider contexts let through, as a share of what the narrowest one does: a type's
 negatives that pairs of words give away."""
 
-FEW = 1000
+FEW = 2000
 """Changes of a type that wider contexts may let through in any case: too few to learn from which
 words go together."""
 
