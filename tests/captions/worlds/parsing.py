@@ -78,8 +78,11 @@ class Grammar:
             verb, _, what = rest.partition(" ")
             readings += [self._number(verb, what), self._comparison(verb, what)]
             readings += [self._some(verb, what), self._pair_of_things(verb, what)]
+        elif start == "Either":
+            readings.append(self._clauses(rest, " or "))
         else:
             readings += self._every(self._about, words)
+            readings.append(self._clauses(words[:1].lower() + words[1:], " and "))
         found = [reading for reading in readings if reading is not None]
         assert len(found) == 1, (text, found)
         return found[0]
@@ -87,8 +90,8 @@ class Grammar:
     # ---- The S V ...
 
     def _every(
-        self, read: Callable[[str, str, str], Parsed | None], words: str
-    ) -> list[Parsed | None]:
+        self, read: Callable[[str, str, str], _Found | None], words: str
+    ) -> list[_Found | None]:
         """Readings around each verb: 'is' and 'are' stand in no name and no attribute."""
         parts = words.split(" ")
         return [
@@ -115,6 +118,28 @@ class Grammar:
             return _parsed(plain)
         parts = _only([self._two(subject, *two) for two in _splits(rest, " and ")])
         return None if parts is None else _parsed(Both(*parts, True))
+
+    def _clauses(self, words: str, joint: str) -> Parsed | None:
+        """'the star is red and the ring is blue': each of a thing that "the" is said of."""
+        parts = _only([self._two_clauses(*two) for two in _splits(words, joint)])
+        if parts is None:
+            return None
+        return _parsed(Both(*parts, False) if joint == " and " else Either(*parts))
+
+    def _two_clauses(self, one: str, other: str) -> tuple[Simple, Simple] | None:
+        first, second = self._clause(one), self._clause(other)
+        if first is None or second is None or first.subject == second.subject:
+            return None
+        return first, second
+
+    def _clause(self, words: str) -> Simple | None:
+        return _only(self._every(self._read_clause, words)) if words[:4] == "the " else None
+
+    def _read_clause(self, head: str, verb: str, rest: str) -> Simple | None:
+        subject = self._phrase(head)
+        if subject is None or not self._agrees(verb, subject):
+            return None
+        return self._said(subject, rest)
 
     def _first_phrase(self, words: str) -> Phrase | None:
         """A noun phrase at the start of a sentence, with its capital."""

@@ -95,6 +95,20 @@ WORLD = World(
         ("The dog is both on the chair and to the right of the desk.", NO),
         ("The dog is to the left of either the chair or the cat.", YES),
         ("The dog is to the left of either the desk or the cat.", NO),
+        ("The dog is brown and the cat is black.", YES),
+        ("The dog is brown and the desk is made of wood.", YES),
+        ("The dog is brown and the cat is white.", NO),
+        ("The dog is black and the cat is black.", NO),
+        ("The dog is tan and the cat is black.", MAYBE),
+        ("The brown dog is on a chair and the cat is under the wooden desk.", YES),
+        ("The dog is under the desk and the cat is under the desk.", NO),
+        ("The dog is brown and the animal is young.", MAYBE),  # one and the same
+        ("Either the dog is brown or the cat is white.", YES),
+        ("Either the dog is black or the cat is black.", YES),
+        ("Either the dog is brown or the cat is black.", NO),
+        ("Either the dog is black or the cat is white.", NO),
+        ("Either the dog is on the chair or the cat is on the chair.", YES),
+        ("Either the dog is on the chair or the cat is under the desk.", NO),
     ],
 )
 def test_captions_are_judged_by_the_world(caption, expected):
@@ -110,6 +124,16 @@ def test_the_phrases_with_the_are_those_that_must_be_unmistakable():
     meant = Judge(WorldFacts(WORLD)).meant
     assert meant(definite[0]) == {1: YES}
     assert meant(parse("The vase is white.").definite[0]) == {4: YES, 5: YES}
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["The dog is on a chair and the cat is black.", "Either the dog is tan or the cat is on a bed."],
+)
+def test_each_of_two_clauses_is_about_one_thing(caption):
+    claim, definite = parse(caption)
+    assert [phrase.name for phrase in definite] == ["dog", "cat"]
+    assert (claim.first.subject, claim.second.subject) == definite
 
 
 @pytest.mark.parametrize(
@@ -143,6 +167,19 @@ def test_the_phrases_with_the_are_those_that_must_be_unmistakable():
         "An dog is brown.",
         "The dog is on a chairs.",
         "The dog is on chair.",
+        "The dog is brown and a cat is black.",
+        "A dog is brown and the cat is black.",
+        "The dog is brown and The cat is black.",
+        "The dog is brown and the cat are black.",
+        "The dog is brown and the dog is young.",
+        "The dog is brown and the cat is.",
+        "The dog is brown or the cat is black.",
+        "The dog is brown and the cat is black and the desk is red.",
+        "Either a dog is brown or a cat is black.",
+        "Either the dog is brown and the cat is black.",
+        "Either the dog is brown.",
+        "Either the dog or the cat is black.",
+        "either the dog is brown or the cat is black.",
     ],
 )
 def test_what_is_not_english_or_not_known_has_no_reading(caption):
