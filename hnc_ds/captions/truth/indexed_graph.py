@@ -185,7 +185,8 @@ class IndexedGraph:
     def _denied(self, i: int, j: int) -> frozenset[str]:
         """What the being i does not do to j: another one does it to j, or i does it to another."""
         found: set[str] = set()
-        for other, predicate in self._one_bearer.get(j, ()):
+        touches = any(map(predicates.needs_contact, self.edges.get((i, j), ())))  # he may do so too
+        for other, predicate in self._one_bearer.get(j, ()) if not touches else ():
             if self._are_two(i, other):
                 found |= predicates.denied_to_others(predicate, self.names[j])
         for other, predicate in self._one_object.get(i, ()):

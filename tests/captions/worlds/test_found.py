@@ -72,6 +72,20 @@ def test_who_is_seated_may_crouch_or_squat():
         assert refutes(found, HasAttribute(Phrase("dog"), attribute)) == refuted, attribute
 
 
+def test_who_drives_something_may_be_said_to_ride_it():
+    found = graph(thing("man", 0, (), [("driving", "1")]), thing("motorcycle", 10))
+    assert not refutes(found, Related(Phrase("man"), "riding", Phrase("motorcycle")))
+    assert refutes(found, Related(Phrase("man"), "pushing", Phrase("motorcycle")))
+
+
+def test_who_stands_on_a_board_that_another_one_rides_may_ride_it_too():
+    riding = Related(Phrase("dog"), "riding", Phrase("surfboard"))
+    man, board = thing("man", 0, (), [("riding", "1")]), thing("surfboard", 20)
+    assert refutes(graph(man, board, thing("dog", 50)), riding)
+    told = [("standing on", "1")]
+    assert not refutes(graph(man, board, thing("dog", 50, (), told, 20)), riding)
+
+
 def test_the_same_way_goes_up_and_down():
     found = graph(thing("boy", 300, (), [("walking down", "1")]), thing("street", 0, width=800))
     claim = Related(Phrase("boy"), "walking up", Phrase("street"))
