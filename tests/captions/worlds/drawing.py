@@ -23,17 +23,29 @@ POSTURES = {
     "sitting on": "sitting",
     "lying on": "lying",
     "standing on": "standing",
-    "walking on": "standing",
-    "walking down": "standing",
-    "crossing": "standing",
+    "walking on": "walking",
+    "walking down": "walking",
+    "crossing": "walking",
     "grazing": "standing",
-    "perched on": "standing",
+    "perched on": "perched",
     "leaning": "standing",
     "at": "sitting",
-    "swimming in": "lying",
-    "flying": "standing",
+    "swimming in": "swimming",
+    "flying": "flying",
     "driving": "sitting",
 }
+
+_AT_REST = ("standing", "sitting", "lying")
+"""As the values of the property."""
+_LOOKS_LIKE = {
+    "walking": ("standing", "running"),
+    "perched": ("standing", "sitting", "seated"),
+    "swimming": ("lying", "lying down", "sitting", "seated"),
+}
+"""What somebody could say of who does something else."""
+
+_FOR_ONE = ("boards", "cycles")
+"""Who rides one rides it alone."""
 
 
 def draw_world(rng: random.Random) -> World:
@@ -66,8 +78,10 @@ def _add(rng: random.Random, world: World, kind: Kind, box: Box, posture: str = 
         if kind.group in prop.of or kind.name in prop.of:
             thing.values[prop.name] = [rng.randrange(len(prop.values))]
     if kind.group in ("people", "animals"):
-        thing.posture = posture or rng.choice(["standing", "sitting", "lying"])
-        thing.values["posture"] = [["standing", "sitting", "lying"].index(thing.posture)]
+        thing.posture = posture or rng.choice(_AT_REST)
+        thing.values["posture"] = (
+            [_AT_REST.index(thing.posture)] if thing.posture in _AT_REST else []
+        )
     _perhaps_second_values(rng, thing)
     world.things.append(thing)
     return len(world.things) - 1
@@ -99,6 +113,8 @@ def _attachable(rng: random.Random, world: World) -> tuple[Attachment, int, Kind
         return None
     host = rng.randrange(len(world.things))
     kind = world.things[host].kind
+    if kind.group in _FOR_ONE and any(host == other for _, other in world.links):
+        return None
     options = [a for a in ATTACHMENTS if kind.group in a.hosts or kind.name in a.hosts]
     if not options:
         return None
@@ -174,12 +190,27 @@ def _act(rng: random.Random, world: World) -> None:
             deed = rng.choice(["walking with", "talking to", "looking at", "following"])
             if gap(world.things[i].box, world.things[j].box) < 0:
                 deed = "hugging"
+            if deed == "walking with" and not _set_off(world, i, j):
+                deed = "talking to"
         world.state(i, deed, j)
         back = deed if deed in MUTUAL else INVERSE.get(deed)
         if back is not None:
             world.state(j, back, i)
         if deed == "following":
             world.state(j, "leading", i, MAYBE)
+
+
+def _set_off(world: World, *pair: int) -> bool:
+    """Let two walk who stand about or do so already."""
+    things = [world.things[i] for i in pair]
+    at_home = {i for i, _ in world.links}
+    for i, thing in zip(pair, things, strict=True):
+        if thing.posture != "walking" and (thing.posture != "standing" or i in at_home):
+            return False
+    for thing in things:
+        thing.posture = "walking"
+        thing.values["posture"] = []
+    return True
 
 
 def _attributes(thing: Thing) -> dict[str, Verdict]:
@@ -189,6 +220,8 @@ def _attributes(thing: Thing) -> dict[str, Verdict]:
             value = prop.values[number]
             found |= dict.fromkeys(value.arguable, MAYBE) | found
             found |= dict.fromkeys(value.names, YES)
+    if thing.posture:
+        found |= dict.fromkeys(_LOOKS_LIKE.get(thing.posture, ()), MAYBE) | {thing.posture: YES}
     return found
 
 

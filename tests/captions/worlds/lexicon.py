@@ -261,6 +261,33 @@ STANCES = {
     "skating": "standing", "wading": "standing", "lying": "lying", "sleeping": "lying",
 }  # fmt: skip
 """What somebody's body does, as far as a verb tells it."""
+_MEANWHILE = {
+    "standing": "running, swimming, flying",
+    "sitting": "swimming, flying, skiing",
+    "lying": "skiing, flying, driving",
+    "walking": "kneeling, crouching, swimming, flying, driving, skating, perched, riding, sitting, "
+    "lying, sleeping",
+    "perched": "lying, walking, running, wading, jumping, flying, swimming, grazing",
+    "swimming": "standing, walking, running, flying, kneeling, crouching, grazing, perched, "
+    "skiing, driving, riding, skating, sleeping",
+    "flying": "standing, sitting, lying, sleeping, walking, running, grazing, perched, wading, "
+    "kneeling, crouching, resting, leaning, stacked, parked",
+    "printed": "standing, sitting, lying, stacked, floating, mounted, leaning, parked, hanging, "
+    "resting, piled, walking",
+    "painted": "standing, sitting, lying, stacked, floating, mounted, leaning, parked, hanging, "
+    "resting, piled, walking",
+    "hanging": "lying, stacked, parked, floating, driving, standing, sitting",
+    "parked": "driving, traveling, flying, growing, mounted, stacked, riding",
+    "growing": "stacked, mounted, parked, served",
+    "mounted": "lying, stacked, floating, leaning, resting",
+    "stacked": "floating, growing",
+    "floating": "mounted, leaning, walking, running, standing",
+    "leaning": "mounted, stacked",
+    "driving": "jumping, skating, kneeling, crouching",
+    "sleeping": "eating, drinking, reading, playing, talking",
+}
+NOT_MEANWHILE = {frozenset({one, other}) for one in _MEANWHILE for other in words(_MEANWHILE[one])}
+"""Pairs of verbs of which nobody does both at a time, and no thing."""
 MUTUAL = {"walking with", "talking to", "hugging", "playing with"}
 SIZES = {"larger than": True, "bigger than": True, "smaller than": False}
 """Whether the first one is the larger one."""

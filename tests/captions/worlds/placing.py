@@ -50,7 +50,7 @@ ATTACHMENTS = (
     ),
     Attachment(
         "wearing", ("clothing",), ("people",),
-        ("worn on",), words("on, on top of, above, around"),
+        ("worn on", "on"), words("on top of, above, around"),
         ("wearing",), words("in, holding, carrying, behind, with"),
     ),
     Attachment(
@@ -113,7 +113,7 @@ ATTACHMENTS = (
     Attachment(
         "mounted", ("tv", "clock", "lamp", "sign", "picture"), ("wall", "building", "pole"),
         ("mounted on", "attached to", "on"),
-        words("hanging on, in front of, connected to, painted on, displayed on"),
+        words("hanging on, in front of, connected to, displayed on"),
         (), words("behind, below, under, holding"),
     ),
     Attachment(
@@ -141,7 +141,7 @@ ATTACHMENTS = (
     Attachment(
         "swimming in", ("duck", "people", "dog"), ("water",),
         ("swimming in", "in"),
-        (*_UPON, *words("on, floating in, floating on, standing in, surfing in, wading in")),
+        (*_UPON, *words("on, floating in, floating on, surfing in, wading in")),
         (), (*_BELOW, "covering"),
     ),
     Attachment(
@@ -179,7 +179,7 @@ ATTACHMENTS = (
     *(
         Attachment(
             "holding", new, ("people",), (), words("in, on, above, in front of, touching"),
-            (deed,),
+            (deed, "holding") if deed in ("swinging", "holding onto") else (deed,),
             words(
                 "holding, holding onto, carrying, with, behind, playing with, reaching for, "
                 "opening, touching, using, grabbing, picking up, looking at, playing, cleaning"
@@ -226,14 +226,14 @@ ATTACHMENTS = (
     ),
     Attachment(
         "wearing", ("scarf",), ("people",),
-        ("wrapped around", "worn around", "worn on"),
-        words("on, on top of, above, tied around, covering, around"),
+        ("wrapped around", "worn around", "worn on", "on"),
+        words("on top of, above, tied around, covering, around"),
         ("wearing",), words("in, holding, carrying, behind, with, wrapped in, covered by"),
     ),
     Attachment(
         "inside", ("picture", "sign"), ("shirt", "bag", "truck", "bus", "box"),
         ("printed on", "painted on", "on"),
-        words("in, attached to, drawn on, displayed on, sewn on, mounted on, covering, stuck on"),
+        words("in, attached to, drawn on, displayed on, sewn on, covering, stuck on"),
         (), words("covered by, covered in, covered with, containing, filled with, full of"),
     ),
     Attachment(

@@ -98,8 +98,8 @@ PROPERTIES = (
         "posture",
         _LIVING,
         _values(
-            "standing (walking running crouching kneeling), "
-            "sitting seated (crouching kneeling squatting), lying lying_down (sleeping)"
+            "standing (walking crouching crouched kneeling), "
+            "sitting seated (crouching crouched kneeling squatting), lying lying_down (sleeping)"
         ),
         0.3,
     ),
@@ -128,7 +128,7 @@ PROPERTIES = (
     Property(
         "power",
         ("lamp", "tv", "laptop"),
-        _values("on turned_on (lit glowing illuminated), off turned_off (unlit)"),
+        _values("on turned_on (lit lighted glowing illuminated), off turned_off (unlit)"),
         0.4,
     ),
     Property(
@@ -158,7 +158,7 @@ PROPERTIES = (
     ),
     Property("foliage", ("tree", "palm tree", "bush"), _values("leafy (lush), leafless bare"), 0.3),
     Property("width", ("grounds", "tables", "structures"), _values("wide, narrow"), 0.15),
-    Property("thickness", ("food", "book", "tree", "pole"), _values("thick, thin"), 0.15),
+    Property("thickness", ("food", "book", "tree", "pole"), _values("thick, thin (skinny)"), 0.15),
     Property(
         "straightness",
         ("pole", "road", "street", "fence"),
@@ -167,7 +167,7 @@ PROPERTIES = (
     ),
     Property("hardness", ("seats", "food"), _values("soft, hard"), 0.1),
     Property("sex", ("people",), _values("male, female"), 0.0),
-    Property("weather", ("sky",), _values("clear (cloudless), cloudy (overcast)"), 0.5),
+    Property("weather", ("sky",), _values("clear (cloudless), cloudy (overcast foggy hazy)"), 0.5),
     Property("waves", ("water", "lake"), _values("calm still, choppy (wavy rough)"), 0.4),
     Property("paving", ("street", "road"), _values("paved (asphalt), unpaved (gravel)"), 0.2),
     Property("ripeness", ("banana", "apple"), _values("ripe, unripe"), 0.2),
@@ -179,7 +179,9 @@ PROPERTIES = (
         0.15,
     ),
     Property("tidiness", ("desk", "bed", "shelf"), _values("neat (tidy), messy (cluttered)"), 0.2),
-    Property("lighting", ("street light",), _values("lit (glowing illuminated), unlit"), 0.2),
+    Property(
+        "lighting", ("street light",), _values("lit (glowing illuminated lighted), unlit"), 0.2
+    ),
     Property(
         "tone",
         (*_MADE, "clothing"),
@@ -203,7 +205,7 @@ MANY_COLOURED = {
 }
 """Kinds and patterns with two colours of which people tell one."""
 
-NOTED = words("shiny, hanging, parked, decorative, tied, flying")
+NOTED = words("decorative, tied, famous, beautiful")
 """Said of things by annotators, known to nobody's lists."""
 
 MATERIALS = {
@@ -226,4 +228,4 @@ ATTRIBUTES = {
     for prop in PROPERTIES
     for value in prop.values
     for name in (*value.names, *value.arguable)
-} - NEVER_TOLD
+} - NEVER_TOLD | {"running"}

@@ -128,7 +128,10 @@ def test_the_phrases_with_the_are_those_that_must_be_unmistakable():
 
 @pytest.mark.parametrize(
     "caption",
-    ["The dog is on a chair and the cat is black.", "Either the dog is tan or the cat is on a bed."],
+    [
+        "The dog is on a chair and the cat is black.",
+        "Either the dog is tan or the cat is on a bed.",
+    ],
 )
 def test_each_of_two_clauses_is_about_one_thing(caption):
     claim, definite = parse(caption)

@@ -10,6 +10,7 @@ from enum import IntEnum
 from tests.captions.worlds.lexicon import (
     CONTACT,
     DEEDS,
+    NOT_MEANWHILE,
     PLACES,
     PLURAL_ONLY,
     SIDES,
@@ -89,7 +90,8 @@ class World:
     """Pairs of which one is inside the other, in both orders."""
 
     def has(self, i: int, attribute: str) -> Verdict:
-        return self.attributes[i].get(attribute, NO)
+        found = self.attributes[i].get(attribute, NO)
+        return min(found, self._does(i, attribute)) if found is MAYBE else found
 
     def related(self, i: int, predicate: str, j: int) -> Verdict:
         if i == j:
@@ -103,13 +105,15 @@ class World:
                 return NO
         if known is MAYBE and predicate == "inside" and not self._could_be_inside(i, j):
             return NO
+        verb, _, place = predicate.partition(" ")
+        if known is MAYBE and verb in VERBS and place in PLACES:
+            return min(known, self._does(i, verb))
         if known is not NO:
             return known
         if predicate in SIDES:
             return self._side(i, predicate, j)
         if predicate in SIZES:
             return self._size(i, SIZES[predicate], j)
-        verb, _, place = predicate.partition(" ")
         if verb in VERBS and place in PLACES and predicate not in CONTACT:
             return min(self._does(i, verb), self.related(i, place, j))
         if predicate in SOFT or predicate in CONTACT:
@@ -118,11 +122,20 @@ class World:
         return NO
 
     def _does(self, i: int, verb: str) -> Verdict:
-        """Whether a thing's body does so; of things without one that can be argued about."""
+        """Whether a thing does so, which can be argued about unless it does something else."""
         own, told = self.things[i].posture, STANCES.get(verb)
-        if not own or told is None:
-            return MAYBE
-        return NO if own != told else YES if verb == own else MAYBE
+        if own and verb == own:
+            return YES
+        if any(frozenset({verb, other}) in NOT_MEANWHILE for other in self._doing(i)):
+            return NO
+        at_rest = own in ("standing", "sitting", "lying")
+        return NO if at_rest and told is not None and own != told else MAYBE
+
+    def _doing(self, i: int) -> set[str]:
+        """First words of what a thing surely does, to whatever other one."""
+        told = [facts for (one, _), facts in self.facts.items() if one == i]
+        found = {p.split(" ")[0] for facts in told for p, sure in facts.items() if sure is YES}
+        return found | {self.things[i].posture}
 
     def _is_straight(self, i: int, predicate: str, j: int) -> bool:
         """Whether nobody could deny it: one is over the other, and both have bounds."""
@@ -182,7 +195,9 @@ class World:
             return False
         posture, _, place = predicate.rpartition(" ")
         own = self.things[i].posture
-        could = {"", own} | ({"walking"} if own in ("", "standing") else set())
+        could = {"", own} | (
+            {"walking", "standing"} if own in ("", "standing", "walking") else set()
+        )
         return place in ("on", "in") and posture in could
 
     def _side(self, i: int, predicate: str, j: int) -> Verdict:
