@@ -363,7 +363,16 @@ def _in_pose(poses: frozenset[str], body: predicates.Body, attribute: str, found
     verb = predicates.verb_of_attribute(attribute)
     if not verb or not any(predicates.verbs_exclude(known, verb, body) for known in poses):
         return found
-    return UNKNOWN if found is TRUE or verb in poses else FALSE
+    sure = any(predicates.verbs_exclude(known, verb, body) for known in _undisputed(poses, body))
+    return UNKNOWN if found is TRUE or verb in poses or not sure else FALSE
+
+
+@lru_cache(maxsize=1 << 14)
+def _undisputed(poses: frozenset[str], body: predicates.Body) -> tuple[str, ...]:
+    """Those that no other one excludes: of 'sitting' and 'standing' one is a slip."""
+    return tuple(
+        [p for p in sorted(poses) if not any(predicates.verbs_exclude(p, q, body) for q in poses)]
+    )
 
 
 class _State:
@@ -473,7 +482,8 @@ def _is_elsewhere(
     # Who is said to sit and to stand may well stand on something else.
     if not verb or (verb in poses and not claimed):
         return False
-    return any(predicates.verbs_exclude(known, verb, body) for known in poses)
+    against = poses if claimed else _undisputed(poses, body)
+    return any(predicates.verbs_exclude(known, verb, body) for known in against)
 
 
 def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:

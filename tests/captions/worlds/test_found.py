@@ -72,6 +72,16 @@ def test_who_is_seated_may_crouch_or_squat():
         assert refutes(found, HasAttribute(Phrase("dog"), attribute)) == refuted, attribute
 
 
+def test_of_contradicting_postures_neither_refutes():
+    cat = thing("cat", 0, ("lying down", "standing"), [("petting", "1")])
+    found = graph(cat, thing("duck", 30))
+    assert not refutes(found, Related(Phrase("cat"), "walking next to", Phrase("duck")))
+    assert not refutes(found, HasAttribute(Phrase("cat"), "walking"))
+    sure = graph(thing("cat", 0, ("lying down",), [("petting", "1")]), thing("duck", 30))
+    assert refutes(sure, Related(Phrase("cat"), "walking next to", Phrase("duck")))
+    assert refutes(sure, HasAttribute(Phrase("cat"), "walking"))
+
+
 def test_who_drives_something_may_be_said_to_ride_it():
     found = graph(thing("man", 0, (), [("driving", "1")]), thing("motorcycle", 10))
     assert not refutes(found, Related(Phrase("man"), "riding", Phrase("motorcycle")))
