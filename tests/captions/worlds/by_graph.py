@@ -299,12 +299,20 @@ class GraphJudge:
             return Label.UNPROVEN, "nothing rules out the other one"
         return Label.WRONG, "not exactly one is stated"
 
+    def _both_or_neither(self, claim: Either) -> tuple[Label, str]:
+        stated = [part for part in (claim.first, claim.second) if self._is_stated(part)]
+        if len(stated) == 1:
+            return Label.WRONG, f"stated, {self._witness(stated[0])}"
+        return Label.UNPROVEN, "nothing rules it out" if not stated else "not stated for sure"
+
     def _false(self, caption: str) -> tuple[Label, str]:
         claim = self.grammar.parse(caption).claim
         if self.proof.verdict(claim) is NO:
             return Label.RIGHT, ""
-        if isinstance(claim, Not | Either):
+        if isinstance(claim, Not):
             return Label.WRONG, "nothing states the opposite"
+        if isinstance(claim, Either):
+            return self._both_or_neither(claim)
         if self._is_stated(claim):
             return Label.WRONG, f"stated, {self._witness(claim)}"
         return Label.UNPROVEN, "nothing rules it out"

@@ -128,7 +128,8 @@ def _attach(rng: random.Random, world: World, how: Attachment, host: int, kind: 
     if box is None:
         return
     on_board = how.name == "riding" and world.things[host].kind.group == "boards"
-    new = _add(rng, world, kind, box, "standing" if on_board else POSTURES.get(how.name, ""))
+    posture = "sitting" if "driving" in how.sure else POSTURES.get(how.name, "")
+    new = _add(rng, world, kind, box, "standing" if on_board else posture)
     _state(world, how, new, host)
     if how.name in ("wearing", "holding", "eating"):
         world.things[new].depth = world.things[host].depth

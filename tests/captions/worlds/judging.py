@@ -10,6 +10,7 @@ from typing import Protocol
 from hnc_ds.records import SceneGraph
 from tests.captions.worlds.claims import Both, Claim, Compare, Does, Either, Is, Not, Number, Phrase
 from tests.captions.worlds.lexicon import FORMS, INVERSE, KINDS
+from tests.captions.worlds.open_words import follows
 from tests.captions.worlds.properties import SAME_ATTRIBUTE
 from tests.captions.worlds.worlds import MAYBE, NO, YES, Verdict, World
 
@@ -143,9 +144,10 @@ class AnnotatedFacts:
         self.names = [FORMS[found.name] for found in self.objects]
         place = {object_id: i for i, object_id in enumerate(graph.objects)}
         self.edges = {
-            (i, relation.name, place[relation.object])
+            (i, name, place[relation.object])
             for i, found in enumerate(self.objects)
             for relation in found.relations
+            for name in follows(relation.name)
         }
         self.attributes = [
             {SAME_ATTRIBUTE.get(a, a) for a in found.attributes} for found in self.objects

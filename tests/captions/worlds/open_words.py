@@ -371,6 +371,18 @@ _OPPOSITES = [
     shaggy, hairy, furry | bald, hairless
     heavy | light
     low | high, tall
+    dark colored | light colored
+    fat | skinny
+    thick | skinny
+    adult | baby
+    tight | loose
+    pointy | rounded
+    dense | sparse, patchy
+    mowed, manicured | overgrown
+    tiled | carpeted
+    clear, cloudless | foggy, hazy
+    lighted | unlit
+    crouched | lying, lying down, walking, running
 """.strip().splitlines()
 ]  # fmt: skip
 _NEAR_MATERIALS = _near("""
