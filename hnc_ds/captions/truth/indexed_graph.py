@@ -185,8 +185,9 @@ class IndexedGraph:
     def _denied(self, i: int, j: int) -> frozenset[str]:
         """What the being i does not do to j: another one does it to j, or i does it to another."""
         found: set[str] = set()
-        touches = any(map(predicates.needs_contact, self.edges.get((i, j), ())))  # he may do so too
-        for other, predicate in self._one_bearer.get(j, ()) if not touches else ():
+        # Who is on a board that another one rides may be said to ride it, too.
+        is_on = any(p == "on" or predicates.is_upon(p) for p in self.edges.get((i, j), ()))
+        for other, predicate in self._one_bearer.get(j, ()) if not is_on else ():
             if self._are_two(i, other):
                 found |= predicates.denied_to_others(predicate, self.names[j])
         for other, predicate in self._one_object.get(i, ()):
@@ -363,15 +364,17 @@ def _in_pose(poses: frozenset[str], body: predicates.Body, attribute: str, found
     verb = predicates.verb_of_attribute(attribute)
     if not verb or not any(predicates.verbs_exclude(known, verb, body) for known in poses):
         return found
-    sure = any(predicates.verbs_exclude(known, verb, body) for known in _undisputed(poses, body))
+    sure = _surely_exclude(poses, verb, body)
     return UNKNOWN if found is TRUE or verb in poses or not sure else FALSE
 
 
-@lru_cache(maxsize=1 << 14)
-def _undisputed(poses: frozenset[str], body: predicates.Body) -> tuple[str, ...]:
-    """Those that no other one excludes: of 'sitting' and 'standing' one is a slip."""
-    return tuple(
-        [p for p in sorted(poses) if not any(predicates.verbs_exclude(p, q, body) for q in poses)]
+def _surely_exclude(poses: frozenset[str], verb: str, body: predicates.Body) -> bool:
+    """Whether poses leave no room for a verb, whichever of them are slips: of 'sitting' and
+    'standing' one is, and 'walking' is open."""
+    against = [known for known in poses if predicates.verbs_exclude(known, verb, body)]
+    return any(
+        all(other in against for other in poses if predicates.verbs_exclude(known, other, body))
+        for known in against
     )
 
 
@@ -482,8 +485,9 @@ def _is_elsewhere(
     # Who is said to sit and to stand may well stand on something else.
     if not verb or (verb in poses and not claimed):
         return False
-    against = poses if claimed else _undisputed(poses, body)
-    return any(predicates.verbs_exclude(known, verb, body) for known in against)
+    if not claimed:
+        return _surely_exclude(poses, verb, body)
+    return any(predicates.verbs_exclude(known, verb, body) for known in poses)
 
 
 def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:

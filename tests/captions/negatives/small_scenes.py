@@ -1,7 +1,7 @@
 """Scene graphs made by hand, and the captions that come out of them."""
 
 from hnc_ds.captions.groups import caption_groups
-from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES, proposals
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES, PROPOSING
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 
@@ -57,7 +57,7 @@ def proposed(objects, type_, seeds=40):
     for seed in range(seeds):
         graph = SceneGraph("1", 100, 100, objects)
         image = DescribedImage(graph, f"{seed}/1", Options(balance="data"))
-        for proposal in proposals(type_, image):
+        for proposal in PROPOSING[type_](image):
             found |= {(pair.positive, pair.negative.caption) for pair in proposal.speak()}
         image.close()
     return found
