@@ -1,5 +1,7 @@
 """Both and either, where words balance over the data set."""
 
+import re
+
 import pytest
 
 from hnc_ds.captions.language.wording import sentence
@@ -35,16 +37,25 @@ def test_one_of_two_attributes_changes_and_the_other_stands_beside_it_in_either_
     assert {true for true, _ in found} == {
         "There is both a red star and a blue ring.",
         "There is both a blue ring and a red star.",
+        "The star is red and the ring is blue.",
+        "The ring is blue and the star is red.",
     }
-    assert (
-        "There is both a red star and a blue ring.",
-        "There is both a green star and a blue ring.",
-    ) in found
+    for form in (
+        "There is both a {} star and a blue ring.",
+        "The star is {} and the ring is blue.",
+    ):
+        assert (form.format("red"), form.format("green")) in found
     assert with_words(proposed(star_and_ring(["orange"]), "and_logic_attr"), "an orange star")
-    for _, false in found:
-        assert (" red star" in false) != (" blue ring" in false)
-        assert "a blue star" not in false  # the companion's value gives nothing away
-        assert "a red ring" not in false
+    for true, false in found:
+        assert says(false, "red", "star") != says(false, "blue", "ring")
+        assert not says(false, "blue", "star")  # the companion's value gives nothing away
+        assert not says(false, "red", "ring")
+        assert true.startswith("There is both") == false.startswith("There is both")
+
+
+def says(text, value, name):
+    """Whether a caption says so, before the noun or in a clause of its own."""
+    return bool(re.search(rf"\ban? {value} {name}\b|\bthe {name} is {value}\b", text.lower()))
 
 
 def test_two_attributes_of_one_thing_are_said_together():
@@ -67,21 +78,55 @@ def test_of_several_things_of_a_name_not_both_attributes_are_said_of_one():
 
 def test_either_says_one_of_two_with_both_or_with_neither_beside_it():
     found = proposed(star_and_ring(), "xor_logic_attr", 300)
-    both = (
-        "There is either a green star or a blue ring.",
-        "There is either a red star or a blue ring.",
-    )
-    assert both in found
-    neither = with_words(found, "There is either a red star or a yellow ring.", "a green star or")
-    assert neither == {
-        (
-            "There is either a red star or a yellow ring.",
-            "There is either a green star or a yellow ring.",
-        )
-    }
+    for form in (
+        "There is either a {} star or a {} ring.",
+        "Either the star is {} or the ring is {}.",
+    ):
+        both = form.format("green", "blue"), form.format("red", "blue")
+        assert both in found
+        neither = form.format("red", "yellow"), form.format("green", "yellow")
+        assert neither in found
     for true, false in found:
-        assert (" red star" in true) != (" blue ring" in true)
-        assert (" red star" in false) == (" blue ring" in false)
+        assert says(true, "red", "star") != says(true, "blue", "ring")
+        assert says(false, "red", "star") == says(false, "blue", "ring")
+
+
+@pytest.mark.parametrize("type_", ["and_logic_attr", "xor_logic_attr"])
+def test_a_door_of_which_there_may_be_others_changes_in_a_clause_of_its_own(type_):
+    objects = {
+        "a": thing("door", (10, 10, 20, 20), ["red"]),
+        "b": thing("ring", (70, 70, 20, 20), ["blue"]),
+    }
+    changed = {
+        pair
+        for pair in proposed(objects, type_, 80)
+        if says(pair[0], "red", "door") != says(pair[1], "red", "door")
+    }
+    assert changed
+    for text in (text for pair in changed for text in pair):
+        assert "the door is" in text.lower(), text
+        assert "the ring is" in text.lower(), text
+
+
+@pytest.mark.parametrize("type_", ["and_logic_rel", "xor_logic_rel"])
+def test_of_things_of_which_there_may_be_others_relations_change_in_clauses(type_):
+    """Not 'There is both a leaf above the ring and ...': there may be others, not boxed."""
+    objects = {
+        "a": thing("leaf", (10, 10, 20, 20), (), ("above", "b")),
+        "b": thing("ring", (10, 70, 20, 20)),
+        "c": thing("dog", (70, 10, 20, 20), (), ("holding", "d")),
+        "d": thing("cup", (72, 20, 9, 9)),
+    }
+    found = proposed(objects, type_, 80)
+    told = {text for pair in found for text in pair if "leaf is" in text}
+    assert any("leaf is above the ring" in text for text in told)
+    assert any("leaf is below the ring" in text for text in told)
+    for text in told:
+        assert re.fullmatch(r"(The|Either the) \w+ is [^.]* (and|or) the \w+ is [^.]*\.", text)
+    assert not with_words(found, "There is", "leaf")
+    several = objects | {"e": thing("leaf", (70, 90, 9, 9))}
+    for true, false in proposed(several, type_, 80):
+        assert "leaf is" not in true + false  # which one?
 
 
 @pytest.mark.parametrize("type_", ["and_logic_attr", "xor_logic_attr"])
@@ -97,15 +142,26 @@ def test_a_change_that_may_hold_of_something_unboxed_stands_beside_nothing_else(
 
 def test_one_of_two_relations_changes():
     found = proposed(row(), "and_logic_rel")
+    cross, star = "he cross is to the right of the ring", "he star is above the ring"
+    true = f"T{cross} and t{star}."
+    assert (true, f"T{cross} and the star is below the ring.") in found
+    assert (true, f"The cross is to the left of the ring and t{star}.") in found
+    for true, _ in found:
+        assert re.fullmatch(r"The \w+ is (both [^.]* and [^.]*|[^.]* and the \w+ is [^.]*)\.", true)
+
+
+def test_of_one_of_several_things_there_is_one_that_changes():
+    objects = row() | {"d": thing("star", (70, 10, 20, 20))}
+    found = proposed(objects, "and_logic_rel", 80)
     ring, star = "a ring to the left of the cross", "a star above the ring"
     true = f"There is both {ring} and {star}."  # 'the ring' only after 'a ring'
-    assert {one for one, _ in found} == {true}
-    assert (true, f"There is both {ring} and a star below the ring.") in found
     assert (true, f"There is both a ring to the right of the cross and {star}.") in found
+    assert (true, f"There is both {ring} and a star below the ring.") in found
+    assert not [text for pair in found for text in pair if "the star" in text.lower()]
 
 
 def test_two_relations_of_one_thing_are_said_together():
-    found = proposed(row(star=[("to the left of", "c")]), "and_logic_rel")
+    found = proposed(row(star=[("to the left of", "c")]), "and_logic_rel", 120)
     true = "The star is both above the ring and to the left of the cross."
     assert (true, "The star is both below the ring and to the left of the cross.") in found
     assert (true, "The star is both above the ring and to the right of the cross.") in found
@@ -113,15 +169,15 @@ def test_two_relations_of_one_thing_are_said_together():
 
 def test_either_says_one_of_two_relations():
     found = proposed(row(), "xor_logic_rel", 80)
-    ring, no_ring = (f"a ring to the {side} of the cross" for side in ("left", "right"))
-    star, no_star = "a star above the ring", "a star below the ring"
+    cross, no_cross = (f"the cross is to the {side} of the ring" for side in ("right", "left"))
+    star, no_star = "the star is above the ring", "the star is below the ring"
     for true, false in [
-        ((ring, no_star), (ring, star)),
-        ((no_ring, star), (ring, star)),
-        ((ring, no_star), (no_ring, no_star)),
-        ((no_ring, star), (no_ring, no_star)),
+        ((cross, no_star), (cross, star)),
+        ((no_cross, star), (cross, star)),
+        ((cross, no_star), (no_cross, no_star)),
+        ((no_cross, star), (no_cross, no_star)),
     ]:
-        said = (f"There is either {a} or {b}." for a, b in (true, false))
+        said = (f"Either {a} or {b}." for a, b in (true, false))
         assert tuple(said) in found
 
 
@@ -129,8 +185,8 @@ def test_either_names_two_ends_of_one_predicate_before_and_after_the_change():
     side = "to the left of"
     objects = {
         "a": thing("star", (5, 40, 10, 10), (), (side, "b"), (side, "c")),
-        "b": thing("ring", (40, 40, 10, 10)),
-        "c": thing("cross", (80, 40, 10, 10)),
+        "b": thing("ring", (40, 40, 10, 10), (), ("behind", "c"), ("in front of", "d")),
+        "c": thing("cross", (80, 40, 10, 10), (), ("near", "d")),
         "d": thing("box", (5, 80, 10, 10), (), ("below", "a")),
         "e": thing("cup", (0, 5, 4, 4), (), (side, "a")),
     }
