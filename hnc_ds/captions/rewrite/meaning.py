@@ -110,7 +110,8 @@ def is_proven_false(graph: IndexedGraph, claim: Claim) -> bool:
     """
     if holds(graph, claim) is not FALSE:
         return False
-    return not isinstance(claim, Not | Either) or _is_clear(graph, claim)
+    is_neither = isinstance(claim, Either) and holds(graph, claim.first) is FALSE
+    return is_neither or not isinstance(claim, Not | Either) or _is_clear(graph, claim)
 
 
 def _is_clear(graph: IndexedGraph, claim: Claim) -> bool:

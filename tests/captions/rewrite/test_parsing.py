@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from hnc_ds.captions.groups import caption_groups
 from hnc_ds.captions.language.wording import sentence
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
+from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.rewrite.meaning import (
     change_between,
     is_proven_false,
@@ -33,6 +33,7 @@ from hnc_ds.captions.truth.claims import (
 from hnc_ds.captions.truth.indexed_graph import IndexedGraph
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 from tests.captions.worlds.annotating import annotate
+from tests.captions.worlds.captions_of import captions_of
 from tests.captions.worlds.drawing import draw_world
 
 
@@ -112,6 +113,9 @@ FORMS = {
     "A dog is brown and the horse is white.": Both(
         HasAttribute(a("dog"), "brown"), HasAttribute(the("horse"), "white")
     ),
+    "Either the hat is blue or the horse is near a dog.": Either(
+        HasAttribute(the("hat"), "blue"), Related(the("horse"), "near", a("dog"))
+    ),
     "The man is tall and near the building.": Both(
         HasAttribute(the("man"), "tall"), Related(the("man"), "near", the("building"))
     ),
@@ -164,14 +168,15 @@ def test_what_is_not_understood_to_the_last_word_is_not_read(caption):
     assert readings(caption, WORDS) == ()
 
 
-def test_every_caption_of_the_project_is_read_back_and_proven():
+@pytest.mark.parametrize("balance", ["image", "data"])
+def test_every_caption_of_the_project_is_read_back_and_proven(balance):
     rng = random.Random(3)
     counts: Counter[str] = Counter()
     for number in range(60):
         graph = annotate(rng, draw_world(rng), str(number))
         indexed = IndexedGraph(graph)
         words = ImageWords(indexed)
-        for group in caption_groups(graph, DEFAULT_TYPES, 0).groups:
+        for group in captions_of(graph, DEFAULT_TYPES, Options(balance=balance)):
             said = [(group.positive, group.type, is_proven_true)]
             said += [(n.caption, n.type, is_proven_false) for n in group.negatives]
             for caption, type_, proves in said:
@@ -230,6 +235,26 @@ def claim_of(caption):
             "There is either a red hat or a white horse.",
             False,
         ),
+        (
+            "The horse is white and the hat is red.",
+            "The hat is red and the horse is white.",
+            True,
+        ),
+        (
+            "Either the horse is white or the hat is blue.",
+            "Either the hat is blue or the horse is white.",
+            True,
+        ),
+        (
+            "The horse is white and the hat is red.",
+            "There is both a red hat and a white horse.",
+            False,  # one of several, perhaps
+        ),
+        (
+            "Either the horse is white or the hat is red.",
+            "The horse is white and the hat is red.",
+            False,
+        ),
         ("There is a large white horse.", "The white horse is large.", True),
         ("The large horse is white.", "The white horse is large.", False),
     ],
@@ -256,6 +281,11 @@ def test_what_says_the_same(new, old, same):
         ("There are two dogs.", "There are three dogs.", ("2", "3")),
         ("There is no red dog.", "There is a red dog.", None),
         (
+            "Either the hat is red or the horse is white.",
+            "Either the hat is blue or the horse is white.",
+            ("red", "blue"),
+        ),
+        (
             "There is a red hat and a white horse.",
             "There is a red hat and a black horse.",
             ("white", "black"),
@@ -278,6 +308,11 @@ def test_one_change(old, new, change):
         ("The dog is not brown.", False, False),
         ("The horse is not white.", False, True),
         ("The hat is not blue.", True, False),
+        ("The hat is red and the horse is white.", True, False),
+        ("The hat is blue and the horse is white.", False, True),
+        ("Either the hat is blue or the horse is white.", True, False),
+        ("Either the hat is red or the horse is white.", False, True),
+        ("Either the hat is red or the horse is large.", False, False),
         ("There are two dogs.", True, False),
         ("There are three dogs.", False, True),
     ],
