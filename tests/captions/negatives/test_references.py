@@ -2,6 +2,9 @@
 
 import pytest
 
+from hnc_ds.captions.language.wording import sentence
+from hnc_ds.captions.negatives.statements import DescribedImage, Options
+from hnc_ds.records import SceneGraph
 from tests.captions.negatives.small_scenes import (
     ALL,
     in_a_row,
@@ -47,6 +50,34 @@ def test_dark_and_blue_are_not_said_together_as_that_is_another_colour():
     assert found
     texts = {text for positive, _, negative in found for text in (positive, negative)}
     assert not any("dark blue" in text or "dark red" in text for text in texts)
+
+
+def statements(objects, kind):
+    """The sentences that an image's statements make where words balance over the data set."""
+    graph = SceneGraph("1", 100, 100, objects)
+    image = DescribedImage(graph, "0/1", Options(balance="data"))
+    return {sentence(statement.claim) for statement in kind(image)}
+
+
+def test_one_of_several_things_has_an_attribute_as_any_of_them():
+    objects = {
+        "a": thing("shirt", (10, 10, 10, 10), ["red"]),
+        "b": thing("shirt", (50, 10, 10, 10)),
+        "c": thing("hat", (80, 10, 10, 10), ["blue"]),
+    }
+    told = statements(objects, DescribedImage.attribute_statements)
+    assert told == {"A shirt is red.", "The hat is blue."}
+    assert {p for p, _, _ in over_seeds(objects, ("attribute",))} <= {"The hat is blue."}
+
+
+def test_what_there_is_is_told_of_any_thing_of_its_name():
+    objects = {
+        "a": thing("shirt", (10, 10, 10, 10), ["red"]),
+        "b": thing("shirts", (50, 10, 10, 10), ["plaid"]),
+        "c": thing("umbrella", (80, 10, 10, 10), ["blue"]),
+    }
+    told = statements(objects, DescribedImage.existences)
+    assert told == {"A shirt is red.", "Shirts are plaid.", "An umbrella is blue."}
 
 
 @pytest.mark.parametrize("edge", ["of", "with", "contain", "between"])

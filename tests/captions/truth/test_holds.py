@@ -189,6 +189,17 @@ def test_what_hangs_is_above_what_its_box_lies_straight_over():
 
 
 @pytest.mark.parametrize(
+    ("name", "verdict"),
+    [("hat", TRUE), ("star", TRUE), ("cup", TRUE), ("log", UNKNOWN), ("statue", UNKNOWN)],
+)
+def test_what_stands_on_the_ground_itself_is_not_above_what_it_is_behind(name, verdict):
+    graph = image(a=thing(name, HIGH_BOX), b=thing("zebra", LOW_BOX))
+    assert holds(graph, rel(name, "above", "zebra")) is verdict
+    assert holds(graph, rel("zebra", "below", name)) is verdict
+    assert holds(graph, rel("zebra", "above", name)) is FALSE
+
+
+@pytest.mark.parametrize(
     ("name", "edges"),
     [("truck", {}), ("bird", {}), ("sky", {}), ("clock", {"t": "on"}), ("sign", {"t": "lying on"})],
 )

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from benchmarks.graphs import write_graphs
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
@@ -19,6 +20,7 @@ from hnc_ds.captions.language import attribute_classes, kinds, predicates, wordi
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
 from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.truth import boxes, holds, indexed_graph
+from hnc_ds.captions.truth.claims import HasAttribute, Related
 from hnc_ds.records import SceneGraph
 from tests.captions.worlds.annotating import annotate
 from tests.captions.worlds.by_graph import GraphJudge, grammar_of
@@ -104,6 +106,15 @@ def _implies_both(predicate: str) -> frozenset[str]:
     return frozenset({predicate, "on"})
 
 
+_clause = wording._clause
+
+
+def _clause_of_the_left(claim: HasAttribute | Related) -> str:
+    if isinstance(claim, Related):
+        claim = structs.replace(claim, predicate="to the left of")
+    return _clause(claim)
+
+
 FAULTS: dict[str, tuple[ModuleType, str, Any]] = {
     "any other value of a class is excluded": (attribute_classes, "exclude", _any_two),
     "what is not annotated is false": (
@@ -116,6 +127,7 @@ FAULTS: dict[str, tuple[ModuleType, str, Any]] = {
     "everything entails on": (predicates, "implied", _implies_both),
     "what is above is on no side": (indexed_graph, "_refuting", lambda _: boxes.ABOVE),
     "single things are countable": (indexed_graph, "can_be_counted", lambda _: True),
+    "all clauses are about the left": (wording, "_clause", _clause_of_the_left),
     "everything is refuted": (holds, "is_refuted", lambda graph, claim: True),
 }
 """What is wrong -> where the rule is, its name and what is put in its place."""
@@ -139,7 +151,7 @@ def test_worlds_find_it(
 def test_worlds_find_what_no_graph_tells(
     plant: Callable[..., None], worlds: list[tuple[World, SceneGraph]]
 ) -> None:
-    plant(boxes, "GAP", -1.0)  # nothing touches
+    plant(boxes, "LARGER", 0.0)  # nothing is inside anything
     assert any(wrong_by_world(worlds))
 
 
@@ -149,8 +161,16 @@ def test_graphs_find_it(fault: str, plant: Callable[..., None], graphs: list[Sce
     assert len([*islice(wrong_by_graph(graphs), 3)]) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("indefinite", lambda words: f"an {words}"),
+        ("_clause", lambda claim: _clause(claim).replace("the ", "a ", 1)),
+        ("_clause", lambda claim: _clause(claim).replace(" is ", " are ")),
+    ],
+)
 def test_captions_that_cannot_be_read_are_found(
-    plant: Callable[..., None], worlds: list[tuple[World, SceneGraph]]
+    name: str, fault: Any, plant: Callable[..., None], worlds: list[tuple[World, SceneGraph]]
 ) -> None:
-    plant(wording, "indefinite", lambda words: f"an {words}")
+    plant(wording, name, fault)
     assert any("cannot be read" in found.why for found in islice(wrong_by_world(worlds), 3))
