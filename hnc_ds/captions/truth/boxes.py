@@ -26,12 +26,13 @@ TWICE = 0.75
 STRAIGHT = 0.5
 """Share of the narrower box's width that lies over or under the other one."""
 
-LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER, LOWER = (
-    1 << bit for bit in range(11)
+LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER, LOWER, AWAY = (
+    1 << bit for bit in range(12)
 )
 """Bits of ``places``: a lies clearly to the left of b (...), too far from it to touch it, is too
 large to be inside it, covers nearly the same place; both boxes have an area; a lies straight over
-b (under it), with most of the narrower one's width; a begins where b ends, or below that."""
+b (under it), with most of the narrower one's width; a begins where b ends, or below that. AWAY is
+set by others: a is too far from b to touch it, but may hold it by a string."""
 
 
 class Box(NamedTuple):

@@ -8,6 +8,8 @@ and again, so every answer is kept.
 from enum import Enum
 from functools import lru_cache
 
+import numpy as np
+
 from hnc_ds.captions.language import predicates
 from hnc_ds.captions.language.attribute_classes import ALIASES, holds_of
 from hnc_ds.captions.language.kinds import (
@@ -271,7 +273,8 @@ def _places(graph: SceneGraph, objects: list[SceneObject], raised: list[bool]) -
     bounded = boxes.APART | boxes.OVER | boxes.UNDER | boxes.LOWER
     found[endless] &= ~bounded
     found[:, endless] &= ~bounded
-    found[:, far] &= ~boxes.APART
+    held = found[:, far]
+    found[:, far] = np.where(held & boxes.APART, held & ~boxes.APART | boxes.AWAY, held)
     low = [not up for up in raised]
     found[low] &= ~boxes.OVER
     found[:, low] &= ~boxes.UNDER
@@ -301,7 +304,9 @@ def _refuting(predicate: str) -> int:
     bits = sum(against for name, (_, against) in _DIRECTIONS.items() if name in implied)
     bits |= boxes.TOO_LARGE if "inside" in implied else 0
     bits |= boxes.LOWER if predicates.is_upon(predicate) else 0
-    return bits | (boxes.APART if predicates.needs_contact(predicate) else 0)
+    if not predicates.needs_contact(predicate):
+        return bits
+    return bits | boxes.APART | (0 if "holding" in implied else boxes.AWAY)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -494,7 +494,7 @@ _BACK = {
     "connected to": "connected to", "leading": "followed by", "hanging over": "below",
     "chasing": "followed by", "towing": "pulled by", "dragging": "pulled by",
 }  # fmt: skip
-_BACK |= {b: a for a, b in _BACK.items() if b not in _BACK}
+_BACK = {b: a for a, b in reversed(_BACK.items())} | _BACK
 
 
 @lru_cache(maxsize=1 << 14)
@@ -611,7 +611,7 @@ ONE_BEARER = frozenset(words(
 TOUCHING = frozenset(words(
     "on, in, wearing, riding, eating, driving, holding, carrying, covering, covered by, touching, "
     "filled with, hanging from, worn on, cutting, hitting, kicking, petting, leaning on, "
-    "leaning against, wrapped around, attached to, topped with, printed on, pulling, swinging, "
+    "leaning against, wrapped around, attached to, topped with, printed on, swinging, "
     "of, plugged into, inside, drinking, biting, licking, sniffing, hugging, kissing, using"
 ))  # fmt: skip
 STATED = ONE_WAY | ONE_BEARER | TOUCHING | {p for row in _ONLY_ONE_OF for p in row} | {*_BACK}

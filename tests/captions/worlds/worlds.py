@@ -188,7 +188,7 @@ class World:
             return not (inside or linked) and lower == (predicate != "over")
         if predicate in SOFT:
             return not (inside and predicate in ("outside", "outside of"))
-        if predicate in LOOSE_CONTACT and linked:
+        if predicate in LOOSE_CONTACT and linked and self._does(i, predicate.split(" ")[0]):
             return self.facts.get((j, i), {}).get(predicate) is not YES
         # The ground goes on beyond its box: what is not said to be elsewhere may stand on it.
         if linked or self.things[j].kind.group != "grounds":
