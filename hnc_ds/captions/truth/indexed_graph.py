@@ -378,7 +378,7 @@ def _surely_exclude(poses: frozenset[str], verb: str, body: predicates.Body) -> 
     'standing' one is, and 'walking' is open."""
     against = [known for known in poses if predicates.verbs_exclude(known, verb, body)]
     return any(
-        all(other in against for other in poses if predicates.verbs_exclude(known, other, body))
+        all(other in against for other in poses if predicates.verbs_exclude(known, other, "person"))
         for known in against
     )
 

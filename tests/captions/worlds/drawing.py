@@ -187,6 +187,8 @@ def _act(rng: random.Random, world: World) -> None:
         deed = rng.choice(
             ["looking at", "watching", "pulling", "pushing", "kicking", "swinging at"]
         )
+        if deed == "kicking" and any(j in pair for pair in world.links):
+            deed = "looking at"  # somebody else may hold it
         if j in actors:
             deed = rng.choice(["walking with", "talking to", "looking at", "following"])
             if gap(world.things[i].box, world.things[j].box) < 0:

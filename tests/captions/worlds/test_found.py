@@ -77,6 +77,9 @@ def test_of_contradicting_postures_neither_refutes():
     found = graph(cat, thing("duck", 30))
     assert not refutes(found, Related(Phrase("cat"), "walking next to", Phrase("duck")))
     assert not refutes(found, HasAttribute(Phrase("cat"), "walking"))
+    assert not refutes(
+        graph(thing("cat", 0, ("lying", "seated"))), HasAttribute(Phrase("cat"), "crouching")
+    )
     sure = graph(thing("cat", 0, ("lying down",), [("petting", "1")]), thing("duck", 30))
     assert refutes(sure, Related(Phrase("cat"), "walking next to", Phrase("duck")))
     assert refutes(sure, HasAttribute(Phrase("cat"), "walking"))
