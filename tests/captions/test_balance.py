@@ -30,6 +30,7 @@ class Change(msgspec.Struct, frozen=True):
 
     words: tuple[str, str]
     contexts: tuple[str, ...]
+    narrow: int = 1
 
 
 Named = tuple[str, Change]
