@@ -16,7 +16,7 @@ from hnc_ds.captions.language.attribute_classes import (
 from hnc_ds.captions.language.kinds import is_a
 from hnc_ds.captions.language.wording import rank
 from hnc_ds.captions.truth.claims import Phrase
-from hnc_ds.captions.truth.indexed_graph import IndexedGraph
+from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 
 _SAYABLE = re.compile(r"[^\W_]+(?:[ '\-][^\W_]+){0,3}")
 
@@ -53,6 +53,8 @@ def references_of(graph: IndexedGraph, i: int) -> References:
         return References(None, (), ())
     bare = Phrase(name)
     told = _told_attributes(graph.attributes[i], name)
+    # Who is said to stand, and to sit on something, is not spoken of as standing.
+    told = tuple([one for one in told if graph.attribute(i, one[0]) is TRUE])
     said = _said_before(name, told) if told else ()
     described = [Phrase(name, (a,)) for a in said]
     described = [phrase for phrase in described if graph.candidates(phrase) == (i,)]

@@ -159,3 +159,11 @@ def test_names_that_are_not_words_are_not_spoken_of(name):
 def test_names_with_letters_of_any_language_are_spoken_of():
     objects = {"a": thing("café", (1, 1, 5, 5), ["red"]), "b": thing("x", (9, 1, 5, 5), ["blue"])}
     assert "The café is red." in {positive for positive, _, _ in over_seeds(objects, ALL, 3)}
+
+
+def test_who_stands_and_sits_on_something_is_spoken_of_as_neither():
+    objects = {
+        "a": thing("lady", (10, 10, 20, 40), ["standing", "young"], ("sitting on", "b")),
+        "b": thing("chair", (10, 40, 20, 30)),
+    }
+    assert statements(objects, DescribedImage.attribute_statements) == {"The lady is young."}
