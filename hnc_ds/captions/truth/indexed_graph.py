@@ -165,6 +165,8 @@ class IndexedGraph:
             if verb and not self.places[i][j] & _refuting(predicate):
                 found.add(verb)
         found.discard("")
+        if "perched" in found:  # of birds people say as well that they sit, or stand
+            found -= {"sitting", "standing"}
         return frozenset(found) if found else _NOTHING
 
     def _restricting_edges(self) -> tuple["_Edges", "_Edges"]:
