@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import combinations, zip_longest
+from itertools import combinations, product, zip_longest
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -65,6 +65,8 @@ MOST_COUNTED = 6
 """The largest number that is proposed."""
 COMPARISONS = 3
 """Of an image."""
+CLEARLY_MORE = 2
+"""Things, more than which are more than one, though another one may not be boxed."""
 STATEMENTS = 12
 """Of an image, of which it is said that there is one, or none."""
 VALUES_OF_NONE = 3
@@ -194,6 +196,15 @@ def known_numbers(image: DescribedImage) -> list[tuple[str, int]]:
     ]
 
 
+def _single_ones(image: DescribedImage) -> list[_Count]:
+    """Names of which one thing is boxed, and that do not stand about in numbers."""
+    graph, more = image.graph, may_be_more(image)
+    single = sorted(name for name, boxed in Counter(graph.names).items() if boxed == 1)
+    return [
+        (name, 1) for name in single if is_sayable(name) and not more(name) and graph.count(name)
+    ]
+
+
 def _are_all_seen(image: DescribedImage, objects: tuple[int, ...]) -> bool:
     """Whether things of a name lie beside each other, none of them much smaller than others."""
     weights = [image.salience[i] for i in objects]
@@ -264,7 +275,7 @@ def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
     Source: Doenmez et al. 2023 (HNC), type "obj_comp_count"; the published "fewer" had its nouns
     exchanged.
     """
-    pairs = list(combinations(known_numbers(image), 2))
+    pairs = comparable(image)
     image.stream("obj_comp_count").shuffle(pairs)
     equal = [_compared(*pair) for pair in pairs if pair[0][1] == pair[1][1]]
     unequal = [_compared(*pair) for pair in pairs if pair[0][1] != pair[1][1]]
@@ -278,7 +289,7 @@ def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
     """As wrong_comparison. What is told both ways balances word by word; beside that, of two names
     each is to be the more frequent one as often as the other."""
     rng = image.stream("obj_comp_count")
-    pairs = list(combinations(known_numbers(image), 2))
+    pairs = comparable(image)
     for place, pair in enumerate(some(pairs, [1.0] * len(pairs), COMPARISONS, rng)):
         one, other = pair if rng.random() < 0.5 else pair[::-1]
         names = one[0], other[0]
@@ -296,6 +307,18 @@ def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
         contexts = "|".join(names), "|".join(map(sort_of, names)), ""
         turned = first.comparator, TURNED[first.comparator]
         yield Proposal(turned, contexts, partial(_said_both_ways, image, first), place, 2)
+
+
+def comparable(image: DescribedImage) -> list[tuple[_Count, _Count]]:
+    """Names of whose numbers one knows which is larger.
+
+    Who boxes three cups and one dog may leave out a second dog, but not two more.
+    """
+    known = known_numbers(image)
+    if image.options.balance == "image":
+        return list(combinations(known, 2))
+    many = [count for count in known if count[1] > CLEARLY_MORE]
+    return [*combinations(known, 2), *product(many, _single_ones(image))]
 
 
 def _said_both_ways(image: DescribedImage, claim: Compared) -> Bundle:

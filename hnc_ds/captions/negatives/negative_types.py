@@ -77,11 +77,6 @@ PROPOSING: dict[str, Proposing] = {
 in each image: their negatives hold the words of their positives, or are exchanged."""
 
 
-def _pairs_of_names(image: DescribedImage) -> int:
-    names = len(counting.known_numbers(image))
-    return names * (names - 1) // 2
-
-
 STATEMENTS: dict[str, Callable[[DescribedImage], int]] = {
     "attribute": lambda image: len(image.attribute_statements()),
     "object": lambda image: len(image.attribute_statements()),
@@ -93,7 +88,7 @@ STATEMENTS: dict[str, Callable[[DescribedImage], int]] = {
     "relation_attr_obj": lambda image: len(image.relation_statements(False, True)),
     "relation_attr_pred": lambda image: len(image.relation_statements(True, True)),
     "obj_count": lambda image: len(counting.known_numbers(image)),
-    "obj_comp_count": _pairs_of_names,
+    "obj_comp_count": lambda image: len(counting.comparable(image)),
     "obj_verify_count": lambda image: len(image.existing_relations()),
     "obj_verify_count_attr": lambda image: len(image.existences()),
     "and_logic_attr": lambda image: len(logic.existing(image)),

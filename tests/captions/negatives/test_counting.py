@@ -143,6 +143,16 @@ def test_what_is_more_is_said_from_both_ends_and_as_many_changes_places_with_it(
     }
 
 
+def test_one_thing_is_compared_with_three_but_not_with_two_as_a_second_may_not_be_boxed():
+    dog = {"d": thing("dog", (0, 5, 10, 10))}
+    assert ("There are more cups than dogs.", "There are fewer cups than dogs.") in proposed(
+        cups([], [], []) | dog, "obj_comp_count"
+    )
+    assert not proposed(cups([], []) | dog, "obj_comp_count", 5)
+    door = {"d": thing("door", (0, 5, 10, 10))}
+    assert not proposed(cups([], [], []) | door, "obj_comp_count", 5)
+
+
 def test_there_is_at_least_one_and_none_of_what_is_related():
     objects = {
         "a": thing("star", (40, 10, 20, 20), ["red"], ("above", "b")),
