@@ -11,6 +11,7 @@ Beside the file lie OUT.stats.json with the counts, and OUT.answers.sqlite with 
 import asyncio
 import gc
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
@@ -215,6 +216,8 @@ class _Model:
         traceback: TracebackType | None,
     ) -> None:
         """End what is under way, at once."""
+        if error is not None:  # a signal may come between making a coroutine and starting it
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         self._progress.close()
         self._loop.run_until_complete(self._end())
         self._loop.close()
