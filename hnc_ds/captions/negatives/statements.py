@@ -338,9 +338,12 @@ def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[
                 break
     waiting = {name: iter(piles[name]) for name in names}
     _take_turns(chosen, {name: waiting[name] for name in others}, most // 2)
-    sides = max(FEWEST_SIDES, min(len(chosen.facts), most // 2))
+    said = sum(fact.predicate in SIDES for fact in chosen.facts)
+    sides = max(FEWEST_SIDES, min(len(chosen.facts) - said, most // 2))
     _take_turns(
-        chosen, {name: waiting[name] for name in names if name in SIDES}, len(chosen.facts) + sides
+        chosen,
+        {name: waiting[name] for name in names if name in SIDES},
+        len(chosen.facts) + sides - said,
     )
     _take_turns(chosen, {name: waiting[name] for name in others}, most)
     return chosen.facts
