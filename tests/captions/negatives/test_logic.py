@@ -190,7 +190,7 @@ def test_either_names_two_ends_of_one_predicate_before_and_after_the_change():
         "d": thing("box", (5, 80, 10, 10), (), ("below", "a")),
         "e": thing("cup", (0, 5, 4, 4), (), (side, "a")),
     }
-    found = proposed(objects, "xor_logic_rel", 80)
+    found = proposed(objects, "xor_logic_rel", 300)
     start = "The star is to the left of either"
     assert (f"{start} the cup or the cross.", f"{start} the ring or the cross.") in found
     ends = {pair for pair in found if pair[0].startswith("The star is to the left of")}
