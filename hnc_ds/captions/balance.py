@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Keys = NDArray[np.uint32]
-Counts = NDArray[np.int64]
+Counts = NDArray[np.uint32]
 
 NARROW = 3
 """Contexts of a proposal that are narrow, at most: they balance pairs of words, too."""
@@ -32,7 +32,7 @@ NARROW = 3
 LEVELS = NARROW + 2
 """All contexts of a proposal, at most."""
 
-WIDE = 0.35
+WIDE = 0.25
 """Most of what wider contexts let through, as a share of what the narrowest one does: a type's
 negatives that pairs of words give away."""
 
@@ -43,7 +43,7 @@ words go together."""
 FULL = 65535
 """A share of one, as it is kept in 16 bits."""
 
-MOST_WAITING = 1 << 21
+MOST_WAITING = 1 << 20
 """Rows that are counted together: bounds the memory."""
 
 
@@ -118,7 +118,7 @@ class Tally:
 
     def add(self, keys_PL: Keys, forward_P: NDArray[np.bool_]) -> None:
         """Count proposals."""
-        self.add_counts(keys_PL, np.stack([forward_P, ~forward_P], axis=1).astype(np.int64))
+        self.add_counts(keys_PL, np.stack([forward_P, ~forward_P], axis=1).astype(np.uint32))
 
     def add_counts(self, keys_KL: Keys, counts_K2: Counts) -> None:
         """Add what another tally counted."""
@@ -131,13 +131,13 @@ class Tally:
     def counts(self) -> tuple[Keys, Counts]:
         """Keys [K, L + 1], those of the narrowest level sorted and different, and counts [K, 2]."""
         if not any(len(keys) for keys, _ in self._rows):
-            return np.empty((0, LEVELS + 1), np.uint32), np.empty((0, 2), np.int64)
+            return np.empty((0, LEVELS + 1), np.uint32), np.empty((0, 2), np.uint32)
         keys = np.concatenate([keys for keys, _ in self._rows])
         counts = np.concatenate([counts for _, counts in self._rows])
         order = np.lexsort(keys.T[::-1])
         keys, counts = keys[order], counts[order]
         starts = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(axis=1)))
-        return keys[starts], np.add.reduceat(counts, starts, axis=0)
+        return keys[starts], np.add.reduceat(counts, starts, axis=0, dtype=np.uint32)
 
     def balance(self) -> Balance:
         """How much of each change is to be kept."""
