@@ -19,7 +19,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json
 from hnc_ds.records import SceneGraph
 
-VERSION = 3
+VERSION = 4
 """Raised when a field changes its meaning."""
 
 LARGEST = 1 << 28

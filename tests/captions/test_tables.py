@@ -34,7 +34,7 @@ TWO_IMAGES = [
 def test_every_attribute_edge_and_number_is_counted_by_hand() -> None:
     tables = count_tables(TWO_IMAGES, "g.json")
     assert tables == Tables(
-        version=3,
+        version=4,
         source="g.json",
         images=2,
         attributes={"cup": {"gray": 3, "small": 1}},  # grey is gray, and once per cup
@@ -188,6 +188,6 @@ def test_other_files_are_not_read_as_tables(
 def test_tables_of_another_version_are_refused(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     write_tables(TablesConfig(scene_graphs=source, out=out))
-    out.write_text(out.read_text().replace('"version":3', '"version":1'))
-    with pytest.raises(UserError, match="tables of version 1, this program reads 3"):
+    out.write_text(out.read_text().replace('"version":4', '"version":1'))
+    with pytest.raises(UserError, match="tables of version 1, this program reads 4"):
         read_tables(out)

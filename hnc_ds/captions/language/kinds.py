@@ -32,9 +32,6 @@ _lists = read_lists("kinds.json", _Lists)
 GROUPS = _lists.groups
 """Group -> its names: people, animals, vehicles, food, clothing, stuff, body_parts ..."""
 
-STUFF = GROUPS["stuff"]
-"""What has no clear bounds: seldom annotated as a whole, often behind all else."""
-
 
 @lru_cache(maxsize=1 << 17)
 def may_be_the_same(name: str, other: str) -> bool:
@@ -133,13 +130,3 @@ def is_several(name: str) -> bool:
     """Whether the name stands for more than one thing: 'hats', but neither 'jeans' nor 'glasses',
     of which one is worn."""
     return is_plural(name) and singular(name) != name and name not in GROUPS["worn_by_one"]
-
-
-@lru_cache(maxsize=1 << 14)
-def salience(name: str) -> int:
-    """How much things of a name catch the eye: 2 people and animals, 1 things, 0 what is a part
-    of another thing or has no bounds, as a wall has none."""
-    if is_animate(name):
-        return 2
-    background = ("parts", "body_parts", "stuff", "grounds")
-    return 0 if any(is_a(name, group) for group in background) else 1

@@ -342,12 +342,6 @@ class Offer:
         self.predicates = predicates
 
 
-def said_of(subject: str, object_: str) -> tuple[str, ...]:
-    """Predicates that are often true of things with these names, sorted: those that may take the
-    place of one that is true of them."""
-    return offer(subject, object_).predicates
-
-
 @lru_cache(maxsize=1 << 15)
 def is_likely(predicate: str, subject: str, object_: str) -> bool:
     """Whether it is often true of things with these names: not 'the mirror is in the toothbrush'.
@@ -359,7 +353,9 @@ def is_likely(predicate: str, subject: str, object_: str) -> bool:
 
 @lru_cache(maxsize=1 << 15)
 def offer(subject: str, object_: str) -> Offer:
-    """As ``said_of``, to be found in a table at once."""
+    """Predicates that are often true of things with these names, sorted: those that may take the
+    place of one that is true of them. The same ones are one object, to look up what became of
+    them."""
     return _offer_of(groups_of(subject), groups_of(object_))
 
 

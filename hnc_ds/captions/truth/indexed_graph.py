@@ -121,7 +121,7 @@ class IndexedGraph:
 
     def stated(self, i: int, j: int) -> tuple[str, ...]:
         """Predicates that are true from object i to object j and can be said, sorted: annotated
-        ones, and above or below where nothing else is annotated."""
+        ones, what follows from them, and above or below that boxes prove."""
         state = self._states.get((i, j)) or self._state(i, j)
         true = state.true_ones
         if true is None:

@@ -593,7 +593,7 @@ def test_what_is_stated_and_refuted_of_a_pair_is_what_is_asked_one_by_one():
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     for i, j in pairs:
         names = graph.names[i], graph.names[j]
-        said = predicates.said_of(*names)
+        said = predicates.offer(*names).predicates
         refuted = [p for p in said if graph.relation(i, p, j) is FALSE]
         assert [*graph.refuted_predicates(i, j)] == refuted
         assert all(graph.relation(i, p, j) is TRUE for p in graph.stated(i, j))
