@@ -33,7 +33,7 @@ LEVELS = NARROW + 2
 """All contexts of a proposal, at most."""
 
 WIDE = 0.25
-"""Most of what wider contexts let through, as a share of what the narrowest one does: a type's
+"""Most of what wider contexts let through, as a share of what the narrow ones do: a type's
 negatives that pairs of words give away."""
 
 FEW = 2000

@@ -82,8 +82,8 @@ def both_attributes(image: DescribedImage) -> Iterator[Bundle]:
     """
     for joined in _attributes_with_companions(image, image.stream("and_logic_attr")):
         yield tuple(
-            _joined(s, change, companion, first, "and_logic_attr")
-            for s, change, companion, first in joined
+            _joined(Both, statement, change, way, "and_logic_attr")
+            for statement, change, way in joined
         )
 
 
@@ -93,11 +93,10 @@ def either_attribute(image: DescribedImage) -> Iterator[Bundle]:
     Source: Doenmez et al. 2023 (HNC), type "xor_logic_attr"; the balance is ours.
     """
     for joined in _attributes_with_companions(image, image.stream("xor_logic_attr")):
-        if any(change.open_world for _, change, _, _ in joined):
+        if any(change.open_world for _, change, _ in joined):
             continue  # exactly one: the other one must be proven false
         yield tuple(
-            _either(s, change, companion, first, "xor_logic_attr")
-            for s, change, companion, first in joined
+            _either(statement, change, way, "xor_logic_attr") for statement, change, way in joined
         )
 
 
@@ -196,7 +195,7 @@ def _beside(
                 and other.claim.subject == one.claim.subject
                 and other.cls is not one.cls
             ):
-                return _Way(other, is_true, first, False)
+                return _Way(other, is_true, first)
         elif not may_be_the_same(name, other.claim.subject.name):
             return _Way(other, is_true, first, _is_meant(one))
     return None
@@ -350,7 +349,7 @@ class _Way(NamedTuple):
     """Whether the companion is."""
     first: bool
     """Whether the companion is said first."""
-    clauses: bool
+    clauses: bool = False
     """Whether both are said in clauses of their own."""
 
 
@@ -372,14 +371,14 @@ def _either_proposal(
 
 
 def _said_both(statement: _Told, change: Change, way: _Way, type_: str) -> Bundle:
-    return (_joined(statement, change, way.companion, way.first, type_, way.clauses),)
+    return (_joined(Both, statement, change, way, type_),)
 
 
 def _said_either(statement: _Told, change: Change, ways: Sequence[_Way], type_: str) -> Bundle:
     return tuple(
-        (_either if way.is_true else _one_or_neither)(
-            statement, change, way.companion, way.first, type_, way.clauses
-        )
+        _either(statement, change, way, type_)
+        if way.is_true
+        else _joined(Either, statement, change, way, type_)
         for way in ways
     )
 
@@ -401,8 +400,8 @@ def both_relations(image: DescribedImage) -> Iterator[Bundle]:
             companion = _companion(image, statement, statement, statements, rng, change)
             if companion is None or _is_unsure(change, companion, True, more):
                 break
-            first = rng.choice(_orders(statement, companion, change))
-            bundle.append(_joined(statement, change, companion, first, "and_logic_rel"))
+            way = _Way(companion, True, rng.choice(_orders(statement, companion, change)))
+            bundle.append(_joined(Both, statement, change, way, "and_logic_rel"))
         else:
             yield tuple(bundle)
 
@@ -416,7 +415,7 @@ def either_relation(image: DescribedImage) -> Iterator[Bundle]:
         if any(change.open_world for _, change in pairs):
             continue
         yield tuple(
-            _either(second, change, first, True, "xor_logic_rel")
+            _either(second, change, _Way(first, True, True), "xor_logic_rel")
             for (first, second), change in pairs
         )
 
@@ -442,8 +441,8 @@ def _put_second_object(one: _Fan, other: _Fan) -> Change | None:
 
 def _attributes_with_companions(
     image: DescribedImage, rng: random.Random
-) -> Iterator[list[tuple[AttributeStatement, Change, AttributeStatement, bool]]]:
-    """Exchanges of attributes, each side with a companion and whether that is said first."""
+) -> Iterator[list[tuple[AttributeStatement, Change, "_Way"]]]:
+    """Exchanges of attributes, each side with a companion."""
     statements, more = existing(image), may_be_more(image)
     changed = [s for s in statements if not more(s.claim.subject.name)]
     for pairs in image.shared("attributes", lambda: _attribute_exchanges(image, changed)):
@@ -451,7 +450,7 @@ def _attributes_with_companions(
         for (statement, change), (partner, _) in (pairs, pairs[::-1]):
             companion = _companion(image, statement, partner, statements, rng)
             if companion is not None:
-                joined.append((statement, change, companion, rng.random() < 0.5))
+                joined.append((statement, change, _Way(companion, True, rng.random() < 0.5)))
         if len(joined) == len(pairs):
             yield joined
 
@@ -527,82 +526,42 @@ def _orders(one: RelationStatement, other: RelationStatement, change: Change) ->
 
 
 def _joined(
-    statement: _Told,
-    change: Change,
-    companion: _Told,
-    companion_first: bool,
-    type_: str,
-    clauses: bool = False,
+    join: type[Both] | type[Either], statement: _Told, change: Change, way: _Way, type_: str
 ) -> CaptionPair:
-    """The statement and its companion, true, and the change and the companion, false."""
-    right = Both(*_in_order(statement.claim, companion.claim, companion_first), clauses)
-    wrong = Both(*_in_order(change.claim, companion.claim, companion_first), clauses)
-    return _pair(right, wrong, statement, change, companion, type_)
+    """The statement beside its companion, true, and the change beside it, false.
 
-
-def _one_or_neither(
-    statement: _Told,
-    change: Change,
-    companion: _Told,
-    companion_first: bool,
-    type_: str,
-    clauses: bool = False,
-) -> CaptionPair:
-    """Either the claim or a companion that is false: exactly one. Either the change or that: none.
-
-    Whether "or" means exactly one does not matter to it.
+    Both, with a companion that is true; or either, with one that is false: then exactly one is
+    true, and after the change none. Whether "or" means exactly one does not matter to it.
     """
-    right = Either(*_in_order(statement.claim, companion.claim, companion_first), clauses)
-    wrong = Either(*_in_order(change.claim, companion.claim, companion_first), clauses)
-    return _pair(right, wrong, statement, change, companion, type_)
-
-
-def _pair(
-    right: Both | Either,
-    wrong: Both | Either,
-    statement: _Told,
-    change: Change,
-    companion: _Told,
-    type_: str,
-) -> CaptionPair:
-    objects = (*objects_of(statement), *objects_of(companion))
-    spoken = *change.objects, *objects_of(companion)
+    right = join(*_in_order(statement.claim, way), way.clauses)
+    wrong = join(*_in_order(change.claim, way), way.clauses)
+    objects = (*objects_of(statement), *objects_of(way.companion))
+    spoken = *change.objects, *objects_of(way.companion)
     turns_on = change.about or about(change.claim)
-    words = _words(statement, change, companion, right.clauses)
-    joint = Change(wrong, words, spoken, change.open_world, turns_on)
+    joint = Change(wrong, _words(statement, change, way), spoken, change.open_world, turns_on)
     return caption_pair(right, type_, objects, joint, type_)
 
 
-def _either(
-    statement: _Told,
-    change: Change,
-    companion: _Told,
-    companion_first: bool,
-    type_: str,
-    clauses: bool = False,
-) -> CaptionPair:
+def _either(statement: _Told, change: Change, way: _Way, type_: str) -> CaptionPair:
     """Either the companion or the change: exactly one. Either the companion or the claim: both."""
-    right = Either(*_in_order(change.claim, companion.claim, companion_first), clauses)
-    wrong = Either(*_in_order(statement.claim, companion.claim, companion_first), clauses)
-    objects = (*objects_of(statement), *objects_of(companion))
+    right = Either(*_in_order(change.claim, way), way.clauses)
+    wrong = Either(*_in_order(statement.claim, way), way.clauses)
+    objects = (*objects_of(statement), *objects_of(way.companion))
     turns_on = change.about or about(change.claim)
-    words = _words(statement, change, companion, clauses)[::-1]
-    turned = Change(wrong, words, objects, about=turns_on)
-    return caption_pair(right, type_, (*change.objects, *objects_of(companion)), turned, type_)
+    turned = Change(wrong, _words(statement, change, way)[::-1], objects, about=turns_on)
+    return caption_pair(right, type_, (*change.objects, *objects_of(way.companion)), turned, type_)
 
 
-def _words(statement: _Told, change: Change, companion: _Told, clauses: bool) -> tuple[str, str]:
+def _words(statement: _Told, change: Change, way: _Way) -> tuple[str, str]:
     """What was exchanged, as it stands before a noun ('wooden', not 'made of wood'), unless both
     parts are about one thing or clauses of their own."""
-    if clauses or statement.claim.subject == companion.claim.subject:
+    if way.clauses or statement.claim.subject == way.companion.claim.subject:
         return change.replaced
     old, new = (word.removeprefix("made of ") for word in change.replaced)
     return before_noun(old), before_noun(new)
 
 
-def _in_order(
-    claim: Claim, companion: Claim, companion_first: bool
-) -> tuple[HasAttribute | Related, HasAttribute | Related]:
+def _in_order(claim: Claim, way: _Way) -> tuple[HasAttribute | Related, HasAttribute | Related]:
+    companion = way.companion.claim
     assert isinstance(claim, HasAttribute | Related)
-    assert isinstance(companion, HasAttribute | Related)
-    return (companion, claim) if companion_first else (claim, companion)
+    return (companion, claim) if way.first else (claim, companion)

@@ -332,7 +332,7 @@ def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[
     chosen = _Facts()
     others = [name for name in names if name not in SIDES]
     for thing in image.largest:
-        for name in (*others, *(name for name in names if name in SIDES)):
+        for name in names:
             about = (fact for fact in piles[name] if thing in (fact.subject, fact.object))
             if any(map(chosen.add, about)):
                 break
