@@ -1,14 +1,17 @@
 # make demo   the whole job on rendered scenes: generate, pack, train, evaluate, report
 # make test   every test            make check  what CI runs: lint, types, imports, tests
+# make quick  the tests without those marked slow (clusters, processes, ranks, benchmarks)
 # make test-slurm   the jobs of slurm/, on a cluster of two virtual nodes (Debian, as root)
 # make demo-llava   towers compared in a little LLaVA
-# make bench  speed against the peers' ways            make clean  what these leave behind
+# make bench  speed beside other projects              make clean  what these leave behind
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The many processes of the tests load compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-llava test test-slurm check bench clean
+.PHONY: demo demo-llava test quick test-slurm check bench clean
 
 demo: .venv/installed
 	hnc-ds demo
@@ -16,8 +19,12 @@ demo: .venv/installed
 demo-llava: .venv/installed-dev
 	hnc-ds demo-llava
 
+# For two cores; the third process runs while the cluster's tests wait.
 test: .venv/installed-dev
-	pytest -q -n 2 --no-loadscope-reorder
+	pytest -q -n 3 --no-loadscope-reorder
+
+quick: .venv/installed-dev
+	pytest -q -n 2 --no-loadscope-reorder -m "not slow and not very_slow"
 
 test-slurm: .venv/installed-dev
 	pytest -q -rs tests/slurm
@@ -30,7 +37,7 @@ check: .venv/installed-dev
 	$(MAKE) test
 
 bench: .venv/installed-dev
-	python benchmarks/run.py
+	python speed/run.py
 
 clean:
 	rm -rf .venv build dist *.egg-info data runs report.html .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,7 @@ setup(
         "hnc_ds": ["py.typed"],
         "hnc_ds.model": ["configs/*.json"],
         "hnc_ds.captions.language": ["vocabulary/*"],
+        "hnc_ds.evaluation.released": ["*.json"],
         "hnc_ds.ds_configs": ["*.json"],
         "hnc_ds.llava": ["*.json"],
         "hnc_ds.report": ["*.css", "*.jinja"],

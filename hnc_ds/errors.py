@@ -1,36 +1,36 @@
-"""The one exception that reaches the user as a plain line.
+"""Exceptions that reach the user as one line, without a traceback (interruptions.py).
 
-Everything a user can mend (a path, a setting, a broken file) is raised as UserError and
-printed without a traceback; any other exception is a defect of this project.
+Everything a user can fix (a path, a setting, a broken file) is raised as UserError; any other
+exception is a defect of this package.
 """
 
 import difflib
 from collections.abc import Iterable
 
 IN_WORKER = "Original Traceback (most recent call last):"
-"""In the text of what a DataLoader's worker raised."""
+"""Marks the text of exceptions from a DataLoader's worker."""
 
 
 class UserError(Exception):
-    """Something the user can fix: says what is wrong, where, and what to do. Exit code 2."""
+    """An error the user can fix: what is wrong, where, and what to do. Exit status 2."""
 
     def __str__(self) -> str:
-        """The line alone: a DataLoader raises that of its worker with the traceback as text."""
+        """The line alone; a DataLoader re-raises its worker's error with the traceback as text."""
         text = super().__str__()
         raised = f".{type(self).__name__}: "
         return text.rpartition(raised)[2].strip() if IN_WORKER in text else text
 
 
 class RankError(UserError):
-    """What this rank alone can tell, as no other hears of it: it speaks for itself."""
+    """An error that only this rank knows; it is printed on this rank, whichever it is."""
 
 
 class Stopped(Exception):
-    """A run that was asked to stop and did, in good order.
+    """A command that was stopped by a signal and ended cleanly.
 
     Args:
-        message: What was done, and how to go on.
-        status: Exit code: 128 + the signal's number, as shells have it.
+        message: What is kept, and how to continue.
+        status: Exit status: 128 + the signal's number, the shell convention.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -39,7 +39,7 @@ class Stopped(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known name, or ``""`` when none is near."""
+    """``"; did you mean 'x'?"`` with the most similar known name, or ``""``."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{nearest[0]}'?" if nearest else ""
 
@@ -48,8 +48,8 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     """``1 rank``, ``2 ranks``, ``1,000 bodies``: a count with its noun, for messages.
 
     Args:
-        count: How many.
-        one: The noun for one.
-        many: For any other count, where it is not ``one`` with an s.
+        count: The number.
+        one: Singular of the noun.
+        many: Plural of the noun; ``one`` with an s by default.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,10 +1,10 @@
-"""A small grid of trainings: its combinations by number, as the flags of each.
+"""A grid of hyperparameters: lists its combinations, or prints the flags of one.
 
-    hnc-ds grid grid.json                                   # what there is, a line each
+    hnc-ds grid grid.json                                   # all combinations, one per line
     hnc-ds grid grid.json --number 3 --deepspeed-config zero1_bf16 --out runs/sweep
 
-The second prints the flags of one training, a word a line, for a job of an array
-(slurm/sweep.sh). No torch here.
+The second prints the flags of one training, one word per line, for a job array (slurm/sweep.sh).
+No torch here.
 
     {"preset": "hnc", "alpha": [0.5, 1, 2], "tau": [null, 0.07], "lr": [1e-5, 5e-6]}
 """
@@ -15,17 +15,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.config import DataConfig, GridConfig, LossConfig, ModelConfig, ScopeConfig, TrainConfig
-from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.reading import read_json
-from hnc_ds.whole_files import write_whole, writing
 
 LEARNING_RATE = "lr"
-"""Not a flag: it stands in DeepSpeed's JSON, of which a copy is made."""
+"""Not a flag: set in a copy of DeepSpeed's JSON."""
 
 OF_THE_RUN = frozenset(("run", "resume", "config", "deepspeed_config", "scope", "loss", "data"))
-"""Fields of TrainConfig that a grid cannot vary; the last three only hold others."""
+"""Fields of TrainConfig that a grid cannot vary; the last three are nested settings."""
 
 Combination = dict[str, Any]
 
@@ -34,7 +34,7 @@ def grid(config: GridConfig) -> None:
     """Print the combinations, or the flags of one of them.
 
     Raises:
-        UserError: Not a grid, no such number, or a learning rate without DeepSpeed's JSON.
+        UserError: The file is not a grid, has no such number, or has lr without DeepSpeed's JSON.
     """
     varied, found = read_grid(config.grid)
     if config.number is None:
@@ -49,14 +49,14 @@ def grid(config: GridConfig) -> None:
 
 
 def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
-    """Names that have several values, and every combination; the last name varies fastest.
+    """Names with several values, and all combinations; the last name varies fastest.
 
     Raises:
-        UserError: Not JSON, an unknown name, a list without values.
+        UserError: Not JSON, an unknown name, or an empty list.
     """
     content = read_json(path, "give flags and their values", "not a JSON file")
     if not isinstance(content, dict) or not content:
-        raise UserError(f'{path}: not a grid; write such as {{"alpha": [0.5, 1], "lr": 1e-5}}')
+        raise UserError(f'{path}: not a grid such as {{"alpha": [0.5, 1], "lr": 1e-5}}')
     known = _known()
     for name, values in content.items():
         if name not in known:
@@ -72,7 +72,7 @@ def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
 
 
 def name_of(combination: Combination, varied: list[str]) -> str:
-    """``alpha=0.5_lr=1e-05``: a folder's name, of what differs between trainings."""
+    """Folder name of a combination, of the varied values: ``alpha=0.5_lr=1e-05``."""
     values = {n: "default" if v is None else v for n, v in combination.items()}
     parts = (f"{name}={values[name]}" for name in varied or values)
     return "_".join(parts).replace(" ", "-").replace("/", "-")
@@ -97,11 +97,11 @@ def _flags(combination: Combination) -> list[str]:
 
 
 def _deepspeed(config: GridConfig, combination: Combination) -> list[str]:
-    """DeepSpeed's JSON, a copy with another learning rate where the grid has one."""
+    """Flag for DeepSpeed's JSON; for a grid with lr, a copy with that learning rate."""
     rate = combination.get(LEARNING_RATE)
     if config.deepspeed_config is None:
         if rate is not None:
-            raise UserError(f"{config.grid}: lr needs --deepspeed_config, whose copies hold it")
+            raise UserError(f"{config.grid}: lr needs --deepspeed_config, which is copied for it")
         return []
     path = find_deepspeed_config(config.deepspeed_config)
     if rate is None:
@@ -111,10 +111,10 @@ def _deepspeed(config: GridConfig, combination: Combination) -> list[str]:
     settings = read_deepspeed_config(path)
     settings["optimizer"].setdefault("params", {})["lr"] = rate
     schedule = settings.get("scheduler", {}).get("params", {})
-    if "warmup_max_lr" in schedule:  # of schedules that have a rate of their own
+    if "warmup_max_lr" in schedule:  # schedules with their own learning rate
         schedule["warmup_max_lr"] = rate
     copy = config.out / f"{path.stem}-lr={rate}.json"
     with writing(copy):
         config.out.mkdir(parents=True, exist_ok=True)
-        write_whole(copy, json.dumps(settings, indent=2).encode())
+        atomic_write(copy, json.dumps(settings, indent=2).encode())
     return ["--deepspeed_config", str(copy)]

@@ -1,8 +1,8 @@
-"""The one place that opens the bytes of an image: looked at before it is decoded, then as RGB.
+"""Open image bytes with Pillow: check the header, then decode to RGB.
 
-JPEG, PNG, WebP, TIFF, BMP and GIF, of one frame each. What a header declares is held against the
-memory that decoding and resizing would take, so a small file cannot fill the machine. No torch
-here: decoding to tensors and a model's view of them are in shards/images.py.
+Reads JPEG, PNG, WebP, TIFF, BMP and GIF of one frame. The declared size is checked against the
+memory that decoding and resizing take, so a small file cannot exhaust it. Uses no torch;
+shards/images.py decodes to tensors.
 """
 
 import logging
@@ -19,29 +19,26 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 JPEG = ("JPEG", "MPO")
-"""MPO is a JPEG with further images behind the first one, as cameras write it."""
+"""MPO, written by cameras, is a JPEG followed by further images."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
 )  # fmt: skip
-"""Of files that hold them, in any case. Where one folder has several of one name, the first."""
+"""File suffixes in any case. Of several files of one name in a folder, the first is used."""
 
 MOST_BYTES = 900 * 2**20
-"""That an image may take while it is decoded and resized."""
+"""Maximum memory for decoding and resizing an image."""
 
 BYTES_PER_PIXEL = dict.fromkeys(JPEG, 10)
-"""At the peak, for a progressive JPEG in full colour: 9.2 measured."""
+"""Peak for a progressive colour JPEG: 9.2 measured."""
 OTHER_BYTES_PER_PIXEL = 14
-"""10.1 measured: Pillow's storage, RGB beside it, then the tensor; the file is in memory, too."""
+"""10.1 measured: Pillow's storage, its RGB copy, the tensor and the file."""
 
 MOST_SIDE = 65_500
-"""Pixels of a side, libjpeg's own bound: resizing a longer one takes memory of its own."""
+"""Maximum pixels of a side, libjpeg's limit: resizing longer sides takes additional memory."""
 
 MOST_FILE_BYTES = 2**28
-"""Of an encoded image."""
-
-MOST_BOX_PIXELS = 2**26
-"""Of a part to be cut out, which may lie beyond the edges."""
+"""Maximum bytes of an encoded image."""
 
 LONGEST_REASON = 160  # characters
 
@@ -53,18 +50,18 @@ TOO_LARGE: Fault = "image too large"
 
 
 class CorruptImage(Exception):
-    """The bytes are no image that can be used; the text is the reason, in one line."""
+    """The bytes are not a usable image; the text is the reason, in one line."""
 
     def __init__(self, reason: str, fault: Fault = "corrupt image") -> None:
         super().__init__(reason)
         self.fault = fault
 
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it finds is raised, not printed
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # errors are raised, not printed
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image's file.
+    """The bytes of an image file.
 
     Raises:
         CorruptImage: It is too large for an image.
@@ -76,12 +73,12 @@ def read_image_file(path: Path) -> bytes:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An image with its size and kind known and its pixels not decoded yet (``as_rgb`` does).
+    """Open an image without decoding its pixels (``as_rgb`` does).
 
     Raises:
-        CorruptImage: No image, of a format that is not read, of several frames, or too large.
+        CorruptImage: Not an image, of an unsupported format, of several frames, or too large.
     """
-    with _refusing():
+    with _pillow_errors():
         image = Image.open(BytesIO(data), formats=FORMATS)
         check_size(image.format or "", *image.size)
         if image.format not in JPEG and getattr(image, "is_animated", False):
@@ -94,15 +91,15 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Decode to 8 bits of red, green and blue, as Pillow's ``convert`` has them.
+    """Decode to RGB of 8 bits, like Pillow's ``convert``.
 
-    Of 16 bits the upper eight count, in grey as Pillow has it in colour; ``convert`` would clip
-    grey ones to white.
+    Grey images of 16 bits keep their upper eight, as Pillow does for colour; ``convert`` would clip
+    them to white.
 
     Raises:
-        CorruptImage: Damaged, or its values are not those of an image.
+        CorruptImage: Damaged, or of 32 bits per pixel.
     """
-    with _refusing():
+    with _pillow_errors():
         image.load()
         if image.mode == "RGB":
             return image
@@ -111,7 +108,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
             return Image.fromarray(grey).convert("RGB")
         if image.mode in ("I", "F"):
             raise CorruptImage(
-                "pixels of 32 bits, of which none is known to be white; save it with 8 bits",
+                "pixels of 32 bits with an unknown white level; save it with 8 bits",
                 "image of no use",
             )
         return image.convert("RGB")
@@ -123,15 +120,15 @@ def read_rgb(data: bytes) -> Image.Image:
 
 
 def check_size(format: str, width: int, height: int) -> None:
-    """Refuse an image whose decoding would take too much memory.
+    """Check that decoding an image fits into MOST_BYTES.
 
     Args:
-        format: In Pillow's words.
-        width: As the header declares it, in pixels.
-        height: As well.
+        format: Pillow's name of the format.
+        width: Declared width in pixels.
+        height: Declared height in pixels.
 
     Raises:
-        CorruptImage: It would.
+        CorruptImage: It does not.
     """
     most = MOST_BYTES // BYTES_PER_PIXEL.get(format, OTHER_BYTES_PER_PIXEL)
     if width * height > most or max(width, height) > MOST_SIDE:
@@ -143,23 +140,23 @@ def check_size(format: str, width: int, height: int) -> None:
 
 
 def check_box(box: tuple[int, int, int, int]) -> None:
-    """Refuse a part (left, top, right, bottom) that holds nothing, or would fill the memory.
+    """Raise CorruptImage for a crop (left, top, right, bottom) that is empty or too large.
 
-    Raises:
-        CorruptImage: It does.
+    A crop may extend beyond the image's edges.
     """
     width, height = box[2] - box[0], box[3] - box[1]
     if width <= 0 or height <= 0:
         raise CorruptImage(f"the box {box} is empty")
-    if width * height > MOST_BOX_PIXELS:
-        raise CorruptImage(f"the box {box} is of {width} x {height} pixels", TOO_LARGE)
+    try:
+        check_size("", width, height)
+    except CorruptImage as error:
+        raise CorruptImage(f"the box {box}: {error}", TOO_LARGE) from error
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a JPEG declares; None where it is none, or not a plain sequence of
-    markers up to its size.
+    """(width, height) that a JPEG declares; None for other data or unusual markers before the size.
 
-    In a microsecond: Pillow takes 20, and more where there is Exif.
+    Takes a microsecond; Pillow takes 20, and more with Exif.
     """
     if data[:3] != b"\xff\xd8\xff":
         return None
@@ -168,7 +165,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         marker = data[at + 1]
         if marker in _JPEG_SIZE:
             return data[at + 7] << 8 | data[at + 8], data[at + 5] << 8 | data[at + 6]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # padding
             at += 1
         elif 0xE0 <= marker <= 0xEF or marker in (0xC4, 0xCC, 0xDB, 0xDD, 0xFE):
             at += 2 + (data[at + 2] << 8 | data[at + 3])
@@ -178,8 +175,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """What Pillow raises of hostile bytes, as CorruptImage; what it warns of is not shown."""
+def _pillow_errors() -> Iterator[None]:
+    """Raise Pillow's errors as CorruptImage; suppress its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
-"""What a training run is watched by: console line, log.jsonl, TensorBoard.
+"""The log of a training run: console, log.jsonl, TensorBoard.
 
     tensorboard --logdir runs
 
-Every number is a mean over the rows, or a sum over the ranks, since the last line: what is measured
-stays on the device and is put together over ranks only when a line is due. TAGS is the whole list.
+Every number is a mean over rows or a sum over ranks since the previous line. Values stay on the
+device and are reduced over ranks only when a line is due. TAGS lists all of them.
 """
 
 import json
@@ -11,8 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,70 +20,64 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from hnc_ds.captions.about import kind_of
-from hnc_ds.distributed import (
-    largest_over_ranks,
-    raise_if_any,
-    rank,
-    world_size,
-)
+from hnc_ds.atomic_files import atomic_write, writing
+from hnc_ds.captions.language.attribute_classes import kind_of
+from hnc_ds.config import LOSS_TERMS
+from hnc_ds.distributed import max_over_ranks, raise_if_any, rank, world_size
 from hnc_ds.errors import UserError, counted
-from hnc_ds.objective.similarities import Similarities, measure_similarities
-from hnc_ds.objective.terms import Compared, LossTerms
-from hnc_ds.sums import Sum, Sums
-from hnc_ds.whole_files import NO_ROOM, write_whole
+from hnc_ds.metrics import Similarities, Sum, Sums, measure_similarities
+from hnc_ds.objective.terms import LossInputs, LossTerms
+
+RESUME = "start again with --resume"
+"""What to do after an error of the disk."""
 
 TAGS = {
-    "loss": "weighted sum of the terms below but l2_to_start, nats",
-    "loss/image_to_text": "contrastive, nats",
-    "loss/text_to_image": "contrastive, nats",
-    "loss/margin": "cosine",
-    "loss/preference": "nats",
-    "loss/distill": "KL divergence from the start model, nats",
-    "loss/l2_to_start": "squared distance of the trained weights from the start weights",
-    "hard_negative_accuracy": "share of hard negatives less similar to the image than its positive",
+    "loss": "weighted sum of the terms below but l2_sp, nats",
+    **{f"loss/{tag}": what for term in LOSS_TERMS.values() for tag, what in term.tags.items()},
+    "hard_negative_accuracy": "fraction of hard negatives less similar to the image than its "
+    "positive",
     "hard_negative_accuracy/TYPE": "the same for one negative type",
-    "predicate_accuracy/NAME": "the same for negatives that state one predicate, of the most "
-    "frequent ones",
-    "attribute_accuracy/NAME": "the same for negatives that turn on one class of attributes",
+    "predicate_accuracy/NAME": "the same for negatives about one of the most frequent predicates",
+    "attribute_accuracy/NAME": "the same for negatives about one attribute class",
     "margin": "mean similarity of the positive minus that of the hard negative",
     "similarity/positive": "mean cosine of an image and its caption",
     "similarity/hard_negative": "mean cosine of an image and its hard negatives",
     "similarity/in_batch": "mean cosine of an image and other images' captions",
-    "retrieval_r1": "share of images whose caption is the most similar of the batch's positives",
+    "retrieval_r1": "fraction of images whose caption is the most similar of the batch's positives",
     "temperature": "tau",
     "alpha": "weight of the hard negatives",
-    "learning_rate": "of the step just done",
+    "bias": "logit_bias of the sigmoid loss",
+    "learning_rate": "of the last step",
     "gradient_norm": "before clipping",
     "loss_scale": "fp16 only",
-    "skipped_steps": "fp16 only: steps dropped for overflow since the start",
+    "skipped_steps": "fp16 only: steps skipped for overflow since the start",
     "samples_per_second": "images of all ranks",
     "samples_per_second_per_rank": "",
-    "data_wait_share": "share of the time in which training stood still for data: of an "
-    "accelerator, in which it had nothing left to do",
-    "padding_share": "share of text tokens that are padding",
-    "tflops_per_rank": "matrix work of forward and backward, 10^12 per second",
+    "data_wait_fraction": "fraction of the time in which the device was idle for lack of data; "
+    "on a CPU, in which the process waited for the loader",
+    "padding_fraction": "fraction of text tokens that are padding",
+    "tflops_per_rank": "matrix operations of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
-    "memory_gib": "most memory of rank 0's accelerator; of its process on a CPU",
-    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval; TensorBoard has "
-    "those of the most frequent predicates and classes of attributes alone",
-    "eval/worst_pairs": "pictures: held-out negatives that lead most over their positives",
-    "alike_negatives": "share of hard negatives whose tokens are those of their positive",
-    "corrupt_images": "pictures replaced by a neighbour, since the start",
+    "memory_gib": "peak memory of rank 0's accelerator; of its process on a CPU",
+    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval; in TensorBoard "
+    "only those of the most frequent predicates and attribute classes",
+    "eval/worst_pairs": "image: held-out pairs with the smallest margin",
+    "alike_negatives": "fraction of hard negatives with the same tokens as their positive",
+    "corrupt_images": "images replaced by another one since the start",
 }
 
 CONSOLE = ("loss", "hard_negative_accuracy", "retrieval_r1", "margin", "temperature")
-"""What the console line names, in this order, between the step and the speed."""
+"""Tags of the console line, in this order, between step and speed."""
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "V100": 125}
-"""Dense 16-bit matrix peak by a word of the accelerator's name (vendor data sheets)."""
+"""Dense 16-bit matrix peak by a word in the accelerator's name (vendor data sheets)."""
 
 HISTOGRAM_EVERY = 10
-"""Lines between histograms of similarities."""
+"""Log lines between histograms of similarities."""
 
 
 class Cost(NamedTuple):
-    """Multiply-adds count as two operations; forward only."""
+    """Operations of a forward pass; a multiply-add counts as two."""
 
     per_image: float
     per_token: float
@@ -95,13 +88,13 @@ class Monitor:
 
     Args:
         run: Folder of the run.
-        start_step: Steps done before; later lines of an earlier attempt are dropped.
-        steps: Of the whole run.
+        start_step: Steps done before; later lines of the log are dropped.
+        steps: Steps of the whole run.
         negative_types: Names of the numbers in ``negative_type_BK``.
-        batch: Images of all ranks at a step.
-        cost: Of the model.
-        device: Where the sums are kept.
-        context: Tokens that the model takes.
+        batch: Images of all ranks in a step.
+        cost: The model's cost.
+        device: Where sums are kept.
+        context: The model's context length in tokens.
         watched: Names of the numbers in ``negative_about_BK``.
     """
 
@@ -129,10 +122,10 @@ class Monitor:
         self._start_window()
 
     def _open(self, start_step: int) -> None:
-        with _named(self._log):
+        with writing(self._log, RESUME):
             _drop_lines_after(self._log, start_step)
         _leave_disk_errors_to_flush()
-        with _named(self._events):
+        with writing(self._events, RESUME):
             self._writer = SummaryWriter(str(self._events), purge_step=start_step + 1)
 
     def _on_disk(self, write: Callable[[], object]) -> None:
@@ -147,8 +140,8 @@ class Monitor:
                 write()
         except UserError as error:
             problem = str(error)
-        # One number tells whether all is well; words travel only if it is not.
-        if largest_over_ranks(int(problem is not None), self._device):
+        # The message is sent only if there is a problem.
+        if max_over_ranks(int(problem is not None), self._device):
             raise_if_any(problem)
 
     def _start_window(self) -> None:
@@ -157,47 +150,47 @@ class Monitor:
         self._steps_in_window = 0
 
     def waited(self, seconds: float) -> None:
-        """Add time in which training stood still for data."""
+        """Add time in which training waited for data."""
         self._waited += seconds
 
     def add(
         self,
         terms: LossTerms,
-        compared: Compared,
+        inputs: LossInputs,
         negative_type_BK: torch.Tensor,
         negative_about_BK: torch.Tensor,
         used_T: torch.Tensor,
         computed_T: torch.Tensor,
         alike_BK: torch.Tensor,
     ) -> None:
-        """Take in one step of this rank. No collective, and no wait for the device.
+        """Add a step of this rank. Not a collective, and without waiting for the device.
 
         Args:
             terms: The loss.
-            compared: Its embeddings.
+            inputs: The loss's inputs.
             negative_type_BK: Positions in ``negative_types``.
             negative_about_BK: Positions in ``watched``.
             used_T: Tokens of each distinct caption, on the host.
             computed_T: The same with padding, on the host.
-            alike_BK: Hard negatives that to the model are their positive, ``Batch.find_alike``, on
-                the host.
+            alike_BK: Hard negatives with their positive's tokens, ``Batch.find_alike``, on the
+                host.
         """
         self._steps_in_window += 1
         padding_T = 1 - used_T.double() / computed_T
         self._sums.add_known("tokens", float(computed_T.sum()), len(computed_T))
-        self._sums.add_known("padding_share", float(padding_T.sum()), len(padding_T))
+        self._sums.add_known("padding_fraction", float(padding_T.sum()), len(padding_T))
         self._sums.add_known("alike_negatives", float(alike_BK.sum()), 0)
-        self._similarities = measure_similarities(compared)
-        used_BK = compared.slots.negative_used_BK
+        self._similarities = measure_similarities(inputs)
+        used_BK = inputs.masks.negative_used_BK
         numbers = negative_type_BK, negative_about_BK
         self._sums.add(terms, self._similarities, used_BK, *numbers)
 
     def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
-        """Put the ranks together, write a line, start anew. A collective.
+        """Reduce over ranks, write a line, and reset. A collective.
 
         Args:
             step: Steps done.
-            measures: What others know: learning rate, temperature, ...
+            measures: Further values: learning rate, temperature, ...
 
         Returns:
             The line, on every rank.
@@ -218,20 +211,20 @@ class Monitor:
         return line
 
     def _warn_of_alike(self, alike: Sum) -> None:
-        """Once, where hard negatives are found that the model cannot tell from their positive."""
+        """Warn once of hard negatives that have the same tokens as their positive."""
         if alike.total and not self._warned and rank() == 0:
             self._warned = True
-            told = counted(int(alike.of), "hard negative")
+            total = counted(int(alike.of), "hard negative")
             print(
-                f"train: {int(alike.total):,} of {told} so far are their positive to the model, as "
-                f"what differs is beyond the {self._context} tokens that it takes, or is none to "
-                "its tokenizer; nothing is learned from them (alike_negatives in the log)",
+                f"train: {int(alike.total):,} of {total} so far have the same tokens as their "
+                f"positive, as the difference is cut off at {self._context} tokens or lost in "
+                "tokenization; the model cannot learn from them (alike_negatives in the log)",
                 file=sys.stderr,
                 flush=True,
             )
 
     def _speed(self, tokens: float) -> dict[str, float]:
-        """Of the window just ended; ``tokens`` are those of one rank."""
+        """Speed since the previous line; ``tokens`` are those of one rank."""
         seconds = time.perf_counter() - self._since
         images = self._batch * self._steps_in_window
         forward = images / world_size() * self._cost.per_image + tokens * self._cost.per_token
@@ -239,7 +232,7 @@ class Monitor:
         found = {
             "samples_per_second": images / seconds,
             "samples_per_second_per_rank": images / seconds / world_size(),
-            "data_wait_share": self._waited / seconds,
+            "data_wait_fraction": self._waited / seconds,
             "tflops_per_rank": tflops,
             "memory_gib": _memory_gib(self._device),
         }
@@ -249,7 +242,7 @@ class Monitor:
 
     def _write_line(self, step: int, line: dict[str, float]) -> None:
         self._append(line)
-        with _named(self._events):
+        with writing(self._events, RESUME):
             self._write_events(step, line)
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
@@ -262,17 +255,20 @@ class Monitor:
         worst: np.ndarray | None,
         logged_only: Collection[str] = (),
     ) -> None:
-        """Add what was measured on held-out data to the log. On rank 0; a UserError if it cannot.
+        """Add held-out scores to the log. On rank 0.
 
         Args:
             step: Steps done.
             scores: By BENCHMARK/METRIC/GROUP.
-            worst: A picture of the pairs that are most wrong, uint8 [height, width, 3].
-            logged_only: Scores that TensorBoard does not show, as there are so many.
+            worst: Image of the pairs with the largest errors, uint8 [height, width, 3].
+            logged_only: Scores that are not in TensorBoard, as there are so many.
+
+        Raises:
+            UserError: The log cannot be written.
         """
         line = {f"eval/{name}": value for name, value in scores.items()}
         self._append({"step": step, **line})
-        with _named(self._events):
+        with writing(self._events, RESUME):
             if self._writer is not None:
                 for name, value in scores.items():
                     if name not in logged_only:
@@ -282,7 +278,7 @@ class Monitor:
                 self._writer.flush()
 
     def _append(self, line: dict[str, float]) -> None:
-        with _named(self._log), self._log.open("a") as log:
+        with writing(self._log, RESUME), self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
     def _write_events(self, step: int, line: dict[str, float]) -> None:
@@ -299,46 +295,31 @@ class Monitor:
         parts = {
             "positive": found.positive_B,
             "hard": found.hard_BK,
-            "in_batch": found.some_others[found.some_others.isfinite()],
+            "in_batch": found.some_others,
         }
-        for part, values in parts.items():
+        for part, cosines in parts.items():
+            values = cosines[cosines.isfinite()]
             if values.numel():
                 writer.add_histogram(f"similarities/{part}", values, step)
 
     def close(self) -> None:
-        """Flush and close what is open. A collective; a UserError on every rank if it cannot."""
+        """Flush and close. A collective; raises UserError on every rank if it fails."""
         self._on_disk(self._close)
 
     def _close(self) -> None:
-        with _named(self._events):
+        with writing(self._events, RESUME):
             if self._writer is not None:
                 self._writer.close()
 
 
 def _tag(about: str) -> str:
-    """Of the accuracy on negatives about one thing: 'predicate_accuracy/to_the_left_of'."""
+    """Tag of the accuracy on negatives about something: 'predicate_accuracy/to_the_left_of'."""
     return f"{kind_of(about)}_accuracy/{about.replace(' ', '_')}"
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file that cannot be written.
-
-    Raises:
-        UserError: It cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        what = "make room" if error.errno in NO_ROOM else "see to its permissions"
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); {what} and start again with "
-            "--resume"
-        ) from error
-
-
 def _leave_disk_errors_to_flush() -> None:
-    """TensorBoard's thread keeps what it meets for the next flush; it is not to print it too."""
+    """Suppress the traceback of OSErrors in TensorBoard's thread, which the next flush raises
+    again."""
     before = threading.excepthook
 
     def hook(met: threading.ExceptHookArgs) -> None:
@@ -364,7 +345,7 @@ def _peak_tflops(device: torch.device) -> float | None:
 
 
 def _drop_lines_after(log: Path, step: int) -> None:
-    """Forget what an earlier attempt logged beyond the step that is resumed from."""
+    """Drop lines of the log after the step that the run resumes from."""
     if not log.exists():
         return
     kept = []
@@ -372,7 +353,7 @@ def _drop_lines_after(log: Path, step: int) -> None:
         try:
             logged: Any = json.loads(line)["step"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            continue  # torn by a kill
+            continue  # cut off by a kill
         if isinstance(logged, int | float) and logged <= step:
             kept.append(line + b"\n")
-    write_whole(log, *kept)
+    atomic_write(log, *kept)

@@ -1,12 +1,12 @@
-"""One writer for one output: a lock that ends with its process, on network disks too.
+"""One writer per output: a lock that ends with its process, on network disks too.
 
-    FOLDER/.NAME.lock           who writes FOLDER/NAME, a file or a folder
-    FOLDER/.NAME.part-3.lock    who writes its part 3, where several processes share it
+    FOLDER/.NAME.lock           held by the writer of FOLDER/NAME, a file or a folder
+    FOLDER/.NAME.part-3.lock    held by the writer of its part 3, if several processes share it
 
-The lock is flock's, so that a killed process holds none; the file that it leaves the next one takes
-over. Some network disks have no locks, or keep them to one machine. Therefore the holder also
-counts up a number in the file, and whoever finds that of another machine waits LEASE seconds to see
-whether it does so still. No clocks are compared.
+It is a flock, which a killed process releases; the next process takes over the file. Some network
+disks have no locks, or keep them to one machine. The holder therefore also increments a counter in
+the file, and a process that finds the file of another machine waits LEASE seconds to see whether
+the counter still changes. No clocks are compared.
 """
 
 import fcntl
@@ -22,31 +22,32 @@ from pathlib import Path
 
 import msgspec
 
+from hnc_ds.atomic_files import CannotWrite
 from hnc_ds.errors import UserError
 
 RENEWED = 5.0
-"""Seconds between two counts of a holder."""
+"""Seconds between two increments of the counter."""
 LEASE = 30.0
-"""Seconds without a count after which a holder on another machine is gone."""
-PATIENCE = 1.0
-"""Seconds for which a lock that is held is tried again: its process may just be ending."""
+"""Seconds without an increment after which a holder on another machine counts as dead."""
+RETRY_SECONDS = 1.0
+"""How long a held lock is tried again, as its process may be ending."""
 PAUSE = 0.1
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who has a lock. Always the same number of bytes while it is held, as it is overwritten."""
+    """The content of a lock file. Its size is constant, as it is overwritten in place."""
 
     host: str
     machine: str
-    """Of the running kernel, so that containers of one machine are one."""
+    """Id of the running kernel, shared by the containers of a machine."""
     pid: int
     since: str
     token: str
-    """Of this taking of the lock."""
+    """Id of this acquisition."""
     count: str
 
     def described(self) -> str:
-        """For the message of a refusal."""
+        """The holder, for error messages."""
         return f"process {self.pid} on {self.host} has been writing it since {self.since}"
 
 
@@ -54,16 +55,17 @@ class Holder(msgspec.Struct, frozen=True):
 def only_writer(out: Path, place: tuple[int, int] = (0, 1)) -> Iterator[None]:
     """Hold the lock of an output, or of one part of it.
 
-    A job of several parts excludes only others of its own part and one that writes all.
+    The writer of a part excludes writers of the same part and of the whole output.
 
     Args:
-        out: The file or folder; it need not exist. The folder above it is made.
-        place: Number of this part, and how many there are.
+        out: The file or folder; it need not exist. Its parent folder is created.
+        place: Number of this part, and number of parts.
 
     Raises:
-        UserError: Another process holds it, or it cannot be written; nothing was changed.
+        UserError: Another process holds it, or it cannot be written; nothing is changed.
     """
-    path = out.resolve()  # whatever name it goes by
+    # One lock for all names of a path; unlike resolve(), it takes a link to itself.
+    path = Path(os.path.realpath(out))
     number, parts = place
     whole = path.with_name(f".{path.name}.lock")
     own = whole if parts == 1 else path.with_name(f".{path.name}.part-{number}.lock")
@@ -82,20 +84,17 @@ def _held(path: Path, out: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _take(path, out)
     except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror or error}); make room, see to its "
-            "permissions, or choose another place"
-        ) from error
+        raise CannotWrite(error.errno or 0, error.strerror or str(error), str(out)) from error
     try:
         with _renewed(file):
             yield
     finally:
-        _give_back(path, file)
+        _release(path, file)
 
 
 def _take(path: Path, out: Path) -> int:
-    """The open file of a lock that is this process's now."""
-    until = time.monotonic() + PATIENCE
+    """Acquire a lock; returns its open file."""
+    until = time.monotonic() + RETRY_SECONDS
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _COPIES.add(file)
@@ -112,7 +111,7 @@ def _take(path: Path, out: Path) -> int:
 
 
 def _is_ours(file: int, path: Path, out: Path) -> bool:
-    """Whether the lock could be had; its file names this process then."""
+    """Try to acquire the lock; on success its file names this process."""
     locks = True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,17 +119,18 @@ def _is_ours(file: int, path: Path, out: Path) -> bool:
         return False
     except OSError:  # a disk without locks
         locks = False
-    if not _is_there(file, path):  # removed by the one before
+    if not _is_there(file, path):  # removed by the previous holder
         return False
     before = _decoded(os.pread(file, 4096, 0))
-    if before and (not locks or before.machine != _machine()) and _counts_on(path, before, out):
+    if before and (not locks or before.machine != _machine()) and _is_alive(path, before, out):
         raise UserError(_refusal(out, before))
-    own = Holder(socket.gethostname(), _machine(), os.getpid(), _now(), secrets.token_hex(8), _ZERO)
+    host, now = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
+    own = Holder(host, _machine(), os.getpid(), now, secrets.token_hex(8), _ZERO)
     _sign(file, path, own)
     if locks:
         return True
-    time.sleep(PAUSE)  # two may have come at once: the last one has it
-    return (there := _read(path)) is not None and there.token == own.token
+    time.sleep(PAUSE)  # of two at once, the last to write has it
+    return (holder := _read(path)) is not None and holder.token == own.token
 
 
 def _sign(file: int, path: Path, own: Holder) -> None:
@@ -143,8 +143,8 @@ def _sign(file: int, path: Path, own: Holder) -> None:
         raise
 
 
-def _counts_on(path: Path, before: Holder, out: Path) -> bool:
-    """Whether the holder that a lock's file names is alive."""
+def _is_alive(path: Path, before: Holder, out: Path) -> bool:
+    """Whether the holder that a lock file names still increments its counter."""
     print(
         f"{out}: process {before.pid} on {before.host} was writing it; waiting up to {LEASE:.0f} s "
         "to see whether it still does",
@@ -153,17 +153,17 @@ def _counts_on(path: Path, before: Holder, out: Path) -> bool:
     until = time.monotonic() + LEASE
     while time.monotonic() < until:
         time.sleep(min(PAUSE * 10, LEASE / 4))
-        there = _read(path)  # opened anew, as network disks keep what an open file read
-        if there is None or there.token != before.token:
-            return there is not None
-        if there.count != before.count:
+        now = _read(path)  # opened again, as network disks cache the reads of an open file
+        if now is None or now.token != before.token:
+            return now is not None
+        if now.count != before.count:
             return True
     return False
 
 
 @contextmanager
 def _renewed(file: int) -> Iterator[None]:
-    """Count up in a lock's file for as long as the block runs."""
+    """Increment the counter of a lock file while the block runs."""
     ended = threading.Event()
     thread = threading.Thread(target=_renew, args=(file, ended), daemon=True, name="lock")
     thread.start()
@@ -178,12 +178,12 @@ def _renew(file: int, ended: threading.Event) -> None:
     own = _decoded(os.pread(file, 4096, 0))
     while own and not ended.wait(RENEWED):
         own = msgspec.structs.replace(own, count=f"{int(own.count) + 1:010d}")
-        with suppress(OSError):  # the disk may be gone for a while
+        with suppress(OSError):  # the disk may be unavailable for a while
             os.pwrite(file, msgspec.json.encode(own), 0)
             os.fsync(file)
 
 
-def _give_back(path: Path, file: int) -> None:
+def _release(path: Path, file: int) -> None:
     with suppress(OSError):
         if _is_there(file, path):
             path.unlink()
@@ -191,7 +191,7 @@ def _give_back(path: Path, file: int) -> None:
 
 
 def _refuse_if_held(path: Path, out: Path) -> None:
-    """Refuse where another process has a lock; remove what a killed one left of it.
+    """Check that no other process holds a lock; remove the lock of a killed one.
 
     Raises:
         UserError: It is held.
@@ -201,7 +201,7 @@ def _refuse_if_held(path: Path, out: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may be looking too
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, as others may be checking too
         path.unlink(missing_ok=True)
     except BlockingIOError:
         raise UserError(_refusal(out, _read(path))) from None
@@ -234,7 +234,7 @@ def _decoded(content: bytes) -> Holder | None:
     try:
         return msgspec.json.decode(content, type=Holder)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # of a process that was killed before it had written it
+        return None  # its process was killed before writing it
 
 
 def _machine() -> str:
@@ -244,13 +244,9 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
-
-
 _ZERO = f"{0:010d}"
 _COPIES: set[int] = set()
-"""Open files of locks; a forked child closes its copies, which would hold the lock beyond us."""
+"""Open lock files; forked children close their copies, which would outlive this process."""
 
 
 def _close(file: int) -> None:

@@ -1,13 +1,14 @@
-"""Files of users: whatever a parser says of them becomes one line that names the file.
+"""Read users' files: errors of any parser become one line that names the file.
 
-Parsers raise what they like at a file that is cut off, is something else, or was made to do harm.
-``reading`` turns all of it into a UserError and says what the file is where that is known. JSON is
-read within limits of size, depth and length of a line; keys that stand twice and numbers that are
-none are refused, as every reader would otherwise choose silently.
+Parsers raise all kinds of exceptions at truncated, wrong or malicious files. ``reading`` converts
+them to a UserError, with the kind of the file if it is recognised. JSON is read within limits of
+size, depth and line length; repeated keys, NaN and infinities are errors, as parsers disagree on
+them. Gzip files are recognised by their first bytes, not by their names.
 """
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -30,14 +31,23 @@ T = TypeVar("T")
 
 AGAIN = "copy it again"
 
+MOST_UNPACKED = 200
+"""Maximum ratio of unpacked to packed bytes; text has up to about 30, deflate can have 1,032."""
+
+UNPACKED_ANYWAY = 1 << 26
+"""Unpacked bytes up to which the ratio is not checked."""
+
+_GZIP = b"\x1f\x8b"
+
 LARGEST_SETTINGS = 1 << 26
-"""Bytes of a file of settings or metadata that is read at once."""
+"""Maximum bytes of a file of settings or metadata, which is read at once."""
 
 LONGEST_LINE = 1 << 24
-"""Bytes of a line of JSON, or of one image's part of a file; a real one has some 100 kB."""
+"""Maximum bytes of a line of JSON, or of one image's part of a file; real ones have about 100
+kB."""
 
 DEEPEST = 100
-"""Brackets in brackets; real files have less than ten."""
+"""Maximum depth of nesting; real files have less than ten."""
 
 BROKEN = (
     UnicodeError,
@@ -53,39 +63,39 @@ BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
 )
-"""What parsers raise at content alone, never for a defect of the code that calls them; besides, all
-exceptions of the libraries of PARSERS."""
+"""Exceptions that parsers raise for bad content only, never for defects of the calling code; those
+of the libraries in PARSERS count too."""
 
 PARSERS = frozenset(
     ("huggingface_hub", "ijson", "PIL", "pyarrow", "pydantic", "pydantic_core", "safetensors",
      "pyo3_runtime", "safetensors_rust", "tokenizers")
 )  # fmt: skip
-"""Whose own kinds of exceptions speak of a file, by the module that defines them."""
+"""Libraries whose own exception classes report bad files."""
 
-_OF_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+_GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 GZIPPED = "a gzip file; unpack it"
 
 _KINDS = {
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"version https://git-lfs": "only a Git LFS pointer; fetch the file itself ('git lfs pull')",
     b"<": "a web page or XML; download the file itself",
-    b"\x1f\x8b": GZIPPED,
+    _GZIP: GZIPPED,
 }
-"""How files start that a download may leave in the place of another."""
+"""First bytes of files that failed downloads leave behind -> description."""
 
 
 @contextmanager
 def reading(
     path: Path | str, again: str = AGAIN, what: str = "truncated or broken", by: str = ""
 ) -> Iterator[None]:
-    """A block that reads a user's file; what a parser raises there is raised as a UserError.
+    """Raise errors of a block that reads a user's file as UserError.
 
     Args:
         path: For messages.
-        again: What to do where the file's kind does not say it.
-        what: What is wrong when the content is.
-        by: A library that does the reading; whatever it raises is taken for what it says of the
-            file. Without it, exceptions that a defect of this project could raise pass.
+        again: What to do, if the file's kind does not imply it.
+        what: Description of bad content.
+        by: The library that reads; all its exceptions are then attributed to the file. By default,
+            exceptions that could be defects of this package pass.
 
     Raises:
         UserError: The file cannot be read, or is broken.
@@ -95,26 +105,28 @@ def reading(
     except UserError:
         raise
     except BaseException as error:
-        # What panics in Rust (tokenizers) is no Exception.
+        # Panics in Rust (tokenizers) are not Exceptions.
         known = isinstance(error, Exception) or _library(error) in PARSERS
-        if not known or (told := _said(error, what, by)) is None:
+        if not known or (reason := _reason(error, what, by)) is None:
             raise
         kind = kind_of(path)
-        if isinstance(error, OSError) or (kind == GZIPPED and isinstance(error, _OF_GZIP)):
+        if isinstance(error, OSError) or (kind == GZIPPED and isinstance(error, _GZIP_ERRORS)):
             kind = ""
-        line = f"{what}: it is {kind}" if kind else f"{told}; {again}"
+        if by and Path(path).is_dir():  # a library reads all of it
+            kind = ""
+        line = f"{what}: it is {kind}" if kind else f"{reason}; {again}"
         raise UserError(f"{path}: {line}") from error
 
 
-def _said(error: BaseException, what: str, by: str) -> str | None:
-    """What an exception says of a file; None where it says nothing of any."""
+def _reason(error: BaseException, what: str, by: str) -> str | None:
+    """What an exception means for a file; None if it is not about a file."""
     if isinstance(error, RecursionError):
         return f"{what} (nested too deeply)"
     if isinstance(error, MemoryError):
-        return f"{what} (it needs more memory than there is)"
+        return f"{what} (it needs more memory than available)"
     if isinstance(error, UnicodeError):
         return f"{what} (not UTF-8: {error})"
-    if isinstance(error, _OF_GZIP):
+    if isinstance(error, _GZIP_ERRORS):
         return f"truncated or broken gzip ({error})"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
@@ -129,15 +141,14 @@ def _library(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    told = lines[0][:300] if lines else ""
+    line = lines[0][:300] if lines else ""
     # A KeyError's text is the key alone.
-    plain = not told or isinstance(error, KeyError | AttributeError | TypeError | AssertionError)
-    return f"{type(error).__name__}: {told}".removesuffix(": ") if plain else told
+    bare = not line or isinstance(error, KeyError | AttributeError | TypeError | AssertionError)
+    return f"{type(error).__name__}: {line}".removesuffix(": ") if bare else line
 
 
 def kind_of(path: Path | str) -> str:
-    """What a file is by its first bytes, where it is empty or of a kind that is none of data; else
-    the empty text."""
+    """Description of a file that is empty or of a wrong kind by its first bytes; else ''."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -153,7 +164,7 @@ def kind_of(path: Path | str) -> str:
 
 
 def read_bytes(path: Path, again: str = AGAIN, most: int = LARGEST_SETTINGS) -> bytes:
-    """A file that is small by its nature.
+    """The content of a small file.
 
     Raises:
         UserError: It cannot be read, or has more than ``most`` bytes.
@@ -161,8 +172,31 @@ def read_bytes(path: Path, again: str = AGAIN, most: int = LARGEST_SETTINGS) -> 
     with reading(path, again), path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise UserError(f"{path}: has more than {most >> 20} MiB, so it is another file; {again}")
+        raise UserError(f"{path}: has more than {most >> 20} MiB, it is another file; {again}")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with reading(path):
+        update_digest(digest, path)
+    return digest.hexdigest()
+
+
+def update_digest(digest: "hashlib._Hash", path: Path) -> None:
+    """Feed a file's bytes to a hash (Python 3.10 has no ``hashlib.file_digest``).
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
 
 
 JSON = "truncated or broken JSON"
@@ -180,20 +214,20 @@ def read_json(
 
 
 def parse_json(content: bytes, where: Path | str, again: str = AGAIN, what: str = JSON) -> Any:
-    """A JSON value, strictly: UTF-8, no key twice, finite numbers, no halves of characters.
+    """Parse JSON strictly: UTF-8, no repeated keys, finite numbers, no lone surrogates.
 
     Args:
-        content: Of a file, or of a line of one.
-        where: For messages; the file, where it is one.
+        content: A file, or a line of one.
+        where: File, or file and place, for messages.
         again: What to do.
         what: What is wrong.
 
     Raises:
-        UserError: It is none.
+        UserError: The content is not such JSON.
     """
     with reading(where, again, what):
         text = content.decode("utf-8-sig")
-        if len(content) < LONGEST_LINE:  # of larger ones the parser's own limit must do
+        if len(content) < LONGEST_LINE:  # the parser has a limit of its own for larger ones
             ShallowJson(io.BytesIO(content), Path(where), items_at=0).read()
         try:
             value = json.loads(
@@ -205,7 +239,7 @@ def parse_json(content: bytes, where: Path | str, again: str = AGAIN, what: str 
             )
         except _Strange as error:
             raise UserError(f"{where}: {error}; {again}") from error
-        if "\\u" in text:  # a half of a character has no UTF-8
+        if "\\u" in text:  # a lone surrogate has no UTF-8
             json.dumps(value, ensure_ascii=False).encode()
         if value != value:
             raise UserError(f"{where}: not a number; {again}")
@@ -215,30 +249,30 @@ def parse_json(content: bytes, where: Path | str, again: str = AGAIN, what: str 
 def decode_json(
     content: bytes, kind: type[T], where: Path | str, again: str = AGAIN, what: str = JSON
 ) -> T:
-    """A JSON value of a kind, at msgspec's speed; strict as ``parse_json``.
+    """Decode JSON of a type at msgspec's speed; strict as ``parse_json``.
 
     Raises:
-        UserError: It is none.
+        UserError: The content is not such JSON.
     """
     with reading(where, again, what):
         value = msgspec.json.decode(content, type=kind)
-        # What comes out again as it is, but for white space, holds no key twice.
+        # Content that encodes to itself, apart from white space, has no repeated keys.
         plain = msgspec.json.encode(value)
         if plain != content.rstrip() and plain != msgspec.json.format(content, indent=-1):
-            refuse_twins(content, where, again)
+            refuse_repeated_keys(content, where, again)
     return value
 
 
-def refuse_twins(content: bytes, where: Path | str, again: str = AGAIN) -> None:
-    """Refuse JSON that has a key twice in an object. Of big values nothing is kept.
+def refuse_repeated_keys(content: bytes, where: Path | str, again: str = AGAIN) -> None:
+    """Check that no object in JSON has a repeated key.
 
     Raises:
-        UserError: It has, or is broken.
+        UserError: One has, or the JSON is broken.
     """
     with reading(where, again):
         plain = msgspec.json.encode(msgspec.json.decode(content))
         if plain == msgspec.json.format(content, indent=-1):
-            return  # as in decode_json; a kind leaves fields out
+            return  # as in decode_json, but without a type that drops fields
         try:
             json.loads(content, object_pairs_hook=_check_once)
         except _Strange as error:
@@ -246,24 +280,24 @@ def refuse_twins(content: bytes, where: Path | str, again: str = AGAIN) -> None:
 
 
 class _Strange(ValueError):
-    """JSON that readers would take for different things."""
+    """JSON that parsers interpret differently."""
 
 
 def _check_once(pairs: list[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _Strange(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
+        raise _Strange(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         _check_once(pairs)
-    return found
+    return members
 
 
 def _no_number(word: str) -> Any:
-    raise _Strange(f"{word} is no number")
+    raise _Strange(f"{word} is not a number")
 
 
 def _finite(word: str) -> float:
@@ -283,71 +317,70 @@ LONGEST_INTEGER = 20
 
 
 def lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The lines of a file, none of which is read without end.
+    """The lines of a file, of bounded length.
 
     Raises:
-        UserError: A line is longer than any real one.
+        UserError: A line has more than LONGEST_LINE bytes.
     """
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
         if len(line) > LONGEST_LINE:
-            raise UserError(
-                f"{path}: line {number} has more than {LONGEST_LINE >> 20} MiB; it is no JSON Lines"
-            )
+            most = LONGEST_LINE >> 20
+            raise UserError(f"{path}: line {number} has more than {most} MiB; it is no JSON Lines")
         yield line
 
 
 class ShallowJson:
-    """A file of JSON to be read by ijson, that ends with a UserError where it is too deep.
+    """A JSON file for ijson, with limits of depth and item size.
 
-    ijson keeps the way to each value, so that depth costs its square in memory; and it builds each
-    item whole, however large.
+    ijson keeps the path to each value, so memory grows with the square of the depth, and builds
+    items of any size.
 
     Args:
         file: Open at its start.
         path: For messages.
-        items_at: Depth of the items that are built; none may be longer than LONGEST_LINE.
+        items_at: Depth of the items, each of which may have LONGEST_LINE bytes.
     """
 
     def __init__(self, file: BinaryIO, path: Path, items_at: int) -> None:
         self._file, self._path, self._items_at = file, path, items_at
         self._depth = self._item_bytes = 0
         self._in_text = self._escaped = False
-        twins = self._twins = list[str]()
+        repeated = self._repeated = list[str]()
 
         class Mapping(dict[str, Any]):
             def __setitem__(self, key: str, value: Any) -> None:
-                if key in self:  # ijson does not survive an exception here
-                    twins.append(key)
+                if key in self:  # an exception here would crash ijson
+                    repeated.append(key)
                 super().__setitem__(key, value)
 
         self.map_type = Mapping
-        """Of objects that ijson builds; a key twice ends the reading."""
+        """Type of the objects that ijson builds; records repeated keys."""
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, as files give them.
+        """The next bytes of the file.
 
         Raises:
-            UserError: Too deep, or an item too large.
+            UserError: Too deep, an item too large, or a repeated key.
         """
-        if self._twins:
+        if self._repeated:
             raise UserError(
-                f"{self._path}: the key '{self._twins[0]}' stands twice in an object; copy the "
+                f"{self._path}: the key '{self._repeated[0]}' occurs twice in an object; copy the "
                 "file again"
             )
         chunk = self._file.read(size)
-        if halves := _halves(chunk):
-            raise UserError(f"{self._path}: {halves.decode()} is half a character; {AGAIN}")
+        if surrogate := _lone_surrogate(chunk):
+            raise UserError(f"{self._path}: {surrogate.decode()} is half a character; {AGAIN}")
         depths = list(accumulate(self._changes(chunk), initial=self._depth))
         self._depth = depths[-1]
         if max(depths) > DEEPEST:
-            raise UserError(f"{self._path}: is nested more than {DEEPEST} deep; it is no such file")
+            raise UserError(f"{self._path}: nested more than {DEEPEST} deep; it is another file")
         ended = min(depths) <= self._items_at
         self._item_bytes = 0 if ended else self._item_bytes + len(chunk)
         if self._item_bytes > LONGEST_LINE:
             raise UserError(
-                f"{self._path}: one item has more than {LONGEST_LINE >> 20} MiB; it is no such file"
+                f"{self._path}: one item has more than {LONGEST_LINE >> 20} MiB; it is another file"
             )
         return chunk
 
@@ -366,9 +399,9 @@ _PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}
 _HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-def _halves(chunk: bytes) -> bytes | None:
-    """Half of a pair of escapes that together are a character; at the ends of a chunk of many the
-    other half may be in the next."""
+def _lone_surrogate(chunk: bytes) -> bytes | None:
+    """A lone surrogate escape; not at the ends of a chunk, where its pair may be in the next
+    one."""
     if rb"\ud" not in chunk.lower():
         return None
     alone = _PAIR.sub(lambda found: b" " * len(found[0]), chunk.replace(rb"\\", b"  "))
@@ -377,3 +410,61 @@ def _halves(chunk: bytes) -> bytes | None:
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+@contextmanager
+def open_unzipped(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading its unpacked content.
+
+    Raises:
+        UserError: It cannot be read, the gzip data is broken, truncated or unpacks to more than
+            text can, or a parser in the block rejects the content (see ``reading``).
+    """
+    with reading(path), path.open("rb") as file:
+        if not is_gzipped(path):
+            yield file
+            return
+        yield cast(BinaryIO, io.BufferedReader(_Unpacked(file, path), 1 << 17))
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file starts as gzip files do.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file; protects against decompression bombs."""
+
+    def __init__(self, packed: BinaryIO, path: Path) -> None:
+        self._packed, self._path = packed, path
+        self._file = gzip.GzipFile(fileobj=packed, mode="rb")
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._file.readinto(buffer)
+        self._count += size
+        if self._count > max(UNPACKED_ANYWAY, MOST_UNPACKED * self._packed.tell()):
+            raise UserError(
+                f"{self._path}: unpacks to more than {MOST_UNPACKED} times its size, unlike any "
+                "text; copy it again"
+            )
+        return size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Only to the start or the current position."""
+        self._count = 0 if whence == io.SEEK_SET else self._count
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

@@ -1,14 +1,13 @@
-"""The records that travel between stages. Frozen, no torch, no behaviour beyond their fields.
+"""The records that stages exchange in files, as frozen msgspec structs.
 
-They are msgspec structs because every one of them is read from or written to a file that
-somebody else may have made: decoding checks types and names the path of the offending field.
+Files may come from other programs: decoding checks types and names the offending field.
 """
 
 import msgspec
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """One edge of a scene graph; its subject is the object that owns it."""
+    """One edge of a scene graph; its subject is the object that contains it."""
 
     name: str
     """The predicate: 'to the left of', 'holding'."""
@@ -29,7 +28,7 @@ class SceneObject(msgspec.Struct, frozen=True):
 
 
 class SceneGraph(msgspec.Struct, frozen=True):
-    """What is annotated about one image. Absence of a fact is not evidence against it."""
+    """The annotations of one image. A fact that is absent need not be false."""
 
     image_id: str
     width: int
@@ -42,21 +41,20 @@ class Negative(msgspec.Struct, frozen=True, omit_defaults=True):
 
     caption: str
     type: str
-    """How it was made false: a name of NEGATIVE_TYPES or one of the released HNC types."""
+    """A name of NEGATIVE_TYPES, of WORD_SWAPS, or a type of the released HNC data."""
     replaced: tuple[str, str] | None = None
-    """(words of the positive, words standing in their place); None where the source is silent."""
+    """(words of the positive, their replacement); None if the source does not have them."""
     open_world: bool = False
-    """Not proven false: nothing annotated says it is true. Written only where asked for."""
+    """Not proven false, only not annotated as true. Made only on request."""
     objects: tuple[int, ...] = ()
-    """The objects it names, by their places among the image's sorted object ids; () where the
-    source is silent."""
+    """The objects it names, as indices into the image's sorted object ids; () if unknown."""
     about: str = ""
-    """What it turns on: the predicate that it states ('to the left of'), or the class of its
-    attribute ('colour'); empty where it is about neither, or the source is silent."""
+    """What it is about: its predicate ('to the left of') or the class of its attribute ('colour');
+    empty if neither or unknown."""
 
 
 class CaptionGroup(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One true caption and every hard negative made from it. Positives are unique in an image."""
+    """A true caption with its hard negatives. Positives are unique in an image."""
 
     positive: str
     type: str
@@ -65,7 +63,7 @@ class CaptionGroup(msgspec.Struct, frozen=True, omit_defaults=True):
     objects: tuple[int, ...] = ()
     """As in Negative."""
     source: str = ""
-    """Who worded all of its captions: 'rewrite' for a language model; empty for the input's own."""
+    """Origin of its captions: 'rewrite' for a language model; empty for the input."""
 
 
 class ImageCaptions(msgspec.Struct, frozen=True):
@@ -91,13 +89,13 @@ class Result(msgspec.Struct, frozen=True):
     model: str
     benchmark: str
     version: int
-    """Raised when the same model would now score differently."""
+    """Version of the measurement; increases when the same model would score differently."""
     metric: str
     group: str
-    """'all' for the whole set, else a negative type or category."""
+    """'all', or a negative type or category."""
     value: float
     low: float
     high: float
-    """Ends of the 95 % interval."""
+    """Bounds of the 95 % confidence interval."""
     count: int
-    """Items behind the value."""
+    """Number of items."""

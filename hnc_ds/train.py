@@ -1,9 +1,9 @@
-"""Train: the loop, and the script that launchers start.
+"""``hnc-ds train``, and the script that launchers start.
 
     deepspeed hnc_ds/train.py --deepspeed_config ds_configs/zero1_bf16.json --shards DIR --run DIR
     deepspeed --module hnc_ds.train --deepspeed_config ...     (installed)
 
-Started as a script this module only imports itself under its name, and calls ``main``.
+Started as a script, this module only imports itself under its real name and calls ``main``.
 """
 
 import sys
@@ -12,15 +12,15 @@ if __name__ == "__main__":
     if not __package__:  # started by path, not by -m
         import os
 
-        # Python put hnc_ds/ itself first on the path. Put the checkout there instead, so that
-        # `import hnc_ds` works uninstalled and none of our files hides a library's module.
+        # Python put hnc_ds/ first on the path. Replace it with the checkout, so that `import
+        # hnc_ds` works uninstalled and no file of hnc_ds/ shadows a library's module.
         sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    from hnc_ds.training.stops import Stops
+    from hnc_ds.training.signals import Signals
 
-    with Stops(ends_process=True) as heard:  # also while libraries are imported
+    with Signals(ends_process=True) as signals:  # also while libraries are imported
         from hnc_ds import train as itself
 
-        sys.exit(itself.main(stops=heard))
+        sys.exit(itself.main(stops=signals))
 
 from dataclasses import replace
 from functools import partial
@@ -30,83 +30,92 @@ from typing import Any
 import torch
 import tyro
 
-from hnc_ds import checkpoint, exits
+from hnc_ds import checkpoint, interruptions
 from hnc_ds.checkpoint import (
     CONTINUED_FROM,
-    Saved,
+    Checkpoint,
     latest,
     next_free_run,
     read_settings,
     refuse_existing,
     start_run,
     step_of,
+    updated,
 )
-from hnc_ds.config import PRESETS, LossConfig, ScenesConfig, TrainConfig
-from hnc_ds.config.cores import readers
+from hnc_ds.config import PRESET_EMA, PRESETS, LossConfig, ScenesConfig, TrainConfig
 from hnc_ds.config.flags import check_flags
-from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.demo import prepare
 from hnc_ds.distributed import (
     is_lost_connection,
     on_rank_zero,
+    raise_on_all_ranks,
     rank,
-    together,
     world_size,
 )
-from hnc_ds.engine import (
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.engine.engine import (
     Engine,
+    check_with_deepspeed,
     device,
     is_accelerated,
-    refuse_what_deepspeed_refuses,
     start_process_group,
 )
 from hnc_ds.errors import RankError, UserError, counted, did_you_mean
-from hnc_ds.evaluation.items import fingerprint
-from hnc_ds.launch import own_arguments, read_slurm
-from hnc_ds.model.backends import suit
+from hnc_ds.evaluation.results import fingerprint
+from hnc_ds.launch import own_arguments, read_slurm, readers
 from hnc_ds.model.clip import Clip, forward_cost
-from hnc_ds.model.compiled import check_compiler, compile_blocks, described
+from hnc_ds.model.compiled import check_compiler, compile_blocks, described, suit
 from hnc_ds.monitor import Cost, Monitor
-from hnc_ds.prepare import prepare
 from hnc_ds.reading import reading
-from hnc_ds.settings_file import updated
-from hnc_ds.shards import on_device
+from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
-from hnc_ds.shards.similar import read_neighbours
-from hnc_ds.training import course
+from hnc_ds.shards.order import images_fingerprint, read_neighbours
+from hnc_ds.training import setup
+from hnc_ds.training.checkpointing import (
+    Saver,
+    Validation,
+    forget_later,
+    is_missing,
+    only_run,
+    read_best,
+)
+from hnc_ds.training.image_embeddings import (
+    encodes_once,
+    image_embeddings,
+    key_of,
+    unreadable,
+)
 from hnc_ds.training.loop import Run, judge, loop
-from hnc_ds.training.saving import Saver, forget_later, only_run, read_best
-from hnc_ds.training.stops import Stops
-from hnc_ds.training.validation import Validation, is_missing
+from hnc_ds.training.signals import Signals
 
-DEFAULT_SCENES = Path("data/scenes")
+DEFAULT_SCENES = ScenesConfig(out=Path("data/scenes"), train=1000, val=100)
+"""What a run without --shards trains on: ready within a minute."""
 
 
-def train(config: TrainConfig, stops: Stops | None = None) -> Path:
-    """Train a run, or continue it.
-
-    Started on several ranks by a launcher, or alone.
+def train(config: TrainConfig, stops: Signals | None = None) -> Path:
+    """Train or resume a run, on all ranks of a launcher or in a single process.
 
     Args:
-        config: Settings; with ``resume``, those of the run that is continued.
-        stops: Hears the signals already, where the caller has begun to.
+        config: Settings.
+        stops: The signal handler, if the caller has started one.
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: On every rank alike, for whatever the user can mend.
+        UserError: On every rank alike.
         Stopped: After SIGTERM, SIGUSR1 or SIGINT, on every rank alike; the run is saved.
     """
     if stops is None:
-        with Stops() as stops:
+        with Signals() as stops:
             return train(config, stops)
     if config.deepspeed_config is None:
         raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero1_bf16")
     path = find_deepspeed_config(config.deepspeed_config)
     written = read_deepspeed_config(path)
-    refuse_what_deepspeed_refuses(written, path)
+    check_with_deepspeed(written, path)
     start_process_group()
-    deepspeed = together(partial(resolve, written, path, world_size(), config.steps))
+    deepspeed = raise_on_all_ranks(partial(resolve, written, path, world_size(), config.steps))
     config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
     if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
@@ -132,23 +141,23 @@ def train(config: TrainConfig, stops: Stops | None = None) -> Path:
 def _settle(
     config: TrainConfig, deepspeed: dict[str, Any]
 ) -> tuple[TrainConfig, Path, str, Path | None]:
-    """Choose the run's folder, its shards and the checkpoint to go on from. On rank 0."""
+    """Choose the run's folder, its shards and the checkpoint to resume from. On rank 0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     if "\udc80" <= max(str(run)) <= "\udcff":  # TensorBoard takes no such name
-        raise UserError(f"--run {str(run)!a}: is not UTF-8; name another folder")
+        raise UserError(f"--run {str(run)!a}: is not UTF-8; choose another folder")
     shards = config.data.shards
     if shards is None:
-        print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES}")
-        shards = str(prepare(ScenesConfig(out=DEFAULT_SCENES)) / "train")
+        print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES.out}")
+        shards = str(prepare(DEFAULT_SCENES) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
     found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
-        what = "not the settings of a training"
+        what = "not the settings of a training run"
         with reading(run / "config.json", "put the file back", what, by="as it was read"):
-            course.check_same_course(config, deepspeed, before, run)
-        course.check_steps(config, step_of(found), run)
+            setup.check_same_settings(config, deepspeed, before, run)
+        setup.check_steps(config, step_of(found), run)
     return config, run, shards, found
 
 
@@ -163,63 +172,71 @@ def _train(
     shards: str,
     deepspeed: dict[str, Any],
     found: Path | None,
-    stops: Stops,
+    stops: Signals,
 ) -> None:
-    saved = together(lambda: checkpoint.read(found)) if found else None
-    clip, start_weights, digest = together(partial(course.begin, config, saved))
-    together(partial(course.refuse_inexact, config, clip, deepspeed))
+    saved = raise_on_all_ranks(lambda: checkpoint.read(found)) if found else None
+    clip, reference_weights, digest = raise_on_all_ranks(partial(setup.set_up, config, saved))
+    raise_on_all_ranks(partial(setup.refuse_inexact, config, clip, deepspeed))
     suit(device())
     batch = deepspeed["train_batch_size"]
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (clip.image_settings, clip.tokenize)
-    data = together(lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views))
+    data = raise_on_all_ranks(
+        lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views)
+    )
+    raise_on_all_ranks(partial(setup.check_negatives, config, data.negative_types))
     if data.on_device:
         first = data.reader.image_bytes(0)
-        together(partial(on_device.check, clip.image_settings, first, device()))
+        raise_on_all_ranks(partial(images.check_gpu, clip.image_settings, first, device()))
+    once = raise_on_all_ranks(partial(encodes_once, config, clip, data, batch))
+    key = key_of(clip, deepspeed, images_fingerprint(data.reader)) if once else ""
     start = saved.step if saved else 0
-    validation = together(partial(_make_validation, config, run))
+    validation = raise_on_all_ranks(
+        lambda: Validation(config, run, device()) if config.measures else None
+    )
     if config.compile:
-        together(partial(check_compiler, device()))
+        raise_on_all_ranks(partial(check_compiler, device()))
     measured = None
     if validation and not saved:
-        measured = validation.of_start(clip)
-    record = course.record(config, deepspeed, digest, fingerprint(data.reader.index), clip)
-    config = _with_workers(config)  # its record keeps what was asked for
+        measured = validation.measure_initial(clip)
+    record = setup.record(config, deepspeed, digest, fingerprint(data.reader.index), clip)
+    config = _with_workers(config)  # the record keeps the setting as given
     record["workers"] = config.data.workers
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
     cost = Cost(*forward_cost(clip))
+    cost = cost._replace(per_image=0.0) if once else cost
     context = clip.tokenize.context_length
     names, watched = data.negative_types, data.watched
     monitor = Monitor(run, start, config.steps, names, batch, cost, device(), context, watched)
     on_rank_zero(partial(_announce, config, clip, data, start))
-    if config.compile:  # what is measured before is not: the start model, costs
+    if config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))
         on_rank_zero(lambda: print(f"train: {blocks}", flush=True))
-    engine = _make_engine(config, clip, deepspeed, saved, start_weights)
+    engine = _make_engine(config, clip, deepspeed, saved, reference_weights)
+    embeddings = None
+    if once:
+        embeddings = image_embeddings(run, key, engine, data, config.data.workers)
+        data = data.without_images(unreadable(embeddings))
     saver = Saver(run, config.keep_last)
-    work = Run(config, run, engine, data, monitor, saver, validation, stops)
+    work = Run(config, run, engine, data, monitor, saver, validation, stops, embeddings)
     if measured:
         on_rank_zero(partial(judge, work, 0, measured))
     loop(work, start)
 
 
 def _with_workers(config: TrainConfig) -> TrainConfig:
-    """The settings with the number of processes that read for this rank."""
+    """The settings with this rank's number of data loading workers."""
     if config.data.workers is not None:
         return config
     return replace(config, data=replace(config.data, workers=readers(is_accelerated())))
 
 
-def _make_validation(config: TrainConfig, run: Path) -> Validation | None:
-    return Validation(config, run, device()) if config.measures else None
-
-
 def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
     if continued is not None:
         before = read_settings(run)
-        what = "not the settings of a training"
+        what = "not the settings of a training run"
         with reading(run / "config.json", "put the file back", what, by="as it was read"):
-            course.check_same_content(before, record, run)
+            setup.check_same_content(before, record, run)
         forget_later(run, continued)
     start_run(run, record)
 
@@ -228,18 +245,20 @@ def _make_engine(
     config: TrainConfig,
     clip: Clip,
     deepspeed: dict[str, Any],
-    saved: Saved | None,
-    start_weights: dict[str, torch.Tensor],
+    saved: Checkpoint | None,
+    reference_weights: dict[str, torch.Tensor],
 ) -> Engine:
     engine = Engine(clip, clip.parameter_groups(), deepspeed)
     if saved:
-        again = "remove it to resume from the one before"
-        with reading(saved.folder, again, "not a checkpoint of this training", by="DeepSpeed"):
+        advice = "remove it to resume from the previous one"
+        with reading(saved.folder, advice, "not a checkpoint of this run", by="DeepSpeed"):
             engine.restore(saved.moments, saved.scalars)
-    if weight := config.loss.weights().get("l2_to_start"):
-        engine.pull_to_start(weight, start_weights)
+    if weight := config.loss.weights().get("l2_sp"):
+        engine.pull_to_reference(weight, reference_weights)
     if config.ema is not None:
         engine.average(config.ema, saved.averages if saved else {})
+    if config.loss.follows_average():
+        engine.reference_follows()
     return engine
 
 
@@ -254,18 +273,21 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
         f"in {config.run}",
         flush=True,
     )
-    if told := data.repeats(config.steps):
-        print(f"train: {told}", file=sys.stderr, flush=True)
+    plain = None
+    if config.loss.sees_negatives() and not data.negative_types:
+        plain = f"{config.data.shards} holds no hard negatives, so alpha has no effect"
+    for note in filter(None, (plain, clip.scale_note(), data.repeats(config.steps))):
+        print(f"train: {note}", file=sys.stderr, flush=True)
     if config.data.similar:
         near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)
-        print(f"train: each image beside one of its {near.described()}", flush=True)
+        print(f"train: each image is drawn with one of its {near.described()}", flush=True)
 
 
 def parse(arguments: list[str]) -> TrainConfig:
-    """Settings from flags, over those of --preset, over those of the run of --config.
+    """Settings from flags, which override --preset, which overrides --config.
 
     Raises:
-        UserError: No such flag or preset, or --config is not the settings of a run.
+        UserError: No such flag or preset, or --config is not a run's config.json.
     """
     check_flags(TrainConfig, arguments)
     config = tyro.cli(TrainConfig, args=arguments, prog="train")
@@ -273,35 +295,36 @@ def parse(arguments: list[str]) -> TrainConfig:
         return config
     defaults = TrainConfig() if config.config is None else _settings_of(config.config)
     if config.preset is not None:
-        defaults = replace(defaults, loss=preset(config.preset))
+        loss, decay = preset(config.preset), PRESET_EMA.get(config.preset, defaults.ema)
+        defaults = replace(defaults, loss=loss, ema=decay)
     return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
 
 
 def _settings_of(file: Path) -> TrainConfig:
     before = read_settings(file.parent).get("settings", {})
-    for name in ("run", "resume", "config", "preset"):  # of that run, not of this one
+    for name in ("run", "resume", "config", "preset"):  # they belong to that run
         before.pop(name, None)
     return updated(TrainConfig(), before, str(file))
 
 
 def preset(name: str) -> LossConfig:
-    """Loss settings by the name under which people compare them.
+    """Loss settings by name.
 
     Raises:
-        UserError: There are none of that name.
+        UserError: There is no such preset.
     """
     if name not in PRESETS:
         known = ", ".join(PRESETS)
-        raise UserError(f"no preset '{name}'{did_you_mean(name, PRESETS)}; there are {known}")
+        raise UserError(f"no preset '{name}'{did_you_mean(name, PRESETS)}; known are {known}")
     return LossConfig(**PRESETS[name])
 
 
-def main(arguments: list[str] | None = None, stops: Stops | None = None) -> int:
-    """Parse, train, and say what went wrong in one line. Exit status, as ``exits.run`` has it."""
+def main(arguments: list[str] | None = None, stops: Signals | None = None) -> int:
+    """Parse the arguments and train. Prints errors as one line; returns the exit status."""
     given = own_arguments() if arguments is None else arguments
-    return exits.run("train", partial(_parse_and_train, given, stops))
+    return interruptions.run("train", partial(_parse_and_train, given, stops))
 
 
-def _parse_and_train(given: list[str], stops: Stops | None) -> None:
+def _parse_and_train(given: list[str], stops: Signals | None) -> None:
     read_slurm()
     train(parse(given), stops)

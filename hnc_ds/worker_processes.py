@@ -1,17 +1,19 @@
-"""Worker processes that leave signals to their parent, and never outlive it.
+"""Worker processes that leave signals to their parent and never outlive it.
 
 A signal to a process group (Ctrl-C), or from SLURM to all processes of a step, reaches workers too.
-The parent decides what it means: it saves, and ends its workers itself. So they are started with
-these signals blocked, in every thread and from their first instruction on. Nothing but SIGKILL
-ends such a worker, which therefore is what ``terminate()`` sends.
+The parent decides what it means: it saves, then ends its workers. Workers therefore start with
+these signals blocked, in every thread and from their first instruction on; only SIGKILL ends them,
+so ``terminate()`` sends SIGKILL.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import (
@@ -21,15 +23,26 @@ from multiprocessing.context import (
     SpawnContext,
     SpawnProcess,
 )
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hnc_ds.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
-"""That are the parent's matter."""
+"""Signals that only the parent handles."""
 
 SILENT = "ignore::UserWarning:multiprocessing.resource_tracker"
 
-LOOK_SECONDS = 2.0
-"""How often a worker looks whether its parent is there, where no pipe says that it is gone."""
+PARENT_CHECK_SECONDS = 2.0
+"""Interval at which a worker checks that its parent is alive, where no pipe reports its end."""
+
+
+def identity(value: Any) -> Any:
+    """collate_fn of a DataLoader whose data set returns whole batches."""
+    return value
 
 
 class _ForkPopen(popen_fork.Popen):
@@ -70,32 +83,65 @@ class _Spawns(SpawnContext):
     Process = _SpawnedWorker
 
     def Lock(self) -> Any:  # noqa: N802
-        """As every queue needs; the first one starts Python's process that tracks them."""
+        """A lock, as every queue needs; the first one starts Python's resource tracker."""
         _start_tracker()
         return super().Lock()
 
 
 SPAWN: BaseContext = _Spawns()
-"""Safe where the parent has threads."""
+"""Start method 'spawn'; safe where the parent has threads."""
 
 FORK: BaseContext = _Forks()
-"""For ``DataLoader(multiprocessing_context=FORK)``: workers share what the parent has read."""
+"""Start method 'fork', for ``DataLoader(multiprocessing_context=FORK)``: workers share the memory
+of the parent."""
 
 
-class WorkerPool(ProcessPoolExecutor):
-    """Processes that work; whatever ends the block, they finish only what they have begun.
+def map_in_order(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    path: Path,
+    in_flight: int = 4,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[R]:
+    """``map`` over processes: yields results in the order of the items, with bounded memory.
 
     Args:
-        workers: How many.
-        initializer: What each does first.
-    """
+        function: Runs in the workers, so it must be picklable.
+        items: Iterated in this process.
+        workers: Number of processes; 0 or 1 runs everything in this process.
+        path: File or folder that the work is about, for messages.
+        in_flight: Items per worker that are submitted and not yet yielded.
+        initializer: Runs once in each worker.
 
-    def __init__(self, workers: int, initializer: Callable[[], object] | None = None) -> None:
-        super().__init__(workers, SPAWN, initializer)
+    Raises:
+        UserError: A worker was killed. Exceptions of ``items`` and ``function`` pass.
+    """
+    if workers < 2:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with _WorkerPool(workers, SPAWN, initializer) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= in_flight * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{path}: a worker process was killed, perhaps for lack of memory; run the same "
+                "command again with fewer --workers"
+            ) from error
+
+
+class _WorkerPool(ProcessPoolExecutor):
+    """When the block ends, for any reason, workers finish the running tasks and drop the rest."""
 
     def submit(self, *task: Any, **arguments: Any) -> "Future[Any]":
-        """As ProcessPoolExecutor's, which also starts the processes."""
-        with _undisturbed():
+        """Submits a task; also starts the processes, which must not be interrupted."""
+        with _signals_deferred():
             return super().submit(*task, **arguments)
 
     def __exit__(self, *_: object) -> None:
@@ -103,11 +149,11 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def _start(popen: type[popen_fork.Popen], process: Any) -> popen_fork.Popen:
-    """Start a process with the signals blocked; it inherits that."""
+    """Start a process with the signals blocked; it inherits the mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        with _undisturbed():
-            if popen is _SpawnPopen:  # starts a process of its own, and unblocks some signals then
+        with _signals_deferred():
+            if popen is _SpawnPopen:  # would start the tracker itself and unblock some signals
                 _start_tracker()
             return popen(process)
     finally:
@@ -115,31 +161,31 @@ def _start(popen: type[popen_fork.Popen], process: Any) -> popen_fork.Popen:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let handlers wait, as they may raise: a worker that is started by half prints a traceback.
+def _signals_deferred() -> Iterator[None]:
+    """Defer signal handlers, as they may raise: a half-started worker prints a traceback.
 
-    Blocked signals are not enough, as another thread gets them for this one.
+    Blocking the signals is not enough: another thread receives them for this one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for again in came:
-            signal.raise_signal(again)
+        for deferred in received:
+            signal.raise_signal(deferred)
 
 
 def _start_tracker() -> None:
-    """Start the process that removes what a killed one leaves in shared memory: without a word, and
-    deaf to the signals, too, that are sent to the whole group."""
+    """Start Python's resource tracker, which frees shared memory of killed processes: without its
+    warnings, and with the signals blocked that reach the whole process group."""
     warnings = os.environ.get("PYTHONWARNINGS", "")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, SILENT)))
@@ -151,7 +197,7 @@ def _start_tracker() -> None:
 
 
 def _kill(popen: popen_fork.Popen) -> None:
-    """End a process, and reap it: torch raises for a worker that it finds killed."""
+    """Kill and reap a process: torch raises for a worker that it finds killed."""
     popen.kill()
     popen.wait()
 
@@ -161,10 +207,10 @@ def _watch_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, however it went."""
+    """End this process when its parent has ended for any reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # The pipe of a forked worker is also held by workers that were forked later.
+    # Workers that were forked later also hold the pipe of an earlier one.
     while os.getppid() == parent.pid and parent.is_alive():
-        parent.join(LOOK_SECONDS)
+        parent.join(PARENT_CHECK_SECONDS)
     os._exit(1)

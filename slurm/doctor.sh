@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Look at nodes before they are given hours: versions, GPUs, network, disks, shards, clocks:
+# Check nodes before a long job: versions, GPUs, network, disks, shards, clocks:
 #
 #     sbatch --nodes=2 --gres=gpu:4 slurm/doctor.sh --shards data/gqa/shards/train --disk runs
 #
-# All flags are those of `hnc-ds doctor`. The table is in the log; what is wrong is the last line.
+# All flags are those of `hnc-ds doctor`. The log holds the table; its last line is the first failure.
 #SBATCH --job-name=doctor
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --cpus-per-gpu=8

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measure models on held-out shards and released benchmarks, on all GPUs of the job:
+# Evaluate models on held-out shards and released benchmarks, on all GPUs of the job:
 #
 #     sbatch --gres=gpu:4 slurm/evaluate.sh ViT-B-32:openai runs/first \
 #         --shards data/gqa/shards/val --out results/
 #
-# All flags are those of `hnc-ds evaluate`; give --cache, and a job that starts again goes on.
+# All flags are those of `hnc-ds evaluate`. With --cache, a requeued job resumes.
 #SBATCH --job-name=evaluate
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append

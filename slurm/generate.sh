@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Make captions and hard negatives from scene graphs, alone or as an array of any size:
+# Generate captions and hard negatives from scene graphs, in one job or an array of any size:
 #
 #     sbatch --array=0-7 slurm/generate.sh --scene-graphs gqa/train_sceneGraphs.json \
 #         --out data/gqa/train.captions.jsonl.gz
 #
-# The jobs share the work; the last to be done writes the file, with the bytes of a single run.
+# The jobs split the work; the last to finish writes the file, with the same bytes as one job.
 #SBATCH --job-name=generate
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts of this folder are made of: tasks, preemption, and the last line of a job that
-# failed. Sourced by them, from the folder that the job was submitted from.
+# Functions of the scripts in this folder: tasks, preemption, and the last line of a failed job.
+# Sourced in the folder that the job was submitted from.
 set -euo pipefail
 
 SLURM_SCRIPTS=$(dirname "${BASH_SOURCE[0]}")
@@ -11,7 +11,7 @@ MOST_RESTARTS=${MOST_RESTARTS:-100}
 JOB_NAME=${SLURM_JOB_NAME:-$(basename "$0")}
 LOGS=slurm/logs/$JOB_NAME-${SLURM_JOB_ID:-}
 
-STOPPING='' # USR1 or TERM, when it came
+STOPPING='' # USR1 or TERM, once received
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
     trap 'STOPPING=USR1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
     trap 'STOPPING=${STOPPING:-TERM}' TERM
@@ -19,8 +19,8 @@ fi
 
 say() { echo "$JOB_NAME: $*" >&2; }
 
-# run_ranks ARGUMENTS...: hnc-ds on all GPUs of the job, one task each; with --ntasks-per-node on so
-# many tasks of every node instead.
+# run_ranks ARGUMENTS...: hnc-ds on all GPUs of the job, one task each; with --ntasks-per-node that
+# many tasks on every node instead.
 run_ranks() {
     local tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
     if [[ -z ${SLURM_JOB_ID:-} ]]; then
@@ -39,7 +39,7 @@ run_one() {
     fi
 }
 
-# here ARGUMENTS...: hnc-ds in the batch script itself, for what takes a moment.
+# here ARGUMENTS...: hnc-ds in the batch script itself, for short commands.
 here() { "${IN_CONTAINER[@]}" hnc-ds "$@"; }
 
 # Without SLURM: all GPUs of this machine, or TASKS processes.
@@ -62,40 +62,40 @@ run_tasks() {
     local cpus=$((SLURM_CPUS_ON_NODE / on_node))
     echo "$JOB_NAME: job $SLURM_JOB_ID, $all tasks on $SLURM_JOB_NODELIST," \
         "restart ${SLURM_RESTART_COUNT:-0}, $(date '+%F %T'); logs in $LOGS"
-    # What the job asked for is said anew for this many tasks, and would contradict it.
+    # The job's own request would contradict this number of tasks.
     supervise env -u SLURM_CPUS_PER_GPU -u SLURM_CPUS_PER_TASK -u SLURM_NTASKS_PER_NODE \
         srun --label --kill-on-bad-exit=1 --nodes="$((all / on_node))" --ntasks="$all" \
         --ntasks-per-node="$on_node" --cpus-per-task="$((cpus > 0 ? cpus : 1))" \
         "${IN_CONTAINER[@]}" bash "$SLURM_SCRIPTS/rank.sh" "$LOGS" hnc-ds "$@"
 }
 
-# supervise SRUN...: to its end, whatever SLURM wants meanwhile.
+# supervise SRUN...: wait for its end, and handle signals of SLURM meanwhile.
 #
-# Before the time limit, and before another job takes the nodes, SLURM sends USR1 to this shell
-# alone (--signal=B:USR1@...). It is passed on to the tasks, which save and stop, and the job is
-# put back into the queue. TERM may mean preemption or scancel; the tasks get it too, save and
-# stop. Which it was SLURM knows, and does: so this only waits for it.
+# Before the time limit and before preemption, SLURM sends USR1 to this shell alone
+# (--signal=B:USR1@...). It is forwarded to the tasks, which save and stop, and the job is requeued.
+# TERM means preemption or scancel; the tasks receive it too, save and stop, and SLURM requeues or
+# cancels the job.
 supervise() {
     local status pid
     [[ $STOPPING != USR1 ]] || requeue 138
-    # In the background, as bash would not run a trap while it waits for a foreground command.
+    # In the background, as bash runs no trap while it waits for a foreground command.
     "$@" &
     pid=$!
     while :; do
         status=0
         wait "$pid" || status=$?
-        kill -0 "$pid" 2>/dev/null || break # else it was a signal that ended the waiting
+        kill -0 "$pid" 2>/dev/null || break # else a signal interrupted wait
     done
     if ((status > 128)); then
         status=0
-        wait "$pid" || status=$? # a signal as it ended: ask once more
+        wait "$pid" || status=$? # interrupted by a signal: wait again
     fi
     if ((status == 0)); then
         return 0
     elif [[ $STOPPING == USR1 ]]; then
         requeue "$status"
     fi
-    sleep 1 # tasks that fail together write together, and rank 0 has the words
+    sleep 1 # tasks that fail together report together, rank 0 first
     local why
     why=$(cause)
     if [[ $STOPPING == TERM || (-z $why && -s $LOGS/ended) ]]; then
@@ -122,14 +122,13 @@ requeue() {
     exit "$1"
 }
 
-# SLURM ends this shell; who ends by himself is COMPLETED or FAILED, and not queued again.
+# SLURM ends this shell; a shell that exits itself is COMPLETED or FAILED, and not requeued.
 wait_for_slurm() {
     sleep 600 &
     while kill -0 "$!" 2>/dev/null; do wait "$!" || true; done
 }
 
-# What a task said last that failed by itself, and not by the signals of SLURM; the first one that
-# said anything. Nothing where there is none.
+# Last line of the first task that failed by itself, not by SLURM's signals; empty without one.
 cause() {
     local own
     [[ -s $LOGS/ended ]] || return 0
@@ -137,15 +136,15 @@ cause() {
     grep -m 1 ': .' <<<"$own" || head -n 1 <<<"$own"
 }
 
-# array_part: --part I/N of a job of an array, nothing where there is none.
+# array_part: --part I/N of a job array, empty outside an array.
 array_part() {
     local id=${SLURM_ARRAY_TASK_ID:-} count=${SLURM_ARRAY_TASK_COUNT:-1}
     [[ -n $id ]] || return 0
-    # An element that is submitted alone, as others are done, does all that is left.
+    # An array element that is resubmitted alone does all remaining work.
     echo --part "$(((id - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))/$count"
 }
 
-# note WORD: how far this job is, for the end of slurm/pipeline.sh.
+# note WORD: record the state of this job, for the end of slurm/pipeline.sh.
 note() {
     [[ -z ${STAGE_NOTES:-} ]] || echo "$1" >"$STAGE_NOTES/$JOB_NAME.${SLURM_JOB_ID:-0}"
 }
@@ -156,5 +155,5 @@ FAILURE=''
 note 'was started and has not ended'
 trap 'note_end $?' EXIT
 
-# cores: that this job has on a node.
+# cores: number of cores of this job on a node.
 cores() { echo "${SLURM_CPUS_ON_NODE:-$(nproc)}"; }

@@ -7,7 +7,7 @@
 #     sbatch --array=0-7 --gres=gpu:1 slurm/llava_infer.sh ...    # the same answers
 #
 # Flags are those of `hnc-ds answer`; --annotations and --results are for `hnc-ds score`, which
-# whoever finds all questions answered runs. The same command goes on with what is answered.
+# the job that finds all questions answered runs. The same command resumes a stopped one.
 #SBATCH --job-name=llava_infer
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append

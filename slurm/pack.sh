@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Pack images and captions into tar shards, alone or as an array of any size:
+# Pack images and captions into tar shards, in one job or an array of any size:
 #
 #     sbatch --array=0-7 slurm/pack.sh --captions data/gqa/train.captions.jsonl.gz \
 #         --images gqa/images --out data/gqa/shards/train
 #
-# The jobs share the work; the last to be done writes the index, with the bytes of a single run.
+# The jobs split the work; the last to finish writes the index, with the same bytes as one job.
 #SBATCH --job-name=pack
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append

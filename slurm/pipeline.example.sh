@@ -8,9 +8,9 @@ GRAPHS_val=gqa/val_sceneGraphs.json
 IMAGES=gqa/images
 GENERATE=()         # flags of `hnc-ds generate`
 PACK=()             # flags of `hnc-ds pack`
-ARRAY=(--array=0-7) # jobs that share each of both; () for one
+ARRAY=(--array=0-7) # array size of both stages; () for one job
 
-START=ViT-L-14-336-quickgelu:openai # measured beside the trained model
+START=ViT-L-14-336-quickgelu:openai # reference model, evaluated like the trained one
 TRAIN=(--model ViT-L-14-336-quickgelu --pretrained openai --deepspeed_config zero1_bf16 --steps 2000)
 EVALUATE=()                       # flags of `hnc-ds evaluate`, such as --data sugarcrepe=DIR
 GPUS=(--nodes=1 --gres=gpu:4)     # of train, evaluate and answer

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# The whole experiment from scene graphs to a page, each stage a job that waits for those before:
+# The whole experiment from scene graphs to a report; each stage is a job that waits for earlier ones:
 #
 #     cp slurm/pipeline.example.sh first.sh       # data, model, flags, GPUs: edit
 #     bash slurm/pipeline.sh first.sh             # on a login node; submits all and returns
 #
-# captions -> pack -> train -> evaluate -> export -> answer and score -> report, and the start model
-# beside the trained one. Where there is no SLURM, or with HERE=1, the stages run here, one after the
-# other. A stage that fails ends those that need it; the job `end` says so. Again, the same command
-# does what is missing.
+# captions -> pack -> train -> evaluate -> export -> answer and score -> report, for the reference
+# model and the trained one. Without SLURM, or with HERE=1, the stages run here, one after the other.
+# A failed stage cancels those that need it; the job `end` reports it. The same command resumes.
 set -euo pipefail
 if [[ ! -f slurm/job.sh || $# -lt 1 ]]; then
     echo "usage: bash slurm/pipeline.sh SETTINGS.sh, in the folder that holds slurm/" >&2
@@ -24,7 +23,7 @@ type sbatch >/dev/null 2>&1 || HERE=1
 declare -A job_of=()
 stages=()
 
-# stage NAME AFTER SCRIPT_AND_FLAGS...: AFTER are names of stages, in one word.
+# stage NAME AFTER SCRIPT_AND_FLAGS...: AFTER holds names of stages, in one word.
 stage() {
     local name=$1 after=$2 before ids=()
     shift 2
@@ -41,7 +40,7 @@ stage() {
     echo "pipeline: $name is job ${job_of[$name]}${after:+, after $after}"
 }
 
-# finish: what became of the stages, and the exit status of all.
+# finish: print the state of each stage, and exit with the status of all.
 finish() { bash slurm/pipeline_end.sh "$STAGE_NOTES" "${stages[@]}" && exit 0 || exit 1; }
 
 rm -f "$STAGE_NOTES"/*

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What became of the stages of slurm/pipeline.sh, which submits this: NOTES STAGE...
+# Report the stages of slurm/pipeline.sh, which submits this: NOTES STAGE...
 #SBATCH --job-name=end
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --time=00:05:00
@@ -9,11 +9,11 @@ notes=$1
 shift
 failed='' waiting=''
 for stage; do
-    # Of an array every job has a note; one that failed speaks for all.
-    told=$(cat "$notes/$stage".* 2>/dev/null | grep -v '^done$' | head -n 1) || true
+    # Every job of an array has a note; one failure fails the stage.
+    failure=$(cat "$notes/$stage".* 2>/dev/null | grep -v '^done$' | head -n 1) || true
     if compgen -G "$notes/$stage.*" >/dev/null; then
-        echo "$stage: ${told:-done}"
-        if [[ -n $told ]]; then failed=${failed:-$stage $told}; fi
+        echo "$stage: ${failure:-done}"
+        if [[ -n $failure ]]; then failed=${failed:-$stage $failure}; fi
     else
         echo "$stage: not run"
         waiting+=" $stage"

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# One task of a job: runs a command, keeps its words in LOGS/rank-N.log too, and notes in
-# LOGS/ended how it failed. Started by srun (job.sh):
+# One task of a job: runs a command, copies its output to LOGS/rank-N.log, and records a failure in
+# LOGS/ended. Started by srun (job.sh):
 #
 #     srun ... bash slurm/rank.sh LOGS COMMAND...
 set -uo pipefail
 
-# Signals are for the command; this shell stays to report how it ended. Where SLURM signals only what
-# it started itself (proctrack/cgroup), only this shell gets them, and passes them on. Elsewhere the
-# command gets them twice, which does no harm.
+# Signals are for the command; this shell stays to report how it ended. Where SLURM only signals
+# processes that it started (proctrack/cgroup), this shell forwards them. Elsewhere the command
+# receives them twice, which is harmless.
 command='' early=''
 pass_on() { if [[ $command ]]; then kill -s "$1" "$command" 2>/dev/null; else early=$1; fi; }
 for name in TERM USR1 INT; do
-    # shellcheck disable=SC2064 # the name of now
+    # shellcheck disable=SC2064 # expanded now
     trap "pass_on $name" "$name"
 done
 
@@ -42,21 +42,21 @@ set +m
 while :; do
     wait "$command"
     status=$?
-    kill -0 "$command" 2>/dev/null || break # else it was a signal that ended the waiting
+    kill -0 "$command" 2>/dev/null || break # else a signal interrupted wait
 done
 if ((status > 128)); then
-    wait "$command" # a signal as it ended: ask once more
+    wait "$command" # interrupted by a signal: wait again
     status=$?
 fi
 exec 3>&-
-for _ in {1..20}; do # its last words may be under way; a child that lives on must not hold us up
+for _ in {1..20}; do # its last output may be pending; a surviving child must not block
     kill -0 "$writer" 2>/dev/null || break
     sleep 0.1
 done
 if ((status)); then
     words=$(tail -c "+$((before + 1))" "$log" | grep -v '^\s*$' | tail -n 1)
     if [[ -z $words && $SLURM_PROCID != 0 ]]; then
-        # What all have to say rank 0 says; srun would end it as soon as this one has ended.
+        # Rank 0 reports errors of all ranks; srun would kill it as soon as this task ends.
         for _ in {1..40}; do
             grep -qs '^rank 0 ' "$logs/ended" && break
             sleep 0.5

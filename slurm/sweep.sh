@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Train every combination of a small grid, measure each, and put all of them on one page:
+# Train and evaluate every combination of a hyperparameter grid, and write one report:
 #
-#     hnc-ds grid slurm/grid.example.json                 # what there is, numbered
+#     hnc-ds grid slurm/grid.example.json                 # lists the combinations
 #     sbatch --array=0-5 --gres=gpu:4 slurm/sweep.sh slurm/grid.example.json --val data/gqa/shards/val \
 #         --out runs/sweep --deepspeed_config zero1_bf16 --shards data/gqa/shards/train ...
 #
-# The rest are flags of `hnc-ds train`. A grid may vary them and lr, the learning rate. Whoever is
-# the last to be done writes the page. The same command goes on with what is missing.
+# The rest are flags of `hnc-ds train`. A grid may vary them and lr, the learning rate. The last job
+# to finish writes the report. The same command resumes a stopped one.
 #SBATCH --job-name=sweep
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append
@@ -31,7 +31,7 @@ while (($#)); do
 done
 [[ -n $val ]] || { say "no --val: the shards that all are measured on" && exit 2; }
 
-# numbered N: trains and measures the combination N.
+# numbered N: trains and evaluates combination N.
 numbered() {
     local words chosen run
     words=$(here grid "$grid" --out "$out" --number "$1" "${deepspeed[@]}")
@@ -42,7 +42,7 @@ numbered() {
         run_ranks evaluate "$run" --shards "$val" --out "$run/results/val.json"
 }
 
-# collate: one page, once the last result is there.
+# collate: write the report, once all results exist.
 collate() {
     local run runs=()
     while read -r _ run; do

@@ -4,8 +4,8 @@
 #     sbatch --nodes=2 --gres=gpu:4 slurm/train.sh --deepspeed_config zero1_bf16 \
 #         --model ViT-B-32 --pretrained openai --shards data/gqa/shards/train --run runs/first
 #
-# All flags are those of `hnc-ds train`. The same command goes on with the same --run; without one
-# it is runs/NAME-JOB.
+# All flags are those of `hnc-ds train`. The same command resumes the run of --run; the default is
+# runs/NAME-JOB.
 #SBATCH --job-name=train
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append
@@ -15,10 +15,10 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@300
 
-# SLURM runs a copy of this file: what it needs lies where it was submitted.
+# SLURM runs a copy of this file; the others are in the folder of submission.
 # shellcheck source=slurm/job.sh
 source "${SLURM_SUBMIT_DIR:-.}/slurm/job.sh"
 
-# A job that is queued again must find its run.
+# A requeued job must find its run.
 [[ " $*" == *" --run"* ]] || set -- --run "runs/$JOB_NAME-${SLURM_JOB_ID:-here}" "$@"
 run_ranks train --resume "$@"

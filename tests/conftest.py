@@ -1,21 +1,28 @@
 """What several folders of tests share: rendered data, and real processes."""
 
+import gc
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from msgspec import structs
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
-from hnc_ds.config import ScenesConfig
-from hnc_ds.distributed import leave
-from hnc_ds.prepare import prepare
+from hnc_ds.config import PackConfig, ScenesConfig
+from hnc_ds.demo import prepare
+from hnc_ds.distributed import destroy_process_group
+from hnc_ds.shards.pack import pack
+from hnc_ds.shards.reader import ShardReader
 
 # Tests run on the CPU wherever they run; two ranks share what cores there are.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -34,34 +41,79 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogethe
     return FilesTogether(config, log)
 
 
+PRELOADED = ["hnc_ds.train", "hnc_ds.evaluation.evaluate", "deepspeed", "tests.conftest"]
+"""What ranks would else import, each for itself."""
+
+SLOW_FOLDERS = {"damage", "distributed", "end_to_end", "slurm"}
+"""All tests of these are slow, and those that start ranks."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cluster's tests, which take longest, first."""
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
+    """The cluster's tests, which take longest, first, and then the other slow ones."""
+    for item in items:
+        has_ranks = "run_on_ranks" in getattr(item, "fixturenames", ())
+        if has_ranks or SLOW_FOLDERS & {*item.path.parts}:
+            item.add_marker("slow")
+    items.sort(
+        key=lambda item: ("slurm" not in item.path.parts, item.get_closest_marker("slow") is None)
+    )
+
+
+def pytest_collection_finish() -> None:
+    """Collections, of which DeepSpeed starts two a training, skip the objects of libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def scene_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 96 training and 40 held-out scenes, in train/ and val/; read only."""
+    """Shards of 96 training and 12 held-out scenes, in train/ and val/; read only."""
     folder = tmp_path_factory.mktemp("scenes")
-    # Without namesakes every scene has captions, and is packed.
+    # Without duplicate_shapes every scene has captions, and is packed.
     scenes = ScenesConfig(
-        out=folder, train=96, val=40, size=48, objects=(2, 3), namesakes=0, workers=1
+        out=folder, train=96, val=12, size=48, objects=(2, 3), duplicate_shapes=0, workers=1
     )
     return prepare(scenes)
 
 
 @pytest.fixture(scope="session")
+def plain_shards(scene_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training scenes with captions that have lost their negatives; read only: in some/ every
+    second one and all of image 0, in none/ all."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "images").mkdir()
+    reader = ShardReader(scene_shards / "train")
+    for name in ("some", "none"):
+        lines = []
+        for number in range(len(reader)):
+            sample = reader.sample(number)
+            (folder / "images" / f"{sample.image_id}.jpg").write_bytes(reader.image_bytes(number))
+            groups = [
+                group
+                if name == "some" and number and place % 2
+                else structs.replace(group, negatives=())
+                for place, group in enumerate(sample.groups)
+            ]
+            lines.append(msgspec.json.encode({"image_id": sample.image_id, "groups": groups}))
+        captions = folder / f"{name}.jsonl"
+        captions.write_bytes(b"\n".join(lines))
+        images, out = (folder / "images",), folder / name
+        pack(PackConfig(captions=captions, images=images, out=out, workers=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A little LLaVA of random weights."""
-    from tests.llava.little import save_llava  # and transformers with it
+    """A tiny LLaVA of random weights."""
+    from tests.llava.tiny_llava import save_llava  # and transformers with it
 
     return save_llava(tmp_path_factory.mktemp("llava") / "little-llava", seed=0)
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven pictures of different shapes."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven images of different shapes."""
+    folder = tmp_path_factory.mktemp("images")
     for number in range(7):
         draw = torch.Generator().manual_seed(number)
         size = (24 + 8 * (number % 3), 40 - 4 * number, 3)
@@ -73,8 +125,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """33 of VQA v2.0's layout, of mixed lengths, of one to eight a picture."""
-    from tests.llava.little import WORDS
+    """33 of VQA v2.0's layout, of mixed lengths, of one to eight an image."""
+    from tests.llava.tiny_llava import WORDS
 
     draw = torch.Generator().manual_seed(5)
     rows = []
@@ -94,17 +146,39 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_on_ranks(tmp_path: Path) -> Callable[..., None]:
     """Run a module-level function on N real gloo processes; any failure fails the test.
 
+    The processes fork from a server that has imported the libraries, which takes seconds a process.
     A file store instead of a TCP port, so that test runs never collide on one machine.
     """
+    multiprocessing.set_forkserver_preload(PRELOADED)
 
     def run(ranks: int, body: Callable[..., None], *arguments: Any) -> None:
-        mp.spawn(_enter_rank, (ranks, str(tmp_path / "store"), body, arguments), ranks)
+        store = tmp_path / f"store-{len([*tmp_path.glob('store-*')])}"
+        given = (_Outputs(), ranks, str(store), body, arguments)
+        mp.start_processes(_enter_rank, given, ranks, start_method="forkserver")
 
     return run
 
 
+class _Outputs:
+    """Standard output and error of the test, which the server does not share; unpickling sets
+    them in the rank."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _set_outputs, (reduction.DupFd(1), reduction.DupFd(2))
+
+
+def _set_outputs(*descriptors: Any) -> None:
+    for target, descriptor in enumerate(descriptors, start=1):
+        os.dup2(descriptor.detach(), target)
+
+
 def _enter_rank(
-    rank: int, ranks: int, store: str, body: Callable[..., None], arguments: tuple[Any, ...]
+    rank: int,
+    _: None,
+    ranks: int,
+    store: str,
+    body: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
@@ -112,4 +186,4 @@ def _enter_rank(
     try:
         body(*arguments)
     finally:
-        leave()
+        destroy_process_group()

@@ -12,16 +12,16 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from benchmarks.collectives import SENT
-from benchmarks.graphs import write_graphs
-from benchmarks.memory import peak_mebibytes
-from benchmarks.ranks import Ranks
-from benchmarks.results import as_json, as_markdown, from_json, gpu_line
-from benchmarks.run import MEASUREMENTS, Settings
-from benchmarks.timing import Check, Clock, Comparison, Table, Timing, alternate, timed
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, read_scene_graphs
 from hnc_ds.errors import UserError
 from hnc_ds.records import SceneGraph
+from speed.collectives import SENT
+from speed.graphs import write_graphs
+from speed.memory import peak_mebibytes
+from speed.ranks import Ranks
+from speed.results import as_json, as_markdown, from_json, gpu_line
+from speed.run import MEASUREMENTS, Settings
+from speed.timing import Check, Clock, Comparison, Table, Timing, alternate, timed
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -46,25 +46,31 @@ def compared(clock: Clock = "wall", count: int | None = 12, found: float = 0.0) 
 def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a quick run of all measurements, started by path, wrote to."""
     out = tmp_path_factory.mktemp("benchmarks")
-    command = [sys.executable, "benchmarks/run.py", "--quick", "--out", str(out)]
+    command = [sys.executable, "speed/run.py", "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
 
-def test_every_measurement_gives_positive_times_and_its_ways_agree(quick_run: Path) -> None:
+@pytest.mark.slow
+def test_every_measurement_gives_positive_times_and_its_implementations_agree(
+    quick_run: Path,
+) -> None:
     content: dict[str, Any] = json.loads((quick_run / "RESULTS.json").read_text())
     assert list(content["measurements"]) == list(MEASUREMENTS)
     for name, measured in content["measurements"].items():
-        assert measured["baseline"] in measured["ways"], name
+        assert measured["baseline"] in measured["variants"], name
         assert measured["checks"], name
         assert all(check["found"] <= check["allowed"] for check in measured["checks"]), name
-        for way in measured["ways"].values():
-            assert len(way["wall_seconds"]) == len(way["cpu_seconds"]) >= 1
-            assert min(way["wall_seconds"] + way["cpu_seconds"]) > 0, name
+        for variant in measured["variants"].values():
+            assert len(variant["wall_seconds"]) == len(variant["cpu_seconds"]) >= 1
+            assert min(variant["wall_seconds"] + variant["cpu_seconds"]) > 0, name
 
 
-def test_the_page_says_machine_versions_and_that_a_quick_run_means_nothing(quick_run: Path) -> None:
+@pytest.mark.slow
+def test_the_page_states_machine_versions_and_that_a_quick_run_means_nothing(
+    quick_run: Path,
+) -> None:
     page = (quick_run / "RESULTS.md").read_text()
     for fact in ("date", "processor", "cores", "torch threads", "torch", "webdataset"):
         assert f"| {fact} | " in page
@@ -97,7 +103,7 @@ def test_tables_of_other_quantities_follow_the_times() -> None:
     assert "| MB | sent | received |\n|---|---|---|\n| ours | 1.5 | 200 |\n" in page
 
 
-def test_the_page_says_whether_a_gpu_has_run_its_part(tmp_path: Path) -> None:
+def test_the_page_states_whether_a_gpu_has_run_its_part(tmp_path: Path) -> None:
     assert "No CUDA device has run this version yet" in gpu_line(tmp_path)
     (tmp_path / "GPU.json").touch()
     assert "[GPU.md](GPU.md)" in gpu_line(tmp_path)
@@ -108,10 +114,10 @@ def test_a_check_holds_up_to_what_is_allowed(found: float, holds: bool) -> None:
     assert Check("difference", found, 0.5).holds is holds
 
 
-def test_ways_take_turns_after_a_turn_that_does_not_count() -> None:
+def test_implementations_take_turns_after_a_warmup_turn() -> None:
     turns: list[str] = []
-    ways = {name: lambda name=name: turns.append(name) for name in "AB"}
-    timings = alternate(ways, rounds=3)
+    variants = {name: lambda name=name: turns.append(name) for name in "AB"}
+    timings = alternate(variants, rounds=3)
     assert "".join(turns) == "AB" + "ABABAB"
     assert [len(timings[name]) for name in "AB"] == [3, 3]
 
@@ -130,7 +136,7 @@ def test_memory_is_that_of_the_command_and_its_children_together() -> None:
     assert 256 < peak < 400
 
 
-def test_a_command_that_fails_is_told_with_what_it_wrote() -> None:
+def test_a_command_that_fails_is_reported_with_what_it_wrote() -> None:
     with pytest.raises(subprocess.CalledProcessError) as raised:
         peak_mebibytes([sys.executable, "-c", "raise SystemExit('no graphs')"])
     assert "no graphs" in raised.value.output
@@ -149,20 +155,20 @@ def test_random_graphs_are_as_dense_as_gqas_and_left_and_right_agree_with_the_bo
     assert 9 < sum(len(found.attributes) for found in objects) / 400 < 12
     assert 47 < len(relations) / 400 < 54
     assert 0.87 < len(sides) / len(relations) < 0.91
-    assert all(_lie_as_told(graph) for graph in graphs)
+    assert all(_lie_as_reported(graph) for graph in graphs)
 
 
-def _lie_as_told(graph: SceneGraph) -> bool:
-    """Whether each left and right is true of the boxes' middles, and told from both ends."""
-    told = {
+def _lie_as_reported(graph: SceneGraph) -> bool:
+    """Whether each left and right is true of the boxes' middles, and message from both ends."""
+    message = {
         (one, relation.name, relation.object)
         for one, found in graph.objects.items()
         for relation in found.relations
     }
     middle = {one: found.x + found.w / 2 for one, found in graph.objects.items()}
     return all(
-        middle[one] < middle[other] and (other, "to the right of", one) in told
-        for one, name, other in told
+        middle[one] < middle[other] and (other, "to the right of", one) in message
+        for one, name, other in message
         if name == "to the left of"
     )
 
@@ -197,7 +203,7 @@ def adds_up() -> Callable[[int], int]:
     return work
 
 
-def test_ranks_answer_in_order_and_a_failure_of_one_is_raised(tmp_path: Path) -> None:
+def test_ranks_return_in_order_and_a_failure_of_one_is_raised(tmp_path: Path) -> None:
     with Ranks(tmp_path / "ranks", 2, adds_up) as ranks:
         assert ranks.ask(5) == [5, 6]
         with pytest.raises(RuntimeError, match=r"rank 1: .*not that one"):

@@ -3,10 +3,11 @@
 import json
 import os
 import re
+import resource
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
@@ -129,11 +130,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line_that_names_its_flaw(
     save(run, 5)
     _, last = save(run, 10)
     assert newest_checkpoint(run).name == "step-000010"
-    assert capsys.readouterr().err == f"{run}: step-000010 is taken\n"
+    assert capsys.readouterr().err == f"{run}: using step-000010\n"
     damage(last)
     assert newest_checkpoint(run).name == "step-000005"
-    told = capsys.readouterr().err
-    assert re.fullmatch(rf"{run}: step-000010 is left out: {flaw}.*; step-000005 is taken\n", told)
+    printed = capsys.readouterr().err
+    assert re.fullmatch(rf"{run}: step-000010 is skipped: {flaw}.*; using step-000005\n", printed)
     with pytest.raises(UserError, match=f"not a complete checkpoint; {flaw}"):
         checkpoint.read(last)
     shutil.rmtree(last.with_name("step-000005"))
@@ -160,11 +161,11 @@ def test_a_flipped_bit_of_what_is_read_is_found_before_it_changes_a_number(
     assert newest_checkpoint(run) == last  # they are not measured
     capsys.readouterr()
     assert checkpoint.latest(run, checkpoint.CONTINUED_FROM) == last.with_name("step-000005")
-    assert "optimizer.safetensors holds other bytes than were written" in capsys.readouterr().err
+    assert "optimizer.safetensors has another checksum than when" in capsys.readouterr().err
     weights = last / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     assert newest_checkpoint(run) == last.with_name("step-000005")
-    with pytest.raises(UserError, match=r"not a complete .*; model\.safetensors holds other"):
+    with pytest.raises(UserError, match=r"not a complete .*; model\.safetensors has another"):
         load_trained(last, torch.device("cpu"))
     state = json.loads((last / "state.json").read_text())
     del state["crc32"]  # as checkpoints of before
@@ -172,34 +173,25 @@ def test_a_flipped_bit_of_what_is_read_is_found_before_it_changes_a_number(
     assert newest_checkpoint(run) == last
 
 
-SAVE_WITH_LITTLE_ROOM = """
-import resource, signal, sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from test_checkpoint import save
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: an error, not a signal
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-from hnc_ds.errors import UserError
-try:
-    save(Path(sys.argv[1]), 10)
-except UserError as error:
-    print(error)
-    sys.exit(2)
-"""
+@contextmanager
+def little_room() -> Iterator[None]:
+    """Files of at most a megabyte: an error as on a full disk, not a signal."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_usable_and_no_half_one(run: Path) -> None:
     clip, _ = save(run, 5)
-    tests = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", SAVE_WITH_LITTLE_ROOM, str(run), str(tests), str(tests.parent)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "step-000010: cannot be written" in done.stdout
-    assert "step-000005 is complete" in done.stdout
+    with little_room(), pytest.raises(UserError) as refused:
+        save(run, 10)
+    assert "step-000010: cannot be written" in str(refused.value)
+    assert "step-000005 is complete" in str(refused.value)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000005"]
     loaded = load_trained(run, torch.device("cpu"))
     assert torch.equal(loaded.towers.visual.conv1.weight, clip.towers.visual.conv1.weight)
@@ -218,7 +210,7 @@ def test_runs_are_numbered_and_an_existing_one_is_not_overwritten(run: Path) -> 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda run: None, "no complete checkpoint there yet"),
+        (lambda run: None, "has no complete checkpoint yet"),
         (lambda run: (run / "config.json").write_text("{"), "not JSON"),
         (lambda run: shutil.rmtree(run), "no such folder"),
         (lambda run: (run / "config.json").unlink(), "no open_clip_config.json"),

@@ -1,5 +1,6 @@
 """Settings that are checked before anything begins."""
 
+import importlib
 import math
 import re
 import sys
@@ -12,20 +13,35 @@ import pytest
 import tyro
 
 from hnc_ds import cli, config
-from hnc_ds.cli import COMMANDS
-from hnc_ds.config import LOSS_TERMS, PRESETS, DataConfig, LossConfig, ScopeConfig, TrainConfig
+from hnc_ds.checkpoint import to_json, updated
+from hnc_ds.cli import COMMANDS, STAGES
+from hnc_ds.config import (
+    LOSS_TERMS,
+    PRESETS,
+    DataConfig,
+    LossConfig,
+    PackConfig,
+    ScopeConfig,
+    TrainConfig,
+)
 from hnc_ds.config.checks import Settings
 from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, flags_of
-from hnc_ds.deepspeed_keys import SECTIONS
+from hnc_ds.engine.deepspeed_keys import SECTIONS
 from hnc_ds.errors import UserError, counted
+from hnc_ds.monitor import TAGS
 from hnc_ds.objective.terms import TERMS
 
 
-def test_every_term_but_the_pull_of_the_weights_is_a_function_of_embeddings() -> None:
-    assert set(TERMS) == set(LOSS_TERMS) - {"l2_to_start"}
+def test_every_term_but_that_on_weights_is_a_function_of_embeddings_whose_parts_are_logged() -> (
+    None
+):
+    assert set(TERMS) == set(LOSS_TERMS) - {"l2_sp"}
+    for name, term in LOSS_TERMS.items():
+        assert {f"loss/{tag}" for tag in term.tags} <= set(TAGS)
+        assert name not in TERMS or TERMS[name].__name__ == name
 
 
-def test_alpha_goes_on_a_line_or_in_a_step_and_then_stays() -> None:
+def test_alpha_changes_linearly_or_in_a_step_and_is_constant_after() -> None:
     line = LossConfig(alpha=1.0, alpha_end=3.0, alpha_steps=4)
     assert [line.alpha_at(step) for step in range(6)] == [1.0, 1.5, 2.0, 2.5, 3.0, 3.0]
     step = LossConfig(alpha=1.0, alpha_end=0.0, alpha_steps=2, alpha_schedule="step")
@@ -39,11 +55,18 @@ def test_alpha_goes_on_a_line_or_in_a_step_and_then_stays() -> None:
         ({"terms": {"margn": 1.0}}, "no term 'margn'; did you mean 'margin'"),
         ({"terms": {"margin": -1.0}}, "the weight of margin is -1.0"),
         ({"terms": {"margin": float("nan")}}, "the weight of margin is nan"),
-        ({"terms": {"l2_to_start": 1.0}}, "nothing is learned from images"),
+        ({"terms": {"l2_sp": 1.0}}, "nothing is learned from images"),
         ({"terms": {"contrastive": 0.0}}, "nothing is learned from images"),
         ({"alpha": -0.1}, "alpha is -0.1"),
         ({"alpha_end": -1.0}, "alpha_end is -1.0"),
         ({"beta": 0.0}, "beta is 0.0"),
+        ({"focal_gamma": 0.5}, "focal_gamma is 0.5; it must be 0, or 1 or more"),
+        ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
+        ({"text_tau": 0.0}, "text_tau is 0.0"),
+        (
+            {"terms": {"contrastive": 1.0, "l2_sp": 1.0}, "reference": "average"},
+            "l2_sp pulls the weights to the start",
+        ),
         ({"distill_tau": 0.0}, "distill_tau is 0.0"),
     ],
 )
@@ -83,7 +106,7 @@ def test_terms_of_negatives_need_some() -> None:
     [
         ({"last_blocks": -1}, "last_blocks is -1"),
         ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"lora_alpha": 2.0}, "lora_alpha is nothing without lora_rank"),
+        ({"lora_alpha": 2.0}, "lora_alpha needs lora_rank"),
         ({"lora_rank": 2, "last_blocks": 1}, "not both"),
     ],
 )
@@ -150,6 +173,7 @@ def test_a_number_that_is_none_or_below_zero_is_refused_in_every_field_of_all_se
     settings: Any, name: str, kind: type, hint: Any
 ) -> None:
     wrong: list[Any] = [math.nan, math.inf, -math.inf, -1, True, "3"]
+    wrong = [n for n in wrong if n != -1 or name not in settings.MAY_BE_NEGATIVE]
     wrong += [2**63, 10**400, 1.5] if kind is int else []
     for number in wrong:
         with pytest.raises(UserError, match=rf"{name}.* is .*; it must be"):
@@ -162,16 +186,16 @@ ZERO_IS_NOTHING = {
         "log_every",
         "save_every",
         "keep_last",
-        "patience",
+        "hang_timeout",
         "eval_every",
-        "stop_early",
+        "early_stopping_patience",
     ),
     "LossConfig": ("beta", "tau", "alpha_steps", "distill_tau"),
     "ScopeConfig": ("lora_rank", "lora_alpha"),
     "DataConfig": ("crop", "most_of_one", "nearest", "cache_gb"),
     "DemoConfig": ("train", "val", "steps", "ranks"),
-    "DemoLlavaConfig": ("train", "val", "steps", "more_steps", "lessons", "width", "layers"),
-    "AnswerConfig": ("batch", "longest"),
+    "DemoLlavaConfig": ("train", "val", "steps", "more_steps", "llava_steps", "width", "layers"),
+    "AnswerConfig": ("batch", "max_new_tokens"),
     "EvaluateConfig": ("batch",),
     "MineConfig": ("batch", "k"),
     "GenerateConfig": ("workers", "per_image"),
@@ -190,6 +214,15 @@ def test_every_settings_class_has_the_common_check() -> None:
     assert all(isinstance(settings, Settings) for settings in every_settings())
 
 
+@pytest.mark.parametrize("command", STAGES)
+def test_the_function_of_a_command_takes_its_settings(command: str) -> None:
+    settings, place = STAGES[command]
+    module, _, name = place.rpartition(".")
+    function = getattr(importlib.import_module(f"hnc_ds.{module}"), name)
+    (wanted,) = [kind for name, kind in get_type_hints(function).items() if name != "return"]
+    assert issubclass(settings, wanted)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_flags_of_a_command_are_those_that_its_help_lists(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -197,8 +230,8 @@ def test_the_flags_of_a_command_are_those_that_its_help_lists(
     settings = get_type_hints(COMMANDS[command])["config"]
     with pytest.raises(SystemExit):
         tyro.cli(settings, args=["--help"], prog="x", console_outputs=True)
-    told = capsys.readouterr().out
-    listed = set(re.findall(r"^│? *(?:-h, )?--([a-z][a-z0-9-]*)", told, re.M)) - {"help"}
+    printed = capsys.readouterr().out
+    listed = set(re.findall(r"^│? *(?:-h, )?--([a-z][a-z0-9-]*)", printed, re.M)) - {"help"}
     assert listed
     own = {name for name in flags_of(settings) if not name.startswith("no-")}
     assert {name.removeprefix("no-") for name in listed} == own
@@ -216,7 +249,7 @@ def test_the_flags_of_a_command_are_those_that_its_help_lists(
         ("train --epochs 3", "train: no flag --epochs; use --steps: epochs times images"),
         ("train --alpa 3", "train: no flag --alpa; did you mean '--alpha'?"),
         # --scene-graphs is of 'generate', which this is not
-        ("train --scene-graphs 3", "train: no flag --scene-graphs; --help lists what there is"),
+        ("train --scene-graphs 3", "train: no flag --scene-graphs; --help lists all flags"),
         ("evaluate m --batch_sise 3", "evaluate: no flag --batch_sise; did you mean '--batch'?"),
         ("generate --lr 3", "generate: no flag --lr; --help lists"),
         ("trian --steps 3", "no command 'trian'; did you mean 'train'?"),
@@ -236,9 +269,9 @@ def test_a_flag_that_a_command_does_not_have_is_one_line_of_what_does_it_here(
     assert found.err.count("\n") == 1
 
 
-def test_what_flags_of_others_are_told_to_be_is_there() -> None:
-    for told in OTHER_FLAGS.values():
-        assert told.removeprefix("--").split(":")[0].split(",")[0].split()[0] in flags_of(
+def test_the_replacements_named_for_flags_of_other_tools_exist() -> None:
+    for replacement in OTHER_FLAGS.values():
+        assert replacement.removeprefix("--").split(":")[0].split(",")[0].split()[0] in flags_of(
             TrainConfig
         )
     for key in IN_DEEPSPEEDS_JSON.values():
@@ -253,3 +286,45 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
     )
     assert counted(1, "question is", "questions are") == "1 question is"
     assert counted(3, "question is", "questions are") == "3 questions are"
+
+
+def test_line_breaks_of_the_source_do_not_show_in_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tyro.cli(PackConfig, args=["--help"])
+    lines = [line.strip(" \u2502\n") for line in capsys.readouterr().out.splitlines()]
+    assert "a released HNC file (.json), or any list" in " ".join(lines)
+    assert "a released HNC" not in lines
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": "zero"}, "run/config.json.seed: expected int, got str"),
+        ({"steps": 1.5}, "run/config.json.steps: expected int, got float"),
+        ({"compile": 1}, "run/config.json.compile: expected bool, got int"),
+        ({"run": 3}, "run/config.json.run: expected Path, got int"),
+        ({"loss": {"alpha": "x"}}, "run/config.json.loss.alpha: expected float, got str"),
+        ({"loss": {"terms": {"margin": "x"}}}, "run/config.json.loss.terms[...]: expected float"),
+        ({"data": {"cache": 3}}, "run/config.json.data.cache: expected Path, got int"),
+        ({"data": 3}, "run/config.json.data: must be an object of settings by name"),
+        ({"data": {"seed": 3}}, "run/config.json.data: unknown setting 'seed'"),
+        ({"model": {"image_mean": [0.5]}}, "run/config.json.model.image_mean: expected array of"),
+        ({"seed": -1}, "run/config.json: seed is -1; it must be 0 or more"),
+    ],
+)
+def test_a_wrong_value_in_a_settings_file_is_one_line_with_file_and_key(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        updated(TrainConfig(), values, "run/config.json")
+    assert "\n" not in str(error.value)
+
+
+def test_settings_are_the_same_after_they_were_written_and_read() -> None:
+    settings = TrainConfig(
+        run=Path("runs/a"),
+        loss=LossConfig(terms={"contrastive": 1.0}),
+        data=DataConfig(workers=3, cache=Path("c")),
+        ema=0.5,
+    )
+    assert updated(TrainConfig(), to_json(settings), "config.json") == settings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from hnc_ds import deepspeed_config
-from hnc_ds.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
-from hnc_ds.deepspeed_keys import (
+from hnc_ds.engine import deepspeed_config, engine
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.engine.deepspeed_keys import (
     IN_ANY_CASE,
     OPTIMIZERS,
     SCHEDULERS,
@@ -19,7 +19,7 @@ from hnc_ds.deepspeed_keys import (
     UNSUPPORTED_SECTIONS,
     Kind,
 )
-from hnc_ds.engine import refuse_what_deepspeed_refuses
+from hnc_ds.engine.engine import check_with_deepspeed
 from hnc_ds.errors import UserError
 
 GOOD: dict[str, Any] = {
@@ -196,12 +196,12 @@ def test_all_values_that_were_left_to_hugging_faces_trainer_are_named_at_once(
     with pytest.raises(UserError) as refused:
         read_deepspeed_config(written(tmp_path, config))
     assert "\n" not in str(refused.value)
-    for told in (
+    for flaw in (
         "params.lr (a number",
         "params.betas (two numbers",
         "fp16.enabled (true or false)",
     ):
-        assert told in str(refused.value)
+        assert flaw in str(refused.value)
 
 
 OFFLOADS = "runtime.zero.offload_config.DeepSpeedZeroOffload"
@@ -231,7 +231,7 @@ def test_the_keys_of_a_section_are_those_of_deepspeeds_own_model(section: str) -
         own = own[part]
     names = {str(key) for field, info in fields.items() for key in (field, info.alias or field)}
     assert set(own) == names - UNSUPPORTED_SECTIONS
-    assert not [key for key, kind in own.items() if isinstance(kind, Kind) and not kind.told]
+    assert not [key for key, kind in own.items() if isinstance(kind, Kind) and not kind.description]
 
 
 @pytest.mark.parametrize("kind", [*SCHEDULERS, *OPTIMIZERS])
@@ -258,11 +258,11 @@ def test_the_parameters_of_a_type_are_those_of_its_own_function(kind: str) -> No
         (of_adam(), "optimizer.type AdamW of DeepSpeed needs a GPU; .*torch_adam"),
     ],
 )
-def test_what_only_deepspeed_knows_is_one_line_of_its_own_words(
+def test_errors_that_only_deepspeed_finds_are_one_line_of_its_own_words(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as refused:
-        refuse_what_deepspeed_refuses(GOOD | change, Path("c.json"))
+        check_with_deepspeed(GOOD | change, Path("c.json"))
     assert "\n" not in str(refused.value)
 
 
@@ -306,7 +306,9 @@ def test_the_batch_follows_from_the_rows_of_a_rank_if_only_they_are_given() -> N
         },
     ],
 )
-def test_any_two_of_batch_rows_and_parts_give_the_third(given: dict[str, int]) -> None:
+def test_any_two_of_batch_micro_batch_and_accumulation_give_the_third(
+    given: dict[str, int],
+) -> None:
     config = {key: value for key, value in GOOD.items() if key != "train_batch_size"} | given
     resolved = resolve(config, Path("c.json"), ranks=2, steps=10)
     assert resolved["train_batch_size"] == 64
@@ -314,7 +316,7 @@ def test_any_two_of_batch_rows_and_parts_give_the_third(given: dict[str, int]) -
     assert resolved["gradient_accumulation_steps"] == 4
 
 
-def test_a_batch_that_does_not_divide_into_parts_is_refused_with_one_that_would() -> None:
+def test_a_batch_that_does_not_divide_into_micro_batches_is_refused_with_one_that_would() -> None:
     given = GOOD | {"gradient_accumulation_steps": 5}
     with pytest.raises(UserError, match=r"64 does not divide by 3 ranks times 5 .*; 60 would"):
         resolve(given, Path("c.json"), ranks=3, steps=10)
@@ -324,3 +326,21 @@ def test_resolving_leaves_the_users_settings_as_they_were() -> None:
     before = json.dumps(GOOD)
     resolve(GOOD, Path("c.json"), ranks=2, steps=10)
     assert json.dumps(GOOD) == before
+
+
+def test_what_deepspeed_has_compiled_is_compiled_when_it_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how: list[dict[str, Any]] = []
+
+    def compiled(function: Any, **given: Any) -> Any:
+        how.append(given)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with engine._compiled_when_called():
+        double = torch.compile(lambda number: 2 * number, dynamic=True)
+    assert torch.compile is compiled
+    assert how == []
+    assert [double(2), double(3)] == [4, 6]
+    assert how == [{"dynamic": True}]

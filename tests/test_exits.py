@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hnc_ds.errors import RankError, Stopped, UserError
-from hnc_ds.exits import run
+from hnc_ds.interruptions import run
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -32,7 +32,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (UserError("half \ud800 a character"), 2, "p: half ? a character"),
     ],
 )  # fmt: skip
-def test_what_the_user_can_mend_is_one_line(
+def test_what_the_user_can_fix_is_one_line(
     error: BaseException, status: int, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run("p", raising(error)) == status
@@ -52,7 +52,7 @@ def test_a_defect_keeps_its_traceback(error: BaseException) -> None:
         run("p", raising(error))
 
 
-def test_ranks_speak_once_but_for_what_one_alone_knows(
+def test_an_error_of_all_ranks_is_printed_once_and_one_of_a_single_rank_by_it(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "RANK", "1")

@@ -12,25 +12,25 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.made import drawn_captions, made_batch
-from benchmarks.on_gpu import goals, steps
-from benchmarks.on_gpu.ground import Ground
-from benchmarks.on_gpu.memory import largest_that_fits
-from benchmarks.on_gpu.page import Book, Found
-from benchmarks.on_gpu.sections import SECTIONS
-from benchmarks.phases import WHOLE, Calls, calls_by_phase, profiled, seconds_by_phase
-from benchmarks.ways import NoEngine, Ours, shipped
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.model.load import load_model
+from speed import gpu
+from speed.made import drawn_captions, made_batch
+from speed.on_gpu import goals, steps
+from speed.on_gpu.ground import Ground
+from speed.on_gpu.memory import largest_that_fits
+from speed.on_gpu.page import Book, Found
+from speed.on_gpu.sections import SECTIONS
+from speed.phases import WHOLE, Calls, calls_by_phase, profiled, seconds_by_phase
+from speed.variants import NoEngine, Ours, shipped
 
 CHECKOUT = Path(__file__).parent.parent
 
 
 def run_gpu(out: Path, *flags: str) -> tuple[int, dict[str, Any], str]:
     """Exit status, GPU.json and GPU.md of a run on the CPU."""
-    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", *flags]
+    command = [sys.executable, "speed/gpu.py", "--device", "cpu", "--quick", *flags]
     done = subprocess.run(
         [*command, "--out", str(out)], cwd=CHECKOUT, capture_output=True, text=True
     )
@@ -38,7 +38,8 @@ def run_gpu(out: Path, *flags: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, content, (out / "GPU.md").read_text()
 
 
-def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_says_what_that_is_worth(
+@pytest.mark.slow
+def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_states_what_that_is_worth(
     tmp_path: Path,
 ) -> None:
     status, content, page = run_gpu(tmp_path, "--profile")
@@ -49,10 +50,10 @@ def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_says_what_that_is_worth(
     assert {found["state"] for found in content["sections"].values()} == {"done"}, page
     rows = [row for found in content["sections"].values() for row in found["rows"]]
     assert all(min(row["samples_per_second"]) > 0 for row in rows)
-    ways = ("hnc_ds", "open_clip's way", "no engine")
-    assert {f"{kind}: {way}" for kind in ("tiny", "tiny, compiled") for way in ways} <= {
-        row["what"] for row in rows
-    }
+    variants = ("hnc_ds", "open_clip's step", "no engine")
+    assert {
+        f"{kind}: {variant}" for kind in ("tiny", "tiny, compiled") for variant in variants
+    } <= {row["what"] for row in rows}
     reached = {goal for found in content["sections"].values() for goal in found["reached"]}
     assert reached >= set(goals.GOALS)
     assert "not measured" not in page
@@ -61,7 +62,7 @@ def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_says_what_that_is_worth(
     assert all(check["holds"] for check in checks)
 
 
-def test_without_time_the_gpu_script_leaves_everything_out_and_says_so(tmp_path: Path) -> None:
+def test_without_time_the_gpu_script_leaves_everything_out_and_reports_it(tmp_path: Path) -> None:
     status, content, page = run_gpu(tmp_path, "--minutes", "0")
     assert status == 0
     states = [found["state"] for found in content["sections"].values()]
@@ -118,27 +119,28 @@ def test_goals_are_met_missed_or_not_measured_and_shares_of_the_peak_need_the_pe
 
 
 def section_after_one_that(behaves: str) -> str:
-    """A program that runs a section that behaves like this, and one that tells a number."""
+    """A program that runs a section that behaves like this, and one that records a number."""
     return f"""
 import os, sys, time
 from pathlib import Path
 import torch
-from benchmarks.on_gpu.ground import Ground
-from benchmarks.on_gpu.sections import Section, run_sections
-def first(ground, tell):
-    tell.note("began")
+from speed.on_gpu.ground import Ground
+from speed.on_gpu.sections import Section, run_sections
+def first(ground, recorder):
+    recorder.note("began")
     {behaves}
-def second(ground, tell):
-    tell.fact("answer", 42)
+def second(ground, recorder):
+    recorder.fact("answer", 42)
 sections = {{"first": Section("First", first, 0), "second": Section("Second", second, 0)}}
 folder = Path(sys.argv[1])
 ground = Ground(torch.device("cpu"), True, folder, time.time() + 60)
-run_sections(sections, sections, ground, folder / "told.jsonl")
+run_sections(sections, sections, ground, folder / "findings.jsonl")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("behaves", "told", "goes_on"),
+    ("behaves", "message", "goes_on"),
     [
         ("raise torch.OutOfMemoryError('no room')", "stopped: OutOfMemoryError: no room", True),
         ("os._exit(7)", "its process ended with status 7", False),
@@ -146,7 +148,7 @@ run_sections(sections, sections, ground, folder / "told.jsonl")
     ],
 )
 def test_what_goes_wrong_in_a_section_is_on_the_page_with_what_was_found_before(
-    tmp_path: Path, behaves: str, told: str, goes_on: bool
+    tmp_path: Path, behaves: str, message: str, goes_on: bool
 ) -> None:
     names = ("first", "second")
     book = Book({}, False, {name: Found(name) for name in names})
@@ -155,14 +157,14 @@ def test_what_goes_wrong_in_a_section_is_on_the_page_with_what_was_found_before(
     command = [sys.executable, "-c", program, str(tmp_path)]
     gpu.watch(command, tmp_path, until, book, names, tmp_path)
     assert book.sections["first"].notes == ["began"]
-    assert told in book.sections["first"].errors[0]
+    assert message in book.sections["first"].errors[0]
     assert (book.facts.get("answer") == 42) is goes_on
-    assert told in book.page()
+    assert message in book.page()
     assert not book.holds()
     assert time.time() < until + 5
 
 
-def test_without_a_cuda_device_the_gpu_script_says_so_in_a_line(
+def test_without_a_cuda_device_the_gpu_script_reports_it_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["gpu.py"])
@@ -194,7 +196,7 @@ def test_the_largest_batch_that_fits_is_taken_and_checkpointing_only_if_none_doe
 
     monkeypatch.setattr(steps, "Steps", FakeSteps)
     nothing: Any = None
-    found = steps.largest(nothing, [("a",)] * 8, (2, 4, 8), nothing, steps.WAYS)
+    found = steps.largest(nothing, [("a",)] * 8, (2, 4, 8), nothing, steps.VARIANTS)
     assert found is not None
     assert (found.batch, found.checkpointing) == expected
     assert found.batch not in closed[-1:]
@@ -223,16 +225,16 @@ def test_the_largest_batch_is_doubled_and_halved_once(
     assert tries == tried
 
 
-def test_nothing_of_the_ways_stays_in_memory_once_they_are_closed(tmp_path: Path) -> None:
+def test_closed_implementations_leave_nothing_in_memory(tmp_path: Path) -> None:
     ground = Ground(torch.device("cpu"), True, tmp_path, time.time() + 60)
     captions = drawn_captions(tmp_path, 4, steps.NEGATIVES)
     clip = load_model(ModelConfig(), 0)
-    sides = steps.Steps(clip, captions, ground, steps.WAYS, False)
+    sides = steps.Steps(clip, captions, ground, steps.VARIANTS, False)
     assert sides.fits()
     models = (
-        sides.ways[steps.OURS].engine.module,
-        sides.ways[steps.THEIRS].towers,
-        sides.ways[steps.NO_ENGINE].clip,
+        sides.variants[steps.OURS].engine.module,
+        sides.variants[steps.THEIRS].towers,
+        sides.variants[steps.NO_ENGINE].clip,
     )
     weights = [weakref.ref(p) for model in models for p in model.parameters()]
     del models
@@ -274,7 +276,7 @@ class TwoPhases:
         self.x.exp()
 
 
-def test_what_a_fused_optimizer_asks_of_tensors_on_a_cpu_is_no_wait() -> None:
+def test_queries_of_a_fused_optimizer_on_a_cpu_are_no_wait() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], fused=True)
     weight.grad = torch.ones(3)

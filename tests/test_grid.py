@@ -77,7 +77,7 @@ def test_the_example_is_a_grid_of_six(capsys: pytest.CaptureFixture[str]) -> Non
         ('{"lr": [1e-5]}', "lr needs --deepspeed_config"),
     ],
 )
-def test_what_is_no_grid_is_told(written: Path, content: str, expected: str) -> None:
+def test_what_is_no_grid_is_reported(written: Path, content: str, expected: str) -> None:
     written.write_text(content)
     with pytest.raises(UserError, match=expected):
         grid(GridConfig(grid=written, number=0))

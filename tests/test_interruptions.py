@@ -1,22 +1,33 @@
 """Signals to stages with their default workers: the exit code, one line, and what is left."""
 
+import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
 import pytest
 
-from hnc_ds.checkpoint import Contents, write_files
+from hnc_ds.checkpoint import CheckpointFiles, write_files
 from hnc_ds.config import ModelConfig
-from hnc_ds.interruptions import AFTER, SAME_SECONDS, SIGNALS, Interrupted, signals_raise
+from hnc_ds.interruptions import (
+    AFTER,
+    SAME_SECONDS,
+    SIGNALS,
+    Interrupted,
+    signals_cancel,
+    signals_raise,
+)
 from hnc_ds.model.load import WEIGHTS_NAME, load_model
 from tests.captions.test_generate import scene_graphs
+
+pytestmark = pytest.mark.slow
 
 IMAGES = 3200
 CONTINUES = AFTER["generate"]
@@ -24,9 +35,13 @@ Ready = Callable[[int], bool]
 
 
 @pytest.fixture(autouse=True)
-def hook_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that was stopped keeps its own hook, as its process ends; this one does not."""
+def hook_and_handlers_of_the_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that was stopped keeps its own, as its process ends; this one does not."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class Ended(NamedTuple):
@@ -155,7 +170,7 @@ def test_an_evaluation_that_is_stopped_leaves_nothing_half_written(
     clip = load_model(ModelConfig(), seed=0)
     weights = {n: t.detach() for n, t in clip.state_by_open_clip_name().items()}
     (tmp_path / "model").mkdir()
-    made = Contents({WEIGHTS_NAME: weights}, clip.config, {}, {})
+    made = CheckpointFiles({WEIGHTS_NAME: weights}, clip.config, {}, {})
     write_files(tmp_path / "model", made, tmp_path / "model")
     out = tmp_path / "results" / "val.json"
     command: list[object] = ["evaluate", tmp_path / "model", "--shards", scene_shards / "train"]
@@ -212,3 +227,33 @@ def test_a_demo_that_is_stopped_stops_its_stage(number: int, status: int, tmp_pa
     lines = [line for line in ended.errors.splitlines() if line.startswith("hnc-ds: ")]
     assert lines == [f"hnc-ds: scenes was stopped by SIGTERM; {CONTINUES}", *own]
     assert "Traceback" not in ended.errors
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+def test_a_signal_in_an_event_loop_cancels_its_work_and_is_raised_after_it(number):
+    """It comes in a task that is never awaited; raised there, asyncio would report or lose it."""
+    ended, reported = [], []
+
+    async def child() -> None:
+        os.kill(os.getpid(), number)
+        await asyncio.sleep(0)
+
+    async def work() -> None:
+        await asyncio.gather(asyncio.sleep(0), return_exceptions=True)
+        children = [asyncio.ensure_future(child())]
+        try:
+            await asyncio.sleep(100)
+        finally:
+            ended.append(children)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    task = loop.create_task(work())
+    cancelled = signals_cancel(lambda: loop.call_soon_threadsafe(task.cancel))
+    with pytest.raises(Interrupted) as stopped, signals_raise("rewrite"), cancelled:
+        loop.run_until_complete(task)
+    loop.close()
+    gc.collect()
+    assert stopped.value.number == number
+    assert len(ended) == 1
+    assert reported == []

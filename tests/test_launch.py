@@ -1,4 +1,4 @@
-"""Ranks as SLURM's srun tells them."""
+"""Ranks from the variables of SLURM's srun."""
 
 import json
 import socket
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from hnc_ds import distributed
+from hnc_ds.checkpoint import to_json
 from hnc_ds.cli import main
 from hnc_ds.config import PRESETS, LossConfig, TrainConfig
 from hnc_ds.distributed import own_device
 from hnc_ds.errors import RankError
-from hnc_ds.launch import first_host, here, read_slurm
-from hnc_ds.settings_file import to_json
+from hnc_ds.launch import first_host, rank_label, read_slurm
 
 STEP = {
     "SLURM_PROCID": "5",
@@ -55,20 +55,20 @@ def test_more_tasks_than_gpus_on_a_node_are_refused_by_those_who_see_it() -> Non
         read_slurm(dict(step))
     enough = step | {"SLURM_GPUS_ON_NODE": "3"}
     read_slurm(enough)
-    assert here(enough) == "rank 5 on gpu04"
+    assert rank_label(enough) == "rank 5 on gpu04"
 
 
-def test_a_process_without_a_gpu_of_its_own_says_which_it_is(
+def test_a_process_without_a_gpu_of_its_own_names_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {"RANK": "6", "LOCAL_RANK": "2", "SLURMD_NODENAME": "gpu04"}.items():
         monkeypatch.setenv(name, value)
     assert own_device(3) == 2
-    with pytest.raises(RankError, match=r"^rank 6 on gpu04: it is process 2 .* sees 2 GPUs"):
+    with pytest.raises(RankError, match=r"^rank 6 on gpu04: is process 2 .* sees 2 GPUs"):
         own_device(2)
 
 
-def test_ranks_that_do_not_meet_say_so_and_do_not_wait_for_ever(
+def test_ranks_whose_rendezvous_fails_report_it_and_do_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.socket() as probe:
@@ -77,18 +77,18 @@ def test_ranks_that_do_not_meet_say_so_and_do_not_wait_for_ever(
     there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "2"}
     for name, value in there.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=2))
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=2))
     monkeypatch.setattr(distributed, "_in_group", lambda: False)  # as in a process of its own
-    with pytest.raises(RankError, match=rf"^rank 0: the ranks do not meet at 127\.0\.0\.1:{port}"):
-        distributed.enter("gloo", 0)
+    with pytest.raises(RankError, match=rf"^rank 0: the rendezvous at 127\.0\.0\.1:{port}"):
+        distributed.init_process_group("gloo")
     with socket.socket() as other:
         other.bind(("", port))
         other.listen()
         with pytest.raises(RankError, match=rf"^rank 0: the port of .*:{port} is in use"):
-            distributed.enter("gloo", 0)
+            distributed.init_process_group("gloo")
 
 
-def test_a_batch_script_is_one_process_and_a_launcher_is_believed() -> None:
+def test_a_batch_script_is_one_process_and_variables_of_a_launcher_are_kept() -> None:
     batch = {name: value for name, value in STEP.items() if "STEP" not in name}
     before = dict(batch)
     read_slurm(batch)
@@ -118,7 +118,7 @@ def test_the_address_and_port_that_a_script_gives_stay() -> None:
         ("", ""),
     ],
 )
-def test_the_first_host_of_a_list_is_where_ranks_meet(nodes: str, first: str) -> None:
+def test_the_first_host_of_a_list_is_the_master_address(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 

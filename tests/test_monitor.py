@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hnc_ds.config import LossConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.items import ItemsHeader
+from hnc_ds.evaluation.results import ItemsHeader
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.objective.terms import objective
 from hnc_ds.records import Result
-from hnc_ds.training.validation import HeldOut
+from hnc_ds.training.checkpointing import HeldOut
 from tests.objective.made import compared
 
 

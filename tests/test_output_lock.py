@@ -28,7 +28,7 @@ Hold = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
     """Hold the lock of an output in another process, until it is killed or its input closed."""
-    monkeypatch.setattr(output_lock, "PATIENCE", 0.2)
+    monkeypatch.setattr(output_lock, "RETRY_SECONDS", 0.2)
     started: list[subprocess.Popen[str]] = []
 
     def start(out: Path, part: int = 0, parts: int = 1) -> "subprocess.Popen[str]":
@@ -53,7 +53,9 @@ def can_have(out: Path, place: tuple[int, int] = (0, 1)) -> bool:
         return False
 
 
-def test_the_second_writer_is_refused_and_told_who_the_first_is(hold: Hold, tmp_path: Path) -> None:
+def test_the_second_writer_is_refused_with_a_line_that_names_the_first(
+    hold: Hold, tmp_path: Path
+) -> None:
     out = tmp_path / "runs" / "a"
     process = hold(out)
     (tmp_path / "link").symlink_to(out)  # the same under another name
@@ -109,7 +111,7 @@ def of_another_machine(out: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["disk with locks", "without"])
-def test_on_another_machine_only_who_counts_on_has_the_lock(
+def test_on_another_machine_only_a_holder_that_keeps_counting_has_the_lock(
     locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -117,7 +119,7 @@ def test_on_another_machine_only_who_counts_on_has_the_lock(
 
     out, counts = tmp_path / "a", iter(range(1, 100))
     monkeypatch.setattr(output_lock, "LEASE", 0.4)
-    monkeypatch.setattr(output_lock, "PATIENCE", 0.2)
+    monkeypatch.setattr(output_lock, "RETRY_SECONDS", 0.2)
     if not locks:
         monkeypatch.setattr(fcntl, "flock", no_locks)
     of_another_machine(out, 0)
@@ -137,7 +139,9 @@ def test_on_another_machine_only_who_counts_on_has_the_lock(
             only_writer(out).__enter__()
 
 
-def test_who_has_the_lock_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_of_the_lock_keeps_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(output_lock, "RENEWED", 0.01)
     with only_writer(tmp_path / "a"):
         lock = tmp_path / ".a.lock"
@@ -153,3 +157,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a: cannot be written"):
         only_writer(tmp_path / "file" / "a").__enter__()
+
+
+def test_an_output_that_is_a_link_to_itself_is_locked_like_any_other(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.symlink_to(out)
+    with only_writer(out):
+        assert (tmp_path / ".out.jsonl.lock").is_file()

@@ -1,4 +1,4 @@
-"""The comparison of objectives: what is trained, in which order, and what its tables say."""
+"""The comparison of objectives: what is trained, in which order, and the values of its tables."""
 
 import threading
 import time
@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import presets
-from benchmarks.preset_protocol import COMPARISONS, IN_FULL, KINDS, OBJECTIVES, TYPES, protocol
-from benchmarks.preset_records import Records
-from benchmarks.preset_settings import Settings
-from benchmarks.preset_tables import read, tables
-from benchmarks.presets import compare, in_turns, page
+from experiments import presets
+from experiments.preset_protocol import COMPARISONS, KINDS, OBJECTIVES, TWO_TYPES, TYPES, protocol
+from experiments.preset_records import Records
+from experiments.preset_settings import Settings
+from experiments.preset_tables import read, tables
+from experiments.presets import compare, in_turns, page
 from hnc_ds.captions.negatives.negative_types import NEGATIVE_TYPES
 from hnc_ds.config import PRESETS
 from hnc_ds.errors import UserError
@@ -45,17 +45,17 @@ def test_a_column_is_the_mean_of_its_types_and_a_cell_the_mean_of_the_seeds(tmp_
     assert not any("margin" in line or "ties" in line for line in lines)
 
 
-def test_the_page_says_how_many_seeds_there_are_and_what_was_trained(tmp_path: Path) -> None:
+def test_the_page_states_how_many_seeds_there_are_and_what_was_trained(tmp_path: Path) -> None:
     settings = Settings(out=tmp_path, steps=7, only=("clip", "dpo"))
     records = Records(tmp_path / "PRESETS.json", {})
     records.keep("clip", 2, read(measured(tmp_path / "r.json", swap=0.5)))
-    told = page(settings, records)
-    assert "and for 7\nsteps on pictures of two or three" in told
-    assert "    clip             seeds: 1  --preset clip\n" in told
-    assert "    dpo              seeds: 0  --preset dpo\n" in told
-    of_three = page(replace(settings, pictures="three"), records)
-    assert "--pictures three`" in of_three
-    assert "and for 7\nsteps on pictures of three with captions" in of_three
+    message = page(settings, records)
+    assert "and for 7\nsteps on images of two or three" in message
+    assert "    clip             seeds: 1  --preset clip\n" in message
+    assert "    dpo              seeds: 0  --preset dpo\n" in message
+    of_three = page(replace(settings, images="three"), records)
+    assert "--images three`" in of_three
+    assert "and for 7\nsteps on images of three with captions" in of_three
 
 
 def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
@@ -76,7 +76,7 @@ def test_every_objective_begins_at_the_start_of_its_seed_with_the_same_data(
     assert records.scores("dpo", 1)["hnc-shards", "pair_accuracy", "swap"] == 0.5
     first, then, measure, *others = commands
     assert f"local-dir:{tmp_path}/mixed/start-1/checkpoints/step-000200 --preset clip" in first
-    assert f"--negative_types {IN_FULL} --model" in first
+    assert f"--negative_types {TWO_TYPES} --model" in first
     assert f"local-dir:{tmp_path}/mixed/clip-first-1/checkpoints/step-001500 --preset clip" in then
     assert f"--negative_types {TYPES} --model" in then
     assert "mixed-40000/shards/train" in then
@@ -116,15 +116,15 @@ def test_as_many_run_at_once_as_wanted_and_a_failure_stops_the_rest() -> None:
         time.sleep(0.1)
 
     with pytest.raises(UserError, match="failed"):
-        in_turns(Settings(at_once=2), work, [(number,) for number in range(50)])
+        in_turns(2, work, [(number,) for number in range(50)])
     assert len(begun) < 10
 
 
-def test_a_command_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
-    told = tmp_path / "logs" / "run.log"
-    with pytest.raises(UserError, match=f"'hnc-ds evaluate' failed; see {told}"):
-        presets.hnc_ds(f"evaluate {tmp_path} --shards none --out x.json", Settings(), told)
-    assert "hnc-ds: " in told.read_text()
+def test_a_command_that_fails_is_reported_with_its_log(tmp_path: Path) -> None:
+    message = tmp_path / "logs" / "run.log"
+    with pytest.raises(UserError, match=f"'hnc-ds evaluate' failed; see {message}"):
+        presets.hnc_ds(f"evaluate {tmp_path} --shards none --out x.json", message, 1)
+    assert "hnc-ds: " in message.read_text()
 
 
 def test_every_preset_is_compared_on_known_types_and_a_misspelt_one_is_refused() -> None:
@@ -135,16 +135,16 @@ def test_every_preset_is_compared_on_known_types_and_a_misspelt_one_is_refused()
         Settings(only=("negclp",))
 
 
-def test_pictures_of_three_have_counts_objectives_and_folders_of_their_own(tmp_path: Path) -> None:
-    both = [Settings(out=tmp_path, pictures=pictures) for pictures in ("mixed", "three")]
+def test_images_of_three_have_counts_objectives_and_folders_of_their_own(tmp_path: Path) -> None:
+    both = [Settings(out=tmp_path, images=images) for images in ("mixed", "three")]
     assert [(s.counts().train, s.counts().steps) for s in both] == [(40000, 2500), (120000, 12500)]
-    assert Settings(pictures="three", steps=5).counts().steps == 5
+    assert Settings(images="three", steps=5).counts().steps == 5
     assert len({s.shards("two", "train") for s in both} | {s.run("clip", 0) for s in both}) == 4
     assert {*both[1].chosen()} <= {*OBJECTIVES}
     assert len({comparison.page for comparison in COMPARISONS.values()}) == 2
 
 
-def test_weights_of_pictures_of_three_replace_those_of_all_types() -> None:
+def test_weights_of_images_of_three_replace_those_of_all_types() -> None:
     words = KINDS["three"].types.split()
     weights = dict(zip(words[::2], words[1::2], strict=True))
     assert {*weights} == {*TYPES.split()[::2]}

@@ -1,4 +1,4 @@
-"""Whatever a parser says of a user's file is one line that names it."""
+"""Whatever error a parser raises for a user's file is one line that names it."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ PARSERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize("kind", NOT_DATA)
-def test_what_a_file_is_instead_is_said(kind: str, parser: str, tmp_path: Path) -> None:
+def test_the_error_states_what_a_file_is_instead(kind: str, parser: str, tmp_path: Path) -> None:
     content, said = NOT_DATA[kind]
     file = tmp_path / "a.bin"
     file.write_bytes(content)
@@ -68,9 +68,9 @@ def test_a_defect_passes_but_for_that_of_a_library_which_reads(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": 1, "a": 2}', "the key 'a' stands twice"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b'{"a": -Infinity}', "-Infinity is no number"),
+        (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        (b'{"a": NaN}', "NaN is not a number"),
+        (b'{"a": -Infinity}', "-Infinity is not a number"),
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
         (b'{"a": "\\ud800"}', "UTF-8"),

@@ -35,3 +35,12 @@ def test_nothing_unpickles() -> None:
             name
         )
         assert not re.search(r"\bpickle\.loads?\(", text), name
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"`((?:hnc_ds|tests|speed|experiments|slurm|docs)/[\w./]*)`", text)
+    assert len(named) > 60
+    assert [name for name in named if not (PACKAGE.parent / name).exists()] == []
+    tests = "\n".join(path.read_text() for path in (PACKAGE.parent / "tests").rglob("test_*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if name not in tests] == []

@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from hnc_ds import sums
-from hnc_ds.objective.similarities import Similarities
+from hnc_ds import metrics
+from hnc_ds.metrics import Similarities, Sums
 from hnc_ds.objective.terms import LossTerms
-from hnc_ds.sums import Sums
 
 STEPS, ROWS, SLOTS = 5, 3, 2
 TYPES = ("attribute", "swap", "never drawn")
@@ -72,7 +71,7 @@ def by_hand() -> dict[str, tuple[float, float]]:
 def test_sums_are_those_of_all_rows_and_begin_anew(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sums, "KEPT_STEPS", kept)
+    monkeypatch.setattr(metrics, "KEPT_STEPS", kept)
     collected, expected = Sums(TYPES, ABOUTS), by_hand()
     for _ in range(2):
         for seed in range(STEPS):

@@ -1,6 +1,7 @@
 """Training in this process: what is written, what is refused, and in which words."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -10,13 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 
-from hnc_ds.checkpoint import complete_checkpoints, load_trained
-from hnc_ds.config import PRESETS, LossConfig
+from hnc_ds.checkpoint import complete_checkpoints, load_trained, to_json
+from hnc_ds.config import LOSS_TERMS, PRESETS, InterpolateConfig, LossConfig, ReportConfig
+from hnc_ds.errors import UserError
+from hnc_ds.interpolation import interpolate
+from hnc_ds.model.load import load_folder
 from hnc_ds.output_lock import only_writer
-from hnc_ds.settings_file import to_json
+from hnc_ds.report.page import report
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.train import main, parse
 from tests.model.test_text import make_folder
@@ -70,7 +75,7 @@ def test_a_run_that_another_process_trains_is_refused_and_not_touched(
     assert not (tmp_path / "run").exists()
 
 
-def test_how_many_read_is_chosen_said_and_recorded_and_may_change(
+def test_the_number_of_workers_is_chosen_printed_recorded_and_may_change(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tmp_path / "run" / "config.json"
@@ -95,10 +100,10 @@ def test_decoding_on_a_gpu_is_refused_without_one_and_where_the_run_began_withou
     assert "was trained with decode cpu, not gpu" in line
 
 
-def test_a_run_of_before_most_of_one_goes_on_and_another_share_is_refused(
+def test_a_run_recorded_without_most_of_one_resumes_and_another_share_is_refused(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was drawn for it stays: test_what_says_not_what_it_is_about_is_drawn_as_it_was."""
+    """That draws without it do not change is shown by tests/shards/test_negatives.py."""
     record = tmp_path / "run" / "config.json"
     assert main(changed(arguments, steps=1)) == 0
     written = json.loads(record.read_text())
@@ -126,7 +131,7 @@ def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
             line["loss/image_to_text"] + line["loss/text_to_image"], rel=1e-6
         )
         assert 0 <= line["hard_negative_accuracy"] <= 1
-        assert line["padding_share"] == 0  # captions are packed
+        assert line["padding_fraction"] == 0  # captions are packed
         assert line["alpha"] == 2
         assert line["temperature"] == pytest.approx(0.07, rel=0.01)
         named = {name for name in line if name.startswith("hard_negative_accuracy/")}
@@ -157,8 +162,8 @@ def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
     skipping, skipping_lines = trained(arguments, tmp_path / "skipping", alpha=0, log_every=4)
     none, none_lines = trained(arguments, tmp_path / "none", alpha=0, log_every=1, hard_negatives=0)
 
-    # Padding tells captions drawn at every step; the rest is comparable until weights differ.
-    padding = [[line["padding_share"] for line in lines] for lines in (plain_lines, hard_lines)]
+    # Padding identifies the drawn captions; the rest is comparable until weights differ.
+    padding = [[line["padding_fraction"] for line in lines] for lines in (plain_lines, hard_lines)]
     assert padding[0] == padding[1]
     untrained = ("similarity/", "loss/text_to_image", "hard_negative_accuracy", "margin")
     seen = [
@@ -210,7 +215,38 @@ def test_a_preset_sets_the_loss_and_flags_override_it(tmp_path: Path) -> None:
     assert (other.steps, other.loss) == (7, LossConfig(**PRESETS["dpo"]))
 
 
-def test_captions_that_the_context_makes_alike_and_images_twice_in_a_batch_are_told_once(
+def test_the_preset_whose_reference_is_the_average_has_its_decay(tmp_path: Path) -> None:
+    assert parse(["--preset", "degla"]).ema == 0.9996
+    assert parse(["--preset", "degla", "--ema", "0.9"]).ema == 0.9
+    assert parse(["--preset", "clip"]).ema is None
+    with pytest.raises(UserError, match="reference average is that of --ema"):
+        parse("--terms contrastive 1 distill 1 --reference average".split())
+
+
+def test_a_model_of_clip_gains_a_bias_with_the_sigmoid_loss_and_keeps_it(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    siglip = [*arguments, "--preset", "hnc-siglip", "--bias", "-5", "--save_every", "4"]
+    assert main(siglip) == 0
+    assert main([*changed(siglip, steps=6), "--resume"]) == 0
+    biases = []
+    for step in complete_checkpoints(run):
+        towers = open_clip.create_model(f"local-dir:{step}", require_pretrained=True)
+        biases.append(float(towers.logit_bias.detach()))
+    assert len(biases) == 2
+    assert -5.1 < min(biases) < max(biases) < -4.9
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["bias"] for line in lines if "bias" in line][-1] == pytest.approx(
+        biases[-1], abs=0.01
+    )
+    # The model that it began from has no bias.
+    mixed = tmp_path / "mixed"
+    interpolate(InterpolateConfig(start="start", final=str(run), save="0.5", save_to=mixed))
+    assert float(load_folder(mixed).logit_bias()) == biases[-1]
+
+
+def test_captions_that_the_context_makes_alike_and_images_twice_in_a_batch_are_reported_once(
     arguments: list[str],
     deepspeed_config: Path,
     tmp_path: Path,
@@ -222,21 +258,59 @@ def test_captions_that_the_context_makes_alike_and_images_twice_in_a_batch_are_t
     short = changed(arguments, model=f"local-dir:{folder}", steps=2, log_every=1, workers=1)
     assert main(short) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
-    told = capsys.readouterr().err
-    assert told.count("so far are their positive to the model") == 1
-    number = re.search(r"train: (\d+) of (\d+) hard negatives so far are their", told)
+    printed = capsys.readouterr().err
+    assert printed.count("so far have the same tokens") == 1
+    number = re.search(r"train: (\d+) of (\d+) hard negatives so far have the same tokens", printed)
     assert number is not None
     share = int(number[1]) / int(number[2])
     assert lines[0]["alike_negatives"] == pytest.approx(share)
     assert 0 < share < 1
-    assert "differs is beyond the 6 tokens" in told
-    assert "the batch of step 1 holds 4 of its 100 images not for the first time" in told
+    assert "is cut off at 6 tokens" in printed
+    assert "the batch of step 1 holds 4 of its 100 images not for the first time" in printed
 
 
 def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--tau", "0.05"]) == 0
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert all(json.loads(line)["temperature"] == pytest.approx(0.05) for line in lines)
+
+
+def test_captions_without_negatives_train_beside_others_under_every_term(
+    arguments: list[str], plain_shards: Path, tmp_path: Path
+) -> None:
+    every = " ".join(f"{name} 1" for name in LOSS_TERMS)
+    mixed = changed(arguments, shards=plain_shards / "some", terms=every, share_with_negatives=0.5)
+    assert main(changed(mixed, log_every=4)) == 0
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert all(math.isfinite(line[f"loss/{tag}"]) for tag in ("margin", "blind", "preference"))
+    run = ["--shards", str(plain_shards / "some")]
+    for alpha in ("0", "3"):  # both see the same rows
+        flags = [*run, "--run", str(tmp_path / f"alpha-{alpha}"), "--alpha", alpha]
+        assert main([*arguments, *flags]) == 0
+    plain, hard = (
+        json.loads((tmp_path / f"alpha-{alpha}" / "log.jsonl").read_text().splitlines()[0])
+        for alpha in ("0", "3")
+    )
+    assert plain["hard_negative_accuracy"] == pytest.approx(hard["hard_negative_accuracy"], abs=0.1)
+    assert plain["padding_fraction"] == hard["padding_fraction"]
+
+
+def test_data_without_negatives_trains_as_plain_clip_and_terms_that_need_them_are_refused(
+    arguments: list[str], plain_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = changed(arguments, shards=plain_shards / "none", eval_shards=plain_shards / "none")
+    line = refusal([*none, "--terms", "contrastive", "1", "margin", "1"], capsys)
+    assert f"terms margin need hard negatives; {plain_shards / 'none'} holds none" in line
+    assert not (tmp_path / "run").exists()
+    assert main(none) == 0
+    assert "none holds no hard negatives, so alpha has no effect" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert not any(name.startswith("hard_negative") for line in lines for name in line)
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert best["metric"].startswith("retrieval/")
+    page = tmp_path / "page.html"
+    report(ReportConfig(runs=(tmp_path / "run",), out=page))
+    assert "retrieval" in page.read_text().lower()
 
 
 @pytest.mark.parametrize(
@@ -322,7 +396,7 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("corrupt", [1, 0])
-def test_more_than_one_percent_of_corrupt_pictures_is_refused(
+def test_more_than_one_percent_of_corrupt_images_is_refused(
     corrupt: int,
     arguments: list[str],
     scene_shards: Path,
@@ -339,7 +413,7 @@ def test_more_than_one_percent_of_corrupt_pictures_is_refused(
     settings = changed(arguments, shards=folder, steps=6)  # one epoch
     if corrupt:
         line = refusal(settings, capsys)
-        assert "1 of 96 pictures cannot be decoded" in line
+        assert "1 of 96 images cannot be decoded" in line
         assert "shard-000000.tar:" in line
     else:
         assert main(settings) == 0
@@ -354,6 +428,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_with_one_line_and_it_can_be_resumed(
     arguments: list[str], tmp_path: Path
 ) -> None:

@@ -55,8 +55,8 @@ def test_a_signal_to_the_group_leaves_workers_alone_and_they_go_when_their_paren
     ) as parent:
         assert parent.stdout is not None
         assert parent.stderr is not None
-        told = parent.stdout.readline()
-        workers = [int(word) for word in told.split()]
+        line = parent.stdout.readline()
+        workers = [int(word) for word in line.split()]
         assert len(workers) == 2, parent.stderr.read()
         assert all(map(is_running, workers))
         parent.send_signal(signal.SIGKILL)

@@ -14,20 +14,22 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hnc_ds.config import ModelConfig, ScopeConfig
-from hnc_ds.deepspeed_config import (
+from hnc_ds.distributed import broadcast_object, rank, world_size
+from hnc_ds.engine import engine as engine_module
+from hnc_ds.engine.deepspeed_config import (
     SHIPPED_CONFIGS,
     find_deepspeed_config,
     read_deepspeed_config,
     resolve,
 )
-from hnc_ds.distributed import from_rank_zero, rank, world_size
-from hnc_ds.engine import Engine, start_process_group
+from hnc_ds.engine.engine import Engine, start_process_group
+from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.model.scope import choose_scope
 
 ALIGNED = 16
-"""Bytes: what the fast kernels of matrix products ask of a bias (cuBLAS)."""
+"""Bytes: alignment that the fast kernels of matrix products need of a bias (cuBLAS)."""
 
 SHIPPED = sorted(path.stem for path in SHIPPED_CONFIGS[1].glob("*.json"))
 SPLIT_WEIGHTS = [name for name in SHIPPED if name.startswith("zero3")]
@@ -153,7 +155,9 @@ def calls_of_a_step(config: str, parameters: int, average: bool = False) -> Call
     engine = engine_of(Many(parameters), shipped(config))
     if average:
         engine.average(0.9, {})
-        engine.pull_to_start(0.1, {n: p.detach() for n, p in Many(parameters).named_parameters()})
+        engine.pull_to_reference(
+            0.1, {n: p.detach() for n, p in Many(parameters).named_parameters()}
+        )
     step(engine)  # the first one makes the optimizer's state
     with counted_steps(engine) as counted:
         step(engine)
@@ -202,7 +206,7 @@ PRECISIONS = ("zero1_bf16", "zero2_bf16", "zero1_fp32", "zero3_bf16")
 
 @pytest.mark.parametrize("config", PRECISIONS)
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_told(
+def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_reported(
     config: str, fused: bool
 ) -> None:
     settings = shipped(config)
@@ -242,13 +246,13 @@ def one_rank_meets_what_is_not_finite() -> None:
         engine = engine_of(Many(30), shipped(config, world_size(), train_batch_size=255))
         assert misaligned(engine.module) == []
         step(engine, 1.0 + rank())
-        before = from_rank_zero(everything_of(engine))
+        before = broadcast_object(everything_of(engine))
         for name, gradient in squares.items():  # beta 0.9; bfloat16 has 8 bits
             moment = before[f"{name}/exp_avg"]
             assert torch.allclose(moment, 0.1 * gradient / norm, rtol=0.02, atol=1e-5), name
         step(engine, float("inf") if rank() == 1 else 1.0)
         assert float(engine.unsound()) == 1, config
-        after = from_rank_zero(everything_of(engine))
+        after = broadcast_object(everything_of(engine))
         assert all(torch.equal(before[name], after[name]) for name in before), config
 
 
@@ -258,7 +262,7 @@ def test_ranks_step_with_the_mean_gradient_and_not_at_all_where_one_rank_has_non
     run_on_ranks(3, one_rank_meets_what_is_not_finite)
 
 
-def test_the_state_of_a_run_whose_parameters_were_not_aligned_is_taken_up() -> None:
+def test_the_state_of_a_run_whose_parameters_were_not_aligned_is_loaded() -> None:
     """Checkpoints of before keep tensors by name, so that the layout may be another."""
     unaligned = shipped("zero1_bf16")
     unaligned["zero_optimization"]["parameter_alignment"] = False
@@ -298,3 +302,22 @@ def test_settings_of_how_gradients_are_sent_are_left_to_deepspeed(asked: dict[st
     found, expected = everything_of(other), everything_of(usual)
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, rtol=1e-5), name
+
+
+@pytest.mark.parametrize("config", ["cpu", "zero2_bf16", "zero3_bf16"])
+def test_an_attribute_that_deepspeed_no_longer_has_is_named_when_the_engine_starts(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = {"cpu": "engine", "zero2_bf16": "ZeRO 1 and 2 optimizer"}.get(config, "ZeRO 3 optimizer")
+    names = (*engine_module.PRIVATE[kind], "_gone")
+    monkeypatch.setitem(engine_module.PRIVATE, kind, names)
+    with pytest.raises(UserError, match=rf"DeepSpeed [\d.]+.*: its {kind} has no _gone, which"):
+        engine_of(Many(3), shipped(config))
+
+
+def test_every_attribute_of_the_table_is_used() -> None:
+    folder = Path(engine_module.__file__).parent
+    names = ("engine.py", "zero.py")
+    text = "".join((folder / name).read_text() for name in names)
+    for of_kind in engine_module.PRIVATE.values():
+        assert [name for name in of_kind if f".{name}" not in text] == []

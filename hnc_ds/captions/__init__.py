@@ -1,1 +1,1 @@
-"""Scene graphs -> true captions and captions made minimally false. Pure Python, no torch."""
+"""Scene graphs -> true captions and hard negatives. Pure Python, no torch."""

@@ -1,27 +1,28 @@
-"""Can text alone tell true captions from false ones? Then a model may learn to read, not to look.
+"""Text-only baselines: how well the captions of a pair can be classified without the image.
 
     hnc-ds generate ... --audit
 
-Four readers are given both captions of a pair without the image and say which is the true one;
-guessing is right for half of the pairs. None of them has seen an image that it is tested on:
+A model may learn whatever text alone gives away instead of looking at the image. Each baseline gets
+both captions of a pair and chooses the true one; chance is 0.5. Baselines are cross-validated over
+images:
 
 * words: the words, and the sentence without its content words
-* word pairs: also all pairs of two of these, which tell that grass is seldom purple
+* word pairs: also all unordered pairs of these ("purple" with "grass")
 * order: also which of two words comes first
-* perplexity: a trigram model of true captions; the caption that surprises it less is called true
+* perplexity: a trigram model of true captions; the caption with the lower perplexity is chosen
 
-The first two have limits. The last two have none: a false caption made of the words of a true one
-("the grass eats the cow") is as implausible as it is wrong, and shows there.
+The first two have limits. The last two have none: a false caption with the words of a true one
+("the grass eats the cow") is implausible by nature.
 
-Balanced captions may come out slightly below one half: what one image adds to a side, the images
-trained on lack.
+Balanced captions may score slightly below 0.5, as the words of a test image are missing from the
+balance of the training images.
 
 P pairs. A row of pairs_P3 is (image, true caption, false caption), as numbers.
 """
 
 import random
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,42 +30,43 @@ import numpy as np
 
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.captions.text_classifier import (
+    Baseline,
     Captions,
-    Reader,
+    NGrams,
+    Trigrams,
     Word,
     check_installed,
     cross_validated,
     differences,
     folds,
-    ordered_rightly,
-    telling_words,
+    ranked_correctly,
+    strongest_words,
     tokenized,
 )
-from hnc_ds.captions.trigrams import Trigrams
 from hnc_ds.errors import UserError, counted
 from hnc_ds.records import ImageCaptions
 
-CLASSIFIERS: tuple[Reader, ...] = ("words", "word_pairs", "order")
-READERS = (*CLASSIFIERS, "perplexity")
-"""The columns."""
-OVERALL_LIMITS: dict[Reader, float] = {"words": 0.52, "word_pairs": 0.54}
-TYPE_LIMITS: dict[Reader, float] = {"words": 0.55, "word_pairs": 0.58}
-"""By reader; the others have none."""
-FEWEST_PAIRS = 1000
-"""Of fewer the accuracy says little: its standard error is above 0.015, and with some twenty types
-one or another would exceed a limit by chance."""
-MOST_PAIRS = 40_000
-"""Of a type; more are thinned out by a seeded draw. Bounds time and memory."""
+CLASSIFIERS: tuple[Baseline, ...] = ("words", "word_pairs", "order")
+BASELINES = (*CLASSIFIERS, "perplexity")
+"""All baselines, in the order of the columns."""
+OVERALL_LIMITS: dict[Baseline, float] = {"words": 0.52, "word_pairs": 0.54}
+TYPE_LIMITS: dict[Baseline, float] = {"words": 0.55, "word_pairs": 0.58}
+"""Maximum accuracy by baseline; the others have no limit."""
+MIN_PAIRS = 1000
+"""Minimum number of pairs for limits. With fewer the standard error exceeds 0.015, and one of
+twenty types would exceed a limit by chance."""
+MAX_PAIRS = 40_000
+"""Maximum number of pairs per type, drawn with the seed; bounds time and memory."""
 
 _WIDTH = 100
 _DIGITS = 4
 _SHOWN = 5
-"""Words of a side on the terminal."""
+"""Words per label on the terminal."""
 
 _LEGEND = (
-    "Of two captions the true one is told by its words; also by pairs of words; also by which of "
-    "two comes first; by a trigram model of true captions. One half is a guess.",
-    "Order and perplexity have no limit: a false caption may be as implausible as it is wrong.",
+    "Accuracy of choosing the true caption of a pair by its words; also by pairs of words; also by "
+    "which of two words comes first; by a trigram model of true captions. Chance is 0.5.",
+    "Order and perplexity have no limit, as false captions may be implausible sentences.",
 )
 
 _PairText = tuple[int, str, str]
@@ -72,49 +74,48 @@ _PairText = tuple[int, str, str]
 
 
 class Score(msgspec.Struct, frozen=True):
-    """How well text alone tells true from false: the share of pairs told rightly."""
+    """Accuracies of the text-only baselines for a set of pairs."""
 
     pairs: int
     images: int
     judged: bool
-    """Whether the pairs are enough to hold the accuracies against limits."""
+    """Whether there are enough pairs to apply the limits."""
     accuracy: dict[str, float | None]
-    """By reader; None with a single image, which cannot be cross-validated."""
+    """By baseline; None with a single image, which cannot be cross-validated."""
     error: dict[str, float | None]
-    """The accuracies' standard errors, with whole images as what was drawn."""
+    """Standard errors of the accuracies, with images as the sampling units."""
 
 
 class Leak(msgspec.Struct, frozen=True):
-    """What gives labels away, where an accuracy exceeds its limit."""
+    """The words with the largest weights, where an accuracy exceeds its limit."""
 
     type: str
     """A negative type, or 'all'."""
-    reader: str
-    speaks_for_true: tuple[Word, ...]
+    baseline: str
+    words_for_true: tuple[Word, ...]
     """The largest weight first."""
-    speaks_for_false: tuple[Word, ...]
+    words_for_false: tuple[Word, ...]
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """What an audit found; a part of OUT.stats.json."""
+    """The result of an audit; a part of OUT.stats.json."""
 
     overall: Score
-    """One reader for the pairs of all types, held against OVERALL_LIMITS."""
+    """Classifiers for the pairs of all types, with OVERALL_LIMITS."""
     types: dict[str, Score]
-    """A classifier of its own for each type, held against TYPE_LIMITS: it can use whatever gives
-    this type away, which the one for all may have to trade for other types. The trigram model is
-    the same for all."""
+    """Separate classifiers for each type, with TYPE_LIMITS. The trigram model is the same for all
+    types."""
     leaks: tuple[Leak, ...]
-    """Where limits are exceeded."""
+    """Exceeded limits."""
 
 
 def audit(path: Path, images: int, seed: int) -> Audit:
-    """Measure how well text alone tells the labels of a file of captions.
+    """Measure the accuracy of text-only baselines on a file of captions.
 
     Args:
-        path: As ``read_captions``. Negatives not proven false are taken as they are written.
-        images: At most so many are drawn, from the whole of the file.
-        seed: Of the draws. Same seed, same numbers.
+        path: As ``read_captions``. Open-world negatives count as false.
+        images: Maximum number of images, drawn from the whole file.
+        seed: Seed for the draws.
 
     Raises:
         UserError: scikit-learn is not installed; no pairs; as ``read_captions``.
@@ -122,10 +123,10 @@ def audit(path: Path, images: int, seed: int) -> Audit:
     check_installed()
     texts, pairs_of = _numbered(_drawn_pairs(path, images, seed))
     if not texts:
-        raise UserError(f"{path}: holds no negatives; there is nothing to audit")
+        raise UserError(f"{path}: contains no negatives, so there is nothing to audit")
     captions = tokenized(texts)
     all_P3 = np.concatenate(list(pairs_of.values()))
-    overall, types = _right_by_reader(captions, all_P3, pairs_of)
+    overall, types = _correct_by_baseline(captions, all_P3, pairs_of)
     found = Audit(
         _score(overall, all_P3),
         {name: _score(types[name], pairs_P3) for name, pairs_P3 in pairs_of.items()},
@@ -134,17 +135,17 @@ def audit(path: Path, images: int, seed: int) -> Audit:
     return msgspec.structs.replace(
         found,
         leaks=tuple(
-            Leak(name, reader, *telling_words(captions, pairs_P3, reader))
+            Leak(name, baseline, *strongest_words(captions, pairs_P3, baseline))
             for name, pairs_P3 in {"all": all_P3, **pairs_of}.items()
-            for reader in _exceeded(found, name)
+            for baseline in _exceeded(found, name)
         ),
     )
 
 
-def _right_by_reader(
+def _correct_by_baseline(
     captions: Captions, all_P3: np.ndarray, pairs_of: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray | None], dict[str, dict[str, np.ndarray | None]]]:
-    """What readers are right about: of all pairs, and of each type, types one after the other."""
+    """Per pair whether each baseline is correct: for all pairs, and for each type."""
     ends = np.cumsum([0, *map(len, pairs_of.values())])
     rows_of = {
         name: slice(start, end)
@@ -153,47 +154,49 @@ def _right_by_reader(
     overall: dict[str, np.ndarray | None] = {}
     types: dict[str, dict[str, np.ndarray | None]] = {name: {} for name in pairs_of}
     fold_P = folds(all_P3[:, 0])
-    for reader in CLASSIFIERS:
-        seen = differences(captions, all_P3, reader)
-        overall[reader] = None if fold_P is None else cross_validated(seen, fold_P)
+    for baseline in CLASSIFIERS:
+        seen = differences(captions, all_P3, baseline)
+        overall[baseline] = None if fold_P is None else cross_validated(seen, fold_P)
         for name, rows in rows_of.items():
-            own_P = folds(all_P3[rows, 0])
-            right_P = None if own_P is None else cross_validated(seen.of(rows), own_P)
-            types[name][reader] = right_P
-    overall["perplexity"] = right_P = _less_perplexing(captions, all_P3, fold_P)
+            type_fold_P = folds(all_P3[rows, 0])
+            types[name][baseline] = (
+                None if type_fold_P is None else cross_validated(seen.of(rows), type_fold_P)
+            )
+    overall["perplexity"] = correct_P = _less_perplexing(captions, all_P3, fold_P)
     for name, rows in rows_of.items():
         is_one_image = folds(all_P3[rows, 0]) is None
-        types[name]["perplexity"] = None if is_one_image or right_P is None else right_P[rows]
+        types[name]["perplexity"] = None if is_one_image or correct_P is None else correct_P[rows]
     return overall, types
 
 
 def _less_perplexing(
     captions: Captions, pairs_P3: np.ndarray, fold_P: np.ndarray | None
 ) -> np.ndarray | None:
-    """Whether the true captions of pairs have the lower perplexity, by a trigram model of the true
-    captions of other folds."""
+    """Whether the true caption has the lower perplexity by a trigram model of the true captions of
+    other folds."""
     if fold_P is None:
         return None
-    grams = Trigrams(captions.without_templates())
-    said, first = np.unique(pairs_P3[:, :2], axis=0, return_index=True)  # once an image
-    right_P = np.empty(len(pairs_P3))
+    grams = NGrams(captions.without_templates(), len(captions.names))
+    # Each true caption counts once per image.
+    positives, first = np.unique(pairs_P3[:, :2], axis=0, return_index=True)
+    correct_P = np.empty(len(pairs_P3))
     for fold in np.unique(fold_P):
-        trained = said[fold_P[first] != fold, 1]
-        log_C = grams.mean_logarithms(np.bincount(trained, minlength=len(captions.tokens_CT)))
+        trained = positives[fold_P[first] != fold, 1]
+        model = Trigrams(grams, np.bincount(trained, minlength=len(captions.tokens_CT)))
+        log_C = model.logarithms(grams) / grams.places_C
         is_tested_P = fold_P == fold
         _, true_T, false_T = pairs_P3[is_tested_P].T
-        right_P[is_tested_P] = ordered_rightly(log_C[true_T] - log_C[false_T])
-    return right_P
+        correct_P[is_tested_P] = ranked_correctly(log_C[true_T] - log_C[false_T])
+    return correct_P
 
 
 def table(found: Audit) -> str:
-    """The audit as lines for a terminal: the limits, and a mark where one is exceeded."""
+    """The audit as a table for the terminal; exceeded limits are marked."""
     width = max(map(len, ["limit of a type", *found.types])) + 2
-    columns = "".join(f"{reader.replace('_', ' '):>12}" for reader in READERS)
+    columns = "".join(f"{baseline.replace('_', ' '):>12}" for baseline in BASELINES)
     lines = [
-        "Text alone against the labels, on images not trained on: "
-        f"{counted(found.overall.pairs, 'pair')} "
-        f"of {counted(found.overall.images, 'image')}",
+        "Text-only baselines, cross-validated over images: "
+        f"{counted(found.overall.pairs, 'pair')} of {counted(found.overall.images, 'image')}",
         "",
         f"{'type':<{width}}{columns}{'error':>8}{'pairs':>11}{'images':>9}",
         *(name.ljust(width) + _numbers(found, name) for name in ("all", *found.types)),
@@ -202,24 +205,24 @@ def table(found: Audit) -> str:
         "",
         *(textwrap.fill(line, _WIDTH) for line in _LEGEND),
     ]
-    return "\n".join([*lines, *(line for leak in found.leaks for line in _told(leak))])
+    return "\n".join([*lines, *(line for leak in found.leaks for line in _leak_lines(leak))])
 
 
-def exceeded(found: Audit) -> dict[str, list[Reader]]:
-    """The readers whose limit is exceeded, of 'all' and of each type that has enough pairs."""
+def exceeded(found: Audit) -> dict[str, list[Baseline]]:
+    """The baselines that exceed their limit, for 'all' and for each type with enough pairs."""
     by_name = {name: _exceeded(found, name) for name in ("all", *found.types)}
-    return {name: readers for name, readers in by_name.items() if readers}
+    return {name: baselines for name, baselines in by_name.items() if baselines}
 
 
-def _exceeded(found: Audit, name: str) -> list[Reader]:
+def _exceeded(found: Audit, name: str) -> list[Baseline]:
     score = found.overall if name == "all" else found.types[name]
     limits = OVERALL_LIMITS if name == "all" else TYPE_LIMITS
-    return [r for r, most in limits.items() if score.judged and (score.accuracy[r] or 0) > most]
+    return [b for b, limit in limits.items() if score.judged and (score.accuracy[b] or 0) > limit]
 
 
 def _numbers(found: Audit, name: str) -> str:
     score = found.overall if name == "all" else found.types[name]
-    accuracies = "".join(f"{_number(score.accuracy[reader]):>12}" for reader in READERS)
+    accuracies = "".join(f"{_number(score.accuracy[baseline]):>12}" for baseline in BASELINES)
     error = max((e for e in score.error.values() if e is not None), default=None)
     return (
         f"{accuracies}{_number(error):>8}{score.pairs:>11,}{score.images:>9,}"
@@ -227,40 +230,38 @@ def _numbers(found: Audit, name: str) -> str:
     )
 
 
-def _mark(score: Score, readers: list[Reader]) -> str:
+def _mark(score: Score, baselines: list[Baseline]) -> str:
     if not score.judged:
         return "  too few to judge"
-    return f"  ABOVE THE LIMIT: {_spelled(readers)}" if readers else ""
+    return f"  ABOVE THE LIMIT: {_spelled(baselines)}" if baselines else ""
 
 
-def _spelled(readers: Iterable[str]) -> str:
-    return ", ".join(reader.replace("_", " ") for reader in readers)
+def _spelled(baselines: Iterable[str]) -> str:
+    return ", ".join(baseline.replace("_", " ") for baseline in baselines)
 
 
-def _limits(limits: Mapping[Reader, float]) -> str:
-    numbers = {reader: f"{limit:.2f}" for reader, limit in limits.items()}
-    return "".join(f"{numbers.get(reader, '-'):>12}" for reader in CLASSIFIERS) + f"{'-':>12}"
+def _limits(limits: Mapping[Baseline, float]) -> str:
+    numbers = {baseline: f"{limit:.2f}" for baseline, limit in limits.items()}
+    return "".join(f"{numbers.get(baseline, '-'):>12}" for baseline in CLASSIFIERS) + f"{'-':>12}"
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _told(leak: Leak) -> list[str]:
-    """The words behind an exceeded limit; below the limits they are chance and would mislead."""
-    sides = [("true", leak.speaks_for_true), ("false", leak.speaks_for_false)]
-    start = f"{leak.type}, {_spelled([leak.reader])}"
-    return [_listed(f"{start}: {side} is said by", told) for side, told in sides if told]
-
-
-def _listed(start: str, words: Iterable[Word]) -> str:
-    shown = list(words)[:_SHOWN]
-    told = ", ".join(f"{w.word} ({w.in_true:,} true, {w.in_false:,} false)" for w in shown)
-    return textwrap.fill(f"{start} {told}", _WIDTH, subsequent_indent="  ")
+def _leak_lines(leak: Leak) -> Iterator[str]:
+    """The words behind an exceeded limit; below the limits they would be noise."""
+    for label, words in (("true", leak.words_for_true), ("false", leak.words_for_false)):
+        listed = ", ".join(
+            f"{w.word} ({w.in_true:,} true, {w.in_false:,} false)" for w in words[:_SHOWN]
+        )
+        line = f"{leak.type}, {_spelled([leak.baseline])}: words for {label}: {listed}"
+        if words:
+            yield textwrap.fill(line, _WIDTH, subsequent_indent="  ")
 
 
 def _drawn_pairs(path: Path, images: int, seed: int) -> dict[str, list[_PairText]]:
-    """The pairs of some images by type, types in alphabetical order."""
+    """The pairs of the drawn images by type, types in alphabetical order."""
     found: dict[str, list[_PairText]] = {}
     for number, image in enumerate(_drawn_images(read_captions(path), images, seed)):
         for group in image.groups:
@@ -270,25 +271,23 @@ def _drawn_pairs(path: Path, images: int, seed: int) -> dict[str, list[_PairText
     return {name: _thinned(found[name], f"{seed}/audit/{name}") for name in sorted(found)}
 
 
-def _drawn_images(images: Iterable[ImageCaptions], most: int, seed: int) -> list[ImageCaptions]:
-    """Each image with the same chance, in one pass (reservoir sampling)."""
+def _drawn_images(images: Iterable[ImageCaptions], limit: int, seed: int) -> list[ImageCaptions]:
+    """A uniform draw of images in one pass (reservoir sampling)."""
     rng = random.Random(f"{seed}/audit")
     drawn: list[ImageCaptions] = []
     for count, image in enumerate(images):
-        if count < most:
+        if count < limit:
             drawn.append(image)
-        elif (place := rng.randrange(count + 1)) < most:
+        elif (place := rng.randrange(count + 1)) < limit:
             drawn[place] = image
     return drawn
 
 
 def _thinned(pairs: list[_PairText], seed: str) -> list[_PairText]:
-    return random.Random(seed).sample(pairs, MOST_PAIRS) if len(pairs) > MOST_PAIRS else pairs
+    return random.Random(seed).sample(pairs, MAX_PAIRS) if len(pairs) > MAX_PAIRS else pairs
 
 
-def _numbered(
-    pairs_of: Mapping[str, list[_PairText]],
-) -> tuple[list[str], dict[str, np.ndarray]]:
+def _numbered(pairs_of: Mapping[str, list[_PairText]]) -> tuple[list[str], dict[str, np.ndarray]]:
     """The distinct captions, and the pairs of each type as [P, 3]."""
     numbers: dict[str, int] = {}
 
@@ -302,28 +301,28 @@ def _numbered(
     return list(numbers), numbered
 
 
-def _score(right_of: Mapping[str, np.ndarray | None], pairs_P3: np.ndarray) -> Score:
+def _score(correct_of: Mapping[str, np.ndarray | None], pairs_P3: np.ndarray) -> Score:
     image_P = np.unique(pairs_P3[:, 0], return_inverse=True)[1]
     images = int(image_P.max()) + 1
     return Score(
         pairs=len(pairs_P3),
         images=images,
-        judged=images > 1 and len(pairs_P3) >= FEWEST_PAIRS,
-        accuracy={r: _mean(right_P) for r, right_P in right_of.items()},
+        judged=images > 1 and len(pairs_P3) >= MIN_PAIRS,
+        accuracy={r: _mean(correct_P) for r, correct_P in correct_of.items()},
         error={
-            r: None if right_P is None else _standard_error(right_P, image_P)
-            for r, right_P in right_of.items()
+            r: None if correct_P is None else _standard_error(correct_P, image_P)
+            for r, correct_P in correct_of.items()
         },
     )
 
 
-def _mean(right_P: np.ndarray | None) -> float | None:
-    return None if right_P is None else round(float(right_P.mean()), _DIGITS)
+def _mean(correct_P: np.ndarray | None) -> float | None:
+    return None if correct_P is None else round(float(correct_P.mean()), _DIGITS)
 
 
-def _standard_error(right_P: np.ndarray, image_P: np.ndarray) -> float:
-    """Of a mean whose pairs come in images, a ratio of two sums over images. Source: Cochran,
-    Sampling Techniques, 1977, chapter 6."""
-    off_I = np.bincount(image_P, weights=right_P - right_P.mean())
+def _standard_error(correct_P: np.ndarray, image_P: np.ndarray) -> float:
+    """Standard error of the mean over pairs, clustered by image (a ratio estimator). Source:
+    Cochran, Sampling Techniques, 1977, chapter 6."""
+    off_I = np.bincount(image_P, weights=correct_P - correct_P.mean())
     images = len(off_I)
-    return round(float(np.sqrt(images / (images - 1) * (off_I**2).sum()) / len(right_P)), _DIGITS)
+    return round(float(np.sqrt(images / (images - 1) * (off_I**2).sum()) / len(correct_P)), _DIGITS)

@@ -1,4 +1,4 @@
-"""What a captions file holds: OUT.stats.json, and the line on the terminal."""
+"""Statistics of a captions file: OUT.stats.json, and the summary on the terminal."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class Counts(msgspec.Struct):
-    """What was made of some images."""
+    """Counts of the captions of a set of images."""
 
     images: int = 0
     images_without_captions: int = 0
     groups: dict[str, int] = {}
-    """Per kind of positive."""
+    """Caption groups per kind of positive."""
     negatives: dict[str, int] = {}
-    """Per type."""
+    """Negatives per type."""
     irregular: dict[str, int] = {}
-    """What the input held that had to be dropped or mended, per reason."""
+    """Number of dropped or repaired items of the input, per reason."""
     coverage: Coverage = msgspec.field(default_factory=Coverage)
-    """How many pairs an image has, what they are about, and what limits them."""
+    groups_without_negatives: int = 0
 
     def add(self, other: "Counts") -> None:
         """Add the counts of further images."""
@@ -35,6 +35,7 @@ class Counts(msgspec.Struct):
         self.negatives = dict(Counter(self.negatives) + Counter(other.negatives))
         self.irregular = dict(Counter(self.irregular) + Counter(other.irregular))
         self.coverage.add(other.coverage)
+        self.groups_without_negatives += other.groups_without_negatives
 
 
 def stats_path_of(out: Path) -> Path:
@@ -43,7 +44,7 @@ def stats_path_of(out: Path) -> Path:
 
 
 def read_counts(out: Path) -> Counts:
-    """The counts in the statistics file of captions that are whole."""
+    """The counts in the statistics file of finished captions."""
     counts = msgspec.json.decode(stats_path_of(out).read_bytes(), type=Counts)
     counts.groups.pop("all", None)
     return counts
@@ -52,7 +53,8 @@ def read_counts(out: Path) -> Counts:
 def stats_json(
     settings: Any, types: tuple[str, ...], counts: Counts, audit: "Audit | None" = None
 ) -> bytes:
-    """The statistics file."""
+    """The content of the statistics file."""
+    plain = counts.groups_without_negatives
     groups = {"all": sum(counts.groups.values()), **dict(sorted(counts.groups.items()))}
     content = {
         "settings": settings,
@@ -62,27 +64,33 @@ def stats_json(
         "negatives": {name: counts.negatives.get(name, 0) for name in _all(types, counts)},
         "irregular": dict(sorted(counts.irregular.items())),
         "coverage": counts.coverage.in_order(),
+        **({"groups_without_negatives": plain} if plain else {}),
         **({"audit": audit} if audit else {}),
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
 def _all(types: tuple[str, ...], counts: Counts) -> tuple[str, ...]:
-    """Those that were to be made, and others that the input had."""
+    """The requested types, then other types of the input."""
     return *types, *sorted(set(counts.negatives) - set(types))
 
 
+def without_negatives(groups: int) -> str:
+    """' (1,234 without negatives)'; empty if there are none."""
+    return f" ({groups:,} without negatives)" if groups else ""
+
+
 def summary(out: Path, types: tuple[str, ...], counts: Counts) -> str:
-    """What a person wants to know when it is done."""
+    """The message at the end of a run."""
     negatives = ", ".join(
         f"{name} {counts.negatives.get(name, 0):,}" for name in _all(types, counts)
     )
-    met = sorted(counts.irregular.items())
-    irregular = ", ".join(f"{number:,} {reason}" for reason, number in met)
-    told = f"; met {irregular}" if irregular else ""
+    reasons = sorted(counts.irregular.items())
+    irregular = ", ".join(f"{number:,} {reason}" for reason, number in reasons)
     first = (
         f"{out}: {counted(counts.images, 'image')}, "
-        f"{counted(sum(counts.groups.values()), 'caption group')}; "
-        f"negatives: {negatives}{told}"
+        f"{counted(sum(counts.groups.values()), 'caption group')}"
+        f"{without_negatives(counts.groups_without_negatives)}; "
+        f"negatives: {negatives}{f'; dropped or repaired: {irregular}' if irregular else ''}"
     )
     return "\n".join([first, *coverage_lines(counts.coverage, types)])

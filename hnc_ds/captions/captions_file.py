@@ -1,18 +1,14 @@
 """Write captions.jsonl in parallel: resumable, the same bytes for any number of workers.
 
-What a stage makes of single images is its own matter. Here chunks of images go to worker processes
-and come back in order, and parts.py keeps what is finished through a kill. Beside the file lies
-OUT.stats.json.
+Worker processes make the captions of chunks of images with the function of a stage; parts.py keeps
+finished parts if the run is killed. OUT.stats.json is written next to the file.
 """
 
 import gc
 import gzip
-import hashlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,39 +16,36 @@ from typing import Protocol, TypeVar
 import msgspec
 from tqdm import tqdm
 
+from hnc_ds.atomic_files import remove_leftovers
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
 from hnc_ds.captions.coverage import Coverage
 from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
-from hnc_ds.whole_files import remove_leftovers
-from hnc_ds.worker_processes import WorkerPool
+from hnc_ds.worker_processes import map_in_order
 
 CHUNK_IMAGES = 64
 PART_CHUNKS = 32
-"""A part holds 64 * 32 images: seconds of work, which is what a kill can cost."""
-
-CHUNKS_IN_FLIGHT = 4
-"""Chunks per worker that wait or are being worked on; bounds the memory."""
+"""Chunks in a part: 64 * 32 images, seconds of work, are lost when a run is killed."""
 
 COMPRESSION = 6
-"""A higher level takes longer than making the captions and saves 2 %."""
+"""Gzip level; a higher one takes longer than making the captions and saves 2 %."""
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 Chunk = tuple[bytes, Counts]
-"""Lines of some images, compressed if wanted, and what they hold."""
+"""Lines of some images, compressed if the file is, and their counts."""
 Make = Callable[[list[_Item]], Chunk]
-"""Makes a chunk; goes to the workers, so it is a function of a module or a partial of one."""
+"""Makes a chunk; must be picklable for the workers."""
 
 
 class Settings(Protocol):
-    """What the captions depend on: a msgspec struct, so that it can be written down."""
+    """Everything the captions depend on; a msgspec struct."""
 
     @property
     def source(self) -> str:
-        """Name of the file they are made from."""
+        """Name of the input file."""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -60,24 +53,24 @@ class Settings(Protocol):
 
 
 def check_name(out: Path) -> None:
-    """Refuse a name that tells no kind of file.
+    """Check the suffix of the output.
 
     Raises:
-        UserError: It does not.
+        UserError: It is neither .jsonl nor .jsonl.gz.
     """
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise UserError(f"out is {out}; its name must end in .jsonl or .jsonl.gz")
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Refuse a name that tells no kind of file, and a file that is there.
+    """Check the suffix of the output, and that it does not exist unless it is to be overwritten.
 
     Raises:
-        UserError: Either.
+        UserError: Wrong suffix, or an existing file.
     """
     check_name(out)
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already; pass --overwrite to make it anew")
+        raise UserError(f"{out}: exists already; pass --overwrite to replace it")
 
 
 def write_captions(
@@ -89,23 +82,23 @@ def write_captions(
     irregular: Counter[str],
     place: tuple[int, int] = (0, 1),
 ) -> Counts | None:
-    """Write the file and its statistics; a run that was killed goes on where it was.
+    """Write the file and its statistics; continues a killed run.
 
     Args:
         out: captions.jsonl or captions.jsonl.gz; the caller holds its lock.
-        settings: Parts that were made with other ones are dropped.
-        items: One for each image, in the order of the input; cheap, as they are all iterated.
-        make: What a worker does.
-        workers: Processes; 1 works in this one.
-        irregular: What ``items`` met by the time that it is exhausted.
-        place: Number of this process, and how many share the work on a shared disk.
+        settings: Parts of other settings are removed.
+        items: One per image, in input order; cheap, as this process iterates all of them.
+        make: Makes a chunk, in a worker.
+        workers: Number of processes; 1 works in this process.
+        irregular: Counts that are complete when ``items`` is exhausted.
+        place: Number of this process, and number of processes that share the work.
 
     Returns:
-        What the file holds; None where other processes have parts to make yet, or have put the
-        file together.
+        The counts of the file; None if other processes have unfinished parts, or have joined the
+        file.
 
     Raises:
-        UserError: No images, disk full, a worker was killed; as ``items`` and ``make``.
+        UserError: No images, full disk, a killed worker; as ``items`` and ``make``.
     """
     remove_leftovers(out, alone=place[1] == 1)
     parts = Parts(out, msgspec.json.encode(settings), shared=place[1] > 1)
@@ -117,30 +110,30 @@ def write_captions(
     if total is not None:
         print(summary(out, settings.types, total))
     elif out.exists():
-        print(f"{out}: put together by another process")
+        print(f"{out}: joined by another process")
     else:
         print(f"{out}: part {place[0]} of {place[1]} is done, others are not")
     return total
 
 
 def holds_captions_of(out: Path, settings: Settings) -> bool:
-    """Whether the file is there, whole, and was made with these settings."""
+    """Whether the file exists, is complete, and was made with these settings."""
     try:
-        told = msgspec.json.decode(stats_path_of(out).read_bytes())["settings"]
+        recorded = msgspec.json.decode(stats_path_of(out).read_bytes())["settings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # msgspec's are ValueErrors
         return False
     unfinished = out.with_name(out.name + PARTS_SUFFIX).exists()
     return (
         out.is_file()
         and not unfinished
-        and told == msgspec.json.decode(msgspec.json.encode(settings))
+        and recorded == msgspec.json.decode(msgspec.json.encode(settings))
     )
 
 
 def _join(
     out: Path, parts: Parts, number: int, settings: Settings, irregular: Counter[str]
 ) -> Counts:
-    """Put the parts together, once all are there."""
+    """Join the parts once all are finished."""
     total = Counts(irregular=dict(irregular))
     for part in range(number):
         again = "remove the folder, and run it again"
@@ -160,33 +153,34 @@ def chunk_of(
     """The lines and counts of some images.
 
     Args:
-        images: With what they cover; made while they are iterated.
-        irregular: Is read after that.
+        images: Captions and coverage of each; iterated once.
+        irregular: Read after the images.
         compressed: Whether the file is gzipped.
     """
     lines = []
     groups: Counter[str] = Counter()
     negatives: Counter[str] = Counter()
-    without = 0
+    without = plain = 0
     coverage = Coverage()
     for captions, covered in images:
         lines.append(msgspec.json.encode(captions) + b"\n")
         without += not captions.groups
         groups.update([group.type for group in captions.groups])
         negatives.update([n.type for group in captions.groups for n in group.negatives])
+        plain += sum(not group.negatives for group in captions.groups)
         coverage.add(covered)
     content = b"".join(lines)
-    # Gzip files may be written one after the other: together they are one gzip file.
+    # Concatenated gzip files are one gzip file.
     written = gzip.compress(content, COMPRESSION, mtime=0) if compressed else content
-    return written, Counts(len(lines), without, groups, negatives, dict(irregular), coverage)
+    counts = Counts(len(lines), without, groups, negatives, dict(irregular), coverage, plain)
+    return written, counts
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """What an image leaves behind has no cycles; to look for some takes a tenth of the time.
+    """Disable garbage collection: it takes a tenth of the time, and captions make no cycles.
 
-    Workers do without it for good. One that started anew after each chunk would look through all
-    that is kept, such as the caches of words.
+    Workers disable it for their whole life.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -197,22 +191,6 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-            return digest.hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
 def _write_parts(
     out: Path,
     parts: Parts,
@@ -221,7 +199,7 @@ def _write_parts(
     workers: int,
     place: tuple[int, int],
 ) -> int:
-    """Make those of this process's parts that are not there yet; gives the number of all."""
+    """Write the missing parts of this process; returns the number of all parts."""
     done, part_images = parts.finished(), PART_CHUNKS * CHUNK_IMAGES
     if done:
         print(
@@ -246,8 +224,8 @@ def _write_parts(
         chunks = in_order(out, ours(), make, workers)
         while some := list(islice(chunks, PART_CHUNKS)):
             counts = Counts()
-            for _, found in some:
-                counts.add(found)
+            for _, chunk_counts in some:
+                counts.add(chunk_counts)
             content = (content for content, _ in some)
             parts.add(next(numbers), content, msgspec.json.encode(counts))
             progress.update(counts.images)
@@ -257,33 +235,10 @@ def _write_parts(
 def in_order(
     path: Path, items: Iterator[_Item], make: Callable[[list[_Item]], _Made], workers: int
 ) -> Iterator[_Made]:
-    """What workers make of chunks of items, in the order of the input, with few in memory.
+    """Yield what workers make of chunks of items, in the order of the input.
 
-    Args:
-        path: Of the file that the work is about, for messages.
-        items: Cheap, as this process iterates them.
-        make: Goes to the workers.
-        workers: Processes; 1 works in this one.
-
-    Raises:
-        UserError: A worker was killed; as ``items`` and ``make``.
+    Args and errors as ``map_in_order``.
     """
-    lists = iter(lambda: list(islice(items, CHUNK_IMAGES)), [])
-    if workers == 1:
-        with no_garbage_collection():
-            yield from map(make, lists)
-        return
-    waiting: deque[Future[_Made]] = deque()
-    with WorkerPool(workers, gc.disable) as pool:
-        try:
-            for some in lists:
-                waiting.append(pool.submit(make, some))
-                if len(waiting) >= CHUNKS_IN_FLIGHT * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"{path}: a worker was killed, perhaps for lack of memory; run it again with "
-                "fewer --workers, finished parts are kept"
-            ) from error
+    chunks = iter(lambda: list(islice(items, CHUNK_IMAGES)), [])
+    with no_garbage_collection() if workers == 1 else nullcontext():
+        yield from map_in_order(make, chunks, workers, path, initializer=gc.disable)

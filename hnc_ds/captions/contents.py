@@ -1,8 +1,7 @@
-"""What a file of captions holds: ``hnc-ds inspect captions.jsonl.gz``.
+"""``hnc-ds inspect captions.jsonl.gz``: contents of a captions file.
 
-Prints counts per type, and random groups of every negative type for a human to read: whether a
-sentence is good English, and whether the false one differs in a way that can be seen, no counter
-tells.
+Prints counts per type, and random groups of every negative type for a person to check that the
+sentences are good English and that the false ones differ visibly.
 """
 
 import random
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from hnc_ds.captions.caption_stats import read_counts
+from hnc_ds.captions.caption_stats import read_counts, without_negatives
 from hnc_ds.captions.coverage import Coverage, coverage_lines, coverage_of
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import InspectConfig
@@ -23,89 +22,89 @@ from hnc_ds.errors import UserError, counted
 from hnc_ds.records import ImageCaptions, Negative
 
 SAMPLES = 10
-"""Groups per negative type when no other number is asked for."""
+"""Default number of groups per negative type."""
 
 WIDTH = 100
-"""Columns of the terminal."""
+"""Maximum number of columns."""
 
 INDENT = 13
-"""Columns before a caption: image id and mark."""
+"""Columns of image id and mark before a caption."""
 
 TRUE, FALSE, OPEN = "+", "-", "~"
-"""Marks before a true caption, a false one, and one that is not proven false."""
+"""Marks before a true, a false and an open-world caption."""
 
 
 class Example(NamedTuple):
-    """A group as it is shown for one negative type."""
+    """A caption group with its negatives of one type."""
 
     image_id: str
     positive: str
     negatives: tuple[Negative, ...]
-    """Those of the type."""
 
 
 @dataclass
 class Contents:
-    """Counts over a captions file, and a fair draw of its groups."""
+    """Counts of a captions file and a uniform draw of its groups."""
 
     images: int = 0
     without: int = 0
-    """Images that have no captions."""
+    """Images without captions."""
     positives: Counter[str] = field(default_factory=Counter)
-    """Per kind of statement."""
+    """Positives per kind."""
     negatives: Counter[str] = field(default_factory=Counter)
-    """Per type."""
+    """Negatives per type."""
+    plain: int = 0
+    """Groups without negatives."""
     open_world: int = 0
     """Negatives that are not proven false."""
     groups: Counter[str] = field(default_factory=Counter)
-    """Groups with a negative of the type."""
+    """Type -> groups with such a negative."""
     coverage: Coverage = field(default_factory=Coverage)
-    """As far as captions show it without their scene graphs."""
+    """The coverage that is known without scene graphs."""
     examples: defaultdict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
-    """Per type, drawn from all of these groups alike."""
+    """Type -> drawn groups."""
 
 
 def inspect_captions(config: InspectConfig) -> None:
     """Print the counts of a captions file and samples of every negative type.
 
     Raises:
-        UserError: Not a file of captions, or flags that are of shards only.
+        UserError: Not a file of captions, or flags for shards.
     """
     if config.sheet or config.verify:
         raise UserError(
-            f"{config.shards}: --sheet and --verify look into shards; pack the captions first"
+            f"{config.shards}: --sheet and --verify need shards; run 'hnc-ds pack' first"
         )
     path = Path(config.shards)
     images = tqdm(read_captions(path), desc="read", unit=" images", disable=None)
     contents = survey(images, config.samples or SAMPLES, config.seed)
     if not contents.images:
         raise UserError(f"{config.shards}: holds no images")
-    coverage = _with_graphs(path, contents)
-    covered = ["", *coverage_lines(coverage)]
+    covered = ["", *coverage_lines(_full_coverage(path, contents))]
     print("\n".join([*_counts(path, contents), *covered, *_samples(contents)]))
 
 
-def _with_graphs(path: Path, contents: Contents) -> Coverage:
-    """What ``generate`` counted with the scene graphs at hand, where OUT.stats.json has it."""
+def _full_coverage(path: Path, contents: Contents) -> Coverage:
+    """The coverage in OUT.stats.json, which ``generate`` computed with the scene graphs, if it
+    belongs to these captions."""
     try:
-        told = read_counts(path)
-    except (OSError, ValueError):  # msgspec's are ValueErrors; none, or of another version
+        saved = read_counts(path)
+    except (OSError, ValueError):  # absent, broken or of another version; msgspec's are ValueErrors
         return contents.coverage
-    theirs, ours = told.coverage, contents.coverage
-    # Statistics of other captions under this name prove themselves by their counts.
-    is_of_these = theirs.pairs == ours.pairs and told.negatives == {
-        name: contents.negatives.get(name, 0) for name in told.negatives
+    # Different counts show that the statistics are those of other captions.
+    matches = saved.coverage.pairs == contents.coverage.pairs and saved.negatives == {
+        name: contents.negatives.get(name, 0) for name in saved.negatives
     }
-    return theirs if is_of_these else ours
+    return saved.coverage if matches else contents.coverage
 
 
 def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents:
-    """Count captions and draw examples in one pass; memory holds the examples alone.
+    """Count captions and draw examples in one pass; only the examples are kept in memory.
 
     Args:
-        images: Are iterated once.
-        samples: Groups to draw per negative type.
-        seed: Same seed, same draw.
+        images: The captions; iterated once.
+        samples: Number of groups to draw per negative type.
+        seed: Seed for the draw.
     """
     contents = Contents()
     streams: dict[str, random.Random] = {}
@@ -115,6 +114,7 @@ def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents
         contents.coverage.add(coverage_of(None, image))
         for group in image.groups:
             contents.positives[group.type] += 1
+            contents.plain += not group.negatives
             of_type: dict[str, list[Negative]] = defaultdict(list)
             for negative in group.negatives:
                 of_type[negative.type].append(negative)
@@ -129,14 +129,14 @@ def survey(images: Iterable[ImageCaptions], samples: int, seed: int) -> Contents
     return contents
 
 
-def _place(met: int, samples: int, streams: dict[str, random.Random], stream: str) -> int | None:
-    """Where the group just met goes among the examples, if it is drawn.
+def _place(count: int, samples: int, streams: dict[str, random.Random], stream: str) -> int | None:
+    """Index of the latest of ``count`` groups among the examples, if it is drawn.
 
-    Source: Vitter 1985, algorithm R: every group met so far is among them with equal probability.
+    Source: Vitter 1985, algorithm R: every group is among the examples with equal probability.
     """
-    if met <= samples:
-        return met - 1
-    place = streams.setdefault(stream, random.Random(stream)).randrange(met)
+    if count <= samples:
+        return count - 1
+    place = streams.setdefault(stream, random.Random(stream)).randrange(count)
     return place if place < samples else None
 
 
@@ -146,7 +146,7 @@ def _counts(path: Path, contents: Contents) -> Iterator[str]:
     unproven = f" ({contents.open_world:,} not proven false)" if contents.open_world else ""
     yield (
         f"{path}: {counted(contents.images, 'image')}{without}, "
-        f"{counted(contents.positives.total(), 'group')}, "
+        f"{counted(contents.positives.total(), 'group')}{without_negatives(contents.plain)}, "
         f"{counted(contents.negatives.total(), 'negative')}{unproven}"
     )
     wide = max(len(name) for title, counts in titled.items() for name in (title, *counts)) + 2
@@ -171,7 +171,7 @@ def _samples(contents: Contents) -> Iterator[str]:
     if contents.examples:
         unproven = f", {OPEN} not proven false" if contents.open_world else ""
         yield ""
-        yield f"{TRUE} true, {FALSE} false{unproven}; in brackets what was replaced"
+        yield f"{TRUE} true, {FALSE} false{unproven}; in brackets the replaced words"
 
 
 def _shown(example: Example) -> Iterator[str]:
@@ -188,5 +188,5 @@ def _shown(example: Example) -> Iterator[str]:
 
 
 def _wrapped(start: str, text: str) -> list[str]:
-    """The text after its start, in as many lines as it needs, one under the other."""
+    """The text after its start, wrapped and indented."""
     return wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * INDENT)

@@ -1,7 +1,7 @@
-"""What the captions of many images cover, as numbers: how many, about what, and what limits them.
+"""Coverage statistics of captions: their number, their topics, and what limits them.
 
-``coverage_of`` counts one image; a ``Coverage`` holds counts and histograms alone, so that its
-size follows the vocabulary and not the number of images, and sums of it are the same in any order.
+``coverage_of`` counts one image. A ``Coverage`` consists of counts and histograms, so its size
+depends on the vocabulary only, and sums are the same in any order.
 """
 
 import re
@@ -22,30 +22,30 @@ from hnc_ds.errors import counted
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, SceneGraph, SceneObject
 
 COMMON = 0.01
-"""Share of the negatives from which on a predicate, class or value counts as one of many."""
+"""Minimum fraction of the negatives for a predicate, class or value to count as common."""
 
 _Key = TypeVar("_Key", int, str)
 
 
 class Yield(msgspec.Struct, frozen=True):
-    """What became of all that could be said for one negative type."""
+    """Number of candidates of one negative type at each stage."""
 
-    said: int = 0
-    """True statements that the type could change."""
+    statements: int = msgspec.field(default=0, name="said")
+    """True statements that the type may change; the key in OUT.stats.json is 'said'."""
     tried: int = 0
-    """Changes of them that were judged."""
+    """Changes of them that were checked against the graph."""
     refuted: int = 0
     """Changes that the graph refutes: each could be a negative."""
     balanced_away: int = 0
-    """Refuted changes that are left out so that no word gives the answer away."""
+    """Refuted changes that are dropped for balance."""
     written: int = 0
-    """Negatives in the file. What is neither written nor balanced away had no room, or would
-    have been said twice."""
+    """Negatives in the file. Candidates neither written nor balanced away had no room or were
+    duplicates."""
 
     def plus(self, other: "Yield") -> "Yield":
         """The sum of both."""
         return Yield(
-            self.said + other.said,
+            self.statements + other.statements,
             self.tried + other.tried,
             self.refuted + other.refuted,
             self.balanced_away + other.balanced_away,
@@ -54,12 +54,12 @@ class Yield(msgspec.Struct, frozen=True):
 
     @property
     def no_room(self) -> int:
-        """Refuted changes that balance leaves and that are not written."""
+        """Refuted changes that are neither balanced away nor written."""
         return max(0, self.refuted - self.balanced_away - self.written)
 
 
 class Share(msgspec.Struct, frozen=True):
-    """How many of a number."""
+    """A fraction as two counts."""
 
     number: int = 0
     of: int = 0
@@ -70,27 +70,27 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct):
-    """Counts over some images; ``add`` gives those of more. Keys are as their images had them."""
+    """Counts over a set of images, with keys in order of occurrence."""
 
     pairs: dict[int, int] = {}
-    """Pairs (negatives) of an image -> images."""
+    """Number of pairs (negatives) of an image -> images."""
     pairs_where_related: dict[int, int] = {}
-    """The same, of images that have a relation annotated; empty without graphs."""
+    """The same for images with annotated relations; empty without graphs."""
     predicates: dict[str, int] = {}
-    """Predicate -> negatives that state it."""
+    """Predicate -> negatives with it."""
     positive_predicates: dict[str, int] = {}
-    """Predicate -> true captions that state it, among those with such negatives."""
+    """Predicate -> true captions with it, among those of such negatives."""
     left_right_images: int = 0
-    """Images where more than half of the relation negatives say left or right."""
+    """Images in which more than half of the relation negatives are about left or right."""
     attribute_classes: dict[str, int] = {}
-    """Class -> negatives that turn on an attribute of it."""
+    """Class -> negatives about an attribute of it."""
     attribute_values: dict[str, int] = {}
-    """Value -> negatives that state it."""
+    """Value -> negatives with it."""
     attributes: Share = Share()
-    """Annotated attributes, each of one object, of which a negative denies what a true caption
-    says; 0 of 0 without graphs."""
+    """Annotated attributes of objects that a true caption states and a negative contradicts; 0 of 0
+    without graphs."""
     largest: Share = Share()
-    """The largest objects of each image, by their boxes, that true captions speak of."""
+    """Objects with the largest boxes of each image that are in true captions."""
     largest_things: Share = Share()
     """The same without stuff and parts."""
     yields: dict[str, Yield] = {}
@@ -112,7 +112,7 @@ class Coverage(msgspec.Struct):
             self.yields[name] = self.yields.get(name, Yield()).plus(found)
 
     def in_order(self) -> "Coverage":
-        """The same with its keys sorted, which were met in the order of the images."""
+        """A copy with sorted keys."""
         histograms = {
             name: dict(sorted(counts.items()))
             for name, counts in structs.asdict(self).items()
@@ -122,21 +122,19 @@ class Coverage(msgspec.Struct):
 
     @property
     def images(self) -> int:
-        """How many were counted."""
+        """Number of images."""
         return sum(self.pairs.values())
 
 
 def coverage_of(
-    graph: SceneGraph | None,
-    captions: ImageCaptions,
-    yields: Mapping[str, Yield] | None = None,
+    graph: SceneGraph | None, captions: ImageCaptions, yields: Mapping[str, Yield] | None = None
 ) -> Coverage:
     """The counts of one image.
 
     Args:
-        graph: What the captions are made from; without it nothing is known of what they leave out.
-        captions: All of the image.
-        yields: What became of all that could be said, per type; ``written`` is counted here.
+        graph: Source of the captions; None leaves out the counts of objects and attributes.
+        captions: All captions of the image.
+        yields: Candidates per type; ``written`` is counted here.
     """
     groups = captions.groups
     written = Counter([negative.type for group in groups for negative in group.negatives])
@@ -189,7 +187,7 @@ def _count_in_graph(
     if any(one.relations for one in objects):
         found.pairs_where_related = dict(found.pairs)
     areas = [_visible_area(graph, one) for one in objects]
-    # Those of equal size in the order of their ids.
+    # Ties keep the order of ids.
     by_size = sorted([i for i in range(len(objects)) if areas[i] > 0], key=lambda i: -areas[i])
     names = [one.name for one in objects]
     things = [i for i in by_size if not is_part(names[i]) and not is_background(names[i])]
@@ -206,7 +204,7 @@ def _mentioned(objects: Sequence[int], spoken_of: set[int]) -> Share:
 
 
 def _visible_area(graph: SceneGraph, one: SceneObject) -> int:
-    """Pixels of a box within the image; of the whole box where the image's size is not known."""
+    """Area of a box within the image, or of the whole box if the image's size is unknown."""
     if graph.width <= 0 or graph.height <= 0:
         return one.w * one.h
     width = min(one.x + one.w, graph.width) - max(0, one.x)
@@ -217,11 +215,11 @@ def _visible_area(graph: SceneGraph, one: SceneObject) -> int:
 def _denied(
     attributes: Sequence[set[str]], denying: Sequence[tuple[CaptionGroup, set[str]]]
 ) -> set[tuple[int, str]]:
-    """Annotated attributes (object, value) that a true caption says and a negative turns on.
+    """Annotated attributes (object, value) that a true caption states and a negative contradicts.
 
     Args:
-        attributes: Of each object.
-        denying: Groups with the classes of attributes that their negatives turn on.
+        attributes: Attributes of each object.
+        denying: Groups with the attribute classes of their negatives.
     """
     found = set()
     for group, turned in denying:
@@ -241,10 +239,10 @@ def _class_names(value: str) -> tuple[str, ...]:
 
 
 def coverage_lines(coverage: Coverage, types: Sequence[str] = ()) -> Iterator[str]:
-    """What a person wants to know, in lines of at most 100 columns; what is not known is left out.
+    """A summary in lines of at most 100 columns, without unknown figures.
 
     Args:
-        coverage: Of any number of images.
+        coverage: The counts.
         types: Negative types in the order of the table; others follow by name.
     """
     if not coverage.images:
@@ -259,7 +257,7 @@ def _figures(coverage: Coverage) -> Iterator[tuple[str, str]]:
     total = sum(number * images for number, images in pairs.items())
     average, tenth = total / coverage.images, quantile(pairs, 0.1)
     yield (
-        "pairs an image",
+        "pairs per image",
         f"{average:.1f} on average, median {median(pairs):g}, 10th percentile {tenth}",
     )
     related = coverage.pairs_where_related
@@ -284,28 +282,28 @@ def _figures(coverage: Coverage) -> Iterator[tuple[str, str]]:
 def _relation_figures(coverage: Coverage) -> Iterator[tuple[str, str]]:
     negatives = _left_right(coverage.predicates)
     positives = _left_right(coverage.positive_predicates)
-    yield "left and right", f"{_percent(negatives)} negatives that state a relation"
-    yield "", f"{_percent(positives)} true captions beside them"
+    yield "left and right", f"{_percent(negatives)} negatives with a relation"
+    yield "", f"{_percent(positives)} true captions of these negatives"
     images = counted(coverage.left_right_images, "image")
-    yield "", f"more than half of such negatives in {images}"
+    yield "", f"more than half of the negatives with a relation in {images}"
     others = {name: n for name, n in coverage.predicates.items() if name not in SIDES}
     if others:
-        yield "other predicates", f"{_common_of(others)} of the other such negatives"
+        yield "other predicates", f"{_common_of(others)} of the other negatives with a relation"
 
 
 def _yield_table(yields: Mapping[str, Yield], types: Sequence[str]) -> Iterator[str]:
-    """Nothing if only ``written`` was counted."""
-    if not any(found.said or found.tried for found in yields.values()):
+    """Empty if only ``written`` was counted."""
+    if not any(found.statements or found.tried for found in yields.values()):
         return
     names = [*types, *sorted(yields.keys() - {*types})]
     rows = [(name, yields.get(name, Yield())) for name in names]
     wide = max(len(name) for name in names)
     yield ""
     yield (
-        f"  {'type':{wide}} {'could be':>11} {'changes':>11} {'refuted':>11} {'balanced':>11} "
+        f"  {'type':{wide}} {'true':>11} {'changes':>11} {'refuted':>11} {'balanced':>11} "
         f"{'no':>11} {'written':>11}"
     )
-    yield f"  {'':{wide}} {'said':>11} {'tried':>11} {'':>11} {'away':>11} {'room':>11}"
+    yield f"  {'':{wide}} {'statements':>11} {'tried':>11} {'':>11} {'away':>11} {'room':>11}"
     for name, found in rows:
         yield _row(f"{name:{wide}}", found, found.no_room)
     total = reduce(Yield.plus, [found for _, found in rows])
@@ -314,40 +312,40 @@ def _yield_table(yields: Mapping[str, Yield], types: Sequence[str]) -> Iterator[
 
 def _row(name: str, found: Yield, no_room: int) -> str:
     return (
-        f"  {name} {found.said:>11,} {found.tried:>11,} {found.refuted:>11,} "
+        f"  {name} {found.statements:>11,} {found.tried:>11,} {found.refuted:>11,} "
         f"{found.balanced_away:>11,} {no_room:>11,} {found.written:>11,}"
     )
 
 
 def median(counts: Mapping[int, int]) -> float:
-    """The middle value of a histogram, the mean of both where two are in the middle.
+    """The median of a histogram.
 
     Args:
-        counts: Value -> how often; not empty.
+        counts: Value -> count; not empty.
     """
     number = sum(counts.values())
     return (_ranked(counts, (number + 1) // 2) + _ranked(counts, number // 2 + 1)) / 2
 
 
 def quantile(counts: Mapping[int, int], share: float) -> int:
-    """The least value that at least a share of a histogram does not exceed (nearest rank).
+    """A quantile of a histogram by nearest rank.
 
     Args:
-        counts: Value -> how often; not empty.
+        counts: Value -> count; not empty.
         share: Over 0, at most 1.
     """
     return _ranked(counts, max(1, ceil(share * sum(counts.values()))))
 
 
 def _ranked(counts: Mapping[int, int], rank: int) -> int:
-    """The value in that place, counted from 1."""
+    """The value with a rank, counted from 1."""
     values = sorted(counts)
     sums = accumulate(counts[value] for value in values)
     return next(value for value, sum_ in zip(values, sums, strict=True) if sum_ >= rank)
 
 
 def common(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Those that have at least COMMON of all, the most frequent first."""
+    """Names with at least the fraction COMMON of all counts, the most frequent first."""
     least = COMMON * sum(counts.values())
     names = sorted(counts, key=lambda name: (-counts[name], name))
     return tuple(name for name in names if counts[name] >= least)
@@ -367,19 +365,19 @@ def _percent(share: Share) -> str:
 
 
 def _predicate_before(negative: Negative) -> str:
-    """The predicate of the true caption beside a negative that states one."""
+    """The predicate of the true caption of a negative with a predicate."""
     if negative.replaced is not None and negative.replaced[1] == negative.about:
         return negative.replaced[0]
     return negative.about
 
 
 def _is_about_attribute(negative: Negative) -> bool:
-    """'cooking' is a class of attributes, and a predicate too."""
+    """By type as well, since 'cooking' is both an attribute class and a predicate."""
     return negative.about in _VALUES and not negative.type.startswith("relation")
 
 
 def _value(negative: Negative) -> str:
-    """The attribute that a negative states, found among the words of its class; '' if none is."""
+    """The attribute of its class that a negative contains; '' if there is none."""
     of_class = _VALUES[negative.about]
     if negative.replaced is not None and negative.replaced[1] in of_class:
         return of_class[negative.replaced[1]]
@@ -389,7 +387,7 @@ def _value(negative: Negative) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _forms(value: str) -> tuple[str, ...]:
-    """The words that say it: 'wood', 'wooden', 'made of wood'."""
+    """The word forms of a value: 'wood', 'wooden', 'made of wood'."""
     return tuple(sorted({value, before_noun(value), predicative(value)}))
 
 
@@ -397,7 +395,7 @@ _VALUES = {
     cls.name: {form: value for cell in cls.cells for value in cell for form in _forms(value)}
     for cls in CLASSES
 }
-"""Class -> words -> the value that they say."""
+"""Class -> word form -> value."""
 
 
 @lru_cache(maxsize=len(CLASSES))

@@ -1,12 +1,12 @@
-"""Scene graphs -> captions.jsonl: parallel over images, resumable, the same bytes every time.
+"""Scene graphs -> captions.jsonl: parallel over images, resumable, reproducible to the byte.
 
     hnc-ds generate --scene-graphs train_sceneGraphs.json --out train.captions.jsonl.gz
 
-One line per image, in the order of the input (records.ImageCaptions), and OUT.stats.json with
-the counts. This process only cuts the input into undecoded graphs and writes; workers decode,
-generate and compress. Words balance over the data set, so the graphs are read twice: a first pass
-counts what could be said of all images (first_pass.py). What one image gets depends on its graph,
-these counts and the seed alone.
+Writes one line per image in the order of the input (records.ImageCaptions), and statistics to
+OUT.stats.json. The main process splits the input into undecoded graphs and writes; workers decode,
+generate and compress. The graphs are read twice, as the balance needs counts over the data set
+(first_pass.py). An image's captions depend only on its graph, these counts, the settings and the
+seed.
 """
 
 from collections import Counter
@@ -25,15 +25,18 @@ from hnc_ds.captions.captions_file import (
     check_output,
     chunk_of,
     holds_captions_of,
-    sha256_of,
     write_captions,
 )
 from hnc_ds.captions.coverage import Coverage, coverage_of
 from hnc_ds.captions.first_pass import count_changes
-from hnc_ds.captions.formats.check import check_scene_graphs
 from hnc_ds.captions.formats.hnc_export import check_release_name, write_release
 from hnc_ds.captions.formats.json_members import Member
-from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
+from hnc_ds.captions.formats.scene_graphs import (
+    ReadCounts,
+    check_scene_graphs,
+    decode_scene_graph,
+    scene_graph_members,
+)
 from hnc_ds.captions.groups import captions_and_yields
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, FAMILIES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import Options
@@ -44,19 +47,20 @@ from hnc_ds.config import GenerateConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
+from hnc_ds.reading import sha256_of
 from hnc_ds.records import ImageCaptions, SceneGraph
 
-VERSION = 5
-"""Raise it when the same graphs would now give other captions: parts of older ones are dropped."""
+VERSION = 6
+"""To be incremented when the same graphs give other captions; invalidates unfinished parts."""
 
 AUDITED_IMAGES = 5000
 
 COUNTS = "counts.json"
-"""Of the first pass, in the folder of parts."""
+"""File of the first pass, in the folder of parts."""
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What the captions depend on."""
+    """Everything that determines the captions."""
 
     version: int
     source: str
@@ -74,11 +78,11 @@ class _Settings(msgspec.Struct, frozen=True):
 def generate(config: GenerateConfig) -> None:
     """Write the captions of all images of a file of scene graphs, and their statistics.
 
-    A run that was killed continues where it was when started again with the same settings.
+    A killed run resumes when started again with the same settings.
 
     Raises:
-        UserError: Unknown type, unreadable or broken input, existing output, disk full, another
-            process writes it.
+        UserError: Unknown type, unreadable or broken input, existing output, disk full, output
+            locked by another process.
     """
     if config.check is not None:
         print(check_scene_graphs(config.check))
@@ -97,15 +101,14 @@ def generate(config: GenerateConfig) -> None:
         compressed=config.out.suffix == ".gz",
         balance=config.balance,
     )
-    wants_more = config.audit or config.hnc_json is not None
-    is_there = not config.overwrite and holds_captions_of(config.out, settings)
-    if is_there and not wants_more:
-        print(f"generate: {config.out} holds these captions already; nothing to do")
+    is_done = not config.overwrite and holds_captions_of(config.out, settings)
+    if is_done and not config.audit and config.hnc_json is None:
+        print(f"generate: {config.out} already contains these captions; nothing to do")
         return
     place = read_part(config.part)
     with only_writer(config.out, place):
-        if is_there:  # as of a run that was stopped after them
-            print(f"generate: {config.out} holds these captions already")
+        if is_done:
+            print(f"generate: {config.out} already contains these captions")
             _follow_up(config, settings, read_counts(config.out))
             return
         check_output(config.out, config.overwrite)
@@ -127,9 +130,9 @@ def _write(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) 
 
 
 def _counted(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> Path:
-    """The first pass, unless an earlier run has done it; its counts lie beside the parts.
+    """The counts of the first pass, in the folder of parts; computed unless an earlier run did.
 
-    Jobs of an array would all count the same; each does, as none can wait for another.
+    Jobs of an array may all compute the same counts, as none can wait for another.
     """
     parts = Parts(config.out, msgspec.json.encode(settings), shared=place[1] > 1)
     path = parts.folder / COUNTS
@@ -143,7 +146,7 @@ def _counted(config: GenerateConfig, settings: _Settings, place: tuple[int, int]
 
 
 def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> None:
-    """What is made from the finished captions, where it is wanted."""
+    """Optional outputs that are made from the finished captions."""
     if config.hnc_json is not None:
         write_release(config.out, config.scene_graphs, config.hnc_json)
     if config.audit:
@@ -153,12 +156,12 @@ def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> No
 
 
 def _check(config: GenerateConfig) -> tuple[str, ...]:
-    """Everything that can be refused before work starts; gives the types in the table's order."""
+    """Checks before any work starts; returns the types in the table's order."""
     types = _named_types(config.types)
     if not config.scene_graphs.is_file():
         raise UserError(
-            f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json or one of "
-            "that layout"
+            f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json or a file in "
+            "its format"
         )
     check_name(config.out)
     if config.tables is not None:
@@ -166,14 +169,14 @@ def _check(config: GenerateConfig) -> tuple[str, ...]:
     if config.hnc_json is not None:
         check_release_name(config.hnc_json)
         if config.hnc_json.exists() and not config.overwrite:
-            raise UserError(f"{config.hnc_json}: exists already; pass --overwrite to make it anew")
+            raise UserError(f"{config.hnc_json}: exists already; pass --overwrite to replace it")
     if config.audit:
         check_installed()
     return types
 
 
 def _named_types(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The types that are named, alone or as a family, in the table's order."""
+    """The types of the given names and families, in the table's order."""
     known = [*NEGATIVE_TYPES, *FAMILIES]
     chosen: set[str] = set()
     for name in names:
@@ -188,9 +191,9 @@ def _named_types(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _options(settings: _Settings, tables: Path | None) -> Options:
-    """Once in each worker: tables are read from their file, not sent with every chunk."""
+    """Cached per worker, so that tables are read once and not sent with every chunk."""
     return Options(
-        most=settings.per_image,
+        max_groups=settings.per_image,
         by_colour=settings.by_colour,
         open_world=settings.open_world,
         tables=read_tables(tables) if tables and settings.balance == "image" else None,
@@ -200,29 +203,25 @@ def _options(settings: _Settings, tables: Path | None) -> Options:
 
 @lru_cache(maxsize=1)
 def _quotas(counts: Path, is_tables: bool) -> Quotas:
-    """Once in each worker, too."""
+    """Cached per worker."""
     if is_tables:
         return Quotas(read_tables(counts).changes)
     return Quotas(msgspec.json.decode(counts.read_bytes(), type=Balance))
 
 
 def _make_chunk(
-    path: Path,
-    tables: Path | None,
-    counts: Path | None,
-    settings: _Settings,
-    members: list[Member],
+    path: Path, tables: Path | None, counts: Path | None, settings: _Settings, members: list[Member]
 ) -> Chunk:
-    """What a worker makes of some graphs."""
+    """Worker function: captions of a chunk of graphs."""
     irregular: Counter[str] = Counter()
     options = _options(settings, tables)
     quotas = _quotas(counts, counts == tables) if counts else None
     graphs = (decode_scene_graph(path, member, irregular) for member in members)
 
-    def made(graph: SceneGraph) -> tuple[ImageCaptions, Coverage]:
+    def captions_of(graph: SceneGraph) -> tuple[ImageCaptions, Coverage]:
         captions, yields = captions_and_yields(
             graph, settings.types, settings.seed, options, quotas
         )
         return captions, coverage_of(graph, captions, yields)
 
-    return chunk_of(map(made, graphs), irregular, settings.compressed)
+    return chunk_of(map(captions_of, graphs), irregular, settings.compressed)

@@ -1,7 +1,7 @@
-"""How often things, attributes and relations occur: what ``hnc-ds tables`` counts (first_pass.py).
+"""Frequencies of names, attributes and relations, written by ``hnc-ds tables`` (first_pass.py).
 
-Written for draws that follow the data. They are counted over training graphs alone: a draw for a
-training caption that follows numbers of the validation images would carry these into training.
+They weight the draws of captions. They are counted over training graphs alone, so that validation
+images do not influence training captions.
 """
 
 import re
@@ -12,54 +12,53 @@ from pathlib import Path
 import msgspec
 
 from hnc_ds.captions.balance import Balance
-from hnc_ds.captions.formats.gzipped import open_unzipped
 from hnc_ds.captions.language.attribute_classes import ALIASES
 from hnc_ds.captions.language.nouns import singular
 from hnc_ds.errors import UserError
-from hnc_ds.reading import decode_json
+from hnc_ds.reading import decode_json, open_unzipped
 from hnc_ds.records import SceneGraph
 
-VERSION = 4
-"""Raised when a field changes its meaning."""
+VERSION = 5
+"""To be incremented when a field changes its meaning."""
 
-LARGEST = 1 << 28
-"""Bytes of a file of tables; those of GQA have 10 MB."""
+MAX_BYTES = 1 << 28
+"""Maximum size of a tables file; GQA's has 10 MB."""
 
 HELD_OUT = frozenset(
     {"val", "valid", "validation", "trainval", "minival", "dev", "test", "testdev"}
 )
-"""Words of a file's name that say that it is not, or not only, for training."""
+"""Words in names of files that contain validation or test images."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # also cuts valSceneGraphs
 
 
 class Tables(msgspec.Struct, frozen=True):
-    """Counts over the graphs of one file. Names are those of the graphs; keys are sorted."""
+    """Counts over the graphs of one file, with sorted keys."""
 
     version: int
     source: str
-    """Name of the file that was counted."""
+    """Name of the counted file."""
     images: int
-    """Its graphs."""
+    """Number of its graphs."""
     attributes: dict[str, dict[str, int]]
-    """Object name -> attribute (other spellings as one) -> objects that carry it."""
+    """Object name -> attribute (spelling variants merged) -> objects."""
     subjects: dict[str, dict[str, int]]
     """Predicate -> name of the subject -> edges."""
     objects: dict[str, dict[str, int]]
     """Predicate -> name of the object -> edges."""
     counts: dict[str, dict[int, int]]
-    """Singular name -> how many of it an image has, at least one -> images. Images where some of
-    them share one box under a plural name do not tell how many there are, and are not counted."""
+    """Singular name -> number of such objects in an image -> images. Images with a box of the
+    plural name are left out, as their number is unknown."""
     changes: Balance = Balance(0, ())
-    """What captions could be changed into what, and how much of it is kept."""
+    """Kept fractions of proposed changes."""
 
 
 def count_tables(graphs: Iterable[SceneGraph], source: str = "") -> Tables:
-    """The tables of some graphs. Memory holds the tables alone.
+    """The tables of graphs.
 
     Args:
-        graphs: Is iterated once.
-        source: Name of the file they come from.
+        graphs: The graphs; iterated once.
+        source: Name of their file.
     """
     attributes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     subjects: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -90,16 +89,16 @@ def read_tables(path: Path) -> Tables:
     """Read what ``first_pass.write_tables`` wrote.
 
     Raises:
-        UserError: Missing, broken or other content, or tables of another version.
+        UserError: Missing, broken or unrelated file; tables of another version.
     """
     again = "make it with 'hnc-ds tables'"
     if not path.is_file():
         raise UserError(f"{path}: no such file; {again}")
     with open_unzipped(path) as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise UserError(f"{path}: has more than {LARGEST >> 20} MiB; {again}")
-    tables = decode_json(content, Tables, path, again, "not tables of frequencies")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: has more than {MAX_BYTES >> 20} MiB; {again}")
+    tables = decode_json(content, Tables, path, again, "not tables of 'hnc-ds tables'")
     if tables.version != VERSION:
         raise UserError(
             f"{path}: tables of version {tables.version}, this program reads {VERSION}; {again}"
@@ -108,12 +107,12 @@ def read_tables(path: Path) -> Tables:
 
 
 def held_out(name: str) -> bool:
-    """Whether a file's name says that it holds validation or test images."""
+    """Whether a file contains validation or test images, by its name."""
     return any(word.lower() in HELD_OUT for word in _WORD.findall(name))
 
 
 def _numbers(graph: SceneGraph) -> Iterator[tuple[str, int]]:
-    """(singular name, how many) for the names whose number the image tells."""
+    """(singular name, number) for the names whose number of objects is known."""
     boxes = Counter(found.name for found in graph.objects.values())
     in_groups = {singular(name) for name in boxes if singular(name) != name}
     for name, number in boxes.items():

@@ -1,38 +1,45 @@
-"""The settings of every stage: frozen dataclasses, from which flags, help and checks come.
+"""Settings of every command: frozen dataclasses that define flags, help texts and checks.
 
-No torch here. Batch size, optimizer, learning rate, precision and ZeRO are not here either:
-they live in ds_configs/*.json and nowhere else.
+No torch here. Batch size, optimizer, learning rate, precision and ZeRO are only in DeepSpeed's JSON
+(ds_configs/*.json).
 """
 
-from hnc_ds.config.captions import GenerateConfig, RewriteConfig, SwapWordsConfig, TablesConfig
-from hnc_ds.config.cluster import DoctorConfig, GridConfig
+from hnc_ds.config.captions import (
+    DemoConfig,
+    DemoLlavaConfig,
+    GenerateConfig,
+    RewriteConfig,
+    ScenesConfig,
+    SwapWordsConfig,
+    TablesConfig,
+)
 from hnc_ds.config.evaluation import (
+    AnswerConfig,
     BenchmarksConfig,
     CompareConfig,
     EvaluateConfig,
+    ExportConfig,
     InterpolateConfig,
+    MeasuredOn,
     MineConfig,
     ReportConfig,
+    ScoreConfig,
 )
-from hnc_ds.config.llava import AnswerConfig, ExportConfig, ScoreConfig
 from hnc_ds.config.objective import (
     LOSS_TERMS,
-    OF_NEGATIVES,
-    OF_START,
+    PRESET_EMA,
     PRESETS,
     LossConfig,
     ModelConfig,
     ScopeConfig,
 )
-from hnc_ds.config.scenes import DemoConfig, DemoLlavaConfig, ScenesConfig
 from hnc_ds.config.shards import DataConfig, InspectConfig, PackConfig
-from hnc_ds.config.training import TrainConfig
+from hnc_ds.config.training import DoctorConfig, GridConfig, TrainConfig
 
 __all__ = [
     "LOSS_TERMS",
-    "OF_NEGATIVES",
-    "OF_START",
     "PRESETS",
+    "PRESET_EMA",
     "AnswerConfig",
     "BenchmarksConfig",
     "CompareConfig",
@@ -47,6 +54,7 @@ __all__ = [
     "InspectConfig",
     "InterpolateConfig",
     "LossConfig",
+    "MeasuredOn",
     "MineConfig",
     "ModelConfig",
     "PackConfig",

@@ -1,9 +1,9 @@
-"""Checks and types of settings that several stages share."""
+"""Checks and types of settings that several stages use."""
 
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, cast, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, cast, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -11,25 +11,28 @@ from tyro.constructors import PrimitiveConstructorSpec
 from hnc_ds.errors import UserError
 
 LARGEST = 2**63 - 1
-"""Of a whole number: what seeds, positions and counts are stored in."""
+"""Largest integer: seeds, positions and counts are stored as int64."""
 
 
 class Settings:
-    """What all settings have in common: numbers that are numbers, none below zero.
+    """Base of all settings: every number is finite, of its field's type and not negative.
 
-    Whatever a field is narrowed to besides, its own class checks.
+    Subclasses check further limits.
     """
 
+    MAY_BE_NEGATIVE: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may be negative."""
+
     def __post_init__(self) -> None:
-        """Raises UserError for a number that is none."""
+        """Raise UserError for a field that holds another value than such a number."""
         for name, kinds in _number_fields(cast(Any, type(self))).items():
-            for told, value in _numbers_in(name, getattr(self, name)):
-                _check_number(told, value, kinds)
+            for label, value in _numbers_in(name, getattr(self, name)):
+                _check_number(label, value, kinds, name in self.MAY_BE_NEGATIVE)
 
 
 @cache
 def _number_fields(settings: type[Any]) -> dict[str, frozenset[type]]:
-    """Fields that hold numbers, also in tuples and dictionaries, and of which kinds."""
+    """The number types of each field that holds numbers, also in tuples and dictionaries."""
     hints = get_type_hints(settings)
     kinds = {
         name: frozenset((hint, *get_args(hint))) & {int, float} for name, hint in hints.items()
@@ -46,47 +49,47 @@ def _numbers_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _check_number(name: str, value: Any, kinds: frozenset[type]) -> None:
+def _check_number(name: str, value: Any, kinds: frozenset[type], may_be_negative: bool) -> None:
     wanted = "a number" if float in kinds else "a whole number"
     if type(value) not in kinds | {int} or (type(value) is float and not math.isfinite(value)):
         raise UserError(f"{name} is {value}; it must be {wanted}")
-    if value < 0:
+    if value < 0 and not may_be_negative:
         raise UserError(f"{name} is {value}; it must be 0 or more")
     if value > LARGEST and float not in kinds:
         raise UserError(f"{name} is {value}; it must be less than 2 ** 63")
 
 
 def at_least(minimum: float, **values: float) -> None:
-    """UserError where one of the settings is smaller."""
+    """Raise UserError if one of the settings is smaller than a minimum."""
     for name, value in values.items():
         if not value >= minimum:
             raise UserError(f"{name} is {value}; it must be {minimum} or more")
 
 
 def share(**values: float) -> None:
-    """UserError where one of the settings is no share of 1."""
+    """Raise UserError if one of the settings is not in [0, 1]."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise UserError(f"{name} is {value}; it must lie between 0 and 1")
 
 
 def read_part(flag: str | None) -> tuple[int, int]:
-    """Number of a part and how many there are, of ``--part 0/4``; the whole when there is none.
+    """(number, count) of ``--part 0/4``; (0, 1), everything, without the flag.
 
     Raises:
-        UserError: It is none.
+        UserError: The flag has another form.
     """
     if flag is None:
         return 0, 1
     number, slash, count = flag.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise UserError(f"--part {flag}: write such as 0/4, counted from 0")
+        raise UserError(f"--part {flag}: write NUMBER/COUNT, such as 0/4, counted from 0")
     return int(number), int(count)
 
 
 def _read_weights(given: list[str]) -> dict[str, float]:
     if len(given) % 2:
-        raise ValueError("give names and weights in turn: NAME WEIGHT NAME WEIGHT")
+        raise ValueError("give pairs of name and weight: NAME WEIGHT NAME WEIGHT")
     return {name: float(w) for name, w in zip(given[::2], given[1::2], strict=True)}
 
 
@@ -100,6 +103,6 @@ Weights = Annotated[
         str_from_instance=lambda weights: [str(part) for pair in weights.items() for part in pair],
     ),
 ]
-"""Names with numbers. tyro alone would make a flag of each name of a default that has some."""
+"""Numbers by name. Without it tyro makes one flag for each name that a default contains."""
 
 REQUIRED = tyro.conf.arg(help_behavior_hint="(required, but for --check)")

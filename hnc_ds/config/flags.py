@@ -1,6 +1,6 @@
-"""Flags that a command does not have: one line with what does the work, or the nearest name.
+"""Errors for unknown flags, in one line with the flag or key to use instead; help texts.
 
-The parser of flags would answer with a frame of several lines, and suggest flags of other commands.
+tyro's own error is a frame of several lines, with suggestions from other commands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 import tyro
+from tyro import _strings as tyro_strings
 
 from hnc_ds.errors import UserError, did_you_mean
 
@@ -38,7 +39,7 @@ IN_DEEPSPEEDS_JSON = {
     "fp16": "fp16.enabled",
     "zero-stage": "zero_optimization.stage",
 }
-"""What people set by flags of open_clip and Hugging Face, and the key that does it here."""
+"""Flags of open_clip and Hugging Face, and the key of DeepSpeed's JSON that replaces each."""
 
 OTHER_FLAGS = {
     "epochs": "--steps: epochs times images, divided by train_batch_size",
@@ -60,19 +61,28 @@ OTHER_FLAGS = {
     "deepspeed": "--deepspeed-config",
     "temperature": "--tau",
 }
-"""Flags of training by the names they have elsewhere."""
+"""Flags of open_clip and Hugging Face, and the flag of ``train`` that replaces each."""
+
+
+def _joined(helptext: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in helptext.split("\n\n"))
+
+
+# tyro 1.0 joins the lines of a help text, but not indented ones, as in docstrings of fields.
+if hasattr(tyro_strings, "remove_single_line_breaks"):
+    tyro_strings.remove_single_line_breaks = _joined
 
 
 def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> None:
-    """Refuse a flag that a command does not have.
+    """Refuse unknown flags.
 
     Args:
-        settings: The dataclass that its flags come from.
-        arguments: Those after the command's name.
-        command: Its name, where the line does not begin with it anyway.
+        settings: The dataclass that defines the command's flags.
+        arguments: The arguments after the command's name.
+        command: The command's name, for the error, where its line does not begin with it anyway.
 
     Raises:
-        UserError: Says what does the work here, or names the nearest flag of this command.
+        UserError: A flag is unknown; names its replacement, or the most similar flag.
     """
     known, of = flags_of(settings), f"{command}: " if command else ""
     for argument in arguments:
@@ -87,12 +97,12 @@ def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> N
         if trains and name in OTHER_FLAGS:
             raise UserError(f"{of}no flag {flag}; use {OTHER_FLAGS[name]}")
         near = did_you_mean(name, known).replace(" '", " '--")
-        raise UserError(f"{of}no flag {flag}{near or '; --help lists what there is'}")
+        raise UserError(f"{of}no flag {flag}{near or '; --help lists all flags'}")
 
 
 @cache
 def flags_of(settings: Any) -> frozenset[str]:
-    """The names of a command's flags, without the dashes before them."""
+    """The names of a command's flags, without the leading dashes."""
     return frozenset(_flags_of(settings))
 
 

@@ -1,39 +1,36 @@
-"""Settings of the objective, of the model and of what of it trains."""
+"""Settings of the model, the objective and which parameters train."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from hnc_ds.config.checks import Settings, Weights, at_least
+import tyro
+
+from hnc_ds.config.checks import Settings, Weights, at_least, share
 from hnc_ds.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
-    """Which CLIP is trained (hnc_ds/model)."""
+    """Which CLIP model is trained (hnc_ds/model)."""
 
     model: str = "tiny"
-    """An open_clip model name or hf-hub:/local-dir: reference; 'tiny' takes 32 pixels and is for
-    trying out, 'tiny-rn' is a residual network and takes 64."""
-
+    """Name of an open_clip model, or an hf-hub: or local-dir: reference. 'tiny' (a ViT of 32
+    pixels) and 'tiny-rn' (a ResNet of 64 pixels) are models for trying out."""
     pretrained: str | None = None
-    """An open_clip tag or a local file of weights; none starts from random weights. FILE:TAG is a
-    file that has the activation and preprocessing of the weights published as TAG."""
-
+    """An open_clip tag, or a local file of weights; random weights when not given. FILE:TAG is a
+    file with the activation and preprocessing of the weights published as TAG."""
     force_quick_gelu: bool | None = None
-    """Whether the activation is QuickGELU, where a file of weights does not say."""
-
+    """Whether the activation is QuickGELU, where a file of weights leaves it open."""
     image_mean: tuple[float, float, float] | None = None
-    """Of the model's pictures, where a file of weights does not say; so are the next three."""
-
+    """Mean of the model's input images for each channel, where a file of weights leaves it open."""
     image_std: tuple[float, float, float] | None = None
-    """Standard deviation."""
-
+    """Standard deviation of the model's input images for each channel, likewise."""
     image_interpolation: Literal["bicubic", "bilinear"] | None = None
-    """How pictures are resized."""
-
+    """Interpolation by which images are resized, likewise."""
     image_resize_mode: Literal["shortest", "squash"] | None = None
-    """Resized by the shortest side and cropped, or squashed to a square."""
+    """Resize the shortest side and crop the center, or squash to a square; likewise."""
 
     def __post_init__(self) -> None:
         for name in ("image_mean", "image_std"):  # lists in JSON
@@ -41,98 +38,234 @@ class ModelConfig(Settings):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-LOSS_TERMS = {
-    "contrastive": "InfoNCE in which images also compete with hard negatives, alpha times each",
-    "margin": "hinge on the lead of the positive over each hard negative (gamma)",
-    "preference": "the lead over a hard negative should exceed the start model's (beta)",
-    "distill": "KL divergence from the start model's softmaxes (distill_tau, distill_negatives)",
-    "l2_to_start": "squared distance of the trained weights from the start weights",
-}
-"""What a loss can be summed of."""
+class LossTerm(NamedTuple):
+    """A summand of the loss. Its function has the same name and is in objective/terms.py, but for a
+    term ``on_weights``, whose gradient engine.py adds."""
 
-OF_START = frozenset(("preference", "distill", "l2_to_start"))
-"""Terms that compare with the start model."""
+    summary: str
+    tags: Mapping[str, str]
+    """What the log has of it, and what that is: loss/TAG."""
+    needs_reference: bool = False
+    """Compares with the reference model: the model as it was before training."""
+    needs_negatives: bool = False
+    """Without hard negatives there is nothing to compute."""
+    weighs_negatives: bool = False
+    """A softmax that contains hard negatives with weight alpha."""
+    on_weights: bool = False
+    """A function of the weights, not of embeddings."""
+    trains_bias: bool = False
+    """Adds the model's logit_bias to the logits, and trains it."""
+    needs_mean_gap: bool = False
+    """Compares with the mean over all ranks."""
+
+
+LOSS_TERMS = {
+    "contrastive": LossTerm(
+        "InfoNCE in which images also compete with hard negatives, each with weight alpha",
+        {"image_to_text": "contrastive, nats", "text_to_image": "contrastive, nats"},
+        weighs_negatives=True,
+    ),
+    "sigmoid": LossTerm(
+        "SigLIP's: every image with every caption is a question of its own; hard negatives are "
+        "wrong captions with weight alpha (bias)",
+        {"sigmoid": "SigLIP's, nats"},
+        weighs_negatives=True,
+        trains_bias=True,
+    ),
+    "margin": LossTerm(
+        "hinge on cosine similarity of the positive minus that of each hard negative (gamma)",
+        {"margin": "hinge, cosine"},
+        needs_negatives=True,
+    ),
+    "adaptive_margin": LossTerm(
+        "CE-CLIP's: hinge on that difference over tau, which should exceed its mean over the "
+        "batch, at most margin_bound",
+        {"adaptive_margin": "hinge from the mean difference, in units of tau"},
+        needs_negatives=True,
+        needs_mean_gap=True,
+    ),
+    "hard_negative": LossTerm(
+        "softmax of the positive among the image's own hard negatives alone, as of FSC-CLIP, CLIC "
+        "and DeGLA (focal_gamma, label_smoothing)",
+        {"hard_negative": "of the positive among its own hard negatives, nats"},
+        needs_negatives=True,
+    ),
+    "intra_modal": LossTerm(
+        "CE-CLIP's: pushes the positive's hard negatives away from it, text from text (text_tau)",
+        {"intra_modal": "of the positive among its hard negatives, by captions alone, nats"},
+        needs_negatives=True,
+    ),
+    "text_grounded": LossTerm(
+        "DeGLA's: the same, and pulls the positive to the reference model's embedding of it "
+        "(text_tau)",
+        {"text_grounded": "of the reference model's positive among hard negatives, nats"},
+        needs_reference=True,
+        needs_negatives=True,
+    ),
+    "blind": LossTerm(
+        "squared preference for the positive over each hard negative on other images, so that the "
+        "captions alone do not tell which is true",
+        {"blind": "squared preference on other images, in units of tau"},
+        needs_negatives=True,
+    ),
+    "preference": LossTerm(
+        "DPO: that difference should exceed the reference model's (beta)",
+        {"preference": "DPO, nats"},
+        needs_reference=True,
+        needs_negatives=True,
+    ),
+    "distill": LossTerm(
+        "KL divergence from the reference model's softmaxes (distill_tau, distill_negatives)",
+        {"distill": "KL divergence from the reference model, nats"},
+        needs_reference=True,
+        weighs_negatives=True,
+    ),
+    "feature_distill": LossTerm(
+        "squared distance of embeddings from the reference model's, each hard negative's with "
+        "weight alpha (distill_negatives)",
+        {"feature_distill": "squared distance of embeddings from the reference model's"},
+        needs_reference=True,
+        weighs_negatives=True,
+    ),
+    "l2_sp": LossTerm(
+        "squared distance of the trained weights from the reference weights",
+        {"l2_sp": "squared distance of the trained weights from the reference weights"},
+        needs_reference=True,
+        on_weights=True,
+    ),
+}
+"""THE TABLE of terms."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "clip": {"terms": {"contrastive": 1.0}, "alpha": 0.0},
     "hnc": {"terms": {"contrastive": 1.0}, "alpha": 1.0},
+    "hnc-sighted": {"terms": {"contrastive": 1.0, "blind": 3.0}, "alpha": 1.0},
     "negclip": {"terms": {"contrastive": 0.5}, "alpha": 1.0, "negatives_from": "all_images"},
     "structure-clip": {"terms": {"contrastive": 0.5, "margin": 1.0}, "alpha": 0.0, "gamma": 0.2},
+    "siglip": {"terms": {"sigmoid": 1.0}, "alpha": 0.0},
+    "hnc-siglip": {"terms": {"sigmoid": 1.0}, "alpha": 1.0},
     "dpo": {"terms": {"contrastive": 1.0, "preference": 1.0}, "alpha": 0.0, "beta": 0.1},
+    "ce-clip": {
+        "terms": {"contrastive": 0.5, "adaptive_margin": 0.2, "intra_modal": 0.3},
+        "alpha": 1.0,
+        "negatives_from": "all_images",
+        "margin_bound": 10.0,
+    },
+    "fsc-clip": {
+        "terms": {"contrastive": 0.5, "hard_negative": 0.5},
+        "alpha": 0.0,
+        "focal_gamma": 2.0,
+        "label_smoothing": 0.02,
+    },
+    "clic": {"terms": {"contrastive": 0.25, "hard_negative": 0.5}, "alpha": 0.0},
+    "degla": {
+        "terms": {
+            "contrastive": 0.5,
+            "hard_negative": 0.1,
+            "text_grounded": 0.1,
+            "feature_distill": 1.28,
+        },
+        "alpha": 1.0,
+        "negatives_from": "all_images",
+        "text_tau": 0.1,
+        "reference": "average",
+    },
 }
-"""Objectives by the names under which people compare them.
+"""Published objectives by name.
 
-clip is CLIP's with this project's weight; NegCLIP and Structure-CLIP take the mean of the two
-directions of InfoNCE, hence 0.5. What they draw (NegCLIP: one negative and similar images) is said
-by DataConfig. Preference alone would forget to tell pictures apart, so dpo keeps CLIP's objective.
+Most take the mean of the two directions of InfoNCE, hence 0.5. Which negatives are drawn (NegCLIP:
+one, and similar images) is set in DataConfig, as are CLIC's positives. Preference alone forgets to
+separate images, so dpo keeps CLIP's objective. DeGLA sums feature_distill over the batch with
+weight 0.005: 1.28 times the mean over its 256 images. docs/presets.md has what is missing.
 """
 
-OF_NEGATIVES = frozenset(("margin", "preference"))
-"""Terms that are nothing without hard negatives."""
+PRESET_EMA = {"degla": 0.9996}
+"""Decay of --ema by preset, where the moving average is the reference model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Settings):
-    """What is minimised (hnc_ds/objective)."""
+    """What is minimized (hnc_ds/objective)."""
 
-    terms: Weights = field(default_factory=dict)
-    """Terms and their weights: contrastive 1 distill 0.5. Of contrastive, margin, preference,
-    distill, l2_to_start; when none is named: contrastive 1."""
+    MAY_BE_NEGATIVE: ClassVar[frozenset[str]] = frozenset({"bias"})
+
+    terms: Annotated[
+        Weights,
+        tyro.conf.arg(
+            help="Terms of the loss and their weights: contrastive 1 distill 0.5. Contrastive 1 "
+            "when not given. Terms: "
+            + "; ".join(f"{name}, {term.summary}" for name, term in LOSS_TERMS.items())
+        ),
+    ] = field(default_factory=dict)
 
     alpha: float = 1.0
-    """Copies of each hard negative in the softmax; 0 is plain CLIP."""
-
+    """Weight of each hard negative in the softmax, or the sigmoid loss; 0 leaves them out."""
     alpha_end: float | None = None
-    """alpha after --alpha-steps; alpha stays when not given."""
-
+    """Weight of each hard negative after --alpha-steps; alpha is constant when not given."""
     alpha_steps: int = 1
-    """Steps from alpha to alpha_end."""
-
+    """Steps from --alpha to --alpha-end."""
     alpha_schedule: Literal["linear", "step"] = "linear"
-    """On a line from alpha to alpha_end, or alpha before and alpha_end after."""
-
+    """Change alpha linearly, or at once after --alpha-steps."""
     negatives_from: Literal["own_image", "all_images"] = "own_image"
     """Which hard negatives an image competes with: its own, or those of all images of the batch, as
     in NegCLIP."""
-
     tau: float | None = None
-    """Fixed temperature; learned from the model's own start value when not given."""
-
+    """Fixed temperature; learned from the model's own initial value when not given."""
+    bias: float | None = None
+    """sigmoid: initial value of the bias that is added to the logits and trained; the model's own
+    when not given, or SigLIP's -10 where the model has none."""
     gamma: float = 0.2
-    """margin: the least lead in cosine that costs nothing."""
-
+    """margin: difference in cosine similarity from which on the loss is 0."""
+    margin_bound: float = 10.0
+    """adaptive_margin: upper bound of the difference it asks for, in units of tau."""
+    focal_gamma: float = 0.0
+    """hard_negative: exponent of (1 - probability), which weights down what is solved; 0 does not,
+    otherwise 1 or more."""
+    label_smoothing: float = 0.0
+    """hard_negative: share of the label that is uniform over the positive and its negatives."""
+    text_tau: float | None = None
+    """intra_modal, text_grounded: temperature; the model's own when not given."""
+    reference: Literal["start", "average"] = "start"
+    """The reference model: the model before training, or the moving average of --ema."""
     beta: float = 0.1
-    """preference: how sharply a lead is preferred."""
-
+    """preference: DPO's beta, which scales the difference to the reference model."""
     distill_tau: float | None = None
-    """distill: temperature of both softmaxes; the start model's own when not given."""
-
+    """distill: temperature of both softmaxes; the reference model's own when not given."""
     distill_negatives: bool = True
-    """distill: over all columns of the contrastive softmax; without, hard negatives are left out,
-    so that the start model's opinion of them is not taught."""
+    """distill, feature_distill: include hard negatives."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, alpha=self.alpha, alpha_end=self.alpha_end or 0.0, gamma=self.gamma)
         at_least(1, alpha_steps=self.alpha_steps)
-        for name, tau in (("tau", self.tau), ("distill_tau", self.distill_tau)):
+        at_least(0, margin_bound=self.margin_bound, focal_gamma=self.focal_gamma)
+        if 0 < self.focal_gamma < 1:  # its gradient is infinite where the probability is 1
+            raise UserError(f"focal_gamma is {self.focal_gamma}; it must be 0, or 1 or more")
+        share(label_smoothing=self.label_smoothing)
+        for name in ("tau", "distill_tau", "text_tau"):
+            tau = getattr(self, name)
             if tau is not None and not 0.01 <= tau <= 10:
                 raise UserError(f"{name} is {tau}; it must lie between 0.01 and 10")
         if self.beta <= 0:
             raise UserError(f"beta is {self.beta}; it must be more than 0")
         for name, weight in self.terms.items():
             if name not in LOSS_TERMS:
-                known = ", ".join(LOSS_TERMS)
                 raise UserError(
-                    f"terms: no term '{name}'{did_you_mean(name, LOSS_TERMS)}; there are {known}"
+                    f"terms: no term '{name}'{did_you_mean(name, LOSS_TERMS)}; "
+                    f"known are {', '.join(LOSS_TERMS)}"
                 )
             if not 0 <= weight < math.inf:
                 raise UserError(f"terms: the weight of {name} is {weight}; it must be 0 or more")
-        if not set(self.weights()) - {"l2_to_start"}:
+        if all(LOSS_TERMS[name].on_weights for name in self.weights()):
             raise UserError("terms: nothing is learned from images; give contrastive a weight")
+        if self.reference == "average" and "l2_sp" in self.weights():
+            raise UserError(
+                "l2_sp pulls the weights to the start of training; use --reference start, or "
+                "feature_distill in its place"
+            )
 
     def weights(self) -> dict[str, float]:
-        """The terms that count, and their weights."""
+        """The terms with a weight above 0, and their weights."""
         chosen = self.terms or {"contrastive": 1.0}
         return {name: weight for name, weight in chosen.items() if weight > 0}
 
@@ -148,31 +281,49 @@ class LossConfig(Settings):
 
     def sees_negatives(self) -> bool:
         """Whether any hard negative can count at any step."""
+        without = set() if self.distill_negatives else {"distill", "feature_distill"}
+        names = set(self.weights()) - without
+        in_softmax = any(LOSS_TERMS[name].weighs_negatives for name in names)
         largest = max(self.alpha, self.alpha_end or 0.0)
-        weights = self.weights()
-        in_softmax = "contrastive" in weights or ("distill" in weights and self.distill_negatives)
-        return bool(OF_NEGATIVES & set(weights)) or (in_softmax and largest > 0)
+        return bool(self.terms_of_negatives()) or (in_softmax and largest > 0)
+
+    def terms_of_negatives(self) -> list[str]:
+        """The terms that need hard negatives."""
+        return [name for name in self.weights() if LOSS_TERMS[name].needs_negatives]
+
+    def trains_bias(self) -> bool:
+        """Whether a term adds the model's logit_bias to the logits, and trains it."""
+        return any(LOSS_TERMS[name].trains_bias for name in self.weights())
+
+    def needs_mean_gap(self) -> bool:
+        """Whether a term needs the mean difference over all ranks."""
+        return any(LOSS_TERMS[name].needs_mean_gap for name in self.weights())
+
+    def follows_average(self) -> bool:
+        """Whether the reference model of a term is the moving average."""
+        return self.reference == "average" and self.needs_reference(on_weights=False)
+
+    def needs_reference(self, on_weights: bool) -> bool:
+        """Whether a term needs the reference model: its weights, or else its embeddings."""
+        terms = [LOSS_TERMS[name] for name in self.weights()]
+        return any(term.needs_reference and term.on_weights == on_weights for term in terms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScopeConfig(Settings):
-    """What of the model trains (hnc_ds/model/scope.py)."""
+    """Which parameters train (hnc_ds/model/scope.py)."""
 
     towers: Literal["both", "image", "text"] = "both"
-    """Which tower trains; the other one stays as it is."""
-
+    """Which tower trains; the other one is frozen."""
     last_blocks: int | None = None
-    """Only the last transformer blocks of the chosen towers, with the norm and the projection after
-    them; 0 for these two alone."""
-
+    """Train only this many last transformer blocks of the chosen towers, with the norm and the
+    projection after them; 0 trains these two alone."""
     lora_rank: int | None = None
-    """LoRA: low-rank changes beside the frozen matrices of the chosen towers' blocks."""
-
+    """Train LoRA adapters of this rank on the chosen towers' blocks, and nothing else of them."""
     lora_alpha: float | None = None
-    """LoRA: the changes are multiplied by lora_alpha / lora_rank; lora_rank when not given."""
-
+    """LoRA's alpha: adapters are multiplied by lora_alpha / lora_rank; 1 times when not given."""
     train_temperature: bool = True
-    """Learn the temperature; --tau fixes it at a value."""
+    """Learn the temperature, or keep that of the weights; --tau fixes it at a value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,11 +333,11 @@ class ScopeConfig(Settings):
             if self.lora_alpha == 0:
                 raise UserError("lora_alpha is 0.0; it must be more than 0, or nothing trains")
         elif self.lora_alpha is not None:
-            raise UserError("lora_alpha is nothing without lora_rank; give both or neither")
+            raise UserError("lora_alpha needs lora_rank; give both or neither")
         if self.last_blocks is not None and self.lora_rank is not None:
             raise UserError("give last_blocks or lora_rank, not both")
 
     def lora_scale(self) -> float:
-        """What the low-rank changes are multiplied by."""
+        """What LoRA adapters are multiplied by."""
         rank = self.lora_rank or 1
         return (rank if self.lora_alpha is None else self.lora_alpha) / rank

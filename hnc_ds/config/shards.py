@@ -1,53 +1,47 @@
-"""Settings of the shards: how they are packed, looked into and drawn from."""
+"""Settings of packing, inspecting and sampling shards."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from hnc_ds.config.checks import Settings, Weights, at_least, read_part, share
-from hnc_ds.config.cores import cores
 from hnc_ds.errors import UserError
+from hnc_ds.launch import cores
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig(Settings):
-    """How images and captions become tar shards (hnc_ds/shards/pack.py)."""
+    """Pack images and captions into WebDataset tar shards."""
 
     captions: Path
-    """captions.jsonl(.gz) of 'hnc-ds generate' or 'swap-words', a released HNC file (.json), or a
-    table or JSON Lines with negatives, such as NegCLIP's TSV; .gz too."""
-
+    """Captions to pack: captions.jsonl(.gz) of 'hnc-ds generate' or 'swap-words', a released HNC
+    file (.json), or any list of captions that 'swap-words' reads, such as COCO's captions or
+    NegCLIP's TSV; also as .gz."""
     images: tuple[Path, ...]
-    """Folders of the images, which are looked through with all folders in them: ID.jpg, or another
-    suffix of JPEG, PNG, WebP, TIFF, BMP or GIF; A B and A:B are two."""
-
+    """Folders of the images, searched recursively for ID.jpg, or another suffix of JPEG, PNG,
+    WebP, TIFF, BMP or GIF. Separate several with blanks or colons."""
     out: Path
     """Folder for the shards and their index."""
-
     samples_per_shard: int = 1000
-    """Images in a tar."""
-
+    """Images per shard."""
     workers: int = field(default_factory=cores)
-    """Processes. The bytes do not depend on it."""
-
+    """Worker processes; the output does not depend on it."""
     part: str | None = None
-    """Which part of the shards, and of how many, such as 0/4, for a job of an array; all write to
-    one --out on a shared disk, and the last to be done writes the index."""
-
+    """Part of the shards to write in a job array, such as 0/4 for the first of four. All parts
+    write to one --out on a shared disk; the last to finish writes the index."""
+    split: tuple[str, ...] = ()
+    """Splits to pack of Karpathy's file, such as train restval. Default: all."""
     negative_columns: tuple[str, ...] = ()
-    """Columns of a table, or keys of JSON, that hold negatives: a caption, or a list of them. Those
-    of NegCLIP, CREPE, SugarCrepe and others are known without."""
-
+    """Columns of a table, or keys of JSON, that hold a negative caption or a list of them. Not
+    needed for NegCLIP, CREPE, SugarCrepe and other known formats."""
     negative_type: tuple[str, ...] = ()
-    """What these negatives are called: one name for all, or one for each column."""
-
+    """Type of these negatives: one name for all columns, or one per column."""
     overwrite: bool = False
-    """Replace shards that were packed from something else."""
-
+    """Replace shards that were packed from other inputs."""
     check: bool = False
-    """Only say whether captions, images and disk space are complete; write nothing."""
+    """Only check captions, images and disk space; write nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,28 +49,24 @@ class PackConfig(Settings):
             raise UserError("pack: name a folder of images with --images")
         at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
         if read_part(self.part)[1] > 1 and self.overwrite:
-            raise UserError("pack: --part cannot --overwrite what others write; remove it before")
+            raise UserError("pack: --part does not go with --overwrite; remove the folder first")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(Settings):
-    """Look into a folder of shards, or a file of captions."""
+    """Show counts per negative type, and samples, of shards or of a captions file."""
 
-    shards: tyro.conf.Positional[str]
-    """Folder that 'hnc-ds pack' wrote, its URL, or a file of captions."""
-
+    shards: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SHARDS")]]
+    """Output folder of 'hnc-ds pack', its URL, or a captions file."""
     samples: int | None = None
-    """Images on the sheet, 12 when not given; of a file, groups per negative type, 10."""
-
+    """Images on the sheet (default 12); for a captions file, groups per negative type (default
+    10)."""
     sheet: Path | None = None
-    """PNG of samples with their captions; SHARDS/sheet.png when not given, of a URL
-    sheet.png here."""
-
+    """PNG with sample images and captions. Default: SHARDS/sheet.png, or ./sheet.png for a URL."""
     seed: int = 0
-    """Which samples."""
-
+    """Seed for the choice of samples."""
     verify: bool = False
-    """Read every shard and compare its sha256 with the index."""
+    """Read every shard and compare it with its recorded sha256."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,56 +76,50 @@ class InspectConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
-    """What is drawn from the shards, and in which order (hnc_ds/shards)."""
+    """Settings of sampling from shards (hnc_ds/shards)."""
 
     shards: str | None = None
-    """Folder that 'hnc-ds pack' wrote, or its URL (s3, gs, https, hf, ...); rendered scenes are
-    prepared under data/ when not given."""
-
+    """Output folder of 'hnc-ds pack', or its URL (s3, gs, https, hf, ...). By default, rendered
+    scenes are prepared under data/."""
     cache: Path | None = None
-    """Where shards of a URL are kept; $HNC_DS_CACHE or ~/.cache/hnc_ds when not given."""
-
+    """Cache folder for shards of a URL. Default: $HNC_DS_CACHE or ~/.cache/hnc_ds."""
     cache_gb: float | None = None
-    """Most gigabytes of them; $HNC_DS_CACHE_GB or 50 when not given."""
-
+    """Maximum size of the cache in gigabytes. Default: $HNC_DS_CACHE_GB or 50."""
     hard_negatives: int = 4
-    """Hard negatives drawn for each image (K)."""
-
+    """Hard negatives per image (K)."""
+    positives: int = 1
+    """True captions per image (P). The loss is the mean over them; an image with fewer repeats
+    them. Hard negatives are of the first one."""
     unrelated_negatives: int = 0
-    """Captions of other images drawn for each image besides the batch's own (M)."""
-
+    """Captions of other images per image, in addition to those of the batch (M)."""
     negative_types: Weights = field(default_factory=dict)
-    """How often each negative type is drawn, relative to the others: swap 2 attribute 1. Types not
-    named are not drawn; without any, all types are drawn alike."""
-
+    """Relative frequency of each negative type, such as: swap 2 attribute 1. Types that are not
+    named are not drawn; by default all types are drawn equally often."""
+    share_with_negatives: float | None = None
+    """Probability that a visit draws a caption with hard negatives, for images that have both
+    captions with and captions without. Default: the share of the image's captions that have
+    some."""
     most_of_one: float = 0.25
-    """Largest share of a negative type's draws that turn on one predicate, or on one class of
-    attributes such as colour, as far as there is enough else; 1 draws them as they come."""
-
+    """Maximum share of one predicate, or of one class of attributes such as colour, among the draws
+    of a negative type, where the data allow it. 1 draws in proportion to the data."""
     open_world_weight: float = 0.25
-    """How often a negative that is not proven false ('hnc-ds generate --open-world', 'swap-words')
-    is drawn, relative to a proven one of its type; 0 leaves them out."""
-
+    """Frequency of negatives that are not proven false (from 'hnc-ds generate --open-world' or
+    'swap-words'), relative to proven ones of the same type. 0 leaves them out."""
     crop: float = 0.9
-    """Smallest share of the picture's area that a random training crop keeps; 1 never crops."""
-
+    """Minimum share of the image's area in a random training crop; 1 never crops."""
     shuffle_shards: int = 16
-    """Shards that are mixed with each other at a time; 0 mixes the whole data set."""
-
+    """Number of shards whose samples are shuffled together; 0 shuffles the whole data set."""
     similar: Path | None = None
-    """File of 'hnc-ds mine' for these shards: puts a similar image after each image, so that
-    batches hold pairs that are hard to tell apart."""
-
+    """File of 'hnc-ds mine' for these shards. Puts a similar image after each image, so that
+    batches hold pairs that are hard to distinguish."""
     nearest: int = 3
-    """How many of the nearest images the similar one is drawn from; with --similar only."""
-
+    """Number of nearest images that the similar one is drawn from (with --similar)."""
     workers: int | None = None
-    """Processes per rank that read and decode; 0 does it in the training process. When not given:
-    on a GPU the rank's cores less one, at most 16; on a CPU 1."""
-
+    """Processes per rank that read and decode; 0 uses the training process. Default: on a GPU the
+    rank's cores less one, at most 16; on a CPU 1."""
     decode: Literal["cpu", "gpu"] = "cpu"
-    """What decodes, crops and resizes images; gpu is for nodes with few cores a GPU. Its pixels
-    differ from the CPU's by rounding, so a run cannot change it."""
+    """Device that decodes, crops and resizes images; gpu is for nodes with few cores per GPU. Its
+    pixels differ by rounding, so a run cannot change the setting."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,8 +130,10 @@ class DataConfig(Settings):
             shuffle_shards=self.shuffle_shards,
             workers=self.workers or 0,
         )
-        at_least(1, nearest=self.nearest)
+        at_least(1, nearest=self.nearest, positives=self.positives)
         share(open_world_weight=self.open_world_weight)
+        if self.share_with_negatives is not None:
+            share(share_with_negatives=self.share_with_negatives)
         if not 0 < self.most_of_one <= 1:
             raise UserError(
                 f"most_of_one is {self.most_of_one}; it must be more than 0 and at most 1"

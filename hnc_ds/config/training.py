@@ -1,92 +1,76 @@
-"""Settings of a training."""
+"""Settings of a training run, of grids of runs, and of the check of a job's nodes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from hnc_ds.config.checks import Settings, at_least
-from hnc_ds.config.objective import OF_NEGATIVES, PRESETS, LossConfig, ModelConfig, ScopeConfig
+from hnc_ds.config.objective import PRESETS, LossConfig, ModelConfig, ScopeConfig
 from hnc_ds.config.shards import DataConfig
 from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """Fine-tune a CLIP on hard negative captions."""
+    """Fine-tune CLIP in this process; for several GPUs use deepspeed, torchrun or srun."""
 
     deepspeed_config: Path | None = None
-    """DeepSpeed's JSON, a path or a name in ds_configs: batch, optimizer, precision, ZeRO. Needed,
-    unless --config names one."""
-
+    """DeepSpeed's JSON with batch size, optimizer, precision and ZeRO: a path, or a name in
+    ds_configs. Required, unless --config has one."""
     run: Path | None = None
-    """Folder of the run; runs/train-001 or the next free number when not given."""
-
+    """Output folder of the run; runs/train-001 or the next free number when not given."""
     resume: bool = False
     """Continue the run from its newest complete checkpoint, on any number of ranks."""
-
     config: Annotated[
         Path | None,
-        tyro.conf.arg(help="Take settings from this run's config.json; flags override them."),
+        tyro.conf.arg(help="Read defaults from a run's config.json; flags override them."),
     ] = None
 
     preset: Annotated[
         str | None,
-        tyro.conf.arg(help="Loss settings by name, which flags override: " + ", ".join(PRESETS)),
+        tyro.conf.arg(help=f"Loss settings by name; flags override them: {', '.join(PRESETS)}."),
     ] = None
 
     steps: int = 1000
     """Optimizer steps of the whole run."""
-
     seed: int = 0
-    """Of the start weights, the order and every draw."""
-
+    """Seed for random weights, sample order and sampling."""
     log_every: int = 10
-    """Steps between lines of the log."""
-
+    """Steps between log lines."""
     save_every: int = 500
     """Steps between checkpoints; the last step is always saved."""
-
     keep_last: int = 2
-    """Checkpoints that are kept."""
-
+    """How many of the newest checkpoints to keep, besides the best."""
     eval_shards: str | None = None
-    """Held-out shards, a folder or a URL, that are measured while training; the start model
-    first."""
-
+    """Held-out shards (a folder or a URL) for evaluation before and during training."""
     eval_every: int | None = None
-    """Steps between measurements, each of a checkpoint; as --save-every when not given."""
-
+    """Steps between evaluations, each of a checkpoint; --save-every when not given."""
     eval: str = ""
-    """Released benchmarks that are measured while training, and where their files lie:
-    sugarcrepe=DIR,valse=DIR; 'hnc-ds benchmarks' lists them."""
-
+    """Published benchmarks for evaluation before and during training, and the folders of their
+    files: sugarcrepe=DIR,valse=DIR. 'hnc-ds benchmarks' lists them."""
     eval_images: str = ""
-    """Where their pictures lie: coco2017=DIR,vg=DIR:DIR2."""
-
+    """Folders of the benchmarks' images: coco2017=DIR,vg=DIR:DIR2."""
     eval_metric: str | None = None
-    """BENCHMARK/METRIC/GROUP of the score by which the best checkpoint is kept, the larger the
-    better; the first one when not given: of shards, the accuracy over all pairs."""
-
-    stop_early: int | None = None
-    """Measurements without a better score after which training ends."""
-
+    """Score that selects the best checkpoint, BENCHMARK/METRIC/GROUP; larger is better. The first
+    score when not given: for shards, the accuracy over all pairs."""
+    early_stopping_patience: int | None = None
+    """Evaluations without a better score after which training ends; never when not given."""
     ema: float | None = None
-    """Also keep an average of the weights, of which this share stays at each step (0.999, say);
-    checkpoints hold it in average/."""
-
-    patience: float = 1800
-    """Seconds without progress on any rank after which the run is given up as hung."""
-
+    """Decay of an exponential moving average of the weights, for example 0.999; checkpoints contain
+    it in average/. No average when not given."""
+    hang_timeout: float = 1800
+    """Seconds without progress on any rank after which the run ends as hung."""
     grad_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a
-    third more time."""
-
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """Compile the transformer blocks of both towers with torch.compile: faster steps on a GPU,
-    about a minute before the first one."""
-
+    """Compile the transformer blocks of both towers with torch.compile: faster steps on a GPU after
+    about a minute of compilation."""
+    encode_images_once: Literal["auto", "always", "never"] = "auto"
+    """Encode every image once, before the first step, and read no images after it. Needs a frozen
+    image tower (--towers text) and no random crops (--crop 1); auto does it there if the run visits
+    images more than once."""
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     scope: Annotated[ScopeConfig, tyro.conf.arg(name="")] = field(default_factory=ScopeConfig)
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
@@ -100,22 +84,62 @@ class TrainConfig(Settings):
             log_every=self.log_every,
             save_every=self.save_every,
             keep_last=self.keep_last,
-            patience=self.patience,
+            hang_timeout=self.hang_timeout,
         )
-        for name in ("eval_every", "stop_early"):
+        for name in ("eval_every", "early_stopping_patience"):
             if (steps := getattr(self, name)) is not None:
                 at_least(1, **{name: steps})
-        if not self.measures and (self.eval_every or self.stop_early):
+        if not self.measures and (self.eval_every or self.early_stopping_patience):
             raise UserError(
-                "eval_every and stop_early need --eval_shards or --eval, something to measure"
+                "eval_every and early_stopping_patience need something to evaluate: give "
+                "--eval_shards or --eval"
             )
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}; it must be from 0 to less than 1")
-        if OF_NEGATIVES & set(self.loss.weights()) and not self.data.hard_negatives:
-            names = ", ".join(sorted(OF_NEGATIVES & set(self.loss.weights())))
-            raise UserError(f"terms {names} need hard negatives; hard_negatives is 0")
+        if self.loss.follows_average() and self.ema is None:
+            raise UserError("reference average is that of --ema; give its decay, such as 0.9996")
+        if (names := self.loss.terms_of_negatives()) and not self.data.hard_negatives:
+            raise UserError(f"terms {', '.join(names)} need hard negatives; hard_negatives is 0")
 
     @property
     def measures(self) -> bool:
-        """Whether there is anything to measure while training."""
+        """Whether there is anything to evaluate during training."""
         return self.eval_shards is not None or bool(self.eval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(Settings):
+    """Check a machine, or all nodes of a job, before a long training."""
+
+    shards: str | None = None
+    """Folder or URL of shards that every rank must be able to read."""
+    disk: Path = Path("runs")
+    """Folder for runs; must be shared by all ranks."""
+    need_gb: float = 20
+    """Free space required in --disk, in gigabytes."""
+    hang_timeout: float = 40
+    """Seconds after which a hanging check is aborted and its rank named."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, need_gb=self.need_gb)
+        at_least(1, hang_timeout=self.hang_timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig(Settings):
+    """List the combinations of a hyperparameter grid, or print the flags of one."""
+
+    grid: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="GRID.json")]]
+    """JSON object with a value or list of values for each flag of 'hnc-ds train', or lr."""
+    out: Path = Path("runs/sweep")
+    """Folder of the runs."""
+    number: int | None = None
+    """Print the flags of this combination (counted from 0), one word per line."""
+    deepspeed_config: Path | None = None
+    """DeepSpeed JSON: a path, or a name in ds_configs. For a grid with lr, copies are written to
+    --out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, number=self.number or 0)

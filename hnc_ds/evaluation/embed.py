@@ -1,14 +1,16 @@
-"""Every image and every distinct caption of a set, encoded exactly once.
+"""Encode every image and every distinct caption of a set exactly once.
 
-Images are decoded by worker processes and viewed as the model views pictures in evaluation (no
-cropping at random). Rows are encoded in chunks whose ends lie at fixed places, whatever is read at
-once and however many ranks share the work, as a matrix product of another height may round
-differently. Ranks take chunks in turn, and all of them get everything.
+Worker processes decode images with the model's evaluation preprocessing. Rows are encoded in chunks
+with fixed boundaries, independent of batch size and number of ranks, because a matrix product of
+another height may round differently. Ranks take turns at chunks, and all ranks get all rows.
+
+Weights and embeddings that are not finite are refused: comparisons with NaN are false, so scores
+that count comparisons would look valid, even perfect.
 
 N readable images, T captions, width D.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,9 +18,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from hnc_ds.distributed import from_every_rank, gather_uneven, rank, together, world_size
+from hnc_ds.distributed import (
+    all_gather_object,
+    all_gather_uneven,
+    raise_on_all_ranks,
+    rank,
+    world_size,
+)
+from hnc_ds.errors import UserError
 from hnc_ds.evaluation.corruptions import corrupt
-from hnc_ds.evaluation.items import fingerprint
+from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.images import CorruptImage
 from hnc_ds.model.clip import Clip
 from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view
@@ -26,62 +35,62 @@ from hnc_ds.shards.reader import ShardReader
 from hnc_ds.worker_processes import FORK
 
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256
-"""Of a chunk."""
+"""Rows of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImages:
-    """What became of a set's images."""
+    """Embeddings of a set's images."""
 
     image_ND: torch.Tensor
     """float32, unit rows, in the order of `samples`."""
     samples: tuple[int, ...]
-    """Indices in the shards of the readable images, ascending."""
+    """Indices of the readable images, ascending."""
     unreadable: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSet:
-    """The readable images and the captions of a set: what its scores are computed from."""
+    """Readable images and captions of a set, from which its scores are computed."""
 
     images: list[tuple[int, str]]
-    """Index in the shards and key of each image."""
+    """(index in the shards, key) of each image."""
     image_ND: torch.Tensor
     captions: list[str]
     text_TD: torch.Tensor
 
 
-class PictureBatch(NamedTuple):
-    """Some pictures in their order."""
+class ImageBatch(NamedTuple):
+    """Images in order."""
 
     samples: torch.Tensor
-    """Their indices, int64 [B]."""
+    """Indices, int64 [B]."""
     readable_B: torch.Tensor
-    """bool; of the others the picture is black."""
+    """bool; unreadable images are black."""
     images_B3RR: torch.Tensor
     """uint8."""
 
 
-class PictureSource(Protocol):
-    """Pictures by index, in a form that can be handed to worker processes."""
+class ImageSource(Protocol):
+    """Images by index; can be sent to worker processes."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Of a picture; no two have one."""
+        """Unique name of an image."""
         ...
 
-    def picture(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
         ...
 
     def identity(self) -> str:
-        """sha256 that is another one where a picture or their order is."""
+        """sha256 that changes with the images or their order."""
         ...
 
 
-class ShardPictures:
-    """Those of shards."""
+class ShardImages:
+    """Images of shards."""
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader
@@ -93,17 +102,17 @@ class ShardPictures:
         """The key of the sample."""
         return self._reader.key(index)
 
-    def picture(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> torch.Tensor:
         """uint8 [3, height, width]. Raises CorruptImage."""
         return decode_image(self._reader.image_bytes(index))
 
     def identity(self) -> str:
-        """That of the shards."""
+        """Fingerprint of the shards."""
         return fingerprint(self._reader.index)
 
 
-class Worse(NamedTuple):
-    """How pictures are made worse, after resizing and before they are normalised."""
+class Corruption(NamedTuple):
+    """A corruption of images, applied after resizing and before normalization."""
 
     corruption: str
     severity: int
@@ -111,57 +120,61 @@ class Worse(NamedTuple):
 
 
 class _Views(Dataset[tuple[int, bool, torch.Tensor]]):
-    """Index -> (index, whether it can be decoded, uint8 [3, R, R])."""
+    """Index -> (index, whether the image is readable, uint8 [3, R, R])."""
 
     def __init__(
-        self, pictures: PictureSource, settings: ImageSettings, worse: Worse | None
+        self, images: ImageSource, settings: ImageSettings, corruption: Corruption | None
     ) -> None:
-        self._pictures = pictures
+        self._images = images
         self._settings = settings
-        self._worse = worse
+        self._corruption = corruption
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[int, bool, torch.Tensor]:
         try:
-            image_3HW = self._pictures.picture(index)
+            image_3HW = self._images.image(index)
         except CorruptImage:
             side = self._settings.size
             return index, False, torch.zeros(3, side, side, dtype=torch.uint8)
         view_3RR = evaluation_view(image_3HW, self._settings)
-        if self._worse is not None:
+        if self._corruption is not None:
             image_RR3 = view_3RR.permute(1, 2, 0).numpy()
-            made = corrupt(image_RR3, *self._worse, name=self._pictures.name(index))
-            view_3RR = torch.from_numpy(made).permute(2, 0, 1)
+            corrupted = corrupt(image_RR3, *self._corruption, name=self._images.name(index))
+            view_3RR = torch.from_numpy(corrupted).permute(2, 0, 1)
         return index, True, view_3RR
 
 
-def _collate(batch: list[tuple[int, bool, torch.Tensor]]) -> PictureBatch:
+def _collate(batch: list[tuple[int, bool, torch.Tensor]]) -> ImageBatch:
     samples, readable, images = zip(*batch, strict=True)
-    return PictureBatch(torch.tensor(samples), torch.tensor(readable), torch.stack(images))
+    return ImageBatch(torch.tensor(samples), torch.tensor(readable), torch.stack(images))
 
 
-def read_pictures(
-    pictures: PictureSource,
+def image_batches_of(
+    images: ImageSource,
     settings: ImageSettings,
     device: torch.device,
     *,
     batch: int,
     workers: int,
-    worse: Worse | None = None,
-) -> Iterable[PictureBatch]:
-    """This rank's pictures in batches; read and decoded anew whenever it is gone through.
+    corruption: Corruption | None = None,
+) -> Iterable[ImageBatch]:
+    """This rank's images in batches; decoded again at each iteration.
 
     Args:
-        batch: Pictures at once, rounded up to whole chunks.
-        worse: Made so, if anything is said.
+        images: Images of all ranks.
+        settings: Preprocessing.
+        device: Device that encodes them.
+        batch: Images per batch, rounded up to whole chunks.
+        workers: Processes that read and decode.
+        corruption: Applied to every image.
     """
     batch = -(-batch // IMAGES_AT_ONCE) * IMAGES_AT_ONCE
-    own = [index for chunk in _own_chunks(len(pictures), IMAGES_AT_ONCE) for index in chunk]
+    own = [index for chunk in _own_chunks(len(images), IMAGES_AT_ONCE) for index in chunk]
     workers = min(workers, -(-len(own) // batch))
     return DataLoader(
-        Subset(_Views(pictures, settings, worse), own),
+        Subset(_Views(images, settings, corruption), own),
         batch_size=batch,
         num_workers=workers,
         multiprocessing_context=FORK if workers else None,
@@ -171,21 +184,24 @@ def read_pictures(
 
 
 def _own_chunks(rows: int, at_once: int) -> list[range]:
-    """Those of this rank."""
+    """Chunks of this rank."""
     starts = range(0, rows, at_once)
     return [range(start, min(start + at_once, rows)) for start in starts[rank() :: world_size()]]
 
 
-def encode_pictures(
-    model: Clip, pictures: Iterable[PictureBatch], device: torch.device
+def encode_image_batches(
+    model: Clip, image_batches: Iterable[ImageBatch], device: torch.device
 ) -> EmbeddedImages:
-    """Encode pictures, however many cannot be decoded. A collective.
+    """Encode images; unreadable ones are left out. A collective.
 
     Args:
-        pictures: Of this rank.
+        model: On the device.
+        image_batches: Images of this rank.
+        device: Device of the embeddings.
     """
     image_ND, samples_N, readable_N = (
-        gather_uneven(part) for part in together(lambda: _encode_own(model, pictures, device))
+        all_gather_uneven(part)
+        for part in raise_on_all_ranks(lambda: _encode_own(model, image_batches, device))
     )
     order_N = samples_N.argsort()
     readable_N = readable_N[order_N]
@@ -199,12 +215,12 @@ def encode_pictures(
 
 @torch.inference_mode()
 def _encode_own(
-    model: Clip, pictures: Iterable[PictureBatch], device: torch.device
+    model: Clip, image_batches: Iterable[ImageBatch], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, indices, and whether each could be decoded, on the device."""
+    """Rows, indices, and whether each image is readable, on the device."""
     rows, samples, readable = [], [], []
-    shown = None if rank() == 0 else True
-    for batch in tqdm(pictures, "images", unit="batch", disable=shown):
+    disable = None if rank() == 0 else True
+    for batch in tqdm(image_batches, "images", unit="batch", disable=disable):
         for chunk in batch.images_B3RR.split(IMAGES_AT_ONCE):
             rows.append(model.encode_images(chunk.to(device, non_blocking=True)).float())
         samples.append(batch.samples)
@@ -221,37 +237,100 @@ def _joined(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor
 def embed_texts(
     model: Clip, captions: Sequence[str], device: torch.device
 ) -> tuple[torch.Tensor, int]:
-    """Encode captions, each once, sorted by length so that little padding is computed. A
-    collective.
+    """Encode captions, sorted by length to reduce padding. A collective.
 
     Args:
+        model: On the device.
         captions: Distinct texts.
+        device: Device of the embeddings.
 
     Returns:
-        float32 [T, D] unit rows in the order of `captions`, and how many captions did not fit
-        into the model's context and lost their end.
+        float32 [T, D] unit rows in the order of `captions`, and how many captions were truncated
+        at the model's context length.
     """
     order = sorted(range(len(captions)), key=lambda row: (len(captions[row]), captions[row]))
     own = [[order[place] for place in chunk] for chunk in _own_chunks(len(order), TEXTS_AT_ONCE)]
-    rows_TD, too_long = together(lambda: _encode_own_texts(model, captions, own, device))
+    rows_TD, too_long = raise_on_all_ranks(lambda: _encode_own_texts(model, captions, own, device))
     numbers = torch.tensor([number for chunk in own for number in chunk], device=device)
-    found_TD, number_T = gather_uneven(rows_TD), gather_uneven(numbers.long())
+    found_TD, number_T = all_gather_uneven(rows_TD), all_gather_uneven(numbers.long())
     text_TD = torch.empty_like(found_TD)
     text_TD[number_T] = found_TD
-    return text_TD, sum(from_every_rank(too_long))
+    return text_TD, sum(all_gather_object(too_long))
 
 
 @torch.inference_mode()
 def _encode_own_texts(
     model: Clip, captions: Sequence[str], chunks: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[torch.Tensor, int]:
-    """Rows in the order of the chunks, and how many captions were cut."""
+    """Rows in the order of the chunks, and how many captions were truncated."""
     rows, too_long = [], 0
-    shown = None if rank() == 0 else True
-    for chunk in tqdm(chunks, "captions", unit="batch", disable=shown):
+    disable = None if rank() == 0 else True
+    for chunk in tqdm(chunks, "captions", unit="batch", disable=disable):
         chosen = [captions[number] for number in chunk]
         token_TL = model.tokenize(chosen)
-        if token_TL.shape[1] >= model.tokenize.context_length:  # only then can one be cut
+        if token_TL.shape[1] >= model.tokenize.context_length:  # else none is truncated
             too_long += sum(model.tokenize.is_too_long(caption) for caption in chosen)
         rows.append(model.encode_texts(token_TL.to(device)).float())
     return _joined(rows, device), too_long
+
+
+NOT_FINITE = "is not finite (NaN or infinity)"
+_SHOWN = 60
+"""Maximum characters of a caption in a message."""
+
+
+def refuse_broken_weights(model: Clip, name: str) -> None:
+    """Check a model's parameters.
+
+    Args:
+        model: On any device.
+        name: Name of the model, for the message.
+
+    Raises:
+        UserError: A parameter is not finite.
+    """
+    broken = list(_broken(model))
+    if broken:
+        more = f", and {len(broken) - 1} more {'is' if len(broken) == 2 else 'are'} not"
+        raise UserError(
+            f"{name}: the weight {broken[0]} {NOT_FINITE}{more if len(broken) > 1 else ''}; "
+            "take an earlier checkpoint, or copy the file again"
+        )
+
+
+def refuse_broken_rows(
+    rows_ND: torch.Tensor, kind: str, name_of: Callable[[int], str], model: Clip, name: str
+) -> None:
+    """Check embeddings.
+
+    Args:
+        rows_ND: Embeddings.
+        kind: 'image' or 'text'.
+        name_of: Image or caption of a row, for the message.
+        model: Model that encoded them.
+        name: Name of the model, for the message.
+
+    Raises:
+        UserError: An embedding is not finite; names a weight that is not finite, if there is one.
+    """
+    broken = (~torch.isfinite(rows_ND)).any(dim=-1).nonzero().view(-1).tolist()
+    if not broken:
+        return
+    weight = next(_broken(model), None)
+    why = f"its weight {weight} {NOT_FINITE}" if weight else "its weights are all finite"
+    raise UserError(
+        f"{name}: the {kind} embedding of {name_of(broken[0])} {NOT_FINITE}, of {len(broken):,} of "
+        f"{len(rows_ND):,} in all; {why}; evaluate another checkpoint or model"
+    )
+
+
+def shown(caption: str) -> str:
+    """A caption for a message, shortened."""
+    return f"'{caption}'" if len(caption) <= _SHOWN else f"'{caption[:_SHOWN]}...'"
+
+
+def _broken(model: Clip) -> Iterator[str]:
+    """Names of parameters that are not finite, as in open_clip."""
+    for name, parameter in model.towers.named_parameters():
+        if not torch.isfinite(parameter).all():
+            yield name

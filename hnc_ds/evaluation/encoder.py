@@ -1,31 +1,262 @@
-"""A model that is ready to encode sets of pictures and captions: where, and how many at once.
+"""Models by name, and what they encode images and captions with: device, batch, workers and cache.
+
+    runs/first                       a run: its newest checkpoint
+    runs/first/checkpoints/step-...  a checkpoint, or any folder in open_clip's local-dir layout
+    ViT-B-32:openai                  an open_clip model with a tag or a file of weights; or ViT-B/32
+    hf-hub:... local-dir:...         as in open_clip
+    start                            the start model of a run
+
+The cache is a folder of embeddings, so that a tower encodes a set only once. The name of a file is
+a sha256 of everything its content depends on: set, the tower's weights, preprocessing, torch and
+device. So models that differ in one tower share what the other one gives. The file holds a sha256
+of its tensors, so that damage is detected. Sets are stored whole, because matrix products of
+another height may round differently. The folder can be deleted at any time.
 
 N readable images, T captions, width D.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 
-from hnc_ds.errors import UserError
+from hnc_ds.atomic_files import atomic_write, writing
+from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings, updated
+from hnc_ds.config import ModelConfig
+from hnc_ds.distributed import all_gather_object, on_rank_zero, raise_on_all_ranks
+from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.evaluation.embed import (
+    Corruption,
     EmbeddedImages,
-    PictureBatch,
-    PictureSource,
-    ShardPictures,
-    Worse,
+    ImageBatch,
+    ImageSource,
+    ShardImages,
     embed_texts,
-    encode_pictures,
-    read_pictures,
+    encode_image_batches,
+    image_batches_of,
+    refuse_broken_rows,
+    refuse_broken_weights,
+    shown,
 )
-from hnc_ds.evaluation.embedding_cache import EmbeddingCache
-from hnc_ds.evaluation.finite import refuse_broken_rows, shown
-from hnc_ds.model.clip import Clip
+from hnc_ds.model.clip import BESIDE_TOWERS, Clip, State, own_state, state_sha256
+from hnc_ds.model.load import known_names, load_model, open_clip_name, tags_of
+from hnc_ds.reading import reading
 from hnc_ds.shards.reader import ShardReader
 
-LARGEST_UNREADABLE_SHARE = 0.01
-"""Of shards: with more images missing, a score would be of another set."""
+OWN_START = "start"
+OPENAI = "openai"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model on the CPU."""
+
+    name: str
+    """Name in results."""
+    model: Clip
+
+
+def load_named_model(reference: str) -> NamedModel:
+    """Load a run, a checkpoint folder or an open_clip model.
+
+    Raises:
+        UserError: The name is none of these, the model has no weights, or they are not finite.
+    """
+    named = NamedModel(name_of(reference), _load(reference))
+    refuse_broken_weights(named.model, named.name)
+    return named
+
+
+def _load(reference: str) -> Clip:
+    if Path(reference).is_dir():
+        return load_trained(Path(reference), torch.device("cpu"))
+    if reference.startswith(("hf-hub:", "local-dir:")):
+        return load_model(ModelConfig(model=reference), seed=0)
+    model, _, weights = reference.partition(":")
+    tags = tags_of(model)
+    if tags is None or not weights:
+        raise UserError(f"{reference}: {_how_to_name(reference, model, tags)}")
+    return load_model(ModelConfig(model=model, pretrained=weights), seed=0)
+
+
+def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
+    """Why a reference cannot be loaded, and how to name a model."""
+    if Path(reference).is_file():
+        return "a file; give its folder, or MODEL:FILE such as ViT-B-32:weights.safetensors"
+    if tags is None:
+        near = did_you_mean(open_clip_name(model), known_names())
+        return (
+            f"no such folder, and no model of open_clip{near}; give a run, a checkpoint folder, or "
+            "an open_clip model with a tag or a file of weights, such as ViT-B-32:openai"
+        )
+    if not tags:
+        return f"open_clip has no weights for this model; name a file of weights, as {model}:FILE"
+    tag = OPENAI if OPENAI in tags else tags[0]
+    return (
+        f"name the weights: {model}:TAG, such as {model}:{tag}, or {model}:FILE; its tags are "
+        f"{', '.join(tags)}"
+    )
+
+
+def name_of(reference: str) -> str:
+    """Name in results of a model that the user refers to."""
+    return model_name(Path(reference)) if Path(reference).is_dir() else reference
+
+
+def load_own_start(trained: Path) -> NamedModel:
+    """The start model of a run, before its first step.
+
+    Args:
+        trained: The run, or a checkpoint in it.
+
+    Raises:
+        UserError: The path is not in a run, or the run's settings lack the model or the seed.
+    """
+    folder = trained.resolve()
+    found = [path for path in (folder, *folder.parents[:3]) if (path / SETTINGS_NAME).is_file()]
+    if not found:
+        raise UserError(f"{trained}: is not in a run of 'hnc-ds train'; name the START model")
+    run, where = found[0], f"{found[0] / SETTINGS_NAME}: settings.model"
+    settings = read_settings(run).get("settings")
+    if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
+        raise UserError(f"{where}: is missing; name the START model")
+    config = updated(ModelConfig(), settings["model"], where)
+    if type(seed := settings.get("seed", 0)) is not int or seed not in range(2**63):
+        raise UserError(f"{run / SETTINGS_NAME}: settings.seed is {seed!r}, not a whole number")
+    start = NamedModel(f"{run.name}/{OWN_START}", load_model(config, seed))
+    refuse_broken_weights(start.model, start.name)
+    return start
+
+
+def model_name(run: Path) -> str:
+    """``first`` for runs/first, ``first/step-000500`` for one of its checkpoint folders."""
+    folder = run.resolve()
+    if folder.parent.name == "checkpoints":
+        return f"{folder.parent.parent.name}/{folder.name}"
+    return folder.name
+
+
+Tensors = dict[str, torch.Tensor]
+
+FORMAT = 3
+DIGEST = "sha256"
+"""Name of the tensor with the sha256 of the others."""
+
+
+class EmbeddingCache:
+    """Embeddings of one model in a folder. Its methods are collectives.
+
+    Args:
+        folder: Created when the first file is written.
+        model: Its weights must not change.
+        device: Device of the embeddings. Each kind of device has its own files, as rounding may
+            differ.
+    """
+
+    def __init__(self, folder: Path, model: Clip, device: torch.device) -> None:
+        self._folder, self._device = folder, device
+        kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        state = own_state(model)
+        self._settings = {"format": FORMAT, "torch": torch.__version__, "device": kind}
+        self._of_tower: dict[str, dict[str, Any]] = {
+            "images": {
+                "tower": _tower_sha256(model, state, is_image=True),
+                "view": json.loads(json.dumps(asdict(model.image_settings), default=str)),
+            },
+            "captions": {
+                "tower": _tower_sha256(model, state, is_image=False),
+                "context": model.tokenize.context_length,
+            },
+        }
+
+    def images(
+        self,
+        source: ImageSource,
+        corruption: Corruption | None,
+        encode: Callable[[], EmbeddedImages],
+    ) -> EmbeddedImages:
+        """Embeddings of images from the folder, or from ``encode``, which are then stored.
+
+        Raises:
+            UserError: A file cannot be read or written, or ``encode`` raises it.
+        """
+
+        def tensors() -> Tensors:
+            images = encode()
+            return {
+                "images": images.image_ND,
+                "samples": torch.tensor(images.samples, dtype=torch.int64),
+                "unreadable": torch.tensor(images.unreadable, dtype=torch.int64),
+            }
+
+        found = self._load_or_store("images", [source.identity(), corruption], tensors)
+        samples, unreadable = (tuple(found[name].tolist()) for name in ("samples", "unreadable"))
+        return EmbeddedImages(found["images"].to(self._device), samples, unreadable)
+
+    def texts(
+        self, captions: Sequence[str], encode: Callable[[], tuple[torch.Tensor, int]]
+    ) -> tuple[torch.Tensor, int]:
+        """As ``images``, for captions: float32 [T, D], and how many were truncated."""
+
+        def tensors() -> Tensors:
+            text_TD, too_long = encode()
+            return {"captions": text_TD, "too_long": torch.tensor(too_long)}
+
+        found = self._load_or_store("captions", list(captions), tensors)
+        return found["captions"].to(self._device), int(found["too_long"])
+
+    def _load_or_store(self, kind: str, content: Any, encode: Callable[[], Tensors]) -> Tensors:
+        settings = self._settings | self._of_tower[kind]
+        key = json.dumps([kind, settings, content], sort_keys=True)
+        path = self._folder / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        if all(all_gather_object(path.is_file())):  # ranks may not share the file system
+            return raise_on_all_ranks(lambda: _read(path))
+        tensors = encode()
+        on_rank_zero(lambda: _write(path, tensors))
+        return tensors
+
+
+def _tower_sha256(model: Clip, state: State, is_image: bool) -> str:
+    """Of one tower's weights, and of the configuration that both share with it."""
+    weights = {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith("visual.") == is_image and not name.startswith(BESIDE_TOWERS)
+    }
+    of_others = ("text_cfg" if is_image else "vision_cfg", "init_logit_scale", "init_logit_bias")
+    settings = model.config["model_cfg"]
+    return state_sha256(weights, {k: v for k, v in settings.items() if k not in of_others})
+
+
+def _read(path: Path) -> Tensors:
+    with reading(path, "remove it", by="safetensors"):
+        found = load_file(path)
+    digest = found.pop(DIGEST, None)
+    if digest is None or not torch.equal(digest, _digest(found)):
+        raise UserError(f"{path}: is damaged, its sha256 does not match; remove it")
+    return found
+
+
+def _digest(tensors: Tensors) -> torch.Tensor:
+    """uint8 [32]."""
+    return torch.frombuffer(bytearray.fromhex(state_sha256(tensors, {})), dtype=torch.uint8)
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        atomic_write(path, save({**plain, DIGEST: _digest(plain)}))
+
+
+MAX_UNREADABLE_FRACTION = 0.01
+"""Of the images of shards; with more left out, a score would be of another set."""
 
 
 @dataclass(frozen=True)
@@ -36,68 +267,73 @@ class Encoder:
     """On the device, in evaluation mode."""
     device: torch.device
     batch: int
-    """Pictures read at once."""
+    """Images per batch."""
     workers: int
-    """Processes that read and decode."""
+    """Processes that read and decode images."""
     cache: EmbeddingCache | None = None
     name: str = "the model"
-    """What messages call the model."""
+    """Name of the model in results and messages."""
 
-    def read(self, pictures: PictureSource, worse: Worse | None = None) -> Iterable[PictureBatch]:
-        """This rank's pictures as the model sees them, decoded anew whenever gone through."""
-        view, batch, workers = self.model.image_settings, self.batch, self.workers
-        return read_pictures(pictures, view, self.device, batch=batch, workers=workers, worse=worse)
+    def read(
+        self, images: ImageSource, corruption: Corruption | None = None
+    ) -> Iterable[ImageBatch]:
+        """This rank's images as the model views them; decoded again at each iteration."""
+        return image_batches_of(
+            images,
+            self.model.image_settings,
+            self.device,
+            batch=self.batch,
+            workers=self.workers,
+            corruption=corruption,
+        )
 
-    def pictures(self, pictures: PictureSource, worse: Worse | None = None) -> EmbeddedImages:
-        """Encode pictures, however many of them cannot be decoded.
+    def encode_images(
+        self, images: ImageSource, corruption: Corruption | None = None
+    ) -> EmbeddedImages:
+        """Encode all images that can be decoded.
 
         Raises:
-            UserError: An embedding is not finite; as the cache.
+            UserError: An embedding is not finite, or the cache fails.
         """
-
-        def encode() -> EmbeddedImages:
-            return self._encoded(pictures, self.read(pictures, worse))
-
-        if self.cache is None:
-            return encode()
-        return self.cache.pictures(pictures, worse, encode)
+        encode = partial(self._encode_batches, images, self.read(images, corruption))
+        return encode() if self.cache is None else self.cache.images(images, corruption, encode)
 
     def texts(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
-        """Encode distinct captions; what ``embed_texts`` gives. Raises as ``pictures``."""
-
-        def encode() -> tuple[torch.Tensor, int]:
-            text_TD, too_long = embed_texts(self.model, captions, self.device)
-            refuse_broken_rows(
-                text_TD, "text", lambda row: shown(captions[row]), self.model, self.name
-            )
-            return text_TD, too_long
-
+        """Encode distinct captions; returns the values of ``embed_texts``, raises as
+        ``encode_images``."""
+        encode = partial(self._encode_texts, captions)
         return encode() if self.cache is None else self.cache.texts(captions, encode)
 
     def shards(
-        self, reader: ShardReader, pictures: Iterable[PictureBatch] | None = None
+        self, reader: ShardReader, image_batches: Iterable[ImageBatch] | None = None
     ) -> EmbeddedImages:
         """Encode the images of shards.
 
         Args:
-            reader: Of the shards.
-            pictures: What ``read`` gives of it, if it was read before.
+            reader: Reader of the shards.
+            image_batches: Batches of ``read``, if they are in memory already.
 
         Raises:
-            UserError: More than 1 % of them cannot be decoded; as ``pictures``.
+            UserError: More than 1 % of the images cannot be decoded; as ``encode_images``.
         """
-        source = ShardPictures(reader)
-        images = self.pictures(source) if pictures is None else self._encoded(source, pictures)
+        source = ShardImages(reader)
+        images = (
+            self.encode_images(source)
+            if image_batches is None
+            else self._encode_batches(source, image_batches)
+        )
         unreadable = images.unreadable
-        if len(unreadable) > LARGEST_UNREADABLE_SHARE * len(reader):
+        if len(unreadable) > MAX_UNREADABLE_FRACTION * len(reader):
             raise UserError(
                 f"{reader.where(unreadable[0])}: this image and {len(unreadable) - 1} more of "
                 f"{len(reader)} cannot be decoded, which is over 1 %; pack the shards again"
             )
         return images
 
-    def _encoded(self, source: PictureSource, pictures: Iterable[PictureBatch]) -> EmbeddedImages:
-        images = encode_pictures(self.model, pictures, self.device)
+    def _encode_batches(
+        self, source: ImageSource, image_batches: Iterable[ImageBatch]
+    ) -> EmbeddedImages:
+        images = encode_image_batches(self.model, image_batches, self.device)
         refuse_broken_rows(
             images.image_ND,
             "image",
@@ -106,3 +342,8 @@ class Encoder:
             self.name,
         )
         return images
+
+    def _encode_texts(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
+        text_TD, too_long = embed_texts(self.model, captions, self.device)
+        refuse_broken_rows(text_TD, "text", lambda row: shown(captions[row]), self.model, self.name)
+        return text_TD, too_long

@@ -1,16 +1,15 @@
-"""Measure models: results.json, and every score behind it.
+"""Evaluate models: write results.json and the score of every item.
 
     hnc-ds evaluate runs/first --shards data/scenes/shards/val --out runs/first/results/val.json
     hnc-ds evaluate ViT-B-32:openai --data sugarcrepe=sugar-crepe/data --images coco2017=val2017 \\
         --out results/openai.json
-    hnc-ds evaluate ViT-B-32:openai runs/first --data ... --out results/    # side by side
+    hnc-ds evaluate ViT-B-32:openai runs/first --data ... --out results/    # several models
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,130 +18,184 @@ import msgspec
 import torch
 
 from hnc_ds.config import EvaluateConfig
-from hnc_ds.distributed import enter, on_rank_zero, own_device, rank, together
+from hnc_ds.distributed import join_ranks, on_rank_zero, raise_on_all_ranks, rank
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import chosen_benchmarks
-from hnc_ds.evaluation.embed import PictureBatch
-from hnc_ds.evaluation.embedding_cache import EmbeddingCache
-from hnc_ds.evaluation.encoder import Encoder
-from hnc_ds.evaluation.image_files import ImageFiles
-from hnc_ds.evaluation.items import Item, ItemsHeader, items_path, write_results
-from hnc_ds.evaluation.models import load_end, name_of
-from hnc_ds.evaluation.on_questions import measure_questions
-from hnc_ds.evaluation.on_shards import Measured, measure
-from hnc_ds.evaluation.places import find_images, read_places, read_questions
-from hnc_ds.evaluation.question import Question
-from hnc_ds.evaluation.robustness import read_conditions
-from hnc_ds.evaluation.side_by_side import models_table
-from hnc_ds.evaluation.table import results_table
+from hnc_ds.evaluation.benchmarks import HELD_OUT
+from hnc_ds.evaluation.corruptions import Condition, Judged, robustness
+from hnc_ds.evaluation.embed import Corruption, EmbeddedSet, ImageBatch, ShardImages
+from hnc_ds.evaluation.encoder import EmbeddingCache, Encoder, load_named_model, name_of
+from hnc_ds.evaluation.held_out import HardNegatives, Retrieval
+from hnc_ds.evaluation.inputs import EvaluationInputs, read_inputs
+from hnc_ds.evaluation.released.measure import measure_questions
+from hnc_ds.evaluation.results import Item, ItemsHeader, fingerprint, items_path, write_results
+from hnc_ds.evaluation.tables import models_table, results_table
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 
+Measure = HardNegatives | Retrieval
 
-@dataclass(frozen=True)
-class Asked:
-    """What models are measured on."""
+MEASURES: dict[str, type[Measure]] = {one.benchmark: one for one in (HardNegatives, Retrieval)}
 
-    reader: ShardReader | None
-    questions: dict[str, list[Question]]
-    """By released benchmark."""
-    files: ImageFiles
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Scores of one model."""
+
+    results: list[Result]
+    header: ItemsHeader
+    items: Iterable[Item]
+    """In the order of benchmarks and shards; computed lazily, can be iterated once."""
+
+
+def measure(
+    encoder: Encoder,
+    reader: ShardReader,
+    inputs: EvaluationInputs,
+    folder: Path,
+    image_batches: Iterable[ImageBatch] | None = None,
+) -> Measured:
+    """Compute the chosen measures; writes nothing. A collective.
+
+    Args:
+        encoder: Encoder of the model.
+        reader: Reader of the shards.
+        inputs: Measures, corruptions and seed.
+        folder: Future folder of the results; the header's shards are relative to it.
+        image_batches: Batches of ``encoder.read``, if they are in memory already.
+
+    Raises:
+        UserError: The shards hold nothing that a measure needs, or more than 1 % of the images
+            cannot be decoded.
+    """
+    images = encoder.shards(reader, image_batches)
+    samples = [reader.sample(index) for index in images.samples]
+    caption_ids: dict[str, int] = {}
+    measures: dict[str, Measure] = {}
+    for name in inputs.held_out:
+        measures[name] = MEASURES[name](samples, caption_ids)
+        if not len(measures[name]):
+            raise UserError(
+                f"{reader.location}: holds no {HELD_OUT[name].title.lower()}; generate and pack "
+                f"them first, or choose other benchmarks (--benchmarks)"
+            )
+    captions = list(caption_ids)
+    text_TD, too_long = encoder.texts(captions)
+    keys = [(index, reader.key(index)) for index in images.samples]
+    embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
+    scored = [one.score(embedded, encoder.name, inputs.seed) for one in measures.values()]
+    rows = [row for own, _ in scored for row in own]
+    header = ItemsHeader(
+        model=encoder.name,
+        shards=reader.location_from(folder),
+        fingerprint=fingerprint(reader.index),
+        images=len(images.samples),
+        captions=len(captions),
+        too_long=too_long,
+        unreadable=tuple(reader.key(index) for index in images.unreadable),
+        seed=inputs.seed,
+    )
+    return Measured(
+        [*rows, *_robustness(measures, embedded, encoder, reader, inputs)],
+        header,
+        chain.from_iterable(items for _, items in scored),
+    )
+
+
+def _robustness(
+    measures: Mapping[str, Measure],
+    embedded: EmbeddedSet,
+    encoder: Encoder,
+    reader: ShardReader,
+    inputs: EvaluationInputs,
+) -> Iterator[Result]:
+    """Rows of all measures on corrupted images, which are encoded once per condition."""
+    if not inputs.conditions:
+        return
+
+    def judge(embedded: EmbeddedSet) -> dict[tuple[str, str], Judged]:
+        return {
+            (benchmark, metric): judged
+            for benchmark, one in measures.items()
+            for metric, judged in one.judge(embedded).items()
+        }
+
+    def judge_corrupted(condition: Condition) -> dict[tuple[str, str], Judged]:
+        images = encoder.encode_images(ShardImages(reader), Corruption(*condition, inputs.seed))
+        return judge(replace(embedded, image_ND=images.image_ND))
+
+    scores = robustness(judge(embedded), inputs.conditions, judge_corrupted, inputs.seed)
+    for (benchmark, metric), group, interval in scores:
+        version = HELD_OUT[benchmark].version
+        yield Result(encoder.name, benchmark, version, metric, group, *astuple(interval))
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Score models, write results and items, and print a table. Ranks that a launcher started
-    share the encoding, and what they find is what one finds alone.
+    """Score models, write results and items, and print tables. Ranks share the encoding; results do
+    not depend on their number.
 
     Raises:
-        UserError: No such model, shards, benchmark, files or pictures; nothing to measure on; an
-            output that cannot be written.
+        UserError: A model, shards, a benchmark, files or images do not exist; there is nothing to
+            measure on; an output cannot be written.
     """
     device = join_ranks()
-    outs = together(lambda: output_files(config))
-    asked = together(lambda: read_asked(config))
+    outs = raise_on_all_ranks(lambda: output_files(config))
+    inputs = raise_on_all_ranks(lambda: read_inputs(config, config.corruptions))
     files: dict[str, Path] = {}
     for reference, out in zip(config.models, outs, strict=True):
-        own = replace(config, models=(reference,), out=out)
-        measured = _measure_model(reference, asked, device, own)
+        encoder = _load_encoder(reference, device, config)
+        measured = measure_all(encoder, inputs, out.parent)
         on_rank_zero(partial(write_results, out, measured.results, measured.header, measured.items))
         if rank() == 0:
             print(results_table(measured.results, measured.header))
             print(f"wrote {out} and {items_path(out)}")
-        files[measured.header.model] = out
+        files[encoder.name] = out
     if rank() == 0 and len(files) > 1:
         print(f"\n{models_table(files, config.seed)}")
 
 
-def _measure_model(
-    reference: str, asked: Asked, device: torch.device, config: EvaluateConfig
-) -> Measured:
-    end = together(lambda: load_end(reference))
-    model = end.model.to(device).eval()
+def _load_encoder(reference: str, device: torch.device, config: EvaluateConfig) -> Encoder:
+    named = raise_on_all_ranks(lambda: load_named_model(reference))
+    model = named.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
-    name = config.name or end.name
-    encoder = Encoder(model, device, config.batch, config.workers, cache, name)
-    return measure_all(encoder, name, asked, config)
+    return Encoder(model, device, config.batch, config.workers, cache, config.name or named.name)
 
 
 def measure_all(
     encoder: Encoder,
-    name: str,
-    asked: Asked,
-    config: EvaluateConfig,
-    pictures: Iterable[PictureBatch] | None = None,
+    inputs: EvaluationInputs,
+    folder: Path,
+    image_batches: Iterable[ImageBatch] | None = None,
 ) -> Measured:
-    """Everything that is asked, of one model; writes nothing. A collective.
+    """All scores of one model; writes nothing. A collective.
 
     Args:
-        encoder: Of the model.
-        name: What results call it.
-        asked: What it is measured on.
-        config: As of 'hnc-ds evaluate'.
-        pictures: Those of the shards, if they were read before.
+        encoder: Encoder of the model.
+        inputs: Data to measure on.
+        folder: Future folder of the results; the header's shards are relative to it.
+        image_batches: Decoded images of the shards, if they are in memory already.
 
     Raises:
         UserError: As ``measure`` and ``measure_questions``.
     """
-    header, rows = ItemsHeader(model=name, seed=config.seed), list[Result]()
+    header, rows = ItemsHeader(model=encoder.name, seed=inputs.seed), list[Result]()
     items: list[Iterable[Item]] = []
-    if asked.reader is not None:
-        measured = measure(encoder, name, asked.reader, config, pictures)
+    if inputs.reader is not None:
+        measured = measure(encoder, inputs.reader, inputs, folder, image_batches)
         header, rows, items = measured.header, measured.results, [measured.items]
-    for benchmark, questions in asked.questions.items():
-        own, coverage, answered = measure_questions(
-            encoder, name, benchmark, questions, asked.files, config
-        )
+    for benchmark in inputs.questions:
+        own, coverage, answered = measure_questions(encoder, benchmark, inputs)
         header = msgspec.structs.replace(header, sets={**header.sets, benchmark: coverage})
         rows, items = [*rows, *own], [*items, answered]
-    if asked.questions:
-        header = msgspec.structs.replace(header, folders=asked.files.told())
+    if inputs.questions:
+        header = msgspec.structs.replace(header, folders=inputs.images.folders())
     return Measured(rows, header, chain.from_iterable(items))
 
 
-def read_asked(config: EvaluateConfig) -> Asked:
-    """Everything that models are to be measured on.
-
-    Raises:
-        UserError: No such shards, benchmark or files; nothing to measure on.
-    """
-    chosen_benchmarks(config.benchmarks)
-    read_conditions(config.corruptions)
-    places = read_places(config.data)
-    files = find_images(config.images, places)
-    if config.shards is None and not places:
-        raise UserError("evaluate: nothing to measure on; give --shards, or --data and --images")
-    reader = None if config.shards is None else ShardReader(config.shards)
-    questions = {
-        name: read_questions(name, place, config.allow_missing) for name, place in places.items()
-    }
-    return Asked(reader, questions, files)
-
-
 def output_files(config: EvaluateConfig) -> list[Path]:
-    """Where the results of each model go.
+    """Results file of each model.
 
     Raises:
-        UserError: A report would not find them there, or two models have one name.
+        UserError: --out does not fit the number of models, or two models share a file name.
     """
     out, names = config.out, [name_of(reference) for reference in config.models]
     if len(names) == 1:
@@ -150,34 +203,11 @@ def output_files(config: EvaluateConfig) -> list[Path]:
             raise UserError(f"--out is {out}; name a file that ends in .json")
         return [out]
     if out.suffix == ".json" or out.is_file():
-        raise UserError(f"--out is {out}; of several models it is a folder")
+        raise UserError(f"--out is {out}; for several models, name a folder")
     files = [re.sub(r"[^\w.@+=-]+", "-", name).strip("-.") for name in names]
     twice = [name for name, file in zip(names, files, strict=True) if Counter(files)[file] > 1]
     if twice:
-        raise UserError(f"evaluate: {' and '.join(twice)} would share a file; name them one by one")
+        raise UserError(
+            f"evaluate: {' and '.join(twice)} would share a file; evaluate them one by one"
+        )
     return [out / f"{file}.json" for file in files]
-
-
-def join_ranks() -> torch.device:
-    """Join the other ranks, if a launcher started several; this rank's GPU where there is one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        local_device()  # which refuses what would only fail in NCCL
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        enter(backend, int(os.environ.get("LOCAL_RANK", "0")))
-    return local_device()
-
-
-def local_device() -> torch.device:
-    """This process's GPU where there is one, as a launcher numbers it on its machine.
-
-    Raises:
-        RankError: There are GPUs, but fewer than processes.
-    """
-    if torch.cuda.is_available():
-        torch.cuda.set_device(own_device(torch.cuda.device_count()))
-    return evaluation_device()
-
-
-def evaluation_device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,30 +1,34 @@
-"""Which items two runs both scored, and the difference between the runs on those.
+"""Items that two runs share, and the difference between the runs on them.
 
-A pair is the same pair where image, negative type and both captions are the same, a question the
-same where its id and captions are. Retrieval is only compared over one and the same gallery.
+Pairs match by image, negative type and both captions, questions by id and captions. Retrieval is
+compared over the same gallery only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from hnc_ds.captions.about import about_of
+from hnc_ds.captions.language.attribute_classes import about_of
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
-from hnc_ds.evaluation.items import AnsweredItem, PairItem, RankItem, VqaItem
-from hnc_ds.evaluation.measurement import Measurement
-from hnc_ds.evaluation.significance import Change
-from hnc_ds.evaluation.statistics import paired_difference, permutation_test
-from hnc_ds.evaluation.summary import TAG
-from hnc_ds.evaluation.table import RowKey
+from hnc_ds.evaluation.blind import BLIND, SIGHTED
+from hnc_ds.evaluation.released.summary import TAG
+from hnc_ds.evaluation.results import AnsweredItem, Measurement, PairItem, RankItem, RowKey, VqaItem
+from hnc_ds.evaluation.statistics import Change, paired_difference, permutation_test
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
     "margin": lambda pair: pair.margin,
     "ties": lambda pair: pair.margin == 0,
 }
-LOWER_IS_BETTER = frozenset({"ties"})
+BLIND_VALUES: dict[str, Callable[[bool, float], float]] = {
+    BLIND: lambda right, blind: blind,
+    SIGHTED: lambda right, blind: right - blind + 0.5,
+}
+"""Of whether an item is right, and of its blind accuracy."""
+
+LOWER_IS_BETTER = frozenset({"ties", BLIND})
 RANKS: dict[str, Callable[[RankItem], int]] = {
     "image_to_text": lambda item: item.image_to_text,
     "text_to_image": lambda item: item.text_to_image,
@@ -33,33 +37,33 @@ RANKS: dict[str, Callable[[RankItem], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class SharedItems:
-    """The items of two runs that belong together, in the same order."""
+    """Matching items of two runs, in the same order."""
 
     first_pairs: list[PairItem]
     second_pairs: list[PairItem]
     first_ranks: list[RankItem]
     second_ranks: list[RankItem]
     answers: list[tuple[AnsweredItem, AnsweredItem]] = field(default_factory=list)
-    """Of the first run and of the second."""
-    in_words: list[tuple[VqaItem, VqaItem]] = field(default_factory=list)
+    """(first run, second run)."""
+    free_form: list[tuple[VqaItem, VqaItem]] = field(default_factory=list)
 
 
 class PairedValues(NamedTuple):
-    """What a row is the mean of, item by item, of both runs; N items."""
+    """Values of N items of both runs, whose means are a row of the results."""
 
     first_N: np.ndarray
     second_N: np.ndarray
     cluster_N: np.ndarray
-    """Labels of pictures: items of one are drawn together."""
+    """Image labels; items of one image are drawn together."""
 
 
 def identity(pair: PairItem) -> tuple[str, str, str, str]:
-    """What makes a pair of two runs the same pair."""
+    """What pairs of two runs match by."""
     return pair.key, pair.type, pair.positive, pair.negative
 
 
 def shared_items(first: Measurement, second: Measurement) -> SharedItems:
-    """Match two runs' items; empty lists where nothing matches."""
+    """Match the items of two runs."""
     of_first = {identity(pair): pair for pair in first.pairs}
     of_second = {identity(pair): pair for pair in second.pairs}
     both = [key for key in of_first if key in of_second]
@@ -71,7 +75,7 @@ def shared_items(first: Measurement, second: Measurement) -> SharedItems:
         first.ranks if same_gallery else [],
         second.ranks if same_gallery else [],
         _same_questions(first, second),
-        _same_in_words(first, second),
+        _same_free_form(first, second),
     )
 
 
@@ -83,14 +87,14 @@ def _same_questions(
     return [(one, other) for one, other in both if other and one.captions == other.captions]
 
 
-def _same_in_words(first: Measurement, second: Measurement) -> list[tuple[VqaItem, VqaItem]]:
-    of_second = {(item.benchmark, item.question_id): item for item in second.in_words}
-    both = [(item, of_second.get((item.benchmark, item.question_id))) for item in first.in_words]
+def _same_free_form(first: Measurement, second: Measurement) -> list[tuple[VqaItem, VqaItem]]:
+    of_second = {(item.benchmark, item.question_id): item for item in second.free_form}
+    both = [(item, of_second.get((item.benchmark, item.question_id))) for item in first.free_form]
     return [(one, other) for one, other in both if other and one.people == other.people]
 
 
 def change_of(shared: SharedItems, row: RowKey, seed: int = 0) -> Change | None:
-    """Second run minus first in one row of the results; None where no item tells."""
+    """Second run minus first in one row of the results; None if the row has no shared items."""
     values = paired_values(shared, row)
     if values is None:
         return None
@@ -99,13 +103,26 @@ def change_of(shared: SharedItems, row: RowKey, seed: int = 0) -> Change | None:
 
 
 def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
-    """The items of both runs that a row of the results counts alike; None where there are none."""
+    """Values of the shared items behind a row; None for means of groups and rows without items."""
     benchmark, metric, group = row
     rows: list[tuple[float, float, str | int]] = []
     if benchmark == HARD_NEGATIVES and metric in PAIR_VALUES:
         rows = _pair_values(shared, PAIR_VALUES[metric], group)
+    elif benchmark == HARD_NEGATIVES and metric in BLIND_VALUES:
+        rows = _blind_pairs(shared, BLIND_VALUES[metric], group)
     elif benchmark == RETRIEVAL and group == "all":
         rows = _recall_values(shared, metric)
+    elif metric in BLIND_VALUES:
+        value = BLIND_VALUES[metric]
+        rows = [
+            (
+                value(one.right["accuracy"], one.blind),
+                value(other.right["accuracy"], other.blind),
+                one.images[0],
+            )
+            for one, other in _answers(shared, (benchmark, "accuracy", group))
+            if one.blind is not None and other.blind is not None
+        ]
     elif benchmark not in (HARD_NEGATIVES, RETRIEVAL):
         rows = [
             (one.right[metric], other.right[metric], one.images[0])
@@ -113,7 +130,7 @@ def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
         ]
         rows += [
             (one.scores[metric], other.scores[metric], one.image)
-            for one, other in shared.in_words
+            for one, other in shared.free_form
             if one.benchmark == benchmark
             and metric in one.scores
             and metric in other.scores
@@ -123,7 +140,7 @@ def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
 
 
 def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, AnsweredItem]]:
-    """The questions that a row counts alike; none for means of groups."""
+    """The questions whose plain mean is a row; none for means of groups."""
     benchmark, metric, group = row
     return [
         (one, other)
@@ -135,15 +152,15 @@ def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, Answe
 
 
 def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedItems) -> list[str]:
-    """What a reader must know before believing the differences."""
-    if first.header is None or second.header is None or not (_items(first) and _items(second)):
+    """Remarks on the data of a comparison."""
+    if first.header is None or second.header is None or not (first.items and second.items):
         return ["without the scores of single items (*.items.jsonl) there are no differences"]
     remarks = []
     if first.header.shards and first.header.fingerprint != second.header.fingerprint:
-        remarks.append("measured on other shards than the first run")
+        remarks.append("measured on different shards than the first run")
     if first.header.ocr != second.header.ocr:
         remarks.append(
-            f"asked with other OCR tokens than the first run ({second.header.ocr}, not "
+            f"prompts have other OCR tokens than the first run's ({second.header.ocr}, not "
             f"{first.header.ocr})"
         )
     most = max(len(first.pairs), len(second.pairs))
@@ -153,36 +170,45 @@ def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedIt
             "differences are over those"
         )
     questions = max(len(first.answers), len(second.answers))
-    questions += max(len(first.in_words), len(second.in_words))
-    answered = len(shared.answers) + len(shared.in_words)
+    questions += max(len(first.free_form), len(second.free_form))
+    answered = len(shared.answers) + len(shared.free_form)
     if answered < questions:
         remarks.append(
             f"{answered:,} of {questions:,} questions are shared with the first run; "
             "differences are over those"
         )
     if not shared.first_ranks and (first.ranks or second.ranks):
-        remarks.append("retrieval has another gallery than the first run's: no differences")
+        remarks.append(
+            "retrieval searches another gallery than the first run's, so there are no differences"
+        )
     return remarks
-
-
-def _items(measurement: Measurement) -> int:
-    m = measurement
-    return len(m.pairs) + len(m.ranks) + len(m.answers) + len(m.in_words)
 
 
 def _pair_values(
     shared: SharedItems, value: Callable[[PairItem], float], group: str
 ) -> list[tuple[float, float, str | int]]:
-    about = about_of(group)
+    return [(value(first), value(second), first.key) for first, second in _pairs_of(shared, group)]
+
+
+def _blind_pairs(
+    shared: SharedItems, value: Callable[[bool, float], float], group: str
+) -> list[tuple[float, float, str | int]]:
     return [
-        (value(first), value(second), first.key)
-        for first, second in zip(shared.first_pairs, shared.second_pairs, strict=True)
-        if group in ("all", first.type) or (about is not None and about == first.about)
+        (value(first.margin > 0, first.blind), value(second.margin > 0, second.blind), first.key)
+        for first, second in _pairs_of(shared, group)
+        if first.blind is not None and second.blind is not None
     ]
 
 
+def _pairs_of(shared: SharedItems, group: str) -> Iterator[tuple[PairItem, PairItem]]:
+    about = about_of(group)
+    for first, second in zip(shared.first_pairs, shared.second_pairs, strict=True):
+        if group in ("all", first.type) or (about is not None and about == first.about):
+            yield first, second
+
+
 def _recall_values(shared: SharedItems, metric: str) -> list[tuple[float, float, str | int]]:
-    """Of retrieval over one gallery: hits, each image by itself."""
+    """Hits of retrieval; every image is a cluster of its own."""
     direction, _, cutoff = metric.partition("_R@")
     if direction not in RANKS or not cutoff.isdecimal():
         return []

@@ -1,1 +1,1 @@
-"""Trained towers in the layouts of other libraries; an export proves itself before it is kept."""
+"""Export models to the layouts of other libraries; every export is verified before it is kept."""

@@ -1,27 +1,91 @@
-"""A LLaVA folder with another picture tower; every other tensor and file stays byte for byte.
+"""Replace the image tower of a LLaVA folder; every other tensor and file stays byte for byte.
 
-Weights are patched in the files, so a language model of any size is copied, never loaded. Tensors
-of the tower get the names that LLaVA has on the hub (vision_tower.vision_model...), which
-transformers of every age, vLLM and SGLang read; where they had them, names stay.
+Weights are patched in the files, so a language model of any size is copied, never loaded; the copy
+is our own code, as safetensors' save_file holds a whole file in memory and reorders tensors. The
+tower's tensors get the hub's names (vision_tower.vision_model...), which all versions of
+transformers, vLLM and SGLang read.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import safe_open
 
+from hnc_ds.atomic_files import atomic_file, atomic_folder, atomic_write, writing
 from hnc_ds.errors import UserError
-from hnc_ds.export.llava_tokenizer import load_tokenizer
-from hnc_ds.export.processor import check_processor, prove_padding, write_padding
-from hnc_ds.export.safetensors_file import Header, copy_with, read_header, read_tensor
+from hnc_ds.export.llava_files import check_processor, load_tokenizer, prove_padding, write_padding
 from hnc_ds.export.tower import Tensors
 from hnc_ds.reading import read_json, reading
-from hnc_ds.whole_files import whole_file, whole_folder, write_whole
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_AT_ONCE = 2**22
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    again, what = "copy it again", "no whole safetensors file, cut off or damaged"
+    with reading(path, again, what, by="safetensors"), safe_open(path, framework="pt") as file:
+        yield file
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of a file's tensors. Raises UserError where it is damaged or of another kind."""
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """One tensor. Raises UserError for a dtype that a tower's weights do not have."""
+    with _opened(path) as file:
+        dtype = file.get_slice(name).get_dtype()
+        if dtype not in DTYPES:
+            raise UserError(f"{path}: {name} is {dtype}; weights are {', '.join(DTYPES)}")
+        tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+
+def copy_with(
+    source: Path,
+    target: BinaryIO,
+    replaced: Mapping[str, torch.Tensor],
+    rename: Callable[[str], str],
+) -> None:
+    """Copy a file with some tensors replaced; all other tensors keep their bytes and offsets.
+
+    Args:
+        source: A file that ``tensor_names`` has read.
+        target: Output file.
+        replaced: Tensors by their names in the source, of the same shapes; cast to its dtypes.
+        rename: Maps each tensor's name to its new name.
+    """
+    with source.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(size))
+        renamed = {
+            name if name == "__metadata__" else rename(name): header[name] for name in header
+        }
+        text = json.dumps(renamed, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        target.write(struct.pack("<Q", len(text)) + text)
+        header.pop("__metadata__", None)
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            start, end = entry["data_offsets"]
+            if name in replaced:
+                tensor = replaced[name].to(DTYPES[entry["dtype"]])
+                target.write(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+                continue
+            file.seek(8 + size + start)
+            for at in range(start, end, _AT_ONCE):
+                target.write(file.read(min(_AT_ONCE, end - at)))
+
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -29,10 +93,10 @@ ARCHITECTURE = "LlavaForConditionalGeneration"
 MODEL_TYPE = "llava"
 SUCH_AS = "give a folder such as llava-1.5-7b-hf"
 TOWER = re.compile(r"((?:model\.)?vision_tower\.)(vision_model\.)?(.+)")
-"""As transformers has called a tower's tensors: on the hub, and since 5.6."""
+"""The tower's tensor names: on the hub, and in transformers since 5.6."""
 
 BUFFERS = ("embeddings.position_ids",)
-"""In files of old; they are no weights."""
+"""Buffers in older files; they are not weights."""
 
 SHAPES = (
     "hidden_size",
@@ -47,39 +111,38 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class LlavaFolder:
-    """What lies in a LLaVA folder, by its headers."""
+    """A LLaVA folder; weights are not loaded."""
 
     path: Path
     config: dict[str, Any]
-    headers: dict[str, Header]
-    """By name of a file of weights."""
+    weight_files: tuple[str, ...]
     tower: dict[str, tuple[str, str]]
-    """File and name of each of the tower's tensors, by CLIPVisionModel's name."""
+    """File and tensor name of each of the tower's tensors, by CLIPVisionModel's name."""
     vision: dict[str, Any]
-    """Of CLIPVisionConfig, all of SHAPES."""
+    """CLIPVisionConfig's values of SHAPES."""
 
     @property
     def layer(self) -> int:
-        """Number of hidden states before the one that the language model sees; 1 is the first
-        block's output."""
-        told = self.config.get("vision_feature_layer", -2)
-        layers = told if isinstance(told, list) else [told]
+        """Index of the last hidden state that the language model sees; 1 is the first block's
+        output."""
+        chosen = self.config.get("vision_feature_layer", -2)
+        layers = chosen if isinstance(chosen, list) else [chosen]
         count: int = self.vision["num_hidden_layers"]
         return max(layer if layer >= 0 else count + 1 + layer for layer in layers)
 
     def weights(self) -> Tensors:
-        """The tower's, as float32."""
+        """The tower's weights as float32."""
         return {
-            name: read_tensor(self.path / file, self.headers[file], key).float()
+            name: read_tensor(self.path / file, key).float()
             for name, (file, key) in self.tower.items()
         }
 
 
 def read_llava_config(path: Path) -> dict[str, Any]:
-    """The configuration of a LLaVA folder.
+    """config.json of a LLaVA folder.
 
     Raises:
-        UserError: It is none.
+        UserError: Not a LLaVA folder in Hugging Face's layout.
     """
     try:
         config: Any = read_json(path / CONFIG)
@@ -87,39 +150,39 @@ def read_llava_config(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: no LLaVA folder of Hugging Face's ({error}); {SUCH_AS}"
         ) from error
-    told = config if isinstance(config, dict) else {}
-    if ARCHITECTURE not in (told.get("architectures") or ()):
-        raise UserError(f"{path}: is {told.get('architectures')}, no {ARCHITECTURE}; {SUCH_AS}")
-    if told.get("model_type") != MODEL_TYPE:
+    config = config if isinstance(config, dict) else {}
+    if ARCHITECTURE not in (config.get("architectures") or ()):
+        raise UserError(f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}; {SUCH_AS}")
+    if config.get("model_type") != MODEL_TYPE:
         raise UserError(
-            f"{path / CONFIG}: model_type is {told.get('model_type')}, not {MODEL_TYPE}: "
-            "transformers would take another tokenizer, which makes other tokens around <image>; "
+            f"{path / CONFIG}: model_type is {config.get('model_type')}, not {MODEL_TYPE}: "
+            "transformers would use another tokenizer, with other tokens around <image>; "
             "copy the file of the original folder"
         )
-    return told
+    return config
 
 
 def read_llava_folder(path: Path) -> LlavaFolder:
-    """Look into a LLaVA folder.
+    """Read a LLaVA folder without its weights.
 
     Raises:
-        UserError: It is none, has no CLIP tower, or lacks files.
+        UserError: Not a LLaVA folder, not a CLIP tower, or files are missing.
     """
     again = "copy the folder again"
     with reading(path, again, "not a LLaVA's configuration", by="transformers"):
-        return _looked_into(path)
+        return _read_folder(path)
 
 
-def _looked_into(path: Path) -> LlavaFolder:
+def _read_folder(path: Path) -> LlavaFolder:
     config = read_llava_config(path)
     vision = config.get("vision_config") or {}
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")
-    headers = {file.name: read_header(file) for file in weight_files(path)}
+    files = weight_files(path)
     tower = {
-        name: (file, key)
-        for file, header in headers.items()
-        for key in header.tensors
+        name: (file.name, key)
+        for file in files
+        for key in tensor_names(file)
         if (name := _tower_name(key)) is not None
     }
     if not tower:
@@ -127,30 +190,26 @@ def _looked_into(path: Path) -> LlavaFolder:
     settings = _vision(path, vision)
     check_processor(path, settings["image_size"])
     load_tokenizer(path, config)
-    return LlavaFolder(path, config, headers, tower, settings)
+    return LlavaFolder(path, config, tuple(file.name for file in files), tower, settings)
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Files of weights of a LLaVA folder.
-
-    Raises:
-        UserError: Some are not there.
-    """
+    """Weight files of a LLaVA folder. Raises UserError where some are missing."""
     index = path / INDEX
     if index.is_file():
         try:
             names = sorted(set(read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{index}: no index of weights ({error})") from error
+            raise UserError(f"{index}: not an index of weights ({error})") from error
         if leads := [str(name) for name in names if Path(str(name)).name != name]:
-            raise UserError(f"{index}: '{leads[0]}' is no name of a file beside it")
+            raise UserError(f"{index}: '{leads[0]}' is not a file name in its folder")
         files = [path / str(name) for name in names]
     else:
         files = sorted(path.glob("*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise UserError(
-            f"{path}: {', '.join(missing) or 'its *.safetensors'} are not there; copy the whole "
+            f"{path}: {', '.join(missing) or 'its *.safetensors'} are missing; copy the whole "
             "folder"
         )
     return files
@@ -161,41 +220,37 @@ def _tower_name(key: str) -> str | None:
     return found[3] if found and found[3] not in BUFFERS else None
 
 
-def _vision(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """With CLIPVisionConfig's own values for what the file leaves out."""
+def _vision(path: Path, vision: Mapping[str, Any]) -> dict[str, Any]:
+    """SHAPES of vision_config, with CLIPVisionConfig's defaults."""
     from transformers import CLIPVisionConfig
 
     with reading(path / CONFIG, "copy it from the original folder", by="transformers"):
-        full = CLIPVisionConfig(**{name: told[name] for name in SHAPES if name in told})
+        full = CLIPVisionConfig(**{name: vision[name] for name in SHAPES if name in vision})
     return {name: getattr(full, name) for name in SHAPES}
 
 
 def check_fit(folder: LlavaFolder, settings: Mapping[str, Any], weights: Tensors) -> None:
-    """Refuse a tower of another shape or activation.
-
-    Raises:
-        UserError: It is one.
-    """
+    """Raise UserError for a tower of another shape or activation."""
     other = [name for name in SHAPES if folder.vision[name] != settings[name]]
     if other:
-        told = ", ".join(f"{n} {settings[n]} in place of {folder.vision[n]}" for n in other)
-        raise UserError(f"export: the tower does not fit into {folder.path}: {told}")
+        difference = ", ".join(f"{n} {settings[n]} in place of {folder.vision[n]}" for n in other)
+        raise UserError(f"export: the tower does not fit into {folder.path}: {difference}")
     if missing := sorted(set(weights) - set(folder.tower)):
-        raise UserError(f"{folder.path}: its tower lacks {missing[0]}, so it is another one")
+        raise UserError(f"{folder.path}: its tower lacks {missing[0]}, so it is not CLIP's")
     if unknown := sorted(set(folder.tower) - set(weights)):
-        raise UserError(f"{folder.path}: its tower has {unknown[0]}, which CLIP's has not")
+        raise UserError(f"{folder.path}: its tower has {unknown[0]}, so it is not CLIP's")
 
 
 def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
-    """Write the folder with the tower, whole or not at all.
+    """Write a copy of the folder with another tower, atomically.
 
     Args:
-        folder: That is copied.
-        weights: Of the tower, by CLIPVisionModel's names.
-        out: Where; what is there is replaced.
+        folder: The LLaVA folder.
+        weights: The new tower, by CLIPVisionModel's names.
+        out: Output folder; an existing one is replaced.
 
     Returns:
-        The image processor that the folder had, in words.
+        A description of the folder's former image processor.
 
     Raises:
         UserError: transformers would not pad images; the disk is full or cannot be written.
@@ -204,27 +259,22 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(out.parent).free < needed:
         raise UserError(f"{out}: needs {needed / 2**30:.1f} GiB, which its disk does not have")
-    try:
-        with whole_folder(out) as target:
-            for file in _plain_files(folder):
-                copy = target / file.relative_to(folder.path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-            for name in folder.headers:
-                _write_weights(folder, name, weights, target / name)
-            _write_index(folder, target)
-            before = write_padding(target)
-            prove_padding(target)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); make room, or choose another --out"
-        ) from error
+    with writing(out), atomic_folder(out) as target:
+        for file in _plain_files(folder):
+            copy = target / file.relative_to(folder.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        for name in folder.weight_files:
+            _write_weights(folder, name, weights, target / name)
+        _write_index(folder, target)
+        before = write_padding(target)
+        prove_padding(target)
     return before
 
 
 def _plain_files(folder: LlavaFolder) -> Iterator[Path]:
     for file in sorted(folder.path.rglob("*")):
-        if file.is_file() and file.name not in folder.headers:
+        if file.is_file() and file.name not in folder.weight_files:
             yield file
 
 
@@ -233,7 +283,7 @@ def _write_weights(folder: LlavaFolder, name: str, weights: Tensors, target: Pat
     if not own:
         shutil.copyfile(folder.path / name, target)
         return
-    with whole_file(target) as file:
+    with atomic_file(target) as file:
         copy_with(folder.path / name, file, own, _hub_name)
 
 
@@ -243,19 +293,19 @@ def _hub_name(key: str) -> str:
 
 
 def _write_index(folder: LlavaFolder, target: Path) -> None:
-    """With the tower's names as they are in the files now; untouched where they were so before."""
+    """Rename the tower's tensors in the index, if any name changes."""
     path = folder.path / INDEX
     if not path.is_file():
         return
     index = json.loads(path.read_bytes())
     named = {_hub_name(key): file for key, file in index["weight_map"].items()}
     if named != index["weight_map"]:
-        told = {**index, "weight_map": named}
-        write_whole(target / INDEX, json.dumps(told, indent=2, sort_keys=True).encode())
+        index["weight_map"] = named
+        atomic_write(target / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
 
 
 def drift(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float, float]:
-    """How far features [B, N, D] moved: mean and least cosine of a patch, relative L2."""
+    """Change of features [B, N, D]: mean and minimum cosine of a patch, relative L2 distance."""
     patches = (before[:, 1:], after[:, 1:])
     cosine = torch.nn.functional.cosine_similarity(*patches, dim=-1)
     moved = (patches[1] - patches[0]).norm() / patches[0].norm()

@@ -1,24 +1,32 @@
-"""CLIP's towers by Hugging Face's names: weights and configuration.
+"""CLIP's towers in Hugging Face's form: names of weights, configuration, comparison of states.
 
-The activation is not in the weights, so it comes from the model's configuration: quick_gelu or not.
+The activation (quick_gelu or not) comes from the model's configuration. Two towers are equal if the
+hidden states of every layer are, on the same images.
+
+B images, N tokens (the class first), D width, L layers.
 
 Source: the two implementations, open_clip's transformer.py and transformers' modeling_clip.py.
 """
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from hnc_ds.errors import UserError
+from hnc_ds.images import CorruptImage, read_image_file
 from hnc_ds.model.clip import Clip
+from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view
 
 Tensors = dict[str, torch.Tensor]
 
 BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 BLOCK_OF = re.compile(r"encoder\.layers\.(\d+)\.")
-"""In Hugging Face's names."""
+"""A block's prefix in Hugging Face's names."""
 IN_BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
     "ln_1": "layer_norm1",
@@ -30,7 +38,7 @@ VISION = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",  # so misspelt there
+    "ln_pre.weight": "pre_layrnorm.weight",  # transformers' spelling
     "ln_pre.bias": "pre_layrnorm.bias",
     "ln_post.weight": "post_layernorm.weight",
     "ln_post.bias": "post_layernorm.bias",
@@ -45,21 +53,21 @@ PROJECTION = "proj"
 
 
 def vision_weights(clip: Clip) -> tuple[Tensors, torch.Tensor | None]:
-    """The picture tower as CLIPVisionModel has it, without a prefix, and its projection [D, E].
+    """The image tower's weights by CLIPVisionModel's names, and its projection [D, E].
 
     Raises:
-        UserError: It is no ViT of CLIP's kind.
+        UserError: The tower is not one of CLIP's ViTs.
     """
     own = _below("visual.", clip.state_by_open_clip_name())
     projection = own.pop(PROJECTION, None)
-    return _renamed(own, VISION, "the picture tower"), projection
+    return _renamed(own, VISION, "the image tower"), projection
 
 
 def text_weights(clip: Clip) -> tuple[Tensors, torch.Tensor | None]:
-    """The text tower as CLIPTextModel has it, without a prefix, and its projection [D, E].
+    """The text tower's weights by CLIPTextModel's names, and its projection [D, E].
 
     Raises:
-        UserError: It is not CLIP's own.
+        UserError: The tower is not CLIP's.
     """
     own = {
         name: tensor
@@ -71,14 +79,10 @@ def text_weights(clip: Clip) -> tuple[Tensors, torch.Tensor | None]:
 
 
 def vision_settings(clip: Clip) -> dict[str, Any]:
-    """What CLIPVisionConfig is told.
-
-    Raises:
-        UserError: The tower is no ViT.
-    """
+    """Arguments of CLIPVisionConfig. Raises UserError where the tower is not a ViT."""
     model, vision = clip.config["model_cfg"], clip.config["model_cfg"]["vision_cfg"]
     if not isinstance(vision.get("layers"), int) or "patch_size" not in vision:
-        raise UserError("export: the picture tower is no ViT of CLIP's kind, which this needs")
+        raise UserError("export: the image tower is not one of CLIP's ViTs, which this needs")
     width = vision["width"]
     return {
         "hidden_size": width,
@@ -92,7 +96,7 @@ def vision_settings(clip: Clip) -> dict[str, Any]:
 
 
 def text_settings(clip: Clip) -> dict[str, Any]:
-    """What CLIPTextConfig is told."""
+    """Arguments of CLIPTextConfig."""
     model, text = clip.config["model_cfg"], clip.config["model_cfg"]["text_cfg"]
     last = text.get("vocab_size", 49408) - 1
     return {
@@ -109,7 +113,7 @@ def text_settings(clip: Clip) -> dict[str, Any]:
 
 
 def activation(model: Mapping[str, Any]) -> str:
-    """As Hugging Face calls it."""
+    """Hugging Face's name of the activation."""
     return "quick_gelu" if model.get("quick_gelu") else "gelu"
 
 
@@ -129,14 +133,15 @@ def _renamed(own: Tensors, names: Mapping[str, str], what: str) -> Tensors:
             found |= _in_block(f"encoder.layers.{block[1]}", block[2], plain, unknown)
         else:
             unknown.append(name)
-    if unknown or not found:
-        named = ", ".join(sorted(unknown)[:3]) or "it has no weights"
+    lacking = [] if unknown else [f"no {name}" for name in names if name not in own]
+    if unknown or lacking:
+        named = ", ".join(sorted(unknown or lacking)[:3])
         raise UserError(f"export: {what} is not CLIP's own ({named}), so it has no such form")
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def _in_block(layer: str, name: str, tensor: torch.Tensor, unknown: list[str]) -> Tensors:
-    """One weight of a block; the joint one of queries, keys and values is cut in this order."""
+    """Rename one weight of a block; the joint projection is split into q, k and v."""
     if name in ("attn.in_proj_weight", "attn.in_proj_bias"):
         kind = name.removeprefix("attn.in_proj_")
         parts = zip("qkv", tensor.chunk(3, dim=0), strict=True)
@@ -146,3 +151,134 @@ def _in_block(layer: str, name: str, tensor: torch.Tensor, unknown: list[str]) -
         unknown.append(f"{layer}.{name}")
         return {}
     return {f"{layer}.{IN_BLOCK[module]}.{kind}": tensor}
+
+
+PROBES = 8
+TOLERANCE = 1e-4
+"""Relative to the largest hidden state. Rounding is below 1e-5; the smallest mistake, another GELU,
+is above 1e-3."""
+
+
+def probe_images(view: ImageSettings, folder: Path | None) -> torch.Tensor:
+    """Test images, uint8 [B, 3, R, R].
+
+    Args:
+        view: The model's preprocessing.
+        folder: Folder of images; None for generated ones.
+
+    Raises:
+        UserError: The folder holds no image.
+    """
+    if folder is None:
+        return torch.stack([_made_up(number, view.size) for number in range(PROBES)])
+    found: list[torch.Tensor] = []
+    for path in sorted(folder.iterdir()):
+        if len(found) == PROBES:
+            break
+        try:
+            found.append(evaluation_view(decode_image(read_image_file(path)), view))
+        except (CorruptImage, OSError):
+            continue
+    if not found:
+        raise UserError(f"--probe {folder}: holds no image that can be decoded")
+    return torch.stack(found)
+
+
+def _made_up(number: int, side: int) -> torch.Tensor:
+    random = np.random.default_rng(number)
+    coarse = Image.fromarray(random.integers(256, size=(6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=float)
+    noisy = smooth + random.normal(0, 12, size=smooth.shape)
+    return torch.from_numpy(noisy.clip(0, 255).astype(np.uint8)).permute(2, 0, 1)
+
+
+def as_seen(images_B3RR: torch.Tensor, view: ImageSettings) -> torch.Tensor:
+    """Images as float32, normalized by mean and standard deviation."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (view.mean, view.std))
+    return (images_B3RR.float() / 255 - mean) / std
+
+
+@torch.inference_mode()
+def open_clip_states(clip: Clip, pixels_B3RR: torch.Tensor) -> list[torch.Tensor]:
+    """Hidden states [B, N, D] before the first block and after each block, L + 1 in all."""
+    visual: Any = clip.towers.visual
+    states: list[torch.Tensor] = []
+    modules = [visual.ln_pre, *visual.transformer.resblocks]
+    hooks = [m.register_forward_hook(lambda *call: states.append(call[-1])) for m in modules]
+    try:
+        visual(pixels_B3RR)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if getattr(visual.transformer, "batch_first", True):
+        return states
+    return [states[0], *(state.transpose(0, 1) for state in states[1:])]
+
+
+@torch.inference_mode()
+def hf_states(
+    settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor], pixels_B3RR: torch.Tensor
+) -> list[torch.Tensor]:
+    """Hidden states of a CLIPVisionModel, as ``open_clip_states``.
+
+    Args:
+        settings: CLIPVisionConfig's arguments.
+        weights: All weights, by the model's names without a prefix.
+        pixels_B3RR: From ``as_seen``.
+
+    Raises:
+        UserError: Weights are missing, unexpected or of another shape.
+    """
+    model = vision_model(settings, weights)
+    return list(model(pixels_B3RR, output_hidden_states=True).hidden_states)
+
+
+def vision_model(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Any:
+    """A CLIPVisionModel in evaluation mode. Raises UserError as ``hf_states`` does."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    model = CLIPVisionModel(CLIPVisionConfig(**settings)).eval()
+    known = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = [name for name in sorted({*known, *given}) if known.get(name) != given.get(name)]
+    if wrong:
+        raise UserError(
+            f"export: {len(wrong)} of {len(known)} tensors do not fit, the first is {wrong[0]}: "
+            f"{given.get(wrong[0], 'missing')} in place of {known.get(wrong[0], 'none')}"
+        )
+    model.load_state_dict(dict(weights))
+    return model
+
+
+def refuse_broken_states(states: list[torch.Tensor], what: str) -> None:
+    """Raise UserError for hidden states that are not finite; names the first layer."""
+    broken = [layer for layer, state in enumerate(states) if not state.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"export: hidden states of {what} are not finite (NaN or infinity) from layer "
+            f"{broken[0]} on, so its weights are damaged; copy it again"
+        )
+
+
+def refuse_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor], what: str) -> float:
+    """Compare hidden states layer by layer.
+
+    Returns:
+        The largest difference, relative to the largest hidden state of its layer.
+
+    Raises:
+        UserError: A difference exceeds TOLERANCE.
+    """
+    if len(ours) != len(theirs):
+        raise UserError(f"export: {what} has {len(theirs) - 1} layers in place of {len(ours) - 1}")
+    parts = [
+        float((one - other).abs().max() / one.abs().max())
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+    first = next((n for n, part in enumerate(parts) if not part <= TOLERANCE), None)  # NaN too
+    if first is not None:
+        raise UserError(
+            f"export: {what} computes something else from layer {first} on, by {parts[first]:.1e} "
+            f"of its largest value; nothing was written"
+        )
+    return max(parts)

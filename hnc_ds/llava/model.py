@@ -1,7 +1,4 @@
-"""A LLaVA folder of Hugging Face's as a model, a tokenizer and a view of pictures.
-
-I images, P tokens of the prompt up to and with the picture, D width of the language model.
-"""
+"""Load a LLaVA folder in Hugging Face's layout: model, tokenizer and image preprocessing."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,29 +12,29 @@ from PIL import Image
 
 from hnc_ds.errors import UserError, counted
 from hnc_ds.export.into_llava import read_llava_config
-from hnc_ds.export.llava_tokenizer import IMAGE, around_image, load_tokenizer
+from hnc_ds.export.llava_files import IMAGE, around_image, load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
-from hnc_ds.llava.prompts import prompt
+from hnc_ds.llava.questions import prompt
 from hnc_ds.reading import read_json, reading
 
 VIEW_VERSION = 1
-"""Raise it when the same image gives other pixels: answers on disk are then not continued."""
+"""To be raised with any change of the preprocessing: older answers on disk are then refused."""
 
 BUFFERS = ("position_ids", "inv_freq")
-"""Ends of names in older files that are no weights."""
+"""Name suffixes of buffers in older files; they are not weights."""
 
 LONGEST_SIDE = 7168
-"""Pixels; longer images are made smaller before they are padded to squares."""
+"""Pixels; longer images are downscaled before they are padded to squares."""
 
 
 @dataclass(frozen=True)
 class Llava:
-    """Ready to answer."""
+    """A loaded LLaVA."""
 
     model: Any
     """transformers' LlavaForConditionalGeneration, in evaluation mode."""
     tokenizer: Any
-    pictures: "PictureView"
+    view: "ImageView"
     device: torch.device
     stop_ids: frozenset[int]
     """Tokens that end an answer."""
@@ -53,19 +50,19 @@ class Llava:
 
 
 def split_prompt(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Token ids of a question's prompt before and after the image."""
+    """Token ids of a prompt before and after the image."""
     before, after = prompt(text).split(IMAGE)
     return around_image(tokenizer, before, after)
 
 
-class PictureView:
-    """LLaVA's own view of a picture: padded to a square, resized and cropped with Pillow.
+class ImageView:
+    """LLaVA's image preprocessing: padded to a square, resized and cropped with Pillow.
 
     Args:
-        folder: Of the model.
+        folder: Folder of the model.
 
     Raises:
-        UserError: The folder does not say how pictures are viewed.
+        UserError: The folder has no readable preprocessor_config.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,47 +80,42 @@ class PictureView:
         """[3, R, R]."""
 
     def check_side(self, side: int) -> None:
-        """Refuse a view of another size than the model's images.
-
-        Args:
-            side: Pixels of the model's images.
-
-        Raises:
-            UserError: It is one.
-        """
+        """Raise UserError unless the result has ``side`` pixels on a side."""
         if self.shape != (3, side, side):
             raise UserError(
-                f"{self._folder}: its image processor makes {list(self.shape)} of an image, its "
-                f"tower takes {side} x {side}; copy the folder again"
+                f"{self._folder}: its image processor returns {list(self.shape)}, its tower takes "
+                f"{side} x {side}; copy the folder again"
             )
 
     def __call__(self, path: Path) -> torch.Tensor:
-        """float32 [3, R, R]. Raises CorruptImage."""
+        """Preprocessed image, float32 [3, R, R]. Raises CorruptImage."""
         try:
             image = read_rgb(read_image_file(path))
         except (OSError, CorruptImage) as error:
             raise CorruptImage(f"{path}: {error}") from error
-        if max(image.size) > LONGEST_SIDE:  # it is padded to a square before it is resized
+        if max(image.size) > LONGEST_SIDE:  # the padded square would need too much memory
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
         found = self._processor(image, return_tensors="np")["pixel_values"][0]
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
 
 
 def _check_sizes(file: Path) -> None:
-    """Refuse sizes that transformers would take for others, as true for 1."""
-    told = read_json(file) if file.is_file() else {}
-    sizes = [told.get(name) for name in ("size", "crop_size")] if isinstance(told, dict) else []
+    """Raise UserError for sizes that transformers would misread, such as true as 1."""
+    config = read_json(file) if file.is_file() else {}
+    sizes = [config.get(n) for n in ("size", "crop_size")] if isinstance(config, dict) else []
     for size in sizes:
         for side, pixels in size.items() if isinstance(size, dict) else ():
             if pixels is not None and (type(pixels) is not int or pixels < 1):
-                raise UserError(f"{file}: {side} is {pixels!r}, no pixels; copy the file again")
+                raise UserError(
+                    f"{file}: {side} is {pixels!r}, not a number of pixels; copy the file again"
+                )
 
 
 def load_llava(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
-    """Load a LLaVA folder; nothing is fetched.
+    """Load a LLaVA folder; downloads nothing.
 
     Raises:
-        UserError: The folder is none, lacks a file, or needs transformers.
+        UserError: Not a LLaVA folder, a file is missing or broken, or transformers is missing.
     """
     with reading(folder, "copy the folder again", by="transformers"):
         return _loaded(folder, dtype, device)
@@ -133,31 +125,31 @@ def _loaded(folder: Path, dtype: torch.dtype, device: torch.device) -> Llava:
     config = read_llava_config(folder)
     tokenizer, _ = load_tokenizer(folder, config)
     model = _load_model(folder, dtype)
-    pictures = PictureView(folder)
-    pictures.check_side(model.config.vision_config.image_size)
+    view = ImageView(folder)
+    view.check_side(model.config.vision_config.image_size)
     return Llava(
         model=model.eval().to(device),
         tokenizer=tokenizer,
-        pictures=pictures,
+        view=view,
         device=device,
         stop_ids=_stop_ids(folder, model.generation_config.eos_token_id, tokenizer),
     )
 
 
-def _stop_ids(folder: Path, told: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer, as transformers' generation takes them."""
-    found = told if isinstance(told, list) else [told]
+def _stop_ids(folder: Path, eos: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer, from generation_config's eos_token_id (a number or a list)."""
+    found = eos if isinstance(eos, list) else [eos]
     if tokenizer.eos_token_id not in found or not all(isinstance(one, int) for one in found):
         raise UserError(
-            f"{folder}: answers end with token {told} (generation_config.json), the tokenizer's "
+            f"{folder}: answers end with token {eos} (generation_config.json), the tokenizer's "
             f"end is {tokenizer.eos_token_id}; copy both from the original folder"
         )
     return frozenset(found)
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
-    """The model with all weights of its files, and no others: transformers makes up those that are
-    missing, and leaves out those that the configuration has no place for."""
+    """The model; UserError unless its files hold exactly its weights. transformers would initialize
+    missing weights at random, and ignore unexpected ones."""
     from transformers import LlavaForConditionalGeneration
 
     with reading(f"{folder}, its weights", "copy the folder again", by="transformers"):
@@ -184,7 +176,6 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def cache_argument(model: Any) -> str:
-    """What the model's forward calls the keys and values that were computed before: transformers
-    renamed it in 5.x."""
+    """Name of the forward's argument for the KV cache, which transformers 5.x renamed."""
     known = inspect.signature(model.forward).parameters
     return "cache" if "cache" in known else "past_key_values"

@@ -1,8 +1,10 @@
-"""Questions about pictures, from the files that VQA v2.0, TextVQA and LLaVA have. No torch here.
+"""Questions of VQA v2.0, TextVQA and LLaVA's files, and LLaVA-1.5's prompts. No torch here.
 
 VQA v2.0   {"data_subtype": "val2014", "questions": [{question_id, image_id, question}]}
-TextVQA    {"data": [{question_id, image_id, question}]}, words that were read in another file
-LLaVA      a JSON value a line, {question_id, image, text}; the text is asked as it is
+TextVQA    {"data": [{question_id, image_id, question}]}; OCR tokens in another file
+LLaVA      JSON Lines {question_id, image, text}; the text is the final question
+
+Source of the prompts: LLaVA's conversation template vicuna_v1, and its evaluation files.
 """
 
 import re
@@ -14,44 +16,52 @@ from pathlib import Path
 import msgspec
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.readers.annotations import read_json, read_json_lines
-from hnc_ds.export.llava_tokenizer import IMAGE
-from hnc_ds.llava.prompts import short_question
+from hnc_ds.evaluation.released.annotations import read_json, read_json_lines
+from hnc_ds.export.llava_files import IMAGE
 from hnc_ds.reading import LONGEST_LINE, reading
+
+PROMPT_VERSION = 2
+"""To be raised with any change of the prompts: older answers on disk are then refused."""
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+SHORT = "Answer the question using a single word or phrase."
 
 QuestionId = int | str
 
 YEAR_OF = {"train": "2014", "val": "2014", "test": "2015"}
-"""Of the images of each split of VQA v2.0."""
+"""COCO's year for each split of VQA v2.0."""
 
 _SPLIT = re.compile("|".join(YEAR_OF))
 _YEAR = re.compile(r"\d{4}$")
 
 
 def as_number(question_id: QuestionId) -> QuestionId:
-    """Ids that a tool wrote as text are numbers all the same; other text is returned as it is."""
+    """An id written as text as a number; other text is returned unchanged."""
     text = str(question_id)
     return int(text) if text.isascii() and text.isdecimal() else question_id
 
 
 class VqaQuestion(msgspec.Struct, frozen=True):
-    """A question about a picture."""
+    """A question about an image."""
 
     unit: str
-    """Its own, also where question ids are not: LLaVA's TextVQA file has the image's id there."""
+    """Unique; question ids are not in LLaVA's TextVQA file, where they are image ids."""
     question_id: QuestionId
     image: str
     """File name."""
     text: str
-    """What is asked, with all that is said before and after the question."""
+    """The user's message, with OCR tokens and instruction."""
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """Of one file."""
+    """The questions of a file."""
 
     asked: list[VqaQuestion]
     ocr: str
-    """Whether words that were read in the pictures are given: with, without, as in the file."""
+    """Whether OCR tokens are included: "with", "without" or "as in the file"."""
 
 
 class _VqaQuestion(msgspec.Struct):
@@ -96,27 +106,27 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
     Args:
         dataset: vqav2 or textvqa.
         path: Questions in the data set's layout or LLaVA's.
-        ocr: TextVQA's file of words that were read in the pictures; None to ask without them.
+        ocr: TextVQA's file of OCR tokens; None for questions without them.
 
     Raises:
-        UserError: The file is missing, broken or of another layout; an id stands twice; a picture
-            of which nothing was read; a text that names a picture by itself.
+        UserError: The file is missing, broken or of another layout; an id occurs twice; an image
+            has no OCR tokens; a question contains the image token.
     """
     if _is_lines(path, dataset):
         if ocr is not None:
             raise UserError(f"{path}: LLaVA's questions hold their OCR tokens; leave out --ocr")
-        asked, told = list(_of_llava(path, dataset)), "as in the file"
+        asked, mode = list(_of_llava(path, dataset)), "as in the file"
     elif dataset == "vqav2":
-        asked, told = list(_of_vqa(path)), "without"
+        asked, mode = list(_of_vqa(path)), "without"
     else:
         tokens = None if ocr is None else _read_tokens(ocr)
-        asked, told = list(_of_text_vqa(path, tokens, ocr)), "without" if ocr is None else "with"
+        asked, mode = list(_of_text_vqa(path, tokens, ocr)), "without" if ocr is None else "with"
     _check(asked, dataset, path)
-    return Questions(asked, told)
+    return Questions(asked, mode)
 
 
 def _is_lines(path: Path, dataset: str) -> bool:
-    """Whether a file has a JSON value on each line, as its first line alone tells."""
+    """Whether the file is LLaVA's JSON Lines, judged by its first line."""
     with reading(path, f"{dataset} needs it"), path.open("rb") as file:
         first = file.readline(LONGEST_LINE)
     try:
@@ -129,26 +139,26 @@ def _is_lines(path: Path, dataset: str) -> bool:
 def _of_vqa(path: Path) -> Iterator[VqaQuestion]:
     file = read_json(path, _VqaFile, "VQA v2.0")
     for row in file.questions:
-        image = vqa_picture(file.data_subtype, row.image_id)
+        image = vqa_image(file.data_subtype, row.image_id)
         text = short_question(row.question)
         yield VqaQuestion(str(row.question_id), row.question_id, image, text)
 
 
-def vqa_picture(subtype: str, image_id: int) -> str:
+def vqa_image(subtype: str, image_id: int) -> str:
     """File name of an image of VQA v2.0: COCO_val2014_000000000042.jpg.
 
     Args:
-        subtype: Of the questions; those of a part of a split (test-dev2015, minival2014) are about
-            images of the split.
-        image_id: COCO's.
+        subtype: data_subtype of the questions; test-dev2015 and minival2014 have images of
+            test2015 and val2014.
+        image_id: COCO's image id.
     """
     return f"COCO_{coco_split(subtype)}_{image_id:012d}.jpg"
 
 
 @cache
 def coco_split(subtype: str) -> str:
-    """COCO's images that a file of questions is about: test2015 for test-dev2015, val2014 for
-    minival2014 and mini-val; a name of no single split is returned as it is."""
+    """COCO's split of a data_subtype: test2015 for test-dev2015, val2014 for minival2014 and
+    mini-val; a name without a single split is returned unchanged."""
     kinds = set(_SPLIT.findall(subtype))
     if len(kinds) != 1:
         return subtype
@@ -161,7 +171,9 @@ def _of_text_vqa(
 ) -> Iterator[VqaQuestion]:
     for row in read_json(path, _TextFile, "TextVQA").data:
         if tokens is not None and row.image_id not in tokens:
-            raise UserError(f"{ocr}: has no words of the picture {row.image_id}; is it of {path}?")
+            raise UserError(
+                f"{ocr}: has no OCR tokens of image {row.image_id}; take the files of one split"
+            )
         text = short_question(row.question, None if tokens is None else tokens[row.image_id])
         yield VqaQuestion(str(row.question_id), row.question_id, f"{row.image_id}.jpg", text)
 
@@ -171,7 +183,7 @@ def _read_tokens(path: Path) -> dict[str, list[str]]:
     found = {row.image_id: row.ocr_tokens for row in rows}
     if len(found) < len(rows):
         twice = next(row for row in rows if found[row.image_id] is not row.ocr_tokens)
-        raise UserError(f"{path}: the words of image {twice.image_id} stand twice; copy it again")
+        raise UserError(f"{path}: holds image {twice.image_id} twice; copy it again")
     return found
 
 
@@ -188,10 +200,26 @@ def _check(asked: Sequence[VqaQuestion], dataset: str, path: Path) -> None:
         raise UserError(f"{path}: holds no question")
     units = Counter(str(q.question_id) if dataset == "vqav2" else q.unit for q in asked)
     if twice := [unit for unit, count in units.items() if count > 1]:
-        raise UserError(f"{path}: question {twice[0]} stands twice; copy the file again")
+        raise UserError(f"{path}: holds question {twice[0]} twice; copy the file again")
     for question in asked:
         if IMAGE in question.text:
             raise UserError(
-                f"{path}: question {question.question_id} holds '{IMAGE}', the mark of a picture; "
-                "take it out"
+                f"{path}: question {question.question_id} contains the image token '{IMAGE}'; "
+                "remove it"
             )
+
+
+def short_question(question: str, ocr_tokens: Sequence[str] | None = None) -> str:
+    """The user's message for a question of VQA v2.0 or TextVQA.
+
+    Args:
+        question: The annotated question.
+        ocr_tokens: Words read in the image; None for a question without them.
+    """
+    read = [] if ocr_tokens is None else [f"Reference OCR token: {', '.join(ocr_tokens)}"]
+    return "\n".join([question, *read, SHORT])
+
+
+def prompt(text: str) -> str:
+    """The whole prompt of a user's message."""
+    return f"{SYSTEM} USER: {IMAGE}\n{text} ASSISTANT:"

@@ -1,4 +1,4 @@
-"""Answers to VQA v2.0 or TextVQA against those of people: results.json, and every answer beside it.
+"""Score answers to VQA v2.0 or TextVQA: results.json, and every answer in *.items.jsonl.
 
     hnc-ds score --dataset vqav2 --questions Q.json --annotations A.json \\
         --answers answers/trained/answers.jsonl --out results/trained.json
@@ -15,37 +15,36 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.config import ScoreConfig
 from hnc_ds.errors import UserError, counted
-from hnc_ds.evaluation.benchmarks import HEADLINE_SCORER
-from hnc_ds.evaluation.items import ItemsHeader, VqaItem, items_path, write_results
+from hnc_ds.evaluation.benchmarks import FREE_FORM
+from hnc_ds.evaluation.results import ItemsHeader, VqaItem, items_path, write_results
 from hnc_ds.evaluation.statistics import bootstrap_means
-from hnc_ds.llava.answers_file import GivenAnswer, check_once, read_given
-from hnc_ds.llava.people import Annotated, read_people
+from hnc_ds.llava.predictions import Prediction, check_unique, read_predictions
 from hnc_ds.llava.questions import as_number
-from hnc_ds.llava.scorers import SCORERS
+from hnc_ds.llava.scorers import SCORERS, AnnotatedQuestion, read_annotations
 from hnc_ds.records import Result
-from hnc_ds.whole_files import write_whole, writing
 
 VERSION = 1
-"""Raise it when the same answers would now score differently."""
+"""To be raised when the same answers would score differently."""
 
-PEOPLE = 10
-"""Answers to each question, by which the official scores are defined."""
+ANNOTATORS = 10
+"""Answers per question in the official scores' definition."""
 
 IMAGES = "images"
-"""What the header calls the folder of pictures."""
+"""Key of the image folder in the items' header."""
 
 
 def score(config: ScoreConfig) -> None:
     """Score a file of answers, write results and items, and print a table.
 
     Raises:
-        UserError: A file is missing, broken or of another layout; answers are missing, twice, or
-            of questions that there are not; an output that cannot be written.
+        UserError: A file is missing, broken or of another layout; answers are missing, duplicate
+            or of unknown questions; an output cannot be written.
     """
-    people = read_people(config.dataset, config.annotations, config.questions)
-    given = read_given(config.answers)
+    people = read_annotations(config.dataset, config.annotations, config.questions)
+    given = read_predictions(config.answers)
     texts = _matched(config, people, given)
     model = _printable(config.name or given[0].model_id or config.answers.stem)
     items = [_item(config.dataset, one, texts.get(one.question_id, "")) for one in people]
@@ -65,21 +64,21 @@ def score(config: ScoreConfig) -> None:
 
 
 def _matched(
-    config: ScoreConfig, people: Sequence[Annotated], given: Sequence[GivenAnswer]
+    config: ScoreConfig, people: Sequence[AnnotatedQuestion], given: Sequence[Prediction]
 ) -> dict[int, str]:
     """Answers by question."""
     known = {one.question_id for one in people}
     by_id = all(isinstance(one.question_id, int) for one in given)
     if by_id or config.dataset == "vqav2":
         ids = [_number(one.question_id, config.answers) for one in given]
-        check_once(ids, config.answers)
+        check_unique(ids, config.answers)
     else:
-        ids = _by_picture(people, given, config.answers)
+        ids = _by_image(people, given, config.answers)
     if unknown := [one for one in ids if one not in known]:
         raise UserError(
-            f"{config.answers}: {counted(len(unknown), 'answer is', 'answers are')} to no "
-            "question of "
-            f"{config.annotations}, the first is {unknown[0]}; take the files of one split"
+            f"{config.answers}: {counted(len(unknown), 'answer is', 'answers are')} to questions "
+            f"that {config.annotations} lacks, the first is {unknown[0]}; take the files of one "
+            "split"
         )
     missing = known - set(ids)
     if missing and not config.allow_missing:
@@ -91,15 +90,16 @@ def _matched(
 
 
 def _number(question_id: int | str, path: Path) -> int:
-    """Ids that a tool wrote as text are numbers all the same."""
     number = as_number(question_id)
     if isinstance(number, int):
         return number
-    raise UserError(f"{path}: question id '{question_id}' is no number")
+    raise UserError(f"{path}: question id '{question_id}' is not a number")
 
 
-def _by_picture(people: Sequence[Annotated], given: Sequence[GivenAnswer], path: Path) -> list[int]:
-    """LLaVA's TextVQA answers: the id is the picture's, and the question stands in the prompt."""
+def _by_image(
+    people: Sequence[AnnotatedQuestion], given: Sequence[Prediction], path: Path
+) -> list[int]:
+    """Question ids of LLaVA's TextVQA answers, whose ids are images'; found by the prompt."""
     waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
     for one in people:
         waiting[one.image, one.question.lower()].append(one.question_id)
@@ -109,20 +109,20 @@ def _by_picture(people: Sequence[Annotated], given: Sequence[GivenAnswer], path:
         ids = waiting[str(answer.question_id), asked]
         if not ids:
             raise UserError(
-                f"{path}: picture {answer.question_id} with the question '{asked}' is answered "
-                "twice, or there is no such question; take the files of one split"
+                f"{path}: image {answer.question_id} with the question '{asked}' is answered "
+                "twice, or is not an annotated question; take the files of one split"
             )
         found.append(ids.pop(0))
     return found
 
 
-def _item(dataset: str, one: Annotated, answer: str) -> VqaItem:
+def _item(dataset: str, one: AnnotatedQuestion, answer: str) -> VqaItem:
     kinds = {"answer type": one.answer_type, "question type": one.question_type}
     return VqaItem(
         benchmark=dataset,
         question_id=one.question_id,
         image=one.image,
-        picture=one.picture,
+        image_file=one.image_file,
         question=one.question,
         answer=answer,
         people=one.answers,
@@ -132,7 +132,8 @@ def _item(dataset: str, one: Annotated, answer: str) -> VqaItem:
 
 
 def _rows(dataset: str, model: str, items: Sequence[VqaItem], seed: int) -> Iterator[Result]:
-    """Means of every scorer over all questions and each type, by bootstrap over pictures."""
+    """Mean of every scorer over all questions and each type, with bootstrap intervals over
+    images."""
     members: dict[str, list[VqaItem]] = {"all": list(items)}
     for item in items:
         for group in item.groups:
@@ -146,30 +147,30 @@ def _rows(dataset: str, model: str, items: Sequence[VqaItem], seed: int) -> Iter
 
 
 def _write_scores(path: Path, dataset: str, items: Sequence[VqaItem]) -> None:
-    scorer = HEADLINE_SCORER[dataset]
+    scorer = FREE_FORM[dataset].headline
     lines = (
         msgspec.json.encode({"question_id": one.question_id, "score": one.scores[scorer]}) + b"\n"
         for one in items
     )
     with writing(path):
-        write_whole(path, *lines)
+        atomic_write(path, *lines)
 
 
 def _printable(name: str) -> str:
-    """Without the halves of characters that bytes of a command line may become."""
+    """Without surrogates, which undecodable bytes of a command line become."""
     return name.encode(errors="replace").decode()
 
 
 def _counted(
-    people: Sequence[Annotated], given: Sequence[GivenAnswer], answered: int
+    people: Sequence[AnnotatedQuestion], given: Sequence[Prediction], answered: int
 ) -> Iterator[str]:
-    """A line for each kind of question whose score is not what it seems."""
+    """A line for each kind of question whose score needs a caveat."""
     counts = (
         ("not answered and counted as wrong", len(people) - answered),
         ("answered without an image", sum(one.margin is None for one in given)),
         (
-            f"without {PEOPLE} answers of people, so that their scores are not the official ones",
-            sum(len(one.answers) != PEOPLE for one in people),
+            f"without {ANNOTATORS} annotators' answers, so that their scores are not official",
+            sum(len(one.answers) != ANNOTATORS for one in people),
         ),
     )
     for what, count in counts:
@@ -178,8 +179,8 @@ def _counted(
 
 
 def _table(dataset: str, rows: Sequence[Result]) -> str:
-    """As the official tools print: percent with two decimals."""
-    headline = HEADLINE_SCORER[dataset]
+    """The scores in percent with two decimals, as the official tools print them."""
+    headline = FREE_FORM[dataset].headline
     lines = [f"{'scorer':<28}{'score':>8}{'95 % interval':>20}"]
     for row in (row for row in rows if row.group == "all"):
         mark = "  as papers report it" if row.metric == headline else ""

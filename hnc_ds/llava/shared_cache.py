@@ -1,10 +1,10 @@
-"""Keys and values in memory that is allocated once and written in place.
+"""A KV cache that is allocated once and written in place.
 
-transformers' StaticCache has one place for the next token of all rows, and a row for each question.
-Here a row is an image with all its questions: their common beginning is kept once, and a step
-writes a token of every question. Nothing is concatenated, and no method waits for the device.
+transformers' StaticCache has a row for each question. Here a row is an image with all its
+questions: their common prefix is stored once, and a step writes a token of every question. Nothing
+is concatenated, and no method synchronizes with the device.
 
-I images, N tokens of a pass, K tokens for which there is room.
+I images, N tokens of a forward pass, K tokens of capacity.
 """
 
 from typing import Any
@@ -17,67 +17,57 @@ Layer = tuple[torch.Tensor, torch.Tensor]
 
 
 class SharedCache(Cache):
-    """What a language model's forward takes as its cache."""
+    """A cache for the forward pass of transformers' language models."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
-        self._memory: list[Layer] = []  # flat, as large as it ever was
+        self._memory: list[Layer] = []  # flat; never shrinks
         self._layers: list[Layer] = []  # views of it [I, heads, K, width]
         self._images, self._room = 0, 0
         self._start, self._visible = 0, 0
         self._place_N: torch.Tensor | None = None
         self.version = 0
-        """Another one where memory has moved."""
+        """Changes when memory is reallocated."""
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """K."""
         return self._room
 
-    def begin(self, images: int, room: int) -> None:
-        """Start anew.
-
-        Args:
-            images: I.
-            room: K.
-        """
-        self._images, self._room = images, room
+    def begin(self, images: int, capacity: int) -> None:
+        """Start a batch of ``images`` rows of ``capacity`` tokens."""
+        self._images, self._room = images, capacity
         self._layers.clear()
 
     def write_from(self, start: int, stop: int) -> None:
-        """Where the next pass is written; it sees all up to its end.
-
-        Args:
-            start: First token.
-            stop: The end, exclusive.
-        """
+        """Have the next pass write tokens ``start`` to ``stop``, and see all tokens up to there."""
         self._start, self._visible, self._place_N = start, stop, None
 
     def write_at(self, place_N: torch.Tensor, visible: int) -> None:
-        """Where the next passes are written, as a tensor that may change between them.
+        """Have the next passes write at indices that may change between passes.
 
         Args:
-            place_N: int64, on the device.
-            visible: Tokens that attention gets.
+            place_N: int64 indices, on the device.
+            visible: Number of keys that attention reads.
         """
         self._place_N, self._visible = place_N, visible
 
-    def change(self, kept: torch.Tensor | None, room: int) -> None:
-        """Keep some of the images, or make room for more tokens.
+    def change(self, kept: torch.Tensor | None, capacity: int) -> None:
+        """Drop images, or grow the capacity.
 
         Args:
-            kept: int64 numbers of rows, on the device; None for all.
-            room: K; not smaller than before.
+            kept: int64 indices of the rows to keep, on the device; None for all.
+            capacity: K; not smaller than before.
         """
         before, self._layers = self._layers, []
         images = self._images if kept is None else len(kept)
         for number, layer in enumerate(before):
             old = [t.clone() if kept is None else t.index_select(0, kept) for t in layer]
-            new = self._views(number, images, room, *old)
+            new = self._views(number, images, capacity, *old)
             for view, tensor in zip(new, old, strict=True):
                 view[:, :, : self._room].copy_(tensor)
             self._layers.append(new)
-        self._images, self._room = images, room
+        self._images, self._room = images, capacity
 
     def update(
         self,
@@ -87,7 +77,7 @@ class SharedCache(Cache):
         *_: Any,
         **__: Any,
     ) -> Layer:
-        """Write a pass, and return all that it sees. As in transformers' Cache."""
+        """Write a pass's keys and values; return all that it sees (transformers' Cache API)."""
         if layer_idx == len(self._layers):
             views = self._views(layer_idx, self._images, self._room, key_states, value_states)
             self._layers.append(views)
@@ -100,23 +90,23 @@ class SharedCache(Cache):
         return keys[:, :, : self._visible], values[:, :, : self._visible]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens before the pass. As in transformers' Cache."""
+        """Tokens before the pass (transformers' Cache API)."""
         del layer_idx
         return self._start
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Tokens that the pass sees, and the first of them. As in transformers' Cache."""
+        """Tokens that the pass sees, and their offset (transformers' Cache API)."""
         del query_length, layer_idx
         return self._visible, 0
 
     def _views(
-        self, number: int, images: int, room: int, key: torch.Tensor, value: torch.Tensor
+        self, number: int, images: int, capacity: int, key: torch.Tensor, value: torch.Tensor
     ) -> Layer:
-        """Views of a layer's memory, which is allocated where it is too small.
+        """Views of a layer's memory, which grows as needed.
 
-        Zeros, as what nobody has written is multiplied by a weight of 0.
+        Memory is zeroed: unwritten values are multiplied by 0, and 0 * NaN is NaN.
         """
-        shapes = [(images, like.shape[1], room, like.shape[3]) for like in (key, value)]
+        shapes = [(images, like.shape[1], capacity, like.shape[3]) for like in (key, value)]
         sizes = [torch.Size(shape).numel() for shape in shapes]
         if number == len(self._memory):
             empty = key.new_zeros(0)

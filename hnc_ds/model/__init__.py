@@ -1,1 +1,1 @@
-"""Any open_clip model, with the parts that training needs."""
+"""open_clip models, and what training adds to them."""

@@ -1,14 +1,13 @@
 """Self-attention of both towers' blocks, without the copies of torch's module.
 
-torch.nn.MultiheadAttention copies queries, keys and values out of their joined projection, and with
-open_clip's mask, a matrix of numbers, no flash kernel can run. Here heads are views, and what may
-be attended to is a word, not numbers: nothing, ``CAUSAL``, or ``Packed`` captions. open_clip hands
-it down to every block in the place of its mask, also where a block is computed again in the
-backward pass.
+torch.nn.MultiheadAttention copies queries, keys and values out of their joint projection, and with
+open_clip's mask, a tensor, no flash kernel can run. Here heads are views, and the mask is None,
+``CAUSAL`` or ``Packed``. open_clip passes it to every block in place of its mask, also when a block
+is recomputed in the backward pass.
 
-As the weights of a module are there only while it runs (ZeRO-3), all of this happens inside of the
-module's own forward. It has one input: of three, as torch's has them, ZeRO-3 would wait for the
-gradient of each before it lets go of the weights.
+Under ZeRO-3 a module's weights exist only while it runs, so everything happens inside the module's
+own forward. It has one input: with three, as torch's has, ZeRO-3 would wait for the gradient of
+each before it releases the weights.
 
 B rows of L tokens, P tokens of T packed captions, width W, H heads of d, n captions of one length.
 """
@@ -25,24 +24,25 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 TILE = 64
-"""Rows of a kernel's smallest tile: a longest caption rounded up to it asks for the same work, and
-few numbers ever come up, as each would be a plan, or compiled code, of its own."""
+"""Rows of a kernel's smallest tile. The longest caption is rounded up to it, which costs nothing
+and keeps the number of kernel plans and compiled variants small."""
 
 
 class Causal:
-    """A token sees those before it and itself: the mask of CLIP's text tower as a word."""
+    """Stands for the causal mask of CLIP's text tower."""
 
 
 CAUSAL = Causal()
 
 
 class Packed:
-    """Where packed captions lie, and that attention within each is causal.
+    """Positions of packed captions; attention is causal within each.
 
     Args:
         lengths: Tokens of each caption, sorted.
-        ends_T: int32 [T + 1] on the device: where captions begin and end among the P tokens.
-        kernel: Of ``varlen_attention``; without one, captions of one length are computed together.
+        ends_T: int32 [T + 1] on the device: cumulative lengths.
+        kernel: Result of ``varlen_attention``; if None, captions of equal length are computed
+            together.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Packed], torch.Tens
 
 
 class TowerAttention(nn.MultiheadAttention):
-    """torch's module, its names and weights; self-attention is computed here."""
+    """torch's module with its names and weights, and another self-attention."""
 
     def forward(self, query: torch.Tensor, *inputs: Any, **options: Any) -> Any:
-        """(outputs, None) in the form of ``query``, which is keys and values as well.
+        """(outputs, None) in the shape of ``query``, which is keys and values as well.
 
-        With other inputs, or a mask of numbers, it is torch's own.
+        Calls torch's own forward for other inputs or for a tensor as mask.
         """
         seen = options.get("attn_mask")
         if inputs or not (seen is None or isinstance(seen, Causal | Packed)):
@@ -82,7 +82,7 @@ class TowerAttention(nn.MultiheadAttention):
 
 
 class TowerBlock(ResidualAttentionBlock):
-    """open_clip's block, its names and weights, around ``TowerAttention``."""
+    """open_clip's block with its names and weights, around ``TowerAttention``."""
 
     def attention(
         self,
@@ -91,7 +91,7 @@ class TowerBlock(ResidualAttentionBlock):
         v_x: torch.Tensor | None = None,
         attn_mask: Any = None,
     ) -> torch.Tensor:
-        """Self-attention; with other keys, or another module in its place, open_clip's own."""
+        """Self-attention; open_clip's own for other keys or another attention module."""
         if k_x is not None or not isinstance(self.attn, TowerAttention):
             return cast(torch.Tensor, super().attention(q_x, k_x, v_x, attn_mask))
         mask = attn_mask.to(q_x.dtype) if isinstance(attn_mask, torch.Tensor) else attn_mask
@@ -99,7 +99,7 @@ class TowerBlock(ResidualAttentionBlock):
 
 
 def use_tower_attention(towers: nn.Module) -> None:
-    """Let the blocks of an open_clip model attend as this file does it, where that is the same."""
+    """Replace the attention of an open_clip model's blocks, where the result is the same."""
     for block in towers.modules():
         if type(block) is ResidualAttentionBlock and _is_plain(block.attn):
             block.__class__ = TowerBlock
@@ -118,7 +118,7 @@ def _is_plain(attention: Any) -> bool:
 
 
 def has_tower_attention(text_tower: Any) -> bool:
-    """Whether every block of a text tower takes ``CAUSAL`` and ``Packed`` in place of a mask."""
+    """Whether every block of a text tower accepts ``CAUSAL`` and ``Packed`` as mask."""
     blocks = getattr(getattr(text_tower, "transformer", None), "resblocks", None)
     attentions = [getattr(block, "attn", None) for block in blocks or ()]
     return bool(attentions) and all(isinstance(own, TowerAttention) for own in attentions)
@@ -131,7 +131,8 @@ def attend(
     if captions.kernel is not None:
         return captions.kernel(q_PHd, k_PHd, v_PHd, captions)
     outputs, first = [], 0
-    for length, count in _runs(captions.lengths):
+    for length, alike in groupby(captions.lengths):  # sorted
+        count = len(list(alike))
         rows = slice(first, first + count * length)
         parts = (part[rows].unflatten(0, (count, length)) for part in (q_PHd, k_PHd, v_PHd))
         q, k, v = (part.transpose(1, 2) for part in parts)  # [n, H, length, d]
@@ -141,16 +142,12 @@ def attend(
     return torch.cat(outputs)
 
 
-def _runs(lengths: list[int]) -> list[tuple[int, int]]:
-    """(length, captions of it) of sorted lengths."""
-    return [(length, len(list(alike))) for length, alike in groupby(lengths)]
-
-
 @lru_cache
 def varlen_attention(device: torch.device, dtype: torch.dtype) -> Varlen | None:
-    """torch's kernel for attention over sequences of several lengths, where it is there and right.
+    """torch's kernel for attention over sequences of different lengths; None if it is missing or
+    wrong.
 
-    It is checked once against plain attention, gradients included: a wrong one would train quietly.
+    It is checked once against plain attention, with gradients, as an error would be silent.
     """
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
@@ -174,7 +171,7 @@ def varlen_attention(device: torch.device, dtype: torch.dtype) -> Varlen | None:
 
 @lru_cache
 def compiles_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel is there, and is as right in compiled code, which it does not cut."""
+    """Whether the kernel exists and is correct in compiled code without graph breaks."""
     kernel = varlen_attention(device, dtype)
     if kernel is None:
         return False
@@ -182,7 +179,7 @@ def compiles_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     return _is_right(compiled, device, dtype)
 
 
-@torch.inference_mode(False)  # which an evaluation may be in, and has no gradients
+@torch.inference_mode(False)  # an evaluation may be in it, and it has no gradients
 def _is_right(varlen: Varlen, device: torch.device, dtype: torch.dtype) -> bool:
     draw = torch.Generator(device).manual_seed(0)
     inputs = torch.randn((3, 9, 2, 64), generator=draw, device=device).to(dtype)
@@ -191,7 +188,7 @@ def _is_right(varlen: Varlen, device: torch.device, dtype: torch.dtype) -> bool:
     try:
         found = _with_gradient(varlen, inputs, captions)
         expected = _with_gradient(_one_by_one, inputs.float(), captions)
-    except Exception:  # whatever a kernel, or a compiler of it, has against this device
+    except Exception:  # of the kernel or its compiler, on this device
         return False
     pairs = zip(found, expected, strict=True)
     return all(torch.allclose(ours.float(), plain, atol=0.1, rtol=0.05) for ours, plain in pairs)

@@ -1,9 +1,8 @@
-"""torch.compile of both towers' transformer blocks, one by one: seconds, not minutes.
+"""torch.compile of both towers' transformer blocks, one at a time: seconds, not minutes.
 
-The forward of a block's class is compiled and called by all its blocks, so that equal blocks share
-code. A block's ``forward`` is replaced and not the block: parameters keep their names, and hooks
-stay outside of what is compiled. Under ZeRO-3 a block is a leaf, whose weights are fetched together
-before it, as hooks of the layers inside would cut the code into pieces.
+The forward of a block's class is compiled, so that equal blocks share code. Only ``forward`` is
+replaced: parameters keep their names, and hooks are outside of compiled code. Under ZeRO-3 a block
+is a leaf module, whose weights are fetched together, as hooks inside would break the graph.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +15,15 @@ from hnc_ds.errors import UserError, counted
 from hnc_ds.model.clip import TOWERS, Clip
 
 MOST_VARIANTS = 64
-"""Codes of a block's forward that torch keeps before it gives up and computes eagerly (8 by
-default): two towers and a start model, with and without gradients, captions packed or not."""
+"""torch's recompile limit (8 by default), after which it runs eagerly: two towers and a reference
+model, with and without gradients, captions packed or not."""
 
 Backend = str | Callable[..., Any]
-"""Of torch.compile: a name, or a function as torch._dynamo takes it."""
+"""torch.compile's backend: a name or a function."""
 
 
 def check_compiler(device: torch.device, backend: Backend = "inductor") -> None:
-    """Compile something small.
+    """Compile a small function.
 
     Raises:
         UserError: torch cannot compile for the device.
@@ -32,7 +31,7 @@ def check_compiler(device: torch.device, backend: Backend = "inductor") -> None:
     compiled: Any = torch.compile(lambda x: x.sin() + 1, backend=backend)
     try:
         compiled(torch.ones(8, device=device))
-    except Exception as error:  # of a compiler, of Triton, of torch, each its own
+    except Exception as error:  # of the compiler, Triton or torch
         cause = getattr(error, "inner_exception", error)
         reason = (str(cause).strip().splitlines() or [""])[0][:300]
         needed = "a C++ compiler" if device.type == "cpu" else "a C compiler and Triton"
@@ -43,23 +42,23 @@ def check_compiler(device: torch.device, backend: Backend = "inductor") -> None:
 
 
 def compile_blocks(clip: Clip, backend: Backend = "inductor") -> dict[str, int]:
-    """Compile the blocks of both towers, and those of the start model, when they first run.
+    """Make the blocks of both towers, and of the reference model, compile when they first run.
 
-    Code is made for any number of captions and of their tokens; of images for the first number of
-    them, and once more for any when that changes.
+    The text tower compiles with dynamic shapes; the image tower for its first batch size, and with
+    dynamic shapes once that changes.
 
     Args:
-        clip: The model, before DeepSpeed has it; its scope is chosen, its start model remembered.
-        backend: Of torch.compile.
+        clip: The model before it is passed to DeepSpeed, with its scope and reference model set.
+        backend: torch.compile's backend.
 
     Returns:
-        Blocks by tower; only towers that have open_clip's transformer blocks.
+        Number of blocks by tower, for towers with open_clip's transformer blocks.
     """
     settings: Any = torch._dynamo.config
     limit = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"
     setattr(settings, limit, max(getattr(settings, limit), MOST_VARIANTS))
     found: dict[str, int] = {}
-    for model in (clip, clip.start):
+    for model in (clip, clip.reference):
         for tower, block in _blocks(model) if model is not None else ():
             _compile(block, backend, tower)
             found[tower] = found.get(tower, 0) + 1
@@ -69,7 +68,7 @@ def compile_blocks(clip: Clip, backend: Backend = "inductor") -> dict[str, int]:
 
 
 def described(blocks: dict[str, int]) -> str:
-    """What ``compile_blocks`` compiles, for a line of the log."""
+    """The result of ``compile_blocks`` as a message."""
     if not blocks:
         return "nothing is compiled, as no tower has open_clip's transformer blocks"
     towers = [f"{counted(count, 'block')} of the {tower} tower" for tower, count in blocks.items()]
@@ -93,12 +92,22 @@ def _compile(block: Any, backend: Backend, tower: str) -> None:
 
 
 def _as_variable(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs of a block that trains, the first of which has a gradient, needed or not.
+    """Make the first input of a trained block require a gradient.
 
-    Behind frozen embeddings it has none, and then DeepSpeed takes the gradients of a leaf before
-    they are there: torch calls its hook on a module whose input needs none too early.
-    """
+    After frozen embeddings it does not, and then torch calls DeepSpeed's hook on a leaf module
+    before the gradients exist."""
     x, *others = inputs
     if torch.is_grad_enabled() and not x.requires_grad:
         x = x.detach().requires_grad_()
     return (x, *others)
+
+
+def suit(device: torch.device) -> None:
+    """Enable cuDNN's benchmark mode: all images have one size, so convolutions are measured once.
+
+    fp32 matrix products keep the precision "highest". open_clip's script allows TF32, but the
+    setting is global, and TF32 would round the cosines in the loss to three digits, which is the
+    scale of differences between hard negatives. bf16 uses tensor cores with the loss in fp32.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True

@@ -1,14 +1,14 @@
-"""What a file of weights does not say: its activation, and how pictures were shown to the model.
+"""Activation and preprocessing, which a file of weights does not contain.
 
-A state dict of ViT-B-32 is the same with QuickGELU and with GELU, and names no mean, deviation,
-interpolation or way to resize; with the wrong ones every number is silently another. So each is
-decided by the first evidence that there is:
+A state dict of ViT-B-32 is the same with QuickGELU and with GELU, and has no mean, deviation,
+interpolation or resize mode; wrong ones silently change every result. Each is taken from the first
+of these sources that has it:
 
-    a flag; the published weights that the user says the file is like (FILE:TAG);
-    a configuration beside the file; all published weights of the architecture, where they agree;
-    open_clip's own defaults, where none were published
+    a flag; the published weights that the user names (FILE:TAG); a configuration in the file's
+    folder; all published weights of the architecture, if they agree; open_clip's defaults, if none
+    were published
 
-and refused where there is none.
+and it is an error if none has it.
 """
 
 from collections.abc import Mapping
@@ -31,39 +31,39 @@ DEFAULTS: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-"""open_clip's, for what a configuration leaves out."""
+"""open_clip's defaults, which a configuration leaves out."""
 QUICK = "-quickgelu"
-"""End of the names of architectures that differ from another in the activation alone."""
+"""Suffix of architectures that differ from another only in the activation."""
 
 Settings = Mapping[str, Any]
 
 
 class Decided(NamedTuple):
-    """The settings of KEYS, and why they are so."""
+    """The settings of KEYS, and a message with their sources."""
 
     settings: dict[str, Any]
-    told: str
+    message: str
 
 
 class Evidence(NamedTuple):
-    """What is known of a file, the strongest first."""
+    """What is known of a file, in order of precedence."""
 
     given: Settings
     """Flags."""
     like: Settings
-    """Of the published weights that the file is like."""
+    """Settings of the published weights that the user names."""
     tag: str
-    """Their tag, or none."""
+    """Their tag, or an empty string."""
     beside: Settings
-    """Of the configuration beside the file."""
+    """Settings of the configuration in the file's folder."""
     tags: Mapping[str, Settings]
-    """Of the architecture's published weights, by tag."""
+    """Settings of the architecture's published weights, by tag."""
     default: Settings
-    """Of the architecture itself, as open_clip trains it; without what its name leaves open."""
+    """Settings of the architecture in open_clip, without those that its name leaves open."""
 
 
 def decide(model: str, file: str, evidence: Evidence) -> Decided:
-    """Settle what the file does not say.
+    """Decide on the settings that the file does not contain.
 
     Args:
         model: open_clip's name of the architecture.
@@ -71,7 +71,7 @@ def decide(model: str, file: str, evidence: Evidence) -> Decided:
         evidence: What is known.
 
     Raises:
-        UserError: Something is open; it names the choices.
+        UserError: A setting has no source; names the choices.
     """
     found = {key: _first(key, evidence) for key in KEYS}
     if still_open := [key for key, (source, _) in found.items() if not source]:
@@ -79,12 +79,14 @@ def decide(model: str, file: str, evidence: Evidence) -> Decided:
     by_source: dict[str, list[str]] = {}
     for key, (source, value) in found.items():
         by_source.setdefault(source, []).append(f"{key} {_shown(value)}")
-    told = "; ".join(f"{', '.join(values)} ({source})" for source, values in by_source.items())
-    return Decided({key: value for key, (_, value) in found.items()}, f"{model} of {file}: {told}")
+    message = "; ".join(f"{', '.join(values)} ({source})" for source, values in by_source.items())
+    return Decided(
+        {key: value for key, (_, value) in found.items()}, f"{model} of {file}: {message}"
+    )
 
 
 def _first(key: str, evidence: Evidence) -> tuple[str, Any]:
-    """Where a setting is known from and its value; nowhere where it is open."""
+    """Source and value of a setting; an empty source if there is none."""
     sources = {
         "as given": evidence.given,
         f"as {evidence.tag} has it": evidence.like,
@@ -111,18 +113,18 @@ def _choices(model: str, file: str, still_open: list[str], evidence: Evidence) -
         choices = [f"{model}{QUICK} has quick_gelu True", "--force_quick_gelu False"]
     flags = " ".join(f"--{FLAG_OF[key]}" for key in still_open)
     return (
-        f"model {model}, pretrained {file}: nothing tells its {' and '.join(still_open)}, and a "
-        f"wrong one silently gives other numbers; say what it is like ({'; '.join(choices)}), put "
-        f"its open_clip_config.json beside it, or train with {flags}"
+        f"model {model}, pretrained {file}: its {' and '.join(still_open)} cannot be inferred, and "
+        f"a wrong one silently changes results; name similar weights ({'; '.join(choices)}), "
+        f"put its open_clip_config.json into its folder, or train with {flags}"
     )
 
 
 FLAG_OF = {"quick_gelu": "force_quick_gelu"} | {key: f"image_{key}" for key in VIEW}
-"""As open_clip's own flags are called."""
+"""Flags, with open_clip's names."""
 
 
 def given_by(config: ModelConfig) -> dict[str, Any]:
-    """What flags say, by the names of KEYS."""
+    """Settings from flags, by the names of KEYS."""
     named = {key: getattr(config, flag) for key, flag in FLAG_OF.items()}
     return {key: value for key, value in named.items() if value is not None}
 
@@ -133,8 +135,8 @@ def of_file(model: str, file: Path, like: str | None, given: Settings) -> Eviden
     Args:
         model: open_clip's name of the architecture.
         file: Of weights.
-        like: Tag of the published weights that it is like.
-        given: Flags, as ``given_by`` has them.
+        like: Tag of the published weights that the user names.
+        given: Result of ``given_by``.
 
     Raises:
         UserError: A configuration beside it is broken.
@@ -153,32 +155,31 @@ def published(model: str) -> dict[str, dict[str, Any]]:
     quick = bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False))
     found: dict[str, dict[str, Any]] = {}
     for tag in open_clip.list_pretrained_tags_by_model(model):
-        said = open_clip.get_pretrained_cfg(model, tag)
-        found[tag] = {key: _plain(said.get(key, DEFAULTS[key])) for key in KEYS}
+        published_cfg = open_clip.get_pretrained_cfg(model, tag)
+        found[tag] = {key: _plain(published_cfg.get(key, DEFAULTS[key])) for key in KEYS}
         found[tag]["quick_gelu"] |= quick  # an architecture that has it keeps it
     return found
 
 
 def beside(file: Path, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configurations in the file's folder say, where they are of that architecture.
-
-    open_clip's says everything, as it leaves out what is its default; else Hugging Face's.
+    """Settings of a configuration in the file's folder, if it is of that architecture: open_clip's
+    has all of them, as it leaves out defaults; else Hugging Face's.
 
     Raises:
         UserError: One of them is broken.
     """
     path = file.with_name("open_clip_config.json")
-    said = read_json(path) if path.is_file() else None
-    model = said.get("model_cfg") if isinstance(said, dict) else None
-    if isinstance(said, dict) and isinstance(model, dict) and _is_of(model, architecture):
-        view = said.get("preprocess_cfg") or {}
+    config = read_json(path) if path.is_file() else None
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    if isinstance(config, dict) and isinstance(model, dict) and _is_of(model, architecture):
+        view = config.get("preprocess_cfg") or {}
         known = {**view, "quick_gelu": bool(model.get("quick_gelu"))}
         return {key: _plain(known.get(key, DEFAULTS[key])) for key in KEYS}
     return _hugging_faces(file, architecture)
 
 
 def _is_of(model: Mapping[str, Any], architecture: Mapping[str, Any]) -> bool:
-    """Whether two configurations of open_clip's are of one architecture, but for KEYS."""
+    """Whether two open_clip configurations have the same architecture, apart from KEYS."""
     if model.get("embed_dim") != architecture.get("embed_dim"):
         return False
     for tower, names in SHAPE.items():
@@ -210,7 +211,7 @@ def _hugging_faces(file: Path, architecture: Mapping[str, Any]) -> dict[str, Any
 
 
 def hugging_faces_view(view: Mapping[str, Any]) -> dict[str, Any]:
-    """What preprocessor_config.json says of VIEW."""
+    """Settings of VIEW in a preprocessor_config.json."""
     found: dict[str, Any] = {
         key: view.get(f"image_{key}", DEFAULTS[key]) for key in ("mean", "std")
     }

@@ -1,88 +1,251 @@
-"""Weights of Hugging Face's CLIPModel by open_clip's names; the way back of ``export --to hf``."""
+"""Folders in Hugging Face's layouts: its CLIPModel, and open_clip models with its text towers.
 
-import re
+A CLIPModel, as on the hub and from ``export --to hf``:
+
+    FOLDER/{config.json, preprocessor_config.json, model.safetensors or pytorch_model.bin}
+
+Configuration and tokenizer of a text tower:
+
+    FOLDER/open_clip_config.json       hf_model_name is FOLDER/text_tower
+    FOLDER/tokenizer.json ...          where open_clip loads the tokenizer of local-dir:FOLDER from
+    FOLDER/text_tower/config.json      in a subfolder, as a run has a config.json as well
+
+open_clip accepts only a name or an absolute path for the tower's configuration. The file therefore
+contains the path and, under another key, the original name; this project always uses the folder.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import open_clip
 import torch
+from open_clip.model import set_model_preprocess_cfg
 
+from hnc_ds.atomic_files import atomic_write
 from hnc_ds.errors import UserError
+from hnc_ds.model.evidence import VIEW, hugging_faces_view
+from hnc_ds.model.weights_file import check_fit, fit, read_weights
+from hnc_ds.reading import read_json
 
-State = dict[str, torch.Tensor]
-
-NAMES = {
-    "logit_scale": "logit_scale",
-    "visual_projection.weight": "visual.proj",
-    "text_projection.weight": "text_projection",
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",  # so misspelt there
-    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.weight": "ln_final.weight",
-    "text_model.final_layer_norm.bias": "ln_final.bias",
+OPEN_CLIPS = "open_clip_config.json"
+CONFIG, SEEN = "config.json", "preprocessor_config.json"
+FILES = ("model.safetensors", "pytorch_model.bin")
+ACTIVATIONS = {"quick_gelu": True, "gelu": False}
+TOWERS: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 32,
+    },
+    "text_config": {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+        "vocab_size": 49408,
+    },
 }
-TRANSPOSED = ("visual_projection.weight", "text_projection.weight")
-"""open_clip multiplies by these from the right."""
-IN_BLOCK = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "self_attn.out_proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
-BLOCK = re.compile(r"(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-TOWER = {"vision": "visual.transformer", "text": "transformer"}
-JOINED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-"""open_clip keeps these in one, in this order."""
+"""transformers' defaults, which a configuration leaves out."""
+BOTH = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
 
-def is_hugging_faces(state: State) -> bool:
-    """Whether a state dict has the names of transformers' CLIP classes."""
-    return any(name.startswith(("vision_model.", "text_model.")) for name in state)
+def is_clip_folder(folder: Path) -> bool:
+    """Whether a folder is a transformers model of any class, and not an open_clip model."""
+    if (folder / OPEN_CLIPS).is_file() or not (folder / CONFIG).is_file():
+        return False
+    try:
+        config = read_json(folder / CONFIG)
+    except UserError:  # may be a run's, whose errors are reported elsewhere
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
-def by_open_clips_names(state: State, path: Path) -> State:
-    """Rename and join the weights of a CLIPModel.
+def load_clip_folder(
+    folder: Path, given: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """An open_clip model with the folder's weights, its model_cfg and its preprocess_cfg.
 
     Args:
-        state: By CLIPModel's names.
-        path: The file, for messages.
+        folder: Where it lies.
+        given: Activation and preprocessing from flags, by evidence's KEYS.
 
     Raises:
-        UserError: They are of another class of Hugging Face's, or of one tower.
+        UserError: It is of another class, incomplete, or has no open_clip equivalent.
     """
-    state = {name: t for name, t in state.items() if not name.endswith("position_ids")}
-    named: State = {}
-    for name, tensor in state.items():
-        if name in NAMES:
-            named[NAMES[name]] = tensor.T.contiguous() if name in TRANSPOSED else tensor
-        elif not (found := BLOCK.fullmatch(name)):
-            raise _other(path, name)
-        elif found[3] in IN_BLOCK:
-            named[f"{_block(found)}.{IN_BLOCK[found[3]]}.{found[4]}"] = tensor
-        elif found[3] == JOINED[0]:
-            parts = [name.replace(JOINED[0], part) for part in JOINED]
-            if missing := next((part for part in parts if part not in state), None):
-                raise UserError(f"{path}: has no {missing}; copy it again")
-            joined = torch.cat([state[part] for part in parts])
-            named[f"{_block(found)}.attn.in_proj_{found[4]}"] = joined
-        elif found[3] not in JOINED:
-            raise _other(path, name)
-    if lacking := next((name for name in NAMES if NAMES[name] not in named), None):
-        raise _other(path, f"no {lacking}")
-    return named
+    settings = _settings(folder)
+    settings["quick_gelu"] = given.get("quick_gelu", settings["quick_gelu"])
+    view = _view(folder, settings["vision_cfg"]["image_size"])
+    view |= {key: value for key, value in given.items() if key in VIEW}
+    file = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{folder}: has neither {' nor '.join(FILES)}; copy the folder again")
+    state = read_weights(file)
+    with torch.device("meta"):
+        check_fit(open_clip.CLIP(**settings).state_dict(), state, str(folder))
+    towers = open_clip.CLIP(**settings, nonscalar_logit_scale=True)
+    fit(towers, state, str(folder))
+    set_model_preprocess_cfg(towers, view)
+    return towers, settings, view
 
 
-def _block(found: re.Match[str]) -> str:
-    return f"{TOWER[found[1]]}.resblocks.{found[2]}"
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    config = read_json(path)
+    if config["model_type"] != "clip":
+        raise UserError(
+            f"{path}: model_type is {config['model_type']!r}; of Hugging Face's own models "
+            "CLIPModel alone opens, others in open_clip's layout"
+        )
+    vision, text = (_tower(path, config, name) for name in TOWERS)
+    if vision["hidden_act"] != text["hidden_act"] or vision["hidden_act"] not in ACTIVATIONS:
+        raise UserError(f"{path}: hidden_act must be quick_gelu or gelu, in both towers the same")
+    if text["vocab_size"] > CLIP_VOCABULARY:
+        raise UserError(f"{path}: vocab_size is {text['vocab_size']}; its tokenizer is not CLIP's")
+    return {
+        "embed_dim": _number(path, config, "projection_dim", 512),
+        "quick_gelu": ACTIVATIONS[vision["hidden_act"]],
+        "vision_cfg": {
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "layers": vision["num_hidden_layers"],
+            "width": vision["hidden_size"],
+            "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+            "mlp_ratio": vision["intermediate_size"] / vision["hidden_size"],
+        },
+        "text_cfg": {
+            "context_length": text["max_position_embeddings"],
+            "vocab_size": text["vocab_size"],
+            "layers": text["num_hidden_layers"],
+            "width": text["hidden_size"],
+            "heads": text["num_attention_heads"],
+            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
+        },
+    }
 
 
-def _other(path: Path, name: str) -> UserError:
-    return UserError(
-        f"{path}: is of a class of Hugging Face's other than CLIPModel ({name}), whose weights "
-        "have no place in an open_clip model; give open_clip's own file of it"
-    )
+def _tower(path: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    given = config.get(name) or {}
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: {name} is no object")
+    found = BOTH | {key: given.get(key, default) for key, default in BOTH.items()}
+    if found["layer_norm_eps"] != BOTH["layer_norm_eps"]:
+        raise UserError(f"{path}: {name}.layer_norm_eps is not that of CLIP, which open_clip has")
+    return found | {key: _number(path, given, key, usual) for key, usual in TOWERS[name].items()}
+
+
+def _number(path: Path, given: dict[str, Any], key: str, usual: int) -> int:
+    value = given.get(key, usual)
+    if not isinstance(value, int) or not 0 < value <= LARGEST:
+        raise UserError(f"{path}: {key} is {value!r}; copy the folder again")
+    return value
+
+
+LARGEST = 1 << 20
+CLIP_VOCABULARY = 49408
+
+
+def _view(folder: Path, size: int) -> dict[str, Any]:
+    path = folder / SEEN
+    if not path.is_file():
+        raise UserError(f"{folder}: has no {SEEN}, the preprocessing of images; copy it too")
+    written = read_json(path)
+    view = hugging_faces_view(written) if isinstance(written, dict) else {}
+    sides = {_side(written.get(key, size)) for key in ("size", "crop_size")} if view else set()
+    if sides != {size} or any(key not in view for key in VIEW):
+        raise UserError(
+            f"{path}: has a preprocessing without an open_clip equivalent; it must resize to "
+            f"{size} pixels and crop the center or squash"
+        )
+    return {"size": size, "mode": "RGB", "fill_color": 0, **view}
+
+
+def _side(size: Any) -> Any:
+    if not isinstance(size, dict):
+        return size
+    height = size.get("height")
+    return size.get("shortest_edge") or (height if height == size.get("width") else None)
+
+
+TOWER_FOLDER = "text_tower"
+NAMED = "text_tower"
+"""Key of open_clip_config.json for the tower's original name."""
+
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "spiece.model")
+
+
+def text_files(towers: Any, tokenize: Any) -> dict[str, bytes]:
+    """Files by relative path; empty for open_clip's own text towers.
+
+    Args:
+        towers: An open_clip model.
+        tokenize: Its open_clip tokenizer.
+    """
+    config: Any = getattr(getattr(towers, "text", None), "config", None)
+    with tempfile.TemporaryDirectory() as made:
+        if hasattr(tokenize, "save_pretrained"):
+            tokenize.save_pretrained(made)
+        if hasattr(config, "save_pretrained"):
+            config.save_pretrained(Path(made) / TOWER_FOLDER)
+        paths = sorted(path for path in Path(made).rglob("*") if path.is_file())
+        return {path.relative_to(made).as_posix(): path.read_bytes() for path in paths}
+
+
+def written_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Content of open_clip_config.json in a folder, for a configuration in memory.
+
+    Args:
+        config: With model_cfg and preprocess_cfg.
+        folder: The folder of the file and of ``text_files``.
+    """
+    name = config["model_cfg"]["text_cfg"].get("hf_model_name")
+    if not name:
+        return config
+    here = deepcopy(config)
+    here["model_cfg"]["text_cfg"]["hf_model_name"] = str(folder.resolve() / TOWER_FOLDER)
+    return here | {NAMED: name}
+
+
+def read_config(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A folder's model_cfg with the original name of its text tower, and with its current path.
+
+    Args:
+        folder: The folder.
+        config: Its open_clip_config.json.
+    """
+    named, here = deepcopy(config["model_cfg"]), deepcopy(config["model_cfg"])
+    if NAMED in config:
+        named["text_cfg"]["hf_model_name"] = config[NAMED]
+    if (folder / TOWER_FOLDER).is_dir():
+        here["text_cfg"]["hf_model_name"] = str(folder / TOWER_FOLDER)
+        here["text_cfg"]["hf_model_pretrained"] = False
+    return named, here
+
+
+def config_bytes(config: dict[str, Any], folder: Path) -> bytes:
+    """``written_config`` as the content of the file."""
+    return json.dumps(written_config(config, folder), indent=2).encode()
+
+
+def write_beside(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``text_files`` to a folder.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        atomic_write(path, content)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder contains a Hugging Face tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)

@@ -1,13 +1,13 @@
-"""Make a Clip from an open_clip name and tag, a local file, or a folder.
+"""Load a Clip from an open_clip name and tag, a local file (FILE or FILE:TAG), or a folder.
 
-A checkpoint is a folder in open_clip's own ``local-dir:`` layout (open_clip_config.json and
-model.safetensors), so it opens with open_clip as it is.
+A checkpoint is a folder in open_clip's ``local-dir:`` layout (open_clip_config.json and
+model.safetensors), so open_clip can load it.
 """
 
 import gzip
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -22,24 +22,102 @@ from hnc_ds.config import ModelConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.model.clip import Clip
-from hnc_ds.model.clip_folder import CLIP_VOCABULARY, is_clip_folder, load_clip_folder
-from hnc_ds.model.evidence import VIEW, given_by
-from hnc_ds.model.given_file import GivenFile, given_file
+from hnc_ds.model.evidence import VIEW, Decided, decide, given_by, of_file
+from hnc_ds.model.hugging_face import (
+    CLIP_VOCABULARY,
+    has_tokenizer,
+    is_clip_folder,
+    load_clip_folder,
+    read_config,
+)
 from hnc_ds.model.text import SPECIAL_TOKENS, context_length
-from hnc_ds.model.text_files import has_tokenizer, read_config
+from hnc_ds.model.weights_file import fit, is_torchscript, read_weights
 from hnc_ds.reading import kind_of, read_json, reading
+
+BIG_VISION = (".npz", ".npy")
+"""Files that open_clip converts itself."""
+OPENAI = "openai"
+"""Tag of what OpenAI published, in archives of TorchScript."""
+
+
+def given_file(config: ModelConfig) -> "GivenFile | None":
+    """Read the file; None without --pretrained, or if it is a tag.
+
+    Raises:
+        UserError: It cannot be read, or TAG is unknown.
+    """
+    given, tags = config.pretrained, open_clip.list_pretrained_tags_by_model(config.model)
+    if given is None or given in tags:
+        return None
+    if Path(given).is_file():
+        return GivenFile(config, Path(given), None)
+    file, _, like = given.rpartition(":")
+    if not Path(file).is_file():
+        return None
+    if like not in tags:
+        raise UserError(
+            f"pretrained '{given}': '{like}' is not a tag of {config.model}"
+            f"{did_you_mean(like, tags)}; tags: {', '.join(tags) or 'none'}"
+        )
+    return GivenFile(config, Path(file), like)
+
+
+class GivenFile:
+    """A file of weights, read at once, or by ``fill`` if it is big_vision's.
+
+    Args:
+        config: Model and flags.
+        file: The file.
+        like: Tag of similar published weights.
+
+    Raises:
+        UserError: It is no file of weights.
+    """
+
+    def __init__(self, config: ModelConfig, file: Path, like: str | None) -> None:
+        self._config, self._file, self._like = config, file, like
+        self._named = f"model {config.model}, pretrained {config.pretrained}"
+        self._state = None if file.suffix in BIG_VISION else read_weights(file)
+
+    def decided(self) -> Decided:
+        """The activation and preprocessing.
+
+        Raises:
+            UserError: They cannot be inferred, or the weights are of another architecture.
+        """
+        model = self._config.model
+        like = self._like or (OPENAI if is_torchscript(self._file) else None)
+        known = of_file(model, self._file, like, given_by(self._config))
+        try:
+            return decide(model, str(self._file), known)
+        except UserError:
+            self.fill(open_clip.create_model(model, pretrained_text=False))
+            raise
+
+    def fill(self, towers: Any) -> str:
+        """Load the weights into an open_clip model. Returns a message on changes to them.
+
+        Raises:
+            UserError: They are of another architecture.
+        """
+        with reading(self._file, by="open_clip"):
+            if self._state is not None:
+                return fit(towers, self._state, self._named)
+            open_clip.load_checkpoint(towers, str(self._file))
+            return ""
+
 
 LOCAL = "local-dir:"
 ZIP = "a zip archive"
 
 LARGEST_NUMBER, MOST_LAYERS = 2**20, 1000
-"""Of a configuration; vocabularies have 250,000 words, towers some 50 layers."""
+"""Limits for a configuration; vocabularies have 250,000 words, towers about 50 layers."""
 
 OWN_CONFIGS = Path(__file__).parent / "configs"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "model.safetensors"
 OPEN_CLIPS_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""As published models have them."""
+"""Names of weights files on the hub."""
 REFERENCES = ("hf-hub:", LOCAL)
 
 BYTE_TOKENS = 512
@@ -48,17 +126,17 @@ open_clip.add_model_config(OWN_CONFIGS)
 
 
 def load_model(config: ModelConfig, seed: int) -> Clip:
-    """Make the start model: by open_clip name and tag, local file, hub or folder reference.
+    """Load a model by open_clip name and tag, local file, hub or folder reference.
 
     Args:
         config: Which model and weights.
-        seed: Of the weights, where none are loaded.
+        seed: Seed for weights that are not loaded.
 
     Returns:
         On the CPU, in float32, in training mode.
 
     Raises:
-        UserError: Unknown name or tag, weights that cannot be had or do not fit.
+        UserError: Unknown name or tag, or weights that cannot be loaded or do not fit.
     """
     config = replace(config, model=open_clip_name(config.model))
     _check_names(config)
@@ -67,28 +145,29 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     named = _check_files(config)
     with reading(named, _advice(config), "cannot be loaded", by="open_clip"), _quiet_open_clip():
         try:
-            clip, told = _made(config, given)
+            clip, message = _load(config, given)
         except ImportError as error:
             raise UserError(
                 f"model {config.model}: needs a package that is missing ({error}); "
                 "pip install 'hnc-ds[llava]' brings transformers"
             ) from error
         except UserError as error:
-            said = str(error)
-            raise UserError(said if named in said else f"{named}: {said}") from error
-    if told and rank() == 0:
-        print(told, flush=True)
+            problem = str(error)
+            raise UserError(problem if named in problem else f"{named}: {problem}") from error
+    if message and rank() == 0:
+        print(message, flush=True)
     return clip.train()
 
 
-def _made(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
-    """The model, and what was decided about a file of weights, in words."""
+def _load(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
+    """The model, and a message on inferred settings of a file of weights."""
     folder = Path(config.model.removeprefix(LOCAL))
     if config.model.startswith(LOCAL) and is_clip_folder(folder):
         towers, settings, view = load_clip_folder(folder, given_by(config))
         tokenize = _open_clip_tokenizer("", settings)
         return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": view}), ""
     settings, here = _model_settings(config)
+    _check_caption_head(settings)
     decided = given.decided() if given else None
     chosen = decided.settings if decided else given_by(config)
     settings |= _activation(settings, chosen.get("quick_gelu"))
@@ -102,20 +181,34 @@ def _made(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
         quick_gelu=bool(settings.get("quick_gelu", False)),
         **here,
     )
-    told = f"{decided.told}{given.fill(towers)}" if given and decided else ""
+    message = f"{decided.message}{given.fill(towers)}" if given and decided else ""
     tokenize = _open_clip_tokenizer(config.model, settings)
-    preprocess = {key: _plain(value) for key, value in towers.visual.preprocess_cfg.items()}
-    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}), told
+    seen = towers.visual.preprocess_cfg
+    preprocess = {key: list(v) if isinstance(v, tuple) else v for key, v in seen.items()}
+    return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}), message
+
+
+def _check_caption_head(settings: Mapping[str, Any]) -> None:
+    """Refuse towers that do not return what open_clip's class of the model takes: tokens beside the
+    embedding for CoCa, which has a caption head, and the embedding alone for others."""
+    needed = "multimodal_cfg" in settings
+    for tower in ("vision_cfg", "text_cfg"):
+        if bool(settings[tower].get("output_tokens", False)) != needed:
+            why = "CoCa's caption head, multimodal_cfg, needs it" if needed else "only CoCa has it"
+            raise UserError(
+                f"model_cfg.{tower}.output_tokens is {str(not needed).lower()}, but {why}; set it "
+                f"to {str(needed).lower()} in {CONFIG_NAME}"
+            )
 
 
 def _activation(settings: dict[str, Any], quick_gelu: bool | None) -> dict[str, Any]:
-    """What to change of a configuration, which leaves out an activation that is open_clip's."""
+    """The activation as an entry of a configuration, if it differs from the configuration's."""
     same = quick_gelu is None or bool(settings.get("quick_gelu", False)) == quick_gelu
     return {} if same else {"quick_gelu": quick_gelu}
 
 
 def _advice(config: ModelConfig) -> str:
-    """What to do where open_clip cannot load a model."""
+    """Advice for a model that open_clip cannot load."""
     if config.model.startswith(LOCAL):
         return "copy the folder again"
     if config.model.startswith(REFERENCES):
@@ -125,11 +218,11 @@ def _advice(config: ModelConfig) -> str:
             "download the weights where there is a network and pass the file with --pretrained "
             f"FILE:{config.pretrained}"
         )
-    return "what it names is needed here"
+    return "all files that it names must exist here"
 
 
 def _check_files(config: ModelConfig) -> str:
-    """What messages call the model; a file of a folder that is of another kind is refused."""
+    """Name of the model for messages. Raises UserError for a file of another kind in a folder."""
     files = list[Path]()
     if config.model.startswith(LOCAL):
         folder = Path(config.model.removeprefix(LOCAL))
@@ -144,7 +237,7 @@ def _check_files(config: ModelConfig) -> str:
 
 
 def _check_size(folder: Path) -> None:
-    """Refuse a configuration whose model would fill the memory before its weights do not fit."""
+    """Refuse a configuration with a much larger model than the weights, before it fills memory."""
     weights = folder / WEIGHTS_NAME
     if not (folder / CONFIG_NAME).is_file():
         return
@@ -157,12 +250,12 @@ def _check_size(folder: Path) -> None:
     try:
         with _quiet_open_clip(), torch.device("meta"):
             made = open_clip.create_model(f"{LOCAL}{folder}", load_weights=False)
-    except Exception:  # what is wrong with it is said when it is made in earnest
+    except Exception:  # reported when the model is created
         return
     need = sum(p.numel() for p in made.parameters())
-    if (there := weights.stat().st_size) < need:  # a byte for a number is less than any has
+    if (size := weights.stat().st_size) < need:  # a number has at least a byte
         raise UserError(
-            f"{weights}: {there:,} bytes are too few for the {need:,} numbers of {CONFIG_NAME}; "
+            f"{weights}: {size:,} bytes are too few for the {need:,} numbers of {CONFIG_NAME}; "
             "copy both again"
         )
 
@@ -179,8 +272,8 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def open_clip_name(model: str) -> str:
-    """open_clip's name of a model that may be called as OpenAI calls it: ViT-L-14-336 for
-    ViT-L/14@336px. References to the hub and to folders stay."""
+    """open_clip's name for OpenAI's: ViT-L-14-336 for ViT-L/14@336px. References to the hub and to
+    folders are unchanged."""
     if model.startswith(REFERENCES):
         return model
     return model.replace("/", "-").replace("@", "-").removesuffix("px")
@@ -192,8 +285,7 @@ def known_names() -> list[str]:
 
 
 def tags_of(model: str) -> list[str] | None:
-    """The tags of weights that an open_clip model is published with; None where there is no such
-    model."""
+    """The tags of an open_clip model's published weights; None if there is no such model."""
     name = open_clip_name(model)
     if name not in known_names():
         return None
@@ -204,7 +296,7 @@ def load_folder(folder: Path) -> Clip:
     """Load a checkpoint folder, or any other in open_clip's local-dir layout.
 
     Raises:
-        UserError: No such folder, or not of that layout.
+        UserError: No such folder, or another layout.
     """
     if is_clip_folder(folder):
         return load_model(ModelConfig(model=f"{LOCAL}{folder}"), seed=0).eval()
@@ -216,7 +308,7 @@ def load_folder(folder: Path) -> Clip:
 
 @contextmanager
 def _quiet_open_clip() -> Iterator[None]:
-    """Without the libraries' own lines: what fails is raised, what matters the caller says."""
+    """Silence open_clip's log; errors are raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -228,7 +320,7 @@ def _quiet_open_clip() -> Iterator[None]:
 def _check_names(config: ModelConfig) -> None:
     if config.model.startswith(REFERENCES):
         if config.pretrained is not None:
-            raise UserError(f"{config.model} has weights of its own; leave --pretrained")
+            raise UserError(f"{config.model} has weights of its own; remove --pretrained")
         return
     known = known_names()
     if config.model not in known:
@@ -247,13 +339,13 @@ def _check_names(config: ModelConfig) -> None:
 
 
 def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model_cfg of open_clip_config.json, with the activation that the weights need; and what
-    of it open_clip must be given, as it differs where the folder lies now."""
+    """model_cfg with the activation that the weights need, and the keys that must be passed to
+    open_clip because they depend on the folder's path."""
     if config.model.startswith(LOCAL):
         return _folder_settings(Path(config.model.removeprefix(LOCAL)))
     settings: Any = deepcopy(open_clip.get_model_config(config.model))
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained or "")
-    if tag.get("quick_gelu"):  # open_clip only warns, and computes something else
+    if tag.get("quick_gelu"):  # open_clip only warns of a mismatch
         settings["quick_gelu"] = True
     return cast(dict[str, Any], settings), {}
 
@@ -274,7 +366,7 @@ def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:
-    """open_clip's tokenizer; for a smaller vocabulary, the first of CLIP's merges."""
+    """open_clip's tokenizer; with only the first of CLIP's merges for a smaller vocabulary."""
     text = settings["text_cfg"]
     vocabulary = text.get("vocab_size", CLIP_VOCABULARY)
     if "hf_tokenizer_name" in text or vocabulary >= CLIP_VOCABULARY:
@@ -282,10 +374,5 @@ def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).split(b"\n")
     kept = merges[: 1 + vocabulary - BYTE_TOKENS - SPECIAL_TOKENS]  # the first line is a header
     return SimpleTokenizer(
-        io.BytesIO(gzip.compress(b"\n".join(kept))),
-        context_length=context_length(text),
+        io.BytesIO(gzip.compress(b"\n".join(kept))), context_length=context_length(text)
     )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

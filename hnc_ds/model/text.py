@@ -1,38 +1,159 @@
-"""Text towers: the padded form that open_clip trained, and shorter ones that give the same.
+"""Text towers: open_clip's padded form, and shorter forms with the same result.
 
-T distinct captions of L tokens, width of the tower W, of the embedding D.
+CLIP's text tower also runs without padding: the tokens of all captions in one row, [P, W]. Only
+attention uses the captions' positions (attention.py). Lengths are known on the host, so that
+nothing synchronizes with a device.
+
+T distinct captions of L tokens, P tokens of all of them together, width of the tower W, of the
+embedding D.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer, get_clean_fn
 
-from hnc_ds.model.attention import CAUSAL, has_tower_attention
-from hnc_ds.model.packed import can_pack, packed_clip_text, project, spares_enough
-from hnc_ds.model.text_files import text_files
-from hnc_ds.model.word_ids import WordIds
+from hnc_ds.model.attention import (
+    CAUSAL,
+    Packed,
+    compiles_varlen,
+    has_tower_attention,
+    varlen_attention,
+)
+from hnc_ds.model.hugging_face import text_files
+
+SPARED_ON_DEVICE = 8192
+"""Padding tokens from which on an accelerator uses the packed form, which has more kernel launches.
+A value between two measurements on an H100 with L/14's text tower: 309 captions took 42 ms packed
+and 35 ms trimmed to 24 tokens (about 3,000 tokens of padding); 2,300 captions were faster packed
+(about 23,000)."""
+
+
+def can_pack(device: torch.device, dtype: torch.dtype, is_compiled: bool = False) -> bool:
+    """Whether attention over packed captions is fast: with a kernel for it, or on a CPU without
+    compilation, where a loop over lengths is fast."""
+    if is_compiled:
+        return compiles_varlen(device, dtype)
+    return device.type == "cpu" or varlen_attention(device, dtype) is not None
+
+
+def spares_enough(device: torch.device, padded: int, packed: int) -> bool:
+    """Whether there is enough padding for the packed form to be faster.
+
+    Args:
+        device: Where it is computed.
+        padded: Tokens of all captions with padding.
+        packed: Tokens without padding.
+    """
+    return padded - packed >= (1 if device.type == "cpu" else SPARED_ON_DEVICE)
+
+
+def packed_clip_text(towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor) -> torch.Tensor:
+    """Embeddings [T, D] of captions, computed without padding.
+
+    Attention is causal and the feature is read at the end token, so later tokens do not matter.
+
+    Args:
+        towers: An open_clip model with CLIP's text tower and ``TowerAttention``.
+        token_TL: Captions, on any device.
+        used_T: int64, on the host: tokens of each, up to its end token.
+    """
+    tower = getattr(towers, "text", towers)
+    length_T, order_T = used_T.sort(stable=True)
+    lengths, device = length_T.tolist(), token_TL.device
+    total = sum(lengths)
+    length_T, order_T, own_T = on_device(
+        device, torch.stack((length_T, order_T, order_T.argsort()))
+    )
+    ends_T = F.pad(length_T.cumsum(0), (1, 0))
+    # Each caption's offset from its position in the P tokens to that in token_TL.
+    shift_T = torch.stack((ends_T[:-1], order_T * token_TL.shape[1] - ends_T[:-1]))
+    shift_P = shift_T.repeat_interleave(length_T, dim=1, output_size=total)
+    at_P = torch.arange(total, device=device)
+    dtype = tower.transformer.get_cast_dtype()
+    x_PW = tower.token_embedding(token_TL.take(at_P + shift_P[1])).to(dtype)
+    # F.embedding sums gradients in a fixed order; indexing does not with several threads.
+    place_PW = F.embedding(at_P - shift_P[0], tower.positional_embedding)
+    captions = Packed(lengths, ends_T.int(), varlen_attention(device, dtype))
+    x_1PW = x_PW[None] + place_PW.to(dtype)  # not a view, which would be compiled separately
+    x_PW = tower.transformer(x_1PW, attn_mask=captions)[0]
+    return project(tower, tower.ln_final(x_PW.index_select(0, (ends_T[1:] - 1)[own_T])))
+
+
+def on_device(device: torch.device, host: torch.Tensor) -> torch.Tensor:
+    """Copy a host tensor to a device without synchronizing with it."""
+    if device.type == "cuda":  # from other memory the driver waits for its queue
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)
+
+
+def project(tower: Any, x_TW: torch.Tensor) -> torch.Tensor:
+    """Apply open_clip's text projection, which is a matrix, a module or None."""
+    projection = tower.text_projection
+    if projection is None:
+        return x_TW
+    return cast(torch.Tensor, projection(x_TW) if callable(projection) else x_TW @ projection)
+
+
+PLAIN = re.compile(r"[ !-%'-~]*\Z")
+"""ASCII without control characters and without &, which starts an HTML entity."""
+
+
+class WordIds:
+    """The same ids as ``SimpleTokenizer.encode``, faster: plain ASCII is not cleaned, and ids of
+    words are cached. open_clip's tokenizer spends most of its time on cleaning and on merges.
+
+    Args:
+        tokenizer: open_clip's, whose cleaning and merges are used.
+    """
+
+    def __init__(self, tokenizer: SimpleTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._lowers = tokenizer.clean_fn is get_clean_fn("lower")
+        self._ids: dict[str, tuple[int, ...]] = {}
+
+    def __call__(self, caption: str) -> list[int]:
+        """Ids without start and end tokens."""
+        found: list[int] = []
+        for word in self._tokenizer.pat.findall(self._cleaned(caption)):
+            ids = self._ids.get(word)
+            found.extend(self._encode(word) if ids is None else ids)
+        return found
+
+    def _cleaned(self, caption: str) -> str:
+        if self._lowers and PLAIN.match(caption):
+            return " ".join(caption.split()).lower()
+        return cast(str, self._tokenizer.clean_fn(caption))
+
+    def _encode(self, word: str) -> tuple[int, ...]:
+        known = self._tokenizer
+        letters = "".join(known.byte_encoder[byte] for byte in word.encode())
+        ids = tuple(known.encoder[piece] for piece in known.bpe(letters).split(" "))
+        self._ids[word] = ids
+        return ids
+
 
 SPECIAL_TOKENS = 2
 
 TextEncoder = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
-"""An open_clip model, captions [T, L] and, on the host, tokens of each, to embeddings [T, D]."""
+"""(open_clip model, captions [T, L], tokens of each on the host) -> embeddings [T, D]."""
 
 
 def context_length(settings: dict[str, Any]) -> int:
-    """Tokens that a text tower takes, by its text_cfg."""
+    """A text tower's context length in tokens, from its text_cfg."""
     return int(settings.get("context_length", DEFAULT_CONTEXT_LENGTH))
 
 
 class Tokenizer:
-    """Captions -> token ids. Holds no weights, so workers can have it.
+    """Captions to token ids. Without weights, so that it can be sent to workers.
 
     Args:
         tokenize: An open_clip tokenizer.
-        context_length: Tokens that the text tower takes.
-        trim: Whether rows may be cut to the longest of a call.
+        context_length: The text tower's context length.
+        trim: Whether rows may be cut to the longest caption of a call.
     """
 
     def __init__(self, tokenize: Any, context_length: int, trim: bool) -> None:
@@ -45,11 +166,12 @@ class Tokenizer:
 
     @property
     def padding(self) -> int:
-        """The id behind captions that are shorter than others."""
+        """The padding token's id."""
         return self._padding
 
     def __call__(self, captions: Sequence[str]) -> torch.Tensor:
-        """int64 [T, L], padded to the longest caption, or to the context where that is needed."""
+        """int64 [T, L], padded to the longest caption, or to the context length without
+        ``trim``."""
         if self._word_ids is None:
             all_TL = self._tokenize(list(captions), self.context_length)
             return self.trimmed(cast(torch.Tensor, all_TL))
@@ -59,16 +181,17 @@ class Tokenizer:
         return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
 
     def _framed(self, ids: list[int]) -> list[int]:
-        """Between start and end; what is beyond the context is cut off before the end."""
+        """Ids with start and end tokens, truncated to the context length."""
         start, end = self._tokenize.sot_token_id, self._tokenize.eot_token_id
         return [start, *ids[: self.context_length - SPECIAL_TOKENS], end]
 
     def trimmed(self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens without the columns that none of the captions needs, where that may be.
+        """Tokens without columns of padding only, if ``trim`` is set.
 
         Args:
             token_TL: Captions.
-            used_T: Of ``used_tokens``, on the host; without it a device is waited for.
+            used_T: Result of ``used_tokens``, on the host; computed if None, which synchronizes
+                with the device.
         """
         if not self._trim or not len(token_TL):
             return token_TL
@@ -76,28 +199,28 @@ class Tokenizer:
         return token_TL[:, : int(used_T.max())]
 
     def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
-        """Tokens of each caption without the padding behind it, [T].
+        """Tokens of each caption without padding, [T].
 
-        Where padding and the end have one number, the first of them is the end.
+        If padding and end token have the same id, the first of them is the end.
         """
         place_L = torch.arange(1, token_TL.shape[1] + 1, device=token_TL.device)
         last_T = ((token_TL != self._padding) * place_L).amax(dim=1)
         return (last_T + self._ends_as_padding).clamp(max=token_TL.shape[1])
 
     def byte_pairs(self) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
-        """Words by id, start and end last, and merges in their order; None where the tokenizer is
-        not CLIP's own."""
+        """CLIP's vocabulary, start and end last, and its merges in order; None for another
+        tokenizer."""
         if self._word_ids is None:
             return None
         merges = sorted(self._tokenize.bpe_ranks, key=self._tokenize.bpe_ranks.__getitem__)
         return dict(self._tokenize.encoder), merges
 
     def files(self, towers: Any) -> dict[str, bytes]:
-        """What opens the text side of a model again, beside its weights; see text_files.py."""
+        """Files that load the text tower and the tokenizer again; see hugging_face.py."""
         return text_files(towers, self._tokenize)
 
     def is_too_long(self, caption: str) -> bool:
-        """Whether the end of the caption is cut off to fit the context."""
+        """Whether the caption is truncated to the context length."""
         if self._word_ids is None:
             with_room = self._without_padding(caption, self.context_length + 1)
             return with_room != self._without_padding(caption, self.context_length)
@@ -109,7 +232,7 @@ class Tokenizer:
 
 
 def _padding_of(tokenize: Any) -> tuple[int, bool]:
-    """The id behind captions, and whether it is that of their end as well (SigLIP's)."""
+    """The padding id, and whether it is also that of the end token (SigLIP)."""
     of_hugging_face = getattr(tokenize, "tokenizer", None)
     padding = getattr(of_hugging_face, "pad_token_id", None)
     if padding is None:
@@ -122,7 +245,7 @@ def unit_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:
-    """In float32, or in what is wider."""
+    """In float32, or a wider dtype."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -135,15 +258,15 @@ def trimmed_clip_text(
 ) -> torch.Tensor:
     """CLIP's text tower on its first L positions.
 
-    Attention is causal and the feature is read at the end token, so what is left out behind it
-    cannot change it. (open_clip's CLIP.encode_text adds all positions and takes no fewer.)
+    Attention is causal and the feature is read at the end token, so later positions do not matter.
+    (open_clip's CLIP.encode_text needs the full context length.)
     """
     tower = getattr(towers, "text", towers)  # open_clip keeps CLIP's own in the model itself
     length = token_TL.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     x_TLW = tower.token_embedding(token_TL).to(dtype)
     x_TLW = x_TLW + tower.positional_embedding[:length].to(dtype)
-    own = has_tower_attention(tower)  # the mask is causal, or ``exact_text_form`` would not be here
+    own = has_tower_attention(tower)  # causal, as ``exact_text_form`` has checked
     mask = CAUSAL if own else tower.attn_mask[:length, :length]
     x_TLW = tower.transformer(x_TLW, attn_mask=mask)
     x_TLW = tower.ln_final(x_TLW)
@@ -156,19 +279,18 @@ class TextForm(NamedTuple):
     """How captions are encoded."""
 
     encode: TextEncoder
-    """With all padding, or with what ``trims`` leaves of it."""
+    """Encoder of padded or trimmed captions."""
     trims: bool
-    """Whether captions may be cut to the longest of a call."""
+    """Whether captions may be trimmed to the longest of a call."""
     packs: bool
-    """Whether ``packed_clip_text`` gives the same; it is used where it is quicker."""
+    """Whether ``packed_clip_text`` gives the same result; used where it is faster."""
 
 
 def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm:
-    """The shortest way to encode text that gives the padded form's embeddings.
+    """The fastest form of a text tower with the padded form's embeddings.
 
-    Decided by a check and not by the model's name: towers without a causal mask, or that pool
-    elsewhere, get the padding they were trained with.
-    """
+    Found by comparing results, not by the model's name: towers without a causal mask, or with
+    another pooling, keep the padding that they were trained with."""
     probes = ["a", "the red star is above the blue ring", "two dogs and a cat on an old sofa"]
     tokenizer = Tokenizer(tokenize, context_length, True)
     padded_TL = Tokenizer(tokenize, context_length, False)(probes)
@@ -194,14 +316,13 @@ def exact_text_form(towers: Any, tokenize: Any, context_length: int) -> TextForm
 def packs_now(
     towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor, is_compiled: bool = False
 ) -> bool:
-    """Whether the packed form is quicker than the trimmed one for some captions.
+    """Whether the packed form is faster than the trimmed one for some captions.
 
     Args:
-        towers: An open_clip model that can do both.
+        towers: An open_clip model with both forms.
         token_TL: Captions, on their device.
         used_T: int64, on the host: tokens of each.
-        is_compiled: Whether blocks are compiled, which is for a kernel that takes captions of any
-            lengths, not for a loop over them.
+        is_compiled: Whether blocks are compiled; then the packed form needs a kernel.
     """
     tower, device = getattr(towers, "text", towers), token_TL.device
     can = can_pack(device, tower.transformer.get_cast_dtype(), is_compiled)
@@ -217,5 +338,5 @@ def _agrees(
     try:
         found = unit_rows(encode(towers, *captions))
     except (RuntimeError, AttributeError, TypeError, ValueError):
-        return False  # a tower of another make
+        return False  # another kind of tower
     return bool(torch.allclose(found, expected, atol=1e-5, rtol=0))

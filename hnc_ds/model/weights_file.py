@@ -1,10 +1,11 @@
-"""Files of weights as people have them, to a state dict; nothing of what a file holds is run.
+"""Reads files of weights into a state dict, without running code of the file.
 
-    model.safetensors                   as they are
-    epoch_5.pt, pytorch_model.bin       torch.save, also a training's with prefixes
-    ViT-B-32.pt                         OpenAI's TorchScript archives: their tensors, not their code
+    model.safetensors
+    epoch_5.pt, pytorch_model.bin       torch.save, also training checkpoints with prefixes
+    ViT-B-32.pt                         OpenAI's TorchScript archives: only their tensors
 
-Those of Hugging Face's CLIPModel are given open_clip's names.
+Weights of Hugging Face's CLIPModel are renamed to open_clip's names, the inverse of ``export --to
+hf``.
 """
 
 import argparse
@@ -21,17 +22,95 @@ import torch
 from safetensors.torch import load_file
 
 from hnc_ds.errors import UserError
-from hnc_ds.model.hugging_face import by_open_clips_names, is_hugging_faces
 from hnc_ds.reading import kind_of, reading
 
 State = dict[str, torch.Tensor]
 
+NAMES = {
+    "logit_scale": "logit_scale",
+    "visual_projection.weight": "visual.proj",
+    "text_projection.weight": "text_projection",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",  # so misspelt there
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+}
+TRANSPOSED = ("visual_projection.weight", "text_projection.weight")
+"""open_clip multiplies by these from the right."""
+IN_BLOCK = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+BLOCK = re.compile(r"(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+TOWER = {"vision": "visual.transformer", "text": "transformer"}
+JOINED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+"""open_clip keeps these in one, in this order."""
+
+
+def is_hugging_faces(state: State) -> bool:
+    """Whether a state dict has the names of transformers' CLIP classes."""
+    return any(name.startswith(("vision_model.", "text_model.")) for name in state)
+
+
+def by_open_clips_names(state: State, path: Path) -> State:
+    """Rename and join the weights of a CLIPModel.
+
+    Args:
+        state: By CLIPModel's names.
+        path: The file, for messages.
+
+    Raises:
+        UserError: They are of another Hugging Face class, or of one tower only.
+    """
+    state = {name: t for name, t in state.items() if not name.endswith("position_ids")}
+    named: State = {}
+    for name, tensor in state.items():
+        if name in NAMES:
+            named[NAMES[name]] = tensor.T.contiguous() if name in TRANSPOSED else tensor
+        elif not (found := BLOCK.fullmatch(name)):
+            raise _other(path, name)
+        elif found[3] in IN_BLOCK:
+            named[f"{_block(found)}.{IN_BLOCK[found[3]]}.{found[4]}"] = tensor
+        elif found[3] == JOINED[0]:
+            parts = [name.replace(JOINED[0], part) for part in JOINED]
+            if missing := next((part for part in parts if part not in state), None):
+                raise UserError(f"{path}: has no {missing}; copy it again")
+            joined = torch.cat([state[part] for part in parts])
+            named[f"{_block(found)}.attn.in_proj_{found[4]}"] = joined
+        elif found[3] not in JOINED:
+            raise _other(path, name)
+    if lacking := next((name for name in NAMES if NAMES[name] not in named), None):
+        raise _other(path, f"no {lacking}")
+    return named
+
+
+def _block(found: re.Match[str]) -> str:
+    return f"{TOWER[found[1]]}.resblocks.{found[2]}"
+
+
+def _other(path: Path, name: str) -> UserError:
+    return UserError(
+        f"{path}: is of a class of Hugging Face's other than CLIPModel ({name}), whose weights "
+        "have no place in an open_clip model; give open_clip's own file of it"
+    )
+
+
 HOLDERS = ("state_dict", "model_state_dict", "model", "module")
-"""Keys under which trainings keep the weights."""
+"""Keys of the weights in training checkpoints."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""That wrappers put before every name."""
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers beside the weights in OpenAI's archives."""
+"""Prefixes that wrappers add to every name."""
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+"""Last names of other tensors in TorchScript archives, where attributes look like weights."""
 NUMPY = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "u1", "f2", "f4", "f8")]
 PLAIN: list[Any] = [
     argparse.Namespace,
@@ -40,14 +119,14 @@ PLAIN: list[Any] = [
     np.float64(0).__reduce__()[0],
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # of NumPy before 2
 ]
-"""What training scripts keep beside weights and can do no harm: settings and NumPy's numbers."""
+"""Harmless objects that training scripts save with weights: settings and NumPy scalars."""
 
 
 def read_weights(path: Path) -> State:
-    """The weights of a file, on the CPU, by open_clip's names where it has some for them.
+    """The weights of a file, on the CPU, by open_clip's names if possible.
 
     Raises:
-        UserError: It is broken, holds no weights, or holds what only code of its own could read.
+        UserError: It is damaged, has no weights, or has objects that need code to be loaded.
     """
     state = _plain(_content(path), path)
     return by_open_clips_names(state, path) if is_hugging_faces(state) else state
@@ -65,7 +144,7 @@ def _content(path: Path) -> Any:
 
 
 def _plain(content: Any, path: Path) -> State:
-    """Tensors by name, out of whatever a training keeps them in."""
+    """Tensors by name, from a training checkpoint."""
     for _ in HOLDERS:
         inner = next((content[name] for name in HOLDERS if _is_within(content, name)), None)
         if inner is None:
@@ -74,7 +153,7 @@ def _plain(content: Any, path: Path) -> State:
     state = {
         str(name): tensor
         for name, tensor in (content.items() if isinstance(content, dict) else ())
-        if isinstance(tensor, torch.Tensor) and name not in NOT_WEIGHTS
+        if isinstance(tensor, torch.Tensor) and str(name).rpartition(".")[2] not in NOT_WEIGHTS
     }
     if not state:
         raise UserError(f"{path}: holds no weights, neither at its top nor under {HOLDERS[0]}")
@@ -89,7 +168,7 @@ def _is_within(content: Any, name: str) -> bool:
 
 @contextmanager
 def _reading_weights(path: Path) -> Iterator[None]:
-    """Whatever is wrong with a file of weights, as one line that says what it is."""
+    """Turn any error of reading weights into a one-line UserError."""
     try:
         yield
     except UserError:
@@ -104,13 +183,12 @@ def _reading_weights(path: Path) -> Iterator[None]:
         kind = kind_of(path)
         if not kind or is_zipfile(path) or kind.startswith("a zip"):  # as files of weights are
             kind = "truncated or broken, or no file of weights"
-            told = "" if isinstance(error, UnpicklingError) else f" ({error})".splitlines()[0]
-            kind += told
+            kind += "" if isinstance(error, UnpicklingError) else f" ({error})".splitlines()[0]
         raise UserError(f"{path}: is {kind}") from error
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of TorchScript's, as OpenAI published its models."""
+    """Whether a file is a TorchScript archive, like OpenAI's models."""
     if not is_zipfile(path):
         return False
     with _reading_weights(path), ZipFile(path) as archive:
@@ -125,14 +203,14 @@ def _torchscript(path: Path) -> State:
 
 
 class _Module:
-    """Stands for any module of the archive; keeps its attributes and does nothing."""
+    """Replaces any module of the archive; only keeps its attributes."""
 
     def __setstate__(self, attributes: Any) -> None:
         self.attributes = attributes
 
 
 class _Tensors(Unpickler):
-    """Reads the tree of modules in an archive; it knows tensors and containers and nothing else."""
+    """Unpickles the module tree of an archive; only tensors and containers are supported."""
 
     def __init__(self, archive: ZipFile, root: str) -> None:
         self._opened = archive.open(f"{root}data.pkl")
@@ -189,15 +267,15 @@ def _flat(module: Any, above: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def fit(towers: Any, state: State, what: str) -> str:
-    """Load weights into an open_clip model as open_clip itself does, all of them or none.
+    """Load weights into an open_clip model like open_clip itself, all of them or none.
 
     Args:
         towers: The model.
-        state: Of a file, by open_clip's or OpenAI's names, or those of MobileCLIP's own code.
+        state: State dict by open_clip's, OpenAI's or MobileCLIP's names.
         what: Model and file, for messages.
 
     Returns:
-        What was changed of them, in words.
+        A message on tensors that were resized; empty if there are none.
 
     Raises:
         UserError: They are of another architecture.
@@ -230,20 +308,22 @@ def fit(towers: Any, state: State, what: str) -> str:
     )
 
 
-MOST_TOLD = 3
+MAX_REPORTED = 3
 
 POSITION_IDS = "text.transformer.embeddings.position_ids"
 
 
 def check_fit(own: State, state: State, what: str, resized: Collection[str] = ()) -> None:
-    """UserError where names or shapes differ, but for the lengths of what will be resized."""
+    """Raise UserError if names or shapes differ, apart from lengths of tensors to resize."""
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    told = [f"{len(missing)} of {len(own)} tensors are missing ({missing[0]})"] if missing else []
-    told += [f"{len(unknown)} are not known to it ({unknown[0]})"] if unknown else []
+    problems = (
+        [f"{len(missing)} of {len(own)} tensors are missing ({missing[0]})"] if missing else []
+    )
+    problems += [f"{len(unknown)} are unknown ({unknown[0]})"] if unknown else []
     for name in sorted(own.keys() & state.keys()):
         first = int(name in resized)
-        if own[name].shape[first:] != state[name].shape[first:] and len(told) < MOST_TOLD:
+        if own[name].shape[first:] != state[name].shape[first:] and len(problems) < MAX_REPORTED:
             shapes = (list(state[name].shape), list(own[name].shape))
-            told.append(f"{name} is {shapes[0]} in the file and {shapes[1]} in the model")
-    if told:
-        raise UserError(f"{what}: the file is of another model: {'; '.join(told)}")
+            problems.append(f"{name} is {shapes[0]} in the file and {shapes[1]} in the model")
+    if problems:
+        raise UserError(f"{what}: the file is of another model: {'; '.join(problems)}")

@@ -1,7 +1,6 @@
-"""Curves and bars as inline SVG that takes its colours from the page, light or dark.
+"""Curves, bars and scatter plots as inline SVG with the colours of the page, light or dark.
 
-Matplotlib writes colours into the SVG; the ones used here are marks that are replaced by the
-page's CSS variables afterwards. Text stays text.
+Matplotlib draws with placeholder colours, which are replaced by CSS variables. Text stays text.
 """
 
 import io
@@ -19,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from hnc_ds.records import Result
 
 RUN_COLOURS = 6
-"""Further runs start again with the first colour."""
+"""Further runs repeat the colours."""
 
 _MUTED, _RULE, _CHANCE, _INK = "#000001", "#000002", "#000003", "#000004"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _RULE: "--rule", _CHANCE: "--chance"} | {
@@ -40,28 +39,28 @@ _STYLE: dict[Any, Any] = {
     "axes.linewidth": 0.8,
 }
 _X_LETTERS, _Y_LETTERS = 60, 44
-"""Of the title of an axis, in a line."""
+"""Maximum letters per line of an axis title."""
 _LETTER, _LINE = 0.018, 0.045
-"""Width and height of a letter of a label, as shares of the spread of a scatter's points."""
+"""Width and height of a label's letter, as fractions of the range of a scatter plot's points."""
 _MARGIN = 0.12
-"""Around a scatter's points, as a share of their spread."""
+"""Margin of a scatter plot, as a fraction of the range of its points."""
 _POINTS = 400
-"""Most points of a drawn curve; longer logs are averaged in stretches."""
+"""Maximum points of a drawn curve; longer logs are averaged."""
 
 Curve = Sequence[tuple[float, float]]
 """(step, value) of one run."""
 
 
 class Labelled(NamedTuple):
-    """A point of a scatter; shares."""
+    """A point of a scatter plot; values are fractions."""
 
     x: float
     y: float
     label: str
     across: tuple[float, float] | None = None
-    """Ends of the interval of x; nothing is drawn for None."""
+    """Interval of x, if any."""
     up: tuple[float, float] | None = None
-    """Of y."""
+    """Interval of y, if any."""
 
 
 def curves(
@@ -74,10 +73,10 @@ def curves(
     """One panel: a line per run over the steps.
 
     Args:
-        curves_by_run: Place of the run (its colour) to its points.
+        curves_by_run: Points by number of the run (its colour).
         share: Values are fractions, shown as percent from 0 to 100.
-        chance: Where to draw the line of guessing.
-        ticks: What to name on the axis across; a few round numbers when not given.
+        chance: Position of the line at chance, if any.
+        ticks: Labels of the x axis; a few round numbers by default.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.5, 2.5), layout="constrained")
@@ -99,13 +98,12 @@ def curves(
 def bars(
     labels: Sequence[str], results: Sequence[Sequence[Result | None]], chance: float | None
 ) -> str:
-    """Horizontal bars of a fraction with its interval: a block per label, a bar per run.
+    """Horizontal bars of fractions with intervals: a block per label, a bar per run.
 
     Args:
         labels: One per block, drawn from the top.
-        results: For each label, one per run; None leaves the place empty, and a run without any
-            has no place.
-        chance: Where to draw the line of guessing; nowhere for None.
+        results: One per run for each label; None leaves a gap, and runs without any are left out.
+        chance: Position of the line at chance, if any.
     """
     present = [run for run in range(len(results[0])) if any(row[run] for row in results)]
     runs = max(1, len(present))
@@ -131,15 +129,14 @@ def bars(
 
 
 def scatter(points_by_run: Mapping[int, Sequence[Labelled]], x_title: str, y_title: str) -> str:
-    """Shares against shares: a line per run through its points, as many labelled as have room.
+    """A scatter plot of fractions: a line per run through its points; labels that fit are drawn.
 
-    The first point of the first run is marked by a ring, and dashed lines through it part what is
-    better in each way from what is worse.
+    The first point of the first run has a ring and dashed lines through it.
 
     Args:
-        points_by_run: Place of the run (its colour) to its points in order.
-        x_title: Of the axis.
-        y_title: Of the axis.
+        points_by_run: Points in order, by number of the run (its colour).
+        x_title: Title of the x axis.
+        y_title: Title of the y axis.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 4.0), layout="constrained")
@@ -183,8 +180,8 @@ def _draw_reference(axes: Axes, point: Labelled) -> None:
 
 
 def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool]]:
-    """Points whose labels lie on none before, the ends of lines first as they matter most; each
-    with whether its label stands to its left, as there is no room to its right."""
+    """Points whose labels do not overlap earlier ones, ends of lines first; each with whether its
+    label is on its left, because there is no room on its right."""
     every = [point for points in lines for point in points]
     ends = [point for points in lines for point in (points[0], points[-1])]
     places = [[x for p in every for x in (p.x, *(p.across or ()))]]
@@ -209,8 +206,8 @@ def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool
 
 
 def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:
-    stretches = np.array_split(points, min(len(points), _POINTS))
-    raw = np.array([stretch.mean(axis=0) for stretch in stretches])
+    chunks = np.array_split(points, min(len(points), _POINTS))
+    raw = np.array([chunk.mean(axis=0) for chunk in chunks])
     if len(raw) < 8:
         axes.plot(*raw.T, color=colour, linewidth=1.8, marker="o", markersize=3)
         return
@@ -219,7 +216,7 @@ def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over about a 15th of the curve around each point, less at the ends."""
+    """Moving average over about a 15th of the curve, shorter at the ends."""
     width = max(3, len(values) // 15) | 1
     kernel = np.ones(width)
     weight = np.convolve(np.ones(len(values)), kernel, mode="same")
@@ -236,7 +233,7 @@ def _draw_bar(axes: Axes, y: float, height: float, result: Result, colour: str) 
 
 
 def _quiet(axes: Axes, lines: str) -> None:
-    """Without frame or ticks; faint lines across."""
+    """Remove frame and ticks, and draw faint grid lines."""
     axes.spines[["top", "right", "left" if lines == "y" else "bottom"]].set_visible(False)
     axes.grid(axis="y" if lines == "y" else "x", color=_RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -248,7 +245,7 @@ def _colour(run: int) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element that fills its column: no size, background or ids of axes."""
+    """The figure as an <svg> element without size, background and ids of axes."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()

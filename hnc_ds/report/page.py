@@ -1,10 +1,10 @@
 """Compare runs in one self-contained HTML page.
 
     hnc-ds report runs/first runs/plain-clip --out report.html
-    hnc-ds report results/ --out report.html       # of 'hnc-ds evaluate' with several models
+    hnc-ds report results/ --out report.html       # results of several models
 
-The page loads nothing: pictures are data: URIs, figures inline SVG, no script at all. Whatever
-comes from files is escaped by the template, and a content policy in the page forbids the rest.
+The page loads nothing: images are data: URIs, figures inline SVG, and there are no scripts. The
+template escapes all content of files, and a content security policy forbids the rest.
 """
 
 from collections.abc import Sequence
@@ -13,52 +13,46 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
+from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError, counted
-from hnc_ds.evaluation.items import ItemsHeader
-from hnc_ds.evaluation.measurement import Measurement
+from hnc_ds.evaluation.benchmarks import described
 from hnc_ds.evaluation.paired import SharedItems, remarks_on_sharing, shared_items
-from hnc_ds.evaluation.significance import RULE
-from hnc_ds.evaluation.sweep import headlines
-from hnc_ds.evaluation.table import set_remarks
-from hnc_ds.report.arrange import title_of_benchmark
-from hnc_ds.report.cards import Gallery
-from hnc_ds.report.compare import Table, compare, percent
+from hnc_ds.evaluation.results import ItemsHeader, Measurement
+from hnc_ds.evaluation.statistics import RULE
+from hnc_ds.evaluation.tables import headlines, set_remarks
+from hnc_ds.report.charts import Robustness, panels, retention, robustness_panels
 from hnc_ds.report.figures import RUN_COLOURS
-from hnc_ds.report.gallery import Curator
-from hnc_ds.report.question_gallery import QuestionCurator
-from hnc_ds.report.retention import retention
-from hnc_ds.report.robust import Robustness, robustness_panels
+from hnc_ds.report.gallery import Curator, Gallery, QuestionCurator
 from hnc_ds.report.runs import Run, read_runs
-from hnc_ds.report.training import panels
-from hnc_ds.whole_files import write_whole, writing
+from hnc_ds.report.tables import Table, compare, percent
 
 MOST_HEADLINES = 6
-"""Figures of a run that are shown large."""
+"""Maximum number of scores in a tile."""
 NO_RUN = ""
-"""In the place of a setting of what is no run."""
+"""Value of a setting for results without a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Everything the page shows of one results file."""
+    """Content of the page for one results file."""
 
     name: str
     headlines: list[list[tuple[str, str]]]
-    """For each run (what, percent)."""
+    """(title, percent) for each run."""
     tables: list[Table]
     remarks: list[str]
     robustness: list[Robustness]
     galleries: list[Gallery]
-    picture_remarks: list[str]
+    image_remarks: list[str]
 
 
 def report(config: ReportConfig) -> None:
     """Read the runs and write the page.
 
     Raises:
-        UserError: No such run, a run without results, files that are not what their names say,
-            a page that cannot be written.
+        UserError: A run does not exist or has no results, a file is invalid, or the page cannot be
+            written.
     """
     if config.out.is_dir():
         raise UserError(f"--out is {config.out}, a folder; name a file such as report.html")
@@ -66,7 +60,7 @@ def report(config: ReportConfig) -> None:
     page = render(runs)
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(config.out, page.encode())
+        atomic_write(config.out, page.encode())
     shown = counted(len(runs), "run")
     print(f"wrote {config.out}: {shown}, {len(page) / 2**20:.1f} MiB, opens offline")
 
@@ -80,7 +74,7 @@ def render(runs: Sequence[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup  # figures.py made it: matplotlib escapes its text
+    environment.filters["svg"] = Markup  # from figures.py; matplotlib escapes text
     names = dict.fromkeys(name for run in runs for name in run.measurements)
     return environment.get_template("page.html.jinja").render(
         runs=runs,
@@ -95,22 +89,22 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(key, value of each) of the settings that are not the same in all runs of a training."""
+    """(key, value of each run) of the settings that differ between runs of a training."""
     trained = [run for run in runs if run.is_run]
     if any(not run.settings for run in trained):
         return []
     keys = dict.fromkeys(key for run in trained for key in run.settings)
-    rows = [(key, [_setting(run, key) for run in runs]) for key in keys]
+    rows = [
+        (key, [run.settings.get(key, "not set") if run.is_run else NO_RUN for run in runs])
+        for key in keys
+    ]
     return [(key, values) for key, values in rows if len(set(values) - {NO_RUN}) > 1]
-
-
-def _setting(run: Run, key: str) -> str:
-    return run.settings.get(key, "not set") if run.is_run else NO_RUN
 
 
 def _section(runs: Sequence[Run], name: str) -> Section:
     measurements = [run.measurements.get(name) for run in runs]
-    shared = [None, *(_shared(measurements[0], m) for m in measurements[1:])]
+    first, *others = measurements
+    shared = [None, *(shared_items(first, m) if first and m else None for m in others)]
     curator, questions = Curator(runs, name), QuestionCurator(runs, name)
     galleries = [
         gallery
@@ -130,10 +124,6 @@ def _section(runs: Sequence[Run], name: str) -> Section:
     )
 
 
-def _shared(first: Measurement | None, other: Measurement | None) -> SharedItems | None:
-    return shared_items(first, other) if first and other else None
-
-
 def _headlines(measurement: Measurement | None) -> list[tuple[str, str]]:
     rows = measurement.rows if measurement else {}
     shown = headlines(list(rows.values()))[:MOST_HEADLINES]
@@ -145,18 +135,18 @@ def _remarks(
     measurements: Sequence[Measurement | None],
     shared: Sequence[SharedItems | None],
 ) -> list[str]:
-    told: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     for run, measurement, items in zip(runs, measurements, shared, strict=True):
-        found = [] if measurement else ["not measured on this set"]
+        own = [] if measurement else ["not measured on this set"]
         if measurement and run.shown:
-            found.append(f"shown here is {run.shown}, the last of {len(run.points)}")
+            own.append(f"shown here is {run.shown}, the last of {len(run.points)}")
         if measurement and measurements[0] and items:
-            found += remarks_on_sharing(measurements[0], measurement, items)
+            own += remarks_on_sharing(measurements[0], measurement, items)
         if measurement and measurement.header:
-            found += _remarks_on_header(measurement.header)
-        for remark in found:
-            told.setdefault(remark, []).append(run.name)
-    return [f"{_together(names, runs)}: {remark}." for remark, names in told.items()]
+            own += _remarks_on_header(measurement.header)
+        for remark in own:
+            names_of.setdefault(remark, []).append(run.name)
+    return [f"{_together(names, runs)}: {remark}." for remark, names in names_of.items()]
 
 
 def _remarks_on_header(header: ItemsHeader) -> list[str]:
@@ -168,21 +158,20 @@ def _remarks_on_header(header: ItemsHeader) -> list[str]:
     if header.unreadable:
         found.append(f"{counted(len(header.unreadable), 'image')} could not be decoded")
     for name, coverage in header.sets.items():
-        title = title_of_benchmark(name)
+        title = described(name).title
         found += [f"{title}: {remark}" for remark in set_remarks(name, coverage, ties=0)]
     return found
 
 
 def _together(names: Sequence[str], runs: Sequence[Run]) -> str:
-    """``a, b`` of those that share a remark; all of several are called so."""
+    """``a, b``, or ``all`` if there are several runs and all are named."""
     return "all" if 1 < len(names) == len(runs) else ", ".join(names)
 
 
 def _remarks_on_logs(runs: Sequence[Run]) -> list[str]:
     remarks = [f"{run.name} has no training log." for run in runs if run.is_run and not run.log]
     remarks += [
-        f"{run.name}: left out of the log, as unreadable: {run.broken_lines} "
-        f"{'line' if run.broken_lines == 1 else 'lines'}."
+        f"{run.name}: {counted(run.broken_lines, 'line')} of the log cannot be read."
         for run in runs
         if run.broken_lines
     ]

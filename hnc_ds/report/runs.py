@@ -1,12 +1,10 @@
-"""What runs left behind, read for a report: settings, training log, results and their items.
+"""Read settings, training log, results and items of runs for a report. No torch.
 
-    RUN/config.json            settings; optional
-    RUN/log.jsonl              one object per logged step; optional
-    RUN/results/*.json         rows of 'hnc-ds evaluate', and *.items.jsonl beside them
-    FOLDER/alpha-*.json        a sweep of 'hnc-ds interpolate'
-    FOLDER/*.json, FILE.json   results of a model each, that may be of no run
-
-Reads and checks, computes nothing. No torch.
+RUN/config.json             settings; optional
+RUN/log.jsonl               one object per logged step; optional
+RUN/results/*.json          rows of 'hnc-ds evaluate', with their *.items.jsonl
+FOLDER/coefficient-*.json   a sweep of 'hnc-ds interpolate'
+FOLDER/*.json, FILE.json    results of one model each, with or without a run
 """
 
 import json
@@ -17,72 +15,76 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import BENCHMARKS
-from hnc_ds.evaluation.items import ItemsHeader, items_path, read_header, read_results
-from hnc_ds.evaluation.measurement import Measurement, read_measurement, rows_of
-from hnc_ds.evaluation.table import RowKey
+from hnc_ds.evaluation.benchmarks import HELD_OUT
+from hnc_ds.evaluation.results import (
+    ItemsHeader,
+    Measurement,
+    RowKey,
+    items_path,
+    read_header,
+    read_measurement,
+    read_results,
+    rows_of,
+)
 from hnc_ds.reading import read_json
 from hnc_ds.records import Result
 
-SERIES = re.compile(r"(step|alpha)-(\d+(?:\.\d+)?)")
-"""Results files of a run's checkpoints, and of mixtures."""
-
-SERIES_OF = {"step": "step", "alpha": "share"}
-"""What their numbers are; a share is of the final weights."""
+SERIES = re.compile(r"(step|coefficient)-(\d+(?:\.\d+)?)")
+"""Results files of a run's checkpoints, and of interpolated models."""
 
 BOOKKEEPING = frozenset({"run", "resume", "config"})
-"""Settings that say where a run lies, not what it is."""
+"""Settings that are only about the location of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Scores of one model of a series: a checkpoint, a mixture, or the run itself."""
+    """Scores of one model of a series: a checkpoint, an interpolated model, or the run itself."""
 
     label: str
     rows: dict[RowKey, Result]
-    asked: dict[str, str] = field(default_factory=dict)
-    """By benchmark what tells sets of questions apart, as far as the items say."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of the questions by benchmark, if there are items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything a report knows of a run."""
+    """Data of a run for a report."""
 
     name: str
     settings: dict[str, str]
-    """Dotted key to value; empty where the run has no config.json."""
+    """Values by dotted key; empty if there is no config.json."""
     log: list[dict[str, float]]
-    """Numbers per logged step, ascending; a step that was logged twice counts as last logged."""
+    """Numbers per logged step, ascending; the last entry of a step counts."""
     broken_lines: int
-    """Lines of the log that are not JSON objects, as a killed run leaves them."""
+    """Lines of the log that are not JSON objects, such as a truncated last line."""
     measurements: dict[str, Measurement]
-    """By name of the results file, without .json; of a series only its last point, and that only
-    where there is nothing else."""
+    """By name of the results file, without .json. A series is shown by its last point, and only if
+    there are no other results."""
     points: list[Point] = field(default_factory=list)
-    """Checkpoints by step or mixtures by share; one point where there are none."""
+    """Points of a series by step or coefficient, or one point."""
     is_run: bool = True
-    """Whether it is the folder of a training, and not of results alone."""
+    """Whether it is the folder of a training, not of results alone."""
     shown: str = ""
-    """Which point of a series its measurement is; empty where it is of none."""
+    """Label of the point of a series that is shown; empty without a series."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read runs and results, each once; those that share a name are called by their whole path.
+    """Read runs and results, each once; those that share a name are named by their path.
 
     Raises:
-        UserError: None given, no such run or file, a run without results, files that are not what
-            their names say.
+        UserError: No run is given, a run or file does not exist, a run has no results, or a file
+            is invalid.
     """
     if not paths:
         raise UserError("no run is named; give the folders of one or more runs")
-    found = [place for path in paths for place in _places(path)]
-    places = list({place.resolve(): place for place in found}.values())
+    every = [place for path in paths for place in _places(path)]
+    places = list({place.resolve(): place for place in every}.values())
     names = [_name(place) for place in places]
     runs = [
         read_run(place, name if names.count(name) == 1 else str(place))
         for place, name in zip(places, names, strict=True)
     ]
-    return _side_by_side(runs)
+    return _aligned(runs)
 
 
 def read_run(place: Path, name: str) -> Run:
@@ -104,38 +106,38 @@ def read_run(place: Path, name: str) -> Run:
 
 
 def _series(files: Iterable[Path]) -> dict[Path, str]:
-    """Results of checkpoints or mixtures with their labels, ascending."""
-    numbers = {file: found for file in files if (found := SERIES.fullmatch(file.stem))}
-    ordered = sorted(numbers.items(), key=lambda entry: float(entry[1][2]))
-    return {file: f"{SERIES_OF[found[1]]} {float(found[2]):g}" for file, found in ordered}
+    """Results of checkpoints or interpolated models with their labels, ascending."""
+    matches = {file: match for file in files if (match := SERIES.fullmatch(file.stem))}
+    ordered = sorted(matches.items(), key=lambda entry: float(entry[1][2]))
+    return {file: f"{match[1]} {float(match[2]):g}" for file, match in ordered}
 
 
 def _read_point(file: Path, label: str) -> Point:
     items = items_path(file)
     header = read_header(items) if items.is_file() else None
-    return Point(label, rows_of(file), _asked(header))
+    return Point(label, rows_of(file), _fingerprints(header))
 
 
 def _whole_point(label: str, measurements: Sequence[Measurement]) -> Point:
-    """Of a run without a series: everything that it was measured on, once."""
+    """The point of a run without a series: the rows of all its results."""
     rows: dict[RowKey, Result] = {}
-    asked: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     for measurement in measurements:
         new = {key: row for key, row in measurement.rows.items() if key not in rows}
-        asked = {**_asked(measurement.header), **asked}
+        fingerprints = {**_fingerprints(measurement.header), **fingerprints}
         rows.update(new)
-    return Point(label, rows, asked)
+    return Point(label, rows, fingerprints)
 
 
-def _asked(header: ItemsHeader | None) -> dict[str, str]:
+def _fingerprints(header: ItemsHeader | None) -> dict[str, str]:
     if header is None:
         return {}
     sets = {name: coverage.fingerprint for name, coverage in header.sets.items()}
-    return sets | (dict.fromkeys(BENCHMARKS, header.fingerprint) if header.shards else {})
+    return sets | (dict.fromkeys(HELD_OUT, header.fingerprint) if header.shards else {})
 
 
 def _places(path: Path) -> list[Path]:
-    """What a path stands for: itself, or, a folder with results of several models, each file."""
+    """The path itself, or every file of a folder with results of several models."""
     if not path.is_dir() or _is_run(path):
         return [path]
     files = sorted(path.glob("*.json"))
@@ -152,7 +154,7 @@ def _results_files(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise UserError(
-            f"{place}: no such run; give a folder that 'hnc-ds train' made, or results of "
+            f"{place}: no such run; give a run folder of 'hnc-ds train', or results of "
             "'hnc-ds evaluate'"
         )
     files = sorted((place / "results" if _is_run(place) else place).glob("*.json"))
@@ -165,15 +167,15 @@ def _results_files(place: Path) -> list[Path]:
 
 
 def _name(place: Path) -> str:
-    """That of the folder, or of the model that a file is of."""
+    """Name of the folder, or of the model of a file."""
     if place.is_file() and (rows := read_results(place)):
         return rows[0].model
     return place.resolve().name
 
 
-def _side_by_side(runs: list[Run]) -> list[Run]:
-    """Where results are not all of runs' own files, and each has one, they are compared whatever
-    the files are called."""
+def _aligned(runs: list[Run]) -> list[Run]:
+    """Compare results whatever the names of their files, if each run has one file and not all of
+    them are results of trainings."""
     of_runs = all(run.is_run and not run.shown for run in runs)
     if of_runs or any(len(run.measurements) > 1 for run in runs):
         return runs
@@ -186,7 +188,7 @@ def _side_by_side(runs: list[Run]) -> list[Run]:
 def _read_settings(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    settings = read_json(path, "mend or remove it", "cannot be read as JSON")
+    settings = read_json(path, "repair or remove it", "cannot be read as JSON")
     flat = ((key.removeprefix("settings."), value) for key, value in _flatten(settings, ""))
     return {key: value for key, value in flat if key not in BOOKKEEPING}
 

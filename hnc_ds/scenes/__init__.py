@@ -1,1 +1,1 @@
-"""Rendered scenes with exact scene graphs: the data of the demo and of the tests."""
+"""Rendered scenes with exact scene graphs, for the demo and the tests."""

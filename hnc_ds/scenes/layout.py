@@ -1,8 +1,9 @@
-"""Which things a rendered scene shows and where they lie; nothing is painted here.
+"""Compose a scene: draw its things and their positions; write.py paints it.
 
-Positions are whole pixels, so the box of a placed sprite is exact. Two things apart lie clearly
-side by side, one over the other, or diagonally. All eight directions are equally likely and
-drawn without regard to what the things are, so that nothing but the picture tells them.
+Shapes, colours, patterns and sizes are drawn independently of positions, so appearance carries no
+information about them. Positions are whole pixels, so the boxes of placed sprites are exact. Two
+separate things are clearly side by side, one above the other, or diagonal. All eight directions are
+equally likely and independent of what the things are, so only the image reveals them.
 """
 
 from collections.abc import Sequence
@@ -11,27 +12,140 @@ from dataclasses import dataclass
 import numpy as np
 
 from hnc_ds.config import ScenesConfig
-from hnc_ds.scenes.kinds import Kind, choose
-from hnc_ds.scenes.pairs import PAIRINGS, Offset
-from hnc_ds.scenes.relations import Box, Fact, margin
-from hnc_ds.scenes.shapes import SHAPES, Sprite, draw
+from hnc_ds.scenes.geometry import (
+    PAIRINGS,
+    SHAPES,
+    Box,
+    Fact,
+    Offset,
+    Sprite,
+    draw,
+    margin,
+    snug_side,
+)
+
+COLOURS = {
+    "red": (216, 38, 44),
+    "blue": (38, 82, 214),
+    "green": (40, 160, 62),
+    "yellow": (247, 214, 38),
+    "purple": (130, 46, 172),
+    "orange": (246, 130, 22),
+    "white": (247, 247, 245),
+    "black": (26, 26, 30),
+    "pink": (248, 142, 190),
+    "brown": (122, 74, 38),
+    "teal": (16, 148, 150),
+}
+"""Colour word -> sRGB, 0..255; each image varies them slightly. Settings take the first ones."""
+
+PATTERNS = ("striped", "dotted")
+"""Attributes of things that are not plain."""
+
+USUAL_SIDE = {1: 0.44, 2: 0.35, 3: 0.31, 4: 0.28, 5: 0.25, 6: 0.23, 7: 0.21, 8: 0.195}
+"""Number of things -> side of a thing, as a fraction of the image's side."""
+
+HOST_SIDE = 1.75
+"""Scale of a thing that contains another."""
+
+MAX_DEGREES = 12.0
+"""Maximum rotation in either direction; more would turn squares into diamonds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Name and appearance of one thing."""
+
+    name: str
+    colour: str
+    pattern: str | None
+    side: float
+    degrees: float
+
+
+def choose(
+    config: ScenesConfig, count: int, pairing: str | None, rng: np.random.Generator
+) -> list[Kind]:
+    """Draw the kinds of all things. With a pairing, the first two are its host and guest."""
+    names = _names(config, count, pairing, rng)
+    colours = _colours(config, count, pairing, rng)
+    sides = _sides(names, pairing, config.size, rng)
+    kinds = []
+    for i, name in enumerate(names):
+        patterned = rng.random() < config.patterned
+        pattern = str(rng.choice(PATTERNS)) if patterned else None
+        upright = not SHAPES[name].turns or (pairing == "on" and i < 2)
+        degrees = 0.0 if upright else float(rng.uniform(-MAX_DEGREES, MAX_DEGREES))
+        kinds.append(Kind(name, colours[i], pattern, sides[i], degrees))
+    return kinds
+
+
+def _names(
+    config: ScenesConfig, count: int, pairing: str | None, rng: np.random.Generator
+) -> list[str]:
+    """Shape names; unique unless duplicates are drawn or there are fewer shapes than things."""
+    known = list(SHAPES)[: config.shapes]
+    hosts = [n for n in known if PAIRINGS[pairing].can_host(SHAPES[n])] if pairing else known
+    first = str(rng.choice(hosts))
+    others = [name for name in known if name != first]
+    names = [first, *(str(name) for name in rng.permutation(others))]
+    while len(names) < count:
+        names.append(str(rng.choice(known)))
+    if count > 1 and rng.random() < config.duplicate_shapes:
+        for _ in range(rng.integers(1, max(1, count // 2) + 1)):
+            place = int(rng.integers(1, count))
+            names.insert(place, names[int(rng.integers(place))])
+    return names[:count]
+
+
+def _colours(
+    config: ScenesConfig, count: int, pairing: str | None, rng: np.random.Generator
+) -> list[str]:
+    palette = list(COLOURS)[: config.colours]
+    colours = [str(colour) for colour in rng.choice(palette, count)]
+    if pairing:  # in the same colour, the guest would be hard to see
+        colours[1] = str(rng.choice([colour for colour in palette if colour != colours[0]]))
+    return colours
+
+
+def _sides(
+    names: Sequence[str], pairing: str | None, size: int, rng: np.random.Generator
+) -> list[float]:
+    """Sides in pixels: similar in half of the images, else some small and some large."""
+    count = len(names)
+    factors = rng.uniform(0.93, 1.07, count)
+    if count > 1 and rng.random() < 0.5:
+        large = rng.random(count) < 0.5
+        if large.all() or not large.any():
+            large[rng.integers(count)] ^= True
+        factors = np.where(large, 1.25, 0.8) * rng.uniform(0.97, 1.03, count)
+    sides = [float(factor) * USUAL_SIDE[count] * size for factor in factors]
+    if pairing == "inside":
+        sides[0] = HOST_SIDE * USUAL_SIDE[count] * size * float(rng.uniform(0.93, 1.07))
+        snug = snug_side(SHAPES[names[0]], SHAPES[names[1]], sides[0])
+        sides[1] = snug * float(rng.uniform(0.88, 1))
+    if pairing == "in front of":  # so that enough of the one behind is visible
+        sides[1] = sides[0] * float(rng.uniform(0.88, 1.12))
+    return sides
+
 
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-"""Where the second of two things lies as seen from the first: signs of x and y."""
+"""Direction from the first to the second of two things: signs of x and y."""
 
 SPACING = 0.05
-"""Room between things that do not touch, as a share of the picture's side: they are not 'on'."""
+"""Distance between things that do not touch, as a fraction of the image's side."""
 
 LEVEL = 0.25
-"""Most that the centres of two things side by side differ in height, in heights."""
+"""Maximum vertical offset of the centres of two things side by side, as a fraction of the
+height."""
 
 CANDIDATES = 256
-"""Random places that are tried at once."""
+"""Random positions that are tried at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing in its place."""
+    """One placed thing."""
 
     kind: Kind
     sprite: Sprite
@@ -40,23 +154,23 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture to be painted."""
+    """An image to be painted."""
 
     size: int
     things: tuple[Thing, ...]
     """From back to front."""
     facts: tuple[Fact, ...]
     order: tuple[int, ...]
-    """The things in random order, for the graph: the order of painting tells who hides whom."""
+    """Random order of the things in the graph; the painting order would reveal occlusion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Things that are placed as one."""
+    """Things that are placed together."""
 
     sprites: tuple[Sprite, ...]
     offsets: tuple[Offset, ...]
-    """Of each sprite's box, from the unit's corner."""
+    """Offset of each sprite's box from the unit's corner."""
     w: int
     h: int
 
@@ -65,11 +179,11 @@ def compose(config: ScenesConfig, rng: np.random.Generator) -> Scene:
     """Draw one scene at random.
 
     Raises:
-        RuntimeError: Nothing fits, which the limits of ScenesConfig rule out.
+        RuntimeError: Nothing fits; the limits of ScenesConfig exclude it.
     """
     for _ in range(50):
         few, many = config.objects
-        if config.fewest and rng.random() < config.fewest:
+        if config.min_objects_share and rng.random() < config.min_objects_share:
             many = few
         count = int(rng.integers(few, many + 1))
         paired = count > 1 and rng.random() < config.overlaps
@@ -91,7 +205,7 @@ def _arrange(
     shrink: float,
     rng: np.random.Generator,
 ) -> Scene | None:
-    """Draw and place things; None where no place was found."""
+    """Draw and place things; None if no position was found."""
     sprites = [draw(SHAPES[kind.name], kind.side * shrink, kind.degrees) for kind in kinds]
     units = [Unit((sprite,), ((0, 0),), sprite.w, sprite.h) for sprite in sprites]
     if pairing:
@@ -132,7 +246,7 @@ def _spacing(size: int) -> int:
 
 
 def _random_corners(size: int, unit: Unit, rng: np.random.Generator) -> np.ndarray | None:
-    """CANDIDATES corners, int [CANDIDATES, 2], that keep a unit within the picture."""
+    """CANDIDATES corners, int [CANDIDATES, 2], that keep a unit within the image."""
     edge = margin(size)
     room = (size - 2 * edge - unit.w, size - 2 * edge - unit.h)
     if min(room) < 0:
@@ -143,7 +257,7 @@ def _random_corners(size: int, unit: Unit, rng: np.random.Generator) -> np.ndarr
 def _two_corners(
     size: int, units: Sequence[Unit], direction: tuple[int, int], rng: np.random.Generator
 ) -> list[Offset] | None:
-    """Corners of two units of which the second lies in a direction from the first."""
+    """Corners of two units, the second in the given direction from the first."""
     first, second = (_random_corners(size, unit, rng) for unit in units)
     if first is None or second is None:
         return None
@@ -165,7 +279,7 @@ def _two_corners(
 def _free_corners(
     size: int, units: Sequence[Unit], rng: np.random.Generator
 ) -> list[Offset] | None:
-    """Corners of units that all stand apart, largest placed first."""
+    """Corners of units that do not touch; the largest is placed first."""
     gap = _spacing(size)
     corners: dict[int, Offset] = {}
     for i in sorted(range(len(units)), key=lambda i: -units[i].w * units[i].h):

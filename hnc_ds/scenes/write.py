@@ -1,48 +1,210 @@
-"""Write a folder of rendered scenes: pictures and their exact scene graphs.
+"""Write a folder of rendered scenes: images and their exact scene graphs.
 
     hnc-ds scenes --out data/scenes --train 4000 --val 500 --seed 0
 
     OUT/train_sceneGraphs.json, OUT/val_sceneGraphs.json   GQA's layout
-    OUT/images/t000000.jpg ..., v000000.jpg ...            train and val pictures
+    OUT/images/t000000.jpg ..., v000000.jpg ...            train and val images
     OUT/scenes.json                                        the settings; written last
 
-Until it is complete the settings lie in scenes.unfinished.json, so that an interrupted call can
-be repeated: pictures that are there stay, and every scene depends on its number alone.
+Images have the imperfections of a camera: background, hue, light, noise and JPEG quality vary, so
+no two red circles have equal pixels. An unfinished folder has the settings in
+scenes.unfinished.json; the same command continues it. Existing images are kept, as a scene depends
+only on the settings and its number.
 """
 
+import colorsys
+import io
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from hnc_ds.atomic_files import atomic_file, atomic_write, remove_leftovers, writing
 from hnc_ds.config import ScenesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import SceneObject
-from hnc_ds.scenes.drawing import jpeg
-from hnc_ds.scenes.layout import Scene, compose
-from hnc_ds.scenes.palette import COLOURS
-from hnc_ds.scenes.relations import scene_objects
-from hnc_ds.scenes.shapes import SHAPES
-from hnc_ds.whole_files import NO_ROOM, remove_leftovers, whole_file, write_whole
-from hnc_ds.worker_processes import WorkerPool
+from hnc_ds.scenes.geometry import PAD, SHAPES, scene_objects
+from hnc_ds.scenes.layout import COLOURS, Scene, Thing, compose
+from hnc_ds.worker_processes import map_in_order
+
+RIM = 0.035
+"""Width of the darker rim, as a fraction of the box side."""
+
+SHADOW = 0.3
+"""Opacity of the soft shadow under each thing."""
+
+
+def jpeg(scene: Scene, rng: np.random.Generator) -> bytes:
+    """Paint a scene and encode it as JPEG with random quality and chroma subsampling."""
+    quality = int(rng.integers(78, 97))
+    subsampling = int(rng.choice([0, 2]))  # Pillow's codes for 4:4:4 and 4:2:0
+    buffer = io.BytesIO()
+    Image.fromarray(paint(scene, rng)).save(
+        buffer, "JPEG", quality=quality, subsampling=subsampling
+    )
+    return buffer.getvalue()
+
+
+def paint(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """The image as sRGB, uint8 [size, size, 3]."""
+    canvas = _background(scene.size, rng)
+    for thing in scene.things:
+        _put(canvas, thing, rng)
+    canvas *= rng.uniform(0.93, 1.05) * rng.uniform(0.98, 1.02, 3).astype(np.float32)
+    sigma = np.float32(rng.uniform(1.0, 5.0))
+    canvas += sigma * rng.standard_normal(canvas.shape, dtype=np.float32)
+    return canvas.clip(0, 255).astype(np.uint8)
+
+
+def _background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A pale gradient of medium brightness with a faint texture, in contrast to all colours.
+    Float32 [size, size, 3]."""
+    hue, value = rng.uniform(), rng.uniform(0.58, 0.8)
+    corners = [
+        colorsys.hsv_to_rgb(
+            (hue + rng.uniform(-0.12, 0.12)) % 1,
+            rng.uniform(0.04, 0.26),
+            float(np.clip(value + rng.uniform(-0.1, 0.1), 0.5, 0.82)),
+        )
+        for _ in range(4)
+    ]
+    pixels = (np.array(corners).reshape(2, 2, 3) * 255).round().astype(np.uint8)
+    canvas = np.stack(
+        [_enlarged(pixels[..., channel].astype(np.float32), size) for channel in range(3)], axis=-1
+    )
+    return canvas + _texture(size, rng)[..., None]
+
+
+def _enlarged(grid: np.ndarray, size: int) -> np.ndarray:
+    """A small grid of numbers, enlarged smoothly to float32 [size, size]."""
+    return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Faint variations of brightness: cloudy, grainy or woven. Float32 [size, size]."""
+    kind = rng.integers(3)
+    strength = np.float32(rng.uniform(2, 7))
+    if kind < 2:
+        cells = int(rng.integers(3, 9)) if kind == 0 else size // 3
+        clouds = _enlarged(rng.standard_normal((cells, cells), dtype=np.float32), size)
+        return strength * clouds
+    angle, period = rng.uniform(0, math.pi), rng.uniform(0.04, 0.12)
+    across, along = _grid(size, size, angle)
+    waves = np.sin(across * (2 * math.pi / (period * size)))
+    waves += np.sin(along * (2 * math.pi / (period * size)))
+    return strength * np.float32(0.7) * waves
+
+
+def _grid(w: int, h: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of each pixel along and across a direction, float32 [h, w] each."""
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    return x * cos + y * sin, y * cos - x * sin
+
+
+def _put(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> None:
+    """Paint one thing and its soft shadow onto the canvas."""
+    mask = thing.sprite.mask
+    left, top = thing.box.x - PAD, thing.box.y - PAD
+    drop = max(1, round(0.045 * max(thing.box.w, thing.box.h)))
+    roomy = Image.new("L", (mask.width + 4 * drop, mask.height + 4 * drop))
+    roomy.paste(mask, (2 * drop, 2 * drop))
+    shade = np.asarray(roomy.filter(ImageFilter.BoxBlur(drop)), dtype=np.float32) / 255 * SHADOW
+    _blend(canvas, np.zeros(3, np.float32), shade, left - drop, top - drop)
+    cover = np.asarray(mask, dtype=np.float32) / 255
+    _blend(canvas, _surface(thing, rng), cover, left, top)
+
+
+def _blend(canvas: np.ndarray, colour: np.ndarray, alpha: np.ndarray, left: int, top: int) -> None:
+    """Blend colour ([3] or [h, w, 3]) into the canvas by alpha [h, w], clipped to the canvas."""
+    size, (h, w) = len(canvas), alpha.shape
+    rows = slice(max(0, -top), min(h, size - top))
+    columns = slice(max(0, -left), min(w, size - left))
+    if colour.ndim == 3:
+        colour = colour[rows, columns]
+    spot = canvas[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop]
+    spot += (colour - spot) * alpha[rows, columns, None]
+
+
+def _surface(thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    """The colours of a thing's padded box, float32 [h, w, 3]: pattern, light and rim."""
+    mask = thing.sprite.mask
+    colour = _varied(COLOURS[thing.kind.colour], rng)
+    luminance = float(colour @ np.array([0.299, 0.587, 0.114], np.float32))
+    surface = np.broadcast_to(colour, (mask.height, mask.width, 3))
+    if thing.kind.pattern:
+        ink = _ink(colour, luminance)
+        marks = PAINTED[thing.kind.pattern](mask.width, mask.height, rng)
+        surface = surface + (ink - colour) * marks[..., None]
+    across, _ = _grid(mask.width, mask.height, math.pi / 4)  # light falls from the upper left
+    light = 1.05 - 0.13 * across / max(1.0, float(across.max()))
+    radius = max(1.0, RIM * max(thing.box.w, thing.box.h))
+    blurred = np.asarray(mask.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32) / 255
+    rim = np.clip((0.95 - blurred) / 0.4, 0, 1)[..., None]
+    edge = _mixed(colour, 255 if luminance < 60 else 0, 0.36)
+    return (surface + (edge - surface) * rim) * light[..., None]
+
+
+def _ink(colour: np.ndarray, luminance: float) -> np.ndarray:
+    """Colour of the pattern: a paler tone of dark colours, a darker one of light colours."""
+    if luminance < 150:
+        return _mixed(colour, 255, 0.6)
+    # Marks on white must not look like holes.
+    return _mixed(colour, 0, 0.6 if luminance > 225 else 0.42)
+
+
+def _varied(colour: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """A colour with slightly varied hue, saturation and value, float32 [3]."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
+    hue = (hue + rng.uniform(-0.012, 0.012)) % 1
+    saturation = min(1.0, saturation * rng.uniform(0.9, 1.05))
+    value = min(1.0, value * rng.uniform(0.93, 1.05))
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32) * 255
+
+
+def _mixed(colour: np.ndarray, grey: int, fraction: float) -> np.ndarray:
+    return colour + (grey - colour) * np.float32(fraction)
+
+
+def _stripes(w: int, h: int, rng: np.random.Generator) -> np.ndarray:
+    """1 on stripes, 0 between, soft edges: float32 [h, w]."""
+    period = rng.uniform(0.3, 0.36) * max(w, h)
+    across, _ = _grid(w, h, rng.uniform(0, math.pi))
+    wave = np.sin(across * (2 * math.pi / period) + rng.uniform(0, 2 * math.pi))
+    return np.clip(0.5 + (wave - 0.2) * (period / 6), 0, 1)
+
+
+def _dots(w: int, h: int, rng: np.random.Generator) -> np.ndarray:
+    """1 on dots, 0 between, soft edges: float32 [h, w]."""
+    period = rng.uniform(0.3, 0.36) * max(w, h)
+    start_x, start_y = rng.uniform(0, 1, 2)
+    across, along = _grid(w, h, rng.uniform(0, math.pi / 2))
+    u = (across / period + start_x) % 1 - 0.5
+    v = (along / period + start_y) % 1 - 0.5
+    return np.clip(0.5 + (0.29 - np.hypot(u, v)) * period, 0, 1)
+
+
+PAINTED = {"striped": _stripes, "dotted": _dots}
+"""Pattern -> function of (width, height, generator) that returns the mask of its marks."""
+
 
 DRAWING_VERSION = 1
-"""Raise it when the same settings would give other pictures or graphs."""
+"""Increased when the same settings would give other images or graphs."""
 
 COMPLETE = "scenes.json"
 UNFINISHED = "scenes.unfinished.json"
 SPLITS = ("train", "val")
 CHUNK = 32
-"""Scenes that a process is handed at a time."""
+"""Scenes per task of a worker."""
 
 
 class Job(NamedTuple):
@@ -57,25 +219,21 @@ class Job(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What is known of a scene that was made."""
+    """The result for one scene."""
 
     entry: bytes
-    """Its part of the JSON file."""
+    """Its member of the JSON file."""
     relations: int
 
 
-Mapper = Callable[[Callable[[Job], Made], list[Job]], Iterable[Made]]
-
-
 def write_scenes(config: ScenesConfig) -> None:
-    """Write the pictures and scene graphs of both splits, or finish a call that was interrupted.
+    """Write the images and scene graphs of both splits, or continue an interrupted call.
 
-    The bytes depend on the settings alone, not on workers or earlier calls. A complete folder
-    made with the same settings is left as it is.
+    The bytes depend only on the settings. A complete folder of the same settings is not changed.
 
     Raises:
-        UserError: The folder holds something else, more shapes or colours are asked for than
-            there are, the folder cannot be written, or another process writes it.
+        UserError: The folder holds something else or cannot be written, another process writes it,
+            or there are fewer shapes or colours than requested.
     """
     _check_stock(config)
     settings = _settings(config)
@@ -87,51 +245,40 @@ def write_scenes(config: ScenesConfig) -> None:
 
 
 def _write(config: ScenesConfig, settings: bytes) -> None:
-    try:
+    with writing(config.out, "run the same command again, it continues where it stopped"):
         (config.out / "images").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
             remove_leftovers(config.out / _graphs_name(split), alone=True)
-        write_whole(config.out / UNFINISHED, settings)
+        atomic_write(config.out / UNFINISHED, settings)
         relations = _write_splits(config)
         os.replace(config.out / UNFINISHED, config.out / COMPLETE)
-    except OSError as error:
-        what = "make room" if error.errno in NO_ROOM else "see to it"
-        raise UserError(
-            f"{error.filename or config.out}: cannot be written ({error.strerror}); "
-            f"{what} and repeat the command, it goes on where it stopped"
-        ) from error
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"{config.out}: a worker process was killed, perhaps for memory; "
-            "repeat the command with fewer --workers, it goes on where it stopped"
-        ) from error
     print(
-        f"scenes: {config.train} train and {config.val} val pictures of {config.size} px "
+        f"scenes: {config.train} train and {config.val} val images of {config.size} px "
         f"in {config.out} ({relations} relations)"
     )
 
 
 def _check_stock(config: ScenesConfig) -> None:
-    for name, wanted, stock in (
+    for name, count, stock in (
         ("shapes", config.shapes, SHAPES),
         ("colours", config.colours, COLOURS),
     ):
-        if wanted > len(stock):
-            raise UserError(f"{name} is {wanted}; there are {len(stock)}: {', '.join(stock)}")
+        if count > len(stock):
+            raise UserError(f"{name} is {count}; there are {len(stock)}: {', '.join(stock)}")
 
 
 def _settings(config: ScenesConfig) -> bytes:
-    """All that the bytes depend on, as JSON."""
+    """Everything the bytes depend on, as JSON."""
     settings = {"drawing_version": DRAWING_VERSION} | asdict(config)
     del settings["out"], settings["workers"]
     return msgspec.json.format(msgspec.json.encode(settings))
 
 
 def _is_complete(config: ScenesConfig, settings: bytes) -> bool:
-    """Whether the folder holds exactly these scenes; False if they are still to be made there.
+    """Whether the folder holds exactly these scenes; False if they can be written there.
 
     Raises:
-        UserError: It holds something that would be mixed up with them.
+        UserError: It holds other files or scenes of other settings.
     """
     out = config.out
     if out.exists() and not out.is_dir():
@@ -146,12 +293,12 @@ def _is_complete(config: ScenesConfig, settings: bytes) -> bool:
             f"{marker}: the scenes there have other settings; "
             "give another folder with --out, or remove this one"
         )
-    wanted = {f"{job.image_id}.jpg" for split in SPLITS for job in _jobs(config, split)}
+    names = {f"{job.image_id}.jpg" for split in SPLITS for job in _jobs(config, split)}
     return (
         marker.name == COMPLETE
         and all((out / _graphs_name(split)).is_file() for split in SPLITS)
         and (out / "images").is_dir()
-        and wanted <= set(os.listdir(out / "images"))
+        and names <= set(os.listdir(out / "images"))
     )
 
 
@@ -164,17 +311,19 @@ def _jobs(config: ScenesConfig, split: str) -> list[Job]:
 
 
 def _write_splits(config: ScenesConfig) -> int:
-    """Make every picture that is not there and both JSON files; gives the number of relations."""
+    """Write the missing images and both JSON files; returns the number of relations."""
+    jobs = chain.from_iterable(_jobs(config, split) for split in SPLITS)
+    chunks = iter(lambda: list(islice(jobs, CHUNK)), [])
+    workers = min(config.workers, (config.train + config.val) // CHUNK)
+    scenes = chain.from_iterable(
+        map_in_order(partial(_make_chunk, config), chunks, workers, config.out)
+    )
     relations = 0
-    with (
-        _mapper(min(config.workers, (config.train + config.val) // CHUNK)) as apply,
-        tqdm(total=config.train + config.val, desc="scenes", disable=None) as progress,
-    ):
+    with tqdm(total=config.train + config.val, desc="scenes", disable=None) as progress:
         for split in SPLITS:
-            path = config.out / _graphs_name(split)
-            with whole_file(path) as file:
+            with atomic_file(config.out / _graphs_name(split)) as file:
                 separator = b"{\n"
-                for made in apply(partial(_make, config), _jobs(config, split)):
+                for made in islice(scenes, getattr(config, split)):
                     file.write(separator + made.entry)
                     separator = b",\n"
                     relations += made.relations
@@ -183,25 +332,18 @@ def _write_splits(config: ScenesConfig) -> int:
     return relations
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator[Mapper]:
-    """A ``map`` in order, over processes where there are several. They are spawned: the
-    caller may have threads, which a fork would not survive."""
-    if workers < 2:
-        yield map
-        return
-    with WorkerPool(workers) as pool:
-        yield partial(pool.map, chunksize=CHUNK)
+def _make_chunk(config: ScenesConfig, jobs: list[Job]) -> list[Made]:
+    return [_make(config, job) for job in jobs]
 
 
 def _make(config: ScenesConfig, job: Job) -> Made:
-    """Compose a scene, paint it unless its picture is there, and describe it."""
+    """Compose a scene, paint it unless its image exists, and encode its graph."""
     scene = compose(config, _generator(config.seed, job, stage=0))
-    picture = config.out / "images" / f"{job.image_id}.jpg"
-    if not _is_whole(picture):
-        part = picture.with_suffix(".part")
+    image = config.out / "images" / f"{job.image_id}.jpg"
+    if not _is_whole(image):
+        part = image.with_suffix(".part")
         part.write_bytes(jpeg(scene, _generator(config.seed, job, stage=1)))
-        os.replace(part, picture)
+        os.replace(part, image)
     objects = graph(scene, job.image_id)
     entry = {"width": scene.size, "height": scene.size, "objects": objects}
     return Made(
@@ -211,7 +353,7 @@ def _make(config: ScenesConfig, job: Job) -> Made:
 
 
 def _generator(seed: int, job: Job, stage: int) -> np.random.Generator:
-    """A stream of its own for every (seed, split, number, stage): counters far apart."""
+    """An independent random stream for each (seed, split, number, stage)."""
     key = np.array([seed, SPLITS.index(job.split)], dtype=np.uint64)
     counter = np.array([0, 0, stage, job.number], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
@@ -236,9 +378,9 @@ def graph(scene: Scene, image_id: str) -> dict[str, SceneObject]:
     )
 
 
-def _is_whole(picture: Path) -> bool:
-    """Whether a picture is there up to JPEG's end mark."""
+def _is_whole(image: Path) -> bool:
+    """Whether an image exists up to JPEG's end marker."""
     try:
-        return picture.read_bytes()[-2:] == b"\xff\xd9"
+        return image.read_bytes()[-2:] == b"\xff\xd9"
     except FileNotFoundError:
         return False

@@ -1,23 +1,24 @@
-"""The layout of a shard folder, versioned: how a sample and its index are written and read.
+"""The versioned layout of a shard folder.
 
     FOLDER/shard-000000.tar    WebDataset tar: KEY.jpg, KEY.json (TrainingSample)
     FOLDER/shard-000000.json   ShardIndex: byte offsets of every member, sha256 of the tar
-    FOLDER/index.json          DatasetIndex: what lies in the folder; written last, so that a
-                               folder without it is an unfinished one
+    FOLDER/index.json          DatasetIndex: totals; written last, so that a folder without it is
+                               unfinished
 
-KEY.jpg is the image's own file where that is a JPEG. Others are encoded anew as one (ENCODING), as
-readers of such shards expect it and PNGs of photographs would be six times as large.
-
-Offsets point at member data, so that any sample is one positioned read away and a resumed run
-replays nothing. This file knows no tar writing (pack.py) and no order (order.py).
+KEY.jpg is the original file if it is a JPEG. Other images are encoded as JPEG (ENCODING), as
+readers of such shards expect; PNGs of photographs would be six times as large. Offsets point at
+member data, so that any sample can be read directly.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from hnc_ds.atomic_files import atomic_file, writing
 from hnc_ds.errors import UserError
 from hnc_ds.reading import decode_json, read_bytes
 from hnc_ds.records import TrainingSample
@@ -25,7 +26,7 @@ from hnc_ds.records import TrainingSample
 FORMAT_VERSION = 1
 AGAIN = "pack the shards again"
 LARGEST_INDEX = 1 << 28
-"""Bytes of an index; those of 10,000 samples have 1 MB."""
+"""Maximum bytes of an index; 10,000 samples take 1 MB."""
 
 INDEX_NAME = "index.json"
 
@@ -34,7 +35,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class SampleOffsets(msgspec.Struct, frozen=True, array_like=True):
-    """Where one sample lies in its tar, in bytes from the start of the file."""
+    """Position of a sample in its tar, in bytes from the start of the file."""
 
     key: str
     image_offset: Count
@@ -43,11 +44,11 @@ class SampleOffsets(msgspec.Struct, frozen=True, array_like=True):
     json_bytes: Count
     image_crc32: Count | None = None
     json_crc32: Count | None = None
-    """None in shards of before; bytes that have another one are not used."""
+    """None in older shards; bytes with another CRC are not used."""
 
 
 class ShardSummary(msgspec.Struct, frozen=True):
-    """One shard, as the dataset's index lists it."""
+    """A shard's entry in index.json."""
 
     file: str
     samples: Count
@@ -56,21 +57,21 @@ class ShardSummary(msgspec.Struct, frozen=True):
 
 
 class Abouts(msgspec.Struct, frozen=True):
-    """What negatives turn on, see ``Negative.about``: how many there are of each, and of some of
-    the images every group, by which a training finds how often it will draw what."""
+    """Statistics of what negatives are about (``Negative.about``): counts, and a sample of images
+    with all groups, from which negatives.py computes how often each kind is drawn."""
 
     counts: dict[str, dict[str, Count]]
-    """Hard negatives by type and by what they are about; '' where nothing is said of it."""
+    """Hard negatives by type and about; '' without one."""
     kinds: tuple[tuple[str, str], ...]
-    """Type and about, by the numbers in ``images``."""
+    """Type and about; ``images`` refers to them by index."""
     images: tuple[tuple[tuple[Count, ...], ...], ...]
-    """Images spread evenly over all: of each its groups, of a group the kind of each negative."""
+    """An even sample of images: for each group, the kind of each negative."""
     every: Annotated[int, msgspec.Meta(ge=1, lt=2**53)] = 1
-    """How far apart these images are."""
+    """Every n-th image is in the sample."""
 
 
 class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything known of one shard. A shard whose index exists is complete."""
+    """Index of one shard. A shard whose index exists is complete."""
 
     format: int
     summary: ShardSummary
@@ -81,13 +82,14 @@ class ShardIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: dict[str, tuple[str, ...]]
     """Ids of the images left out, per reason."""
     reencoded: int = 0
-    """Images that were no JPEG, and are one here."""
+    """Images that were encoded as JPEG."""
     about: Abouts | None = None
-    """None where no negative says what it is about, and in shards of before."""
+    """None if no negative has an about, and in older shards."""
+    groups_without_negatives: Count = 0
 
 
 class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
-    """index.json: the whole folder at a glance. Sums of its shards."""
+    """index.json: sums over the folder's shards."""
 
     format: int
     shards: tuple[ShardSummary, ...]
@@ -97,11 +99,12 @@ class DatasetIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: dict[str, Count]
     """Images left out, per reason."""
     source: dict[str, str]
-    """What the shards were made from: settings and a fingerprint, for resuming."""
+    """Settings and fingerprints of the inputs, for resuming."""
     reencoded: int = 0
-    """Images that were no JPEG, and are one here."""
+    """Images that were encoded as JPEG."""
     about: Abouts | None = None
-    """None where no negative says what it is about, and in shards of before."""
+    """None if no negative has an about, and in older shards."""
+    groups_without_negatives: Count = 0
 
 
 _Index = TypeVar("_Index", ShardIndex, DatasetIndex)
@@ -122,14 +125,14 @@ def encode_sample(sample: TrainingSample) -> bytes:
 
 
 def decode_sample(data: bytes, where: str) -> TrainingSample:
-    """Read KEY.json.
+    """Decode KEY.json.
 
     Args:
-        data: Its bytes.
-        where: shard and key, for the error.
+        data: Content of the file.
+        where: Shard and key, for messages.
 
     Raises:
-        UserError: Not a sample, or written by a newer version of the format.
+        UserError: Not a sample, or of another version of the format.
     """
     sample = decode_json(data, TrainingSample, where, AGAIN, "not a training sample")
     if sample.format != FORMAT_VERSION:
@@ -141,15 +144,14 @@ def decode_sample(data: bytes, where: str) -> TrainingSample:
 
 
 def read_index(folder: Path, whole: bool = True) -> DatasetIndex:
-    """Read and check a shard folder's index.json against the files beside it.
+    """Read a shard folder's index.json and check it against the shards.
 
     Args:
-        folder: What ``hnc-ds pack`` wrote.
-        whole: Whether its shards must all be there.
+        folder: Output folder of ``hnc-ds pack``.
+        whole: Whether all shards must exist.
 
     Raises:
-        UserError: No folder, no index, no samples, a shard that is missing or whose size is not
-            the one recorded.
+        UserError: Folder, index or samples are missing, or a shard is missing or of another size.
     """
     path = folder / INDEX_NAME
     if not folder.is_dir():
@@ -193,7 +195,7 @@ def read_shard_index(folder: Path, shard_file: str) -> ShardIndex:
 
 
 def shard_index_path(shard: Path) -> Path:
-    """The file of offsets that belongs to a tar."""
+    """The index file of a tar."""
     return shard.with_suffix(".json")
 
 
@@ -213,7 +215,19 @@ def _decode_index(path: Path, kind: type[_Index]) -> _Index:
 
 
 def _is_whole(abouts: Abouts) -> bool:
-    """Whether every number is that of a kind."""
+    """Whether every index is that of a kind."""
     return all(
         max(group, default=-1) < len(abouts.kinds) for image in abouts.images for group in image
     )
+
+
+@contextmanager
+def shard_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of a shard folder, written atomically.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written.
+    """
+    then = "run the same command again, complete shards are kept"
+    with writing(path, then), atomic_file(path) as file:
+        yield file

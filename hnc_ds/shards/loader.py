@@ -1,13 +1,14 @@
-"""Shards -> batches: what is drawn at a step, decoded and tokenised, on any number of ranks.
+"""Shards -> batches: drawn, decoded and tokenized, on any number of ranks.
 
-A step's batch is a pure function of (seed, step, rank): workers only compute it sooner. So a
-resumed run asks for the next step and gets what the uninterrupted one would have got.
+A step's batch is a pure function of (seed, step, rank), whatever the number of workers. So a
+resumed run continues with the same batches as an uninterrupted one.
 """
 
 import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,51 +19,58 @@ from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
-from hnc_ds.shards.abouts import most_common
-from hnc_ds.shards.balance import kind_factors
-from hnc_ds.shards.images import ImageSettings, decode_image, training_box, training_view
-from hnc_ds.shards.negatives import draw_negatives, type_weights
-from hnc_ds.shards.on_device import Encoded, Jpeg, as_jpeg, encoded
-from hnc_ds.shards.order import Visit
+from hnc_ds.shards.images import (
+    Encoded,
+    ImageSettings,
+    Jpeg,
+    as_jpeg,
+    decode_image,
+    encoded,
+    training_box,
+    training_view,
+)
+from hnc_ds.shards.negatives import draw_negatives, kind_factors, most_common, type_weights
+from hnc_ds.shards.order import PairedOrder, PlainOrder, SampleOrder, Visit, sample_order
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
-from hnc_ds.shards.similar import sample_order
+
+Order = SampleOrder | PairedOrder | PlainOrder
 
 EMPTY = -1
-"""In place of a caption's row or a type's number: the slot is not used."""
+"""Marks an unused slot, in place of a caption's row or a type's number."""
 
 MOST_CORRUPT = 100
-"""Neighbours tried in place of a corrupt picture before the data is given up."""
+"""Neighbours to try in place of a corrupt image before an error is raised."""
 
 
 class Tokenize(Protocol):
-    """Captions to token ids, as ``hnc_ds.model.text.Tokenizer`` does it."""
+    """Interface of ``hnc_ds.model.text.Tokenizer``."""
 
     @property
     def padding(self) -> int:
-        """The id behind captions that are shorter than others."""
+        """Id of the padding token."""
 
     def __call__(self, captions: Sequence[str], /) -> torch.Tensor:
-        """int64 [T, L]."""
+        """Token ids, int64 [T, L]."""
 
     def used_tokens(self, token_TL: torch.Tensor, /) -> torch.Tensor:
-        """int64 [T]: tokens of each caption without the padding behind it."""
+        """int64 [T]: tokens of each caption without padding."""
 
 
-class Masks(NamedTuple):
-    """What in a rank's own batch must be hidden from some row."""
+class CaptionMasks(NamedTuple):
+    """Which masks a rank's batch needs in the loss."""
 
     pairs_repeat: bool
-    """Whether an image or a positive caption stands twice."""
+    """Whether an image or a positive caption occurs twice."""
     negatives_vary: bool
-    """Whether a hard negative is an empty slot, or some row's own true text."""
+    """Whether a hard negative is an empty slot or a positive of some row."""
 
 
 class Batch(NamedTuple):
-    """One rank's rows of a step. Every distinct caption is there once, and referred to by row."""
+    """One rank's rows of a step. Every distinct caption occurs once; rows refer to it by index."""
 
     images_B3RR: torch.Tensor
-    """uint8."""
+    """uint8; or [B, D], their embeddings by a frozen tower; or [B, 0] if they are not read."""
     token_TL: torch.Tensor
     """int64: the distinct captions, L tokens each."""
     positive_B: torch.Tensor
@@ -78,20 +86,30 @@ class Batch(NamedTuple):
     image_index_B: torch.Tensor
     """int64: numbers of the samples."""
     text_index_T: torch.Tensor
-    """int64: numbers of the captions, the same on every rank for the same caption."""
+    """int64: hashes of the captions, equal on all ranks for equal captions."""
     used_T: torch.Tensor
-    """int64: tokens of each caption without the padding behind it. Stays on the host, so that
-    lengths are known there without a wait for the device."""
+    """int64: tokens of each caption without padding. Stays on the host, so that lengths are known
+    without synchronizing with the device."""
     corrupt: tuple[str, ...]
-    """Pictures that could not be decoded, as FOLDER/SHARD:KEY; a neighbour stands in."""
-    masks: Masks | None = None
-    """Of a batch that was moved to where it trains; found on the host."""
+    """Images that could not be decoded, as FOLDER/SHARD:KEY; neighbours replace them."""
+    masks: CaptionMasks | None = None
+    """Set by ``to``; computed on the host."""
+    further_BP: torch.Tensor | None = None
+    """int64: rows of token_TL, further positives of each image; None with one positive each."""
+
+    def with_each_positive(self) -> "Iterator[Batch]":
+        """Batches with one positive for each image: the first ones, the second ones, ..."""
+        yield self._replace(further_BP=None)
+        for positive_B in () if self.further_BP is None else self.further_BP.T:
+            # To find out if masks are needed would wait for the device.
+            always = CaptionMasks(True, True)
+            yield self._replace(positive_B=positive_B, masks=always, further_BP=None)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its tensors on a device, but for ``used_T``.
+        """The batch with its tensors, except ``used_T``, on a device.
 
-        From page-locked memory nothing is waited for. What needs the numbers on the host (masks,
-        ``find_alike``, ``without_negatives``) is done before.
+        Asynchronous from pinned memory. ``find_alike`` and ``without_negatives`` need the batch on
+        the host, before this.
         """
         masks = self._needed_masks() if self.positive_B.device.type == "cpu" else self.masks
         return self._replace(masks=masks, **self._moved(device))
@@ -103,12 +121,11 @@ class Batch(NamedTuple):
             if isinstance(part, torch.Tensor) and name != "used_T"
         }
 
-    def _needed_masks(self) -> Masks:
-        """On the host."""
+    def _needed_masks(self) -> CaptionMasks:
         true_B = self.text_index_T[self.positive_B]
         empty_BK = self.negative_BK == EMPTY
         number_BK = self.text_index_T[self.negative_BK.clamp(min=0)]
-        return Masks(
+        return CaptionMasks(
             any(
                 len(column_B.unique()) < len(column_B) for column_B in (self.image_index_B, true_B)
             ),
@@ -116,27 +133,28 @@ class Batch(NamedTuple):
         )
 
     def find_alike(self) -> torch.Tensor:
-        """Hard negatives whose tokens are those of their positive, as the context cuts captions or
-        the tokenizer sees no difference; bool [B, K]. On the host."""
+        """Hard negatives with the same tokens as their positive, after truncation or by the
+        tokenizer's normalization; bool [B, K]. On the host."""
         positive_BL = self.token_TL[self.positive_B]
         negative_BKL = self.token_TL[self.negative_BK.clamp(min=0)]
         same_BK = (negative_BKL == positive_BL[:, None]).all(dim=2)
         return same_BK & (self.negative_BK != EMPTY)
 
     def without_negatives(self) -> "Batch":
-        """The batch with empty hard-negative slots, and without captions only they use. On the
-        host, as how many captions are left decides over shapes."""
-        used, rows = torch.unique(
-            torch.cat([self.positive_B, self.unrelated_BM.flatten()]), return_inverse=True
-        )
+        """The batch with empty hard-negative slots, without captions that only they use. On the
+        host, as shapes depend on the number of captions."""
+        further_BP = self.unrelated_BM[:, :0] if self.further_BP is None else self.further_BP
+        parts = self.positive_B, self.unrelated_BM.flatten(), further_BP.flatten()
+        used, rows = torch.unique(torch.cat(parts), return_inverse=True)
         empty = int(used[0] == EMPTY)  # sorted, so that it comes first
-        rows = rows - empty
+        positive_B, unrelated, further = (rows - empty).split([len(part) for part in parts])
         return self._replace(
             token_TL=self.token_TL[used[empty:]],
             text_index_T=self.text_index_T[used[empty:]],
             used_T=self.used_T[used[empty:]],
-            positive_B=rows[: len(self.positive_B)],
-            unrelated_BM=rows[len(self.positive_B) :].view_as(self.unrelated_BM),
+            positive_B=positive_B,
+            unrelated_BM=unrelated.view_as(self.unrelated_BM),
+            further_BP=None if self.further_BP is None else further.view_as(further_BP),
             negative_BK=torch.full_like(self.negative_BK, EMPTY),
             negative_type_BK=torch.full_like(self.negative_type_BK, EMPTY),
             negative_about_BK=torch.full_like(self.negative_about_BK, EMPTY),
@@ -145,32 +163,34 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """What one visit of an image is trained on."""
+    """Image and captions of one visit."""
 
     sample: int
     positive: str
     negatives: tuple[Negative, ...]
     unrelated: tuple[str, ...]
     image: torch.Tensor | Jpeg
-    """uint8 [3, R, R], or what the device makes that of."""
+    """uint8 [3, R, R], or a JPEG that the device decodes."""
+    further: tuple[str, ...]
+    """Further positives."""
 
 
 class TrainingData(Dataset["Batch | UserError"]):
     """The batches of one rank, by step.
 
-    A UserError met while reading is returned, not raised: ranks must agree to stop.
+    A UserError while reading is returned, not raised, so that all ranks can stop together.
 
     Args:
-        location: Shards of ``hnc-ds pack``: a folder, or the URL of one.
-        data: What is drawn.
-        seed: Of the order and every draw.
+        location: Shards of ``hnc-ds pack``: a folder or a URL.
+        data: Settings of the draw.
+        seed: Seed for sample order and sampling.
         batch: Rows of all ranks (N).
-        rows: The rows of a step that this rank has.
-        image_settings: Of the model.
-        tokenize: Of the model.
+        rows: This rank's rows of a step.
+        image_settings: The model's preprocessing.
+        tokenize: The model's tokenizer.
 
     Raises:
-        UserError: As ``read_index``, ``sample_order``; a negative type the shards do not hold.
+        UserError: As ``read_index``, ``sample_order``; the shards lack a negative type.
     """
 
     def __init__(
@@ -190,13 +210,33 @@ class TrainingData(Dataset["Batch | UserError"]):
         abouts = self.reader.index.about
         self.watched = most_common(abouts, self._type_weights)
         self._watched_numbers = {about: number for number, about in enumerate(self.watched)}
-        # Without negatives, the captions of a run with as many as usual: its plain twin.
+        # A run without negatives draws the same captions as one with the default number.
         slots = data.hard_negatives or DataConfig.hard_negatives
-        self._factors = kind_factors(abouts, self._type_weights, data.most_of_one, slots)
-        self._order = sample_order(self.reader, data, seed)
+        self._factors = kind_factors(
+            abouts, self._type_weights, data.most_of_one, slots, data.share_with_negatives
+        )
+        self._order: Order = sample_order(self.reader, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self.image_settings, self._tokenize = image_settings, tokenize
         self._ahead: list[int] = []
+        self._unreadable: frozenset[int] | None = None
+
+    def in_order(self) -> "TrainingData":
+        """All images in the order of the shards, again and again, without hard negatives."""
+        found = copy(self)
+        found._order = PlainOrder(self.reader.shard_sizes)
+        found._data = replace(self._data, hard_negatives=0, unrelated_negatives=0, positives=1)
+        return found
+
+    def without_images(self, unreadable: frozenset[int]) -> "TrainingData":
+        """The same batches, with images that are not read.
+
+        Args:
+            unreadable: Numbers of the images that cannot be decoded.
+        """
+        found = copy(self)
+        found._unreadable = unreadable
+        return found
 
     def __getitem__(self, step: int) -> "Batch | UserError":
         try:
@@ -205,18 +245,18 @@ class TrainingData(Dataset["Batch | UserError"]):
             return error
 
     def batch(self, step: int, part: range | None = None) -> Batch:
-        """``drawn`` without what the device decodes."""
+        """``drawn`` without encoded images."""
         return self.drawn(step, part)[0]
 
     def drawn(self, step: int, part: range | None = None) -> tuple[Batch, Encoded | None]:
-        """This rank's rows of a step; with --decode gpu without images, and what becomes of them.
+        """This rank's rows of a step; with --decode gpu, images are encoded and separate.
 
         Args:
-            step: From 0.
-            part: Which of its rows, counted from 0, without gaps; all when not given.
+            step: The step, counted from 0.
+            part: A range of this rank's rows; all by default.
 
         Raises:
-            UserError: Damaged shards, or too many corrupt pictures in a row.
+            UserError: Shards are damaged, or too many images in a row are corrupt.
         """
         rows = self._rows if part is None else self._rows[part.start : part.stop]
         first = step * self._batch + rows.start
@@ -231,22 +271,24 @@ class TrainingData(Dataset["Batch | UserError"]):
             size = self.image_settings.size
             empty = torch.empty((0, 3, size, size), dtype=torch.uint8)
             return self._collate(draws, empty, tuple(corrupt)), encoded(images, size)
-        # In a worker they are stacked in shared memory.
+        # In a worker, default_collate stacks them in shared memory.
         return self._collate(draws, default_collate(images), tuple(corrupt)), None
 
     @property
     def on_device(self) -> bool:
-        """Whether images are decoded there."""
-        return self._data.decode == "gpu"
+        """Whether the device decodes images."""
+        return self._unreadable is None and self._data.decode == "gpu"
 
     @property
     def rows(self) -> int:
-        """Of this rank in a batch."""
+        """This rank's rows of a batch."""
         return len(self._rows)
 
     @property
     def image_bytes(self) -> int:
-        """Of an image on its way from a worker; of JPEGs on average."""
+        """Bytes of an image from a worker, at least 1; of JPEGs the average."""
+        if self._unreadable is not None:
+            return 1
         if self.on_device:
             return max(
                 1, sum(shard.bytes for shard in self.reader.index.shards) // len(self.reader)
@@ -255,13 +297,13 @@ class TrainingData(Dataset["Batch | UserError"]):
 
     @property
     def padding(self) -> int:
-        """The token behind captions that are shorter than others."""
+        """Id of the padding token."""
         return self._tokenize.padding
 
     def repeats(self, steps: int) -> str | None:
-        """What to warn of where the batches of a run hold images twice: they are larger than an
-        epoch, or one epoch ends in a batch and the next begins. Pairs of similar images repeat
-        some by design, of which nothing is said."""
+        """A warning if batches of a run hold images twice, as they are larger than an epoch or
+        straddle two; else None. Pairs of similar images repeat some by design, without a
+        warning."""
         images, paired = len(self.reader), self._data.similar is not None
         step = images * (2 if paired else 1) // self._batch
         if step >= steps or (paired and step > 0):
@@ -278,12 +320,12 @@ class TrainingData(Dataset["Batch | UserError"]):
         )
 
     def _fetch_ahead(self, position: int) -> None:
-        if self.reader.is_far and (ahead := self._order.shards_ahead(position)) != self._ahead:
+        if self.reader.is_remote and (ahead := self._order.shards_ahead(position)) != self._ahead:
             self._ahead = ahead
             self.reader.fetch_ahead(ahead)
 
     def _draw(self, position: int, visit: Visit, corrupt: list[str]) -> Draw:
-        """What is trained on at a position of the stream."""
+        """The sample at a position of the stream."""
         for tried in range(1, MOST_CORRUPT + 1):
             rng = random.Random(visit.key(self._seed))
             try:
@@ -301,6 +343,7 @@ class TrainingData(Dataset["Batch | UserError"]):
                 rng,
                 self._data.open_world_weight,
                 self._factors,
+                self._data.share_with_negatives,
             )
             return Draw(
                 visit.sample,
@@ -308,6 +351,7 @@ class TrainingData(Dataset["Batch | UserError"]):
                 negatives,
                 self._draw_unrelated(position, sample, rng),
                 self._view(image, rng),
+                self._draw_further(group.positive, sample, rng),  # last: the rest as without them
             )
         raise UserError(
             f"{corrupt[-MOST_CORRUPT]}: cannot be decoded, nor can {MOST_CORRUPT} others; "
@@ -315,17 +359,19 @@ class TrainingData(Dataset["Batch | UserError"]):
         )
 
     def _look(self, sample: int) -> torch.Tensor | Jpeg:
-        """An image decoded, or as the device will.
-
-        Raises:
-            CorruptImage: It cannot be.
-        """
+        """An image, decoded or as a JPEG for the device. Raises CorruptImage."""
+        if self._unreadable is not None:
+            if sample in self._unreadable:
+                raise CorruptImage("it could not be decoded before")
+            return torch.empty(0, dtype=torch.uint8)
         data = self.reader.image_bytes(sample)
-        # Only of bytes that were decoded when they were packed is it known that they can be.
+        # A matching CRC proves that pack decoded the same bytes.
         jpeg = as_jpeg(data) if self.on_device and self.reader.has_sum(sample) else None
         return decode_image(data) if jpeg is None else jpeg
 
     def _view(self, image: torch.Tensor | Jpeg, rng: random.Random) -> torch.Tensor | Jpeg:
+        if self._unreadable is not None:
+            return image
         if isinstance(image, Jpeg):
             box = training_box(image.height, image.width, self._data.crop, rng)
             return image._replace(box=box)
@@ -334,13 +380,13 @@ class TrainingData(Dataset["Batch | UserError"]):
     def _draw_unrelated(
         self, position: int, sample: TrainingSample, rng: random.Random
     ) -> tuple[str, ...]:
-        """Captions of other images that are not known to be true of this one."""
+        """Captions of other images that are not positives of this one."""
         if not self._data.unrelated_negatives:
             return ()
         true = {group.positive for group in sample.groups}
         around = self._order.neighbours(position)
         found: list[str] = []
-        for _ in range(4 * self._data.unrelated_negatives):  # some draws are the image itself
+        for _ in range(4 * self._data.unrelated_negatives):  # some draws hit the image itself
             other = self.reader.sample(int(around[rng.randrange(len(around))]))
             caption = rng.choice(other.groups).positive
             if other.image_id != sample.image_id and caption not in true:
@@ -348,6 +394,15 @@ class TrainingData(Dataset["Batch | UserError"]):
             if len(found) == self._data.unrelated_negatives:
                 break
         return tuple(found)
+
+    def _draw_further(
+        self, first: str, sample: TrainingSample, rng: random.Random
+    ) -> tuple[str, ...]:
+        """Other positives of the image; again from the first one where it has too few."""
+        count = self._data.positives - 1
+        others = [p for p in dict.fromkeys(g.positive for g in sample.groups) if p != first]
+        drawn = [first, *rng.sample(others, min(count, len(others)))]
+        return tuple(drawn[n % len(drawn)] for n in range(1, count + 1))
 
     def _collate(
         self, draws: list[Draw], images_B3RR: torch.Tensor, corrupt: tuple[str, ...]
@@ -363,6 +418,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         watched = self._watched_numbers
         about_BK = [[watched.get(negative.about, EMPTY) for negative in d.negatives] for d in draws]
         unrelated_BM = [[row(caption) for caption in draw.unrelated] for draw in draws]
+        further_BP = [[row(caption) for caption in draw.further] for draw in draws]
         token_TL = self._tokenize(list(rows))
         return Batch(
             images_B3RR,
@@ -376,11 +432,12 @@ class TrainingData(Dataset["Batch | UserError"]):
             torch.tensor([text_number(caption) for caption in rows]),
             self._tokenize.used_tokens(token_TL),
             corrupt,
+            further_BP=torch.tensor(further_BP) if self._data.positives > 1 else None,
         )
 
 
 def text_number(caption: str) -> int:
-    """A 63-bit number of a caption, by which ranks see that two are the same."""
+    """A 63-bit hash of a caption, equal on all ranks."""
     return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
 

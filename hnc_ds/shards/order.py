@@ -1,36 +1,53 @@
-"""Which sample comes when: a pure function of (seed, epoch, shard sizes).
+"""The order of samples: a pure function of (seed, epoch, shard sizes).
 
-Nothing here knows ranks, workers or restarts: position p of an endless stream holds the same
-sample for all of them, and step t of a run with N samples a step takes positions t*N to t*N+N-1.
-Every epoch visits every sample once; a step may straddle two epochs, so none has fewer samples.
+Position p of an endless stream holds the same sample for any ranks, workers and restarts; step t of
+a run with N samples a step takes positions t*N to t*N+N-1. Every epoch visits every sample once; a
+step may straddle two epochs, so none has fewer samples.
 
-PairedOrder puts a similar sample after each of them, for batches that hold similar images.
+PairedOrder puts a similar sample after each sample, for ``--similar``. The samples with the nearest
+images are in the file of ``hnc-ds mine`` (hnc_ds/evaluation/mine.py). Safetensors:
+
+    nearest    int32 [N, k]      samples, the nearest first; NO_NEIGHBOR for missing ones
+    cosine     float32 [N, k]    0 for missing ones
+    metadata   {"mined": JSON of Mined}; one entry, as the order of several is not fixed
 """
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from hnc_ds.atomic_files import atomic_write, writing
+from hnc_ds.config import DataConfig
+from hnc_ds.errors import UserError
+from hnc_ds.reading import decode_json, reading
+from hnc_ds.shards.reader import ShardReader
 
 SHARDS, SAMPLES, PARTNERS = 0, 1, 2
-"""What a generator is for, so that no two draws share one."""
+"""Purposes of generators, so that no two draws share one."""
 
-NOBODY = -1
-"""In place of a neighbour's number: there is none."""
+NO_NEIGHBOR = -1
+"""Stands for a missing neighbour."""
 
 
 class Visit(NamedTuple):
-    """One place in the stream."""
+    """One position of the stream."""
 
     epoch: int
     sample: int
     """Number of the sample in the shard folder."""
     beside: int | None = None
-    """The sample it was chosen for, being similar to it; None where it comes by itself."""
+    """The sample it was drawn for as a similar one; None otherwise."""
 
     def key(self, seed: int) -> str:
-        """What the draws of this visit hang on; another for each visit that an epoch makes."""
+        """Seed for this visit's draws, unique in its epoch."""
         own = f"{seed}/{self.epoch}/{self.sample}"
         return own if self.beside is None else f"{own}/{self.beside}"
 
@@ -43,7 +60,7 @@ class SampleOrder:
 
     Args:
         shard_sizes: Samples in each shard.
-        seed: Of the order.
+        seed: Seed for the order.
         shuffle_shards: Shards in a block; 0 for one block of all.
     """
 
@@ -53,12 +70,12 @@ class SampleOrder:
         self._firsts = np.cumsum(self.shard_sizes) - self.shard_sizes
         self._seed = seed
         self._block = shuffle_shards or len(shard_sizes)
-        # A step touches one or two epochs and blocks; no more are kept.
+        # A step touches at most two epochs and blocks; only these are cached.
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._blocks: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def visits(self, start: int, count: int) -> list[Visit]:
-        """What lies at positions ``start`` to ``start + count - 1`` of the stream."""
+        """The visits at positions ``start`` to ``start + count - 1``."""
         found: list[Visit] = []
         while len(found) < count:
             epoch, place = divmod(start + len(found), self.samples)
@@ -68,12 +85,12 @@ class SampleOrder:
         return found
 
     def neighbours(self, position: int) -> NDArray[np.int64]:
-        """The samples mixed with the one at a position: those whose shards are open anyway."""
+        """The samples of the position's block, whose shards are open anyway."""
         epoch, place = divmod(position, self.samples)
         return self._block_samples(epoch, self._find_block(epoch, place)[0])
 
     def shards_ahead(self, position: int) -> list[int]:
-        """The shards that are read from a position on: those of its block, and of the next."""
+        """The shards of the position's block and of the next block."""
         epoch, place = divmod(position, self.samples)
         block, _ = self._find_block(epoch, place)
         is_last = (block + 1) * self._block >= len(self.shard_sizes)
@@ -85,13 +102,13 @@ class SampleOrder:
         return self._epoch_shards(epoch)[0][block * self._block : (block + 1) * self._block]
 
     def _find_block(self, epoch: int, place: int) -> tuple[int, int]:
-        """(block, offset in it) of a place in an epoch."""
+        """Block and offset in it of a place in an epoch."""
         _, ends = self._epoch_shards(epoch)
         block = int(np.searchsorted(ends, place, side="right"))
         return block, place - (int(ends[block - 1]) if block else 0)
 
     def _epoch_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The epoch's shards in order, and where each block of them ends."""
+        """The epoch's shards in order, and the end of each block."""
         if epoch not in self._epochs:
             _forget_oldest(self._epochs)
             self._epochs[epoch] = self._shuffle_shards(epoch)
@@ -120,15 +137,14 @@ class SampleOrder:
 class PairedOrder:
     """The endless stream of pairs: a visit of another order, then one of a similar sample.
 
-    Position 2i holds what the plain order has at i; position 2i + 1 holds one of the samples
-    nearest to that, drawn anew in each epoch. An epoch is twice as long as the plain one: every
-    sample comes by itself once, and as often again as it is drawn beside others. A pair may
-    straddle ranks or steps; both positions are reached without each other.
+    Position 2i holds the plain order's sample at i; position 2i + 1 one of the samples nearest to
+    it, drawn anew in each epoch. So an epoch has twice as many positions. A pair may straddle ranks
+    or steps; each position is computed independently.
 
     Args:
-        order: Of the samples that come by themselves.
-        nearest_NK: Numbers of the samples similar to each sample, or NOBODY.
-        seed: Of the choice among them.
+        order: The plain order.
+        nearest_NK: Numbers of the samples nearest to each sample, or NO_NEIGHBOR.
+        seed: Seed for the choice among them.
 
     Source: NegCLIP (Yuksekgonul et al. 2023) has each image's batch hold one of the 3 images
     nearest to it.
@@ -138,7 +154,7 @@ class PairedOrder:
         self._order, self._nearest, self._seed = order, nearest_NK, seed
 
     def visits(self, start: int, count: int) -> list[Visit]:
-        """What lies at positions ``start`` to ``start + count - 1`` of the stream."""
+        """The visits at positions ``start`` to ``start + count - 1``."""
         first, end = start // 2, (start + count + 1) // 2
         pairs = [
             (visit, self._partner(first + place, visit))
@@ -148,31 +164,177 @@ class PairedOrder:
         return [visit for pair in pairs for visit in pair][skipped : skipped + count]
 
     def neighbours(self, position: int) -> NDArray[np.int64]:
-        """The samples mixed with the pair at a position, as ``SampleOrder.neighbours``."""
+        """As ``SampleOrder.neighbours``."""
         return self._order.neighbours(position // 2)
 
     def shards_ahead(self, position: int) -> list[int]:
-        """As ``SampleOrder.shards_ahead``, of the samples that come by themselves."""
+        """As ``SampleOrder.shards_ahead``, for samples of the plain order."""
         return self._order.shards_ahead(position // 2)
 
     def _partner(self, place: int, visit: Visit) -> Visit:
         near = self._nearest[visit.sample]
-        choice = near[near != NOBODY]
-        if not len(choice):  # its picture could not be decoded when neighbours were looked for
+        choice = near[near != NO_NEIGHBOR]
+        if not len(choice):  # mine could not decode its image
             choice = self._order.neighbours(place)
         drawn = generator(self._seed, visit.epoch, PARTNERS, visit.sample).integers(len(choice))
         return Visit(visit.epoch, int(choice[drawn]), beside=visit.sample)
 
 
-def generator(seed: int, epoch: int, what: int, which: int) -> np.random.Generator:
-    """A generator of its own for one purpose, epoch and block or sample.
+class PlainOrder:
+    """The endless stream of all samples in the order of their numbers.
 
-    Counter-based: any of them is reached without drawing those before it.
+    Args:
+        shard_sizes: Samples in each shard.
     """
+
+    def __init__(self, shard_sizes: Sequence[int]) -> None:
+        self._ends = np.cumsum(np.asarray(shard_sizes, dtype=np.int64))
+        self.samples = int(self._ends[-1])
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        """As ``SampleOrder.visits``."""
+        return [Visit(*divmod(place, self.samples)) for place in range(start, start + count)]
+
+    def neighbours(self, position: int) -> NDArray[np.int64]:
+        """All samples."""
+        return np.arange(self.samples, dtype=np.int64)
+
+    def shards_ahead(self, position: int) -> list[int]:
+        """The position's shard and the next one."""
+        shard = int(np.searchsorted(self._ends, position % self.samples, side="right"))
+        return [shard, (shard + 1) % len(self._ends)]
+
+
+def generator(seed: int, epoch: int, what: int, which: int) -> np.random.Generator:
+    """A counter-based generator for one purpose, epoch, and block or sample."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, what, which, epoch]))
 
 
 def _forget_oldest(cache: dict[Any, Any]) -> None:
-    """Make room for one more of two entries."""
+    """Shrink a cache to one entry."""
     while len(cache) > 1:
         del cache[next(iter(cache))]
+
+
+FORMAT_VERSION = 1
+
+
+class Mined(msgspec.Struct, frozen=True):
+    """Origin of the neighbours."""
+
+    images: str
+    """``images_fingerprint`` of the shards."""
+    model: str
+    """The model whose embeddings were compared."""
+    k: int
+    format: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest others of every sample."""
+
+    nearest_NK: NDArray[np.int32]
+    cosine_NK: NDArray[np.float32]
+    mined: Mined
+
+    def first(self, count: int) -> "Neighbours":
+        """Only the ``count`` nearest of each sample."""
+        return replace(
+            self, nearest_NK=self.nearest_NK[:, :count], cosine_NK=self.cosine_NK[:, :count]
+        )
+
+    def mean_cosine(self) -> float:
+        """Mean cosine of all neighbours."""
+        return float(self.cosine_NK[self.nearest_NK != NO_NEIGHBOR].mean())
+
+    def described(self) -> str:
+        """A line on how similar neighbours are, and how many samples are a neighbour."""
+        near = np.unique(self.nearest_NK[self.nearest_NK != NO_NEIGHBOR])
+        return (
+            f"{self.nearest_NK.shape[1]} nearest images by {self.mined.model}, {len(near)} of "
+            f"{len(self.nearest_NK)} are near another; mean cosine {self.mean_cosine():.3f}"
+        )
+
+
+def images_fingerprint(reader: ShardReader) -> str:
+    """sha256 over the keys and file sizes of all images, in the order of their numbers.
+
+    Independent of captions, so that shards with other captions of the same images match.
+
+    Raises:
+        UserError: A shard's index is missing or broken.
+    """
+    found = hashlib.sha256()
+    for shard in reader.index.shards:
+        for at in reader.offsets(shard):
+            found.update(f"{at.key} {at.image_bytes}\n".encode())
+    return found.hexdigest()
+
+
+def write_neighbours(path: Path, neighbours: Neighbours) -> None:
+    """Write the file atomically. Raises UserError where it cannot be written."""
+    tensors = {"nearest": neighbours.nearest_NK, "cosine": neighbours.cosine_NK}
+    metadata = {"mined": msgspec.json.encode(neighbours.mined).decode()}
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, save(tensors, metadata))
+
+
+def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
+    """Read the neighbours of a folder's samples.
+
+    Raises:
+        UserError: The file is missing, broken, or of other images than the folder's.
+    """
+    again = f"make it with 'hnc-ds mine --shards {reader.location}'"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {again}")
+    with reading(path, again, "not a file of neighbours", by="safetensors"):
+        neighbours = _decode(path)
+    mined, shape = neighbours.mined, (len(reader), neighbours.mined.k)
+    if mined.format != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: written in format {mined.format}, this version reads {FORMAT_VERSION}; "
+            f"{again}"
+        )
+    if mined.images != images_fingerprint(reader):
+        raise UserError(
+            f"{path}: was mined from other images than those of {reader.location}; {again}"
+        )
+    if not _is_sound(neighbours, shape):
+        raise UserError(f"{path}: does not hold neighbours of {shape[0]} samples; {again}")
+    return neighbours
+
+
+def sample_order(reader: ShardReader, data: DataConfig, seed: int) -> SampleOrder | PairedOrder:
+    """The sample order of the settings, paired with --similar.
+
+    Raises:
+        UserError: As ``read_neighbours``; --nearest is more than the file holds.
+    """
+    order = SampleOrder(reader.shard_sizes, seed, data.shuffle_shards)
+    if data.similar is None:
+        return order
+    neighbours = read_neighbours(data.similar, reader)
+    if data.nearest > neighbours.mined.k:
+        raise UserError(
+            f"nearest is {data.nearest}, but {data.similar} holds {neighbours.mined.k} for each "
+            f"image; choose fewer, or mine with --k {data.nearest}"
+        )
+    return PairedOrder(order, neighbours.first(data.nearest).nearest_NK, seed)
+
+
+def _decode(path: Path) -> Neighbours:
+    with safe_open(path, framework="numpy") as file:
+        mined = decode_json((file.metadata() or {})["mined"].encode(), Mined, path)
+        return Neighbours(file.get_tensor("nearest"), file.get_tensor("cosine"), mined)
+
+
+def _is_sound(neighbours: Neighbours, shape: tuple[int, int]) -> bool:
+    near = neighbours.nearest_NK
+    return (
+        near.shape == neighbours.cosine_NK.shape == shape
+        and near.dtype == np.int32
+        and bool(((near >= NO_NEIGHBOR) & (near < shape[0])).all())
+    )

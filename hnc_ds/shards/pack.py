@@ -1,67 +1,216 @@
-"""Images and captions -> tar shards and their index: ``hnc-ds pack``.
+"""``hnc-ds pack``: images and captions -> WebDataset tar shards and their index.
 
-Shard n takes the images n*S ... n*S+S-1 of the captions file, so its bytes do not depend on the
-number of processes, nor on what became of other shards. A run that was stopped goes on with the
-shards that are missing, as long as captions, images and settings are those that source.json
-remembers; index.json replaces it when all is done. Several processes may share the work (--part);
-whichever finds all shards done writes the index.
+Shard n takes the images n*S ... n*S+S-1 of the captions file, so its bytes depend neither on the
+number of processes nor on other shards; headers carry no time, owner or host. Files are written
+atomically, a shard's index after its tar, so that a shard with an index is complete.
+
+A stopped run resumes with the missing shards, as long as captions, images and settings are those in
+source.json; index.json replaces it at the end. Several processes may share the work (--part); the
+one that finds all shards done writes the index.
 """
 
+import hashlib
+import io
+import tarfile
 import zlib
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import msgspec
 from tqdm import tqdm
 
+from hnc_ds.captions.caption_stats import without_negatives
+from hnc_ds.captions.formats.caption_rows import NegativeColumns
 from hnc_ds.captions.formats.captions import read_captions
-from hnc_ds.captions.formats.negative_columns import NegativeColumns
 from hnc_ds.config import PackConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, counted
+from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
 from hnc_ds.output_lock import only_writer
-from hnc_ds.records import ImageCaptions
-from hnc_ds.shards.abouts import OF_FOLDER, SeenAbouts
-from hnc_ds.shards.check import check_pack
-from hnc_ds.shards.folders import ImageFolders
+from hnc_ds.records import ImageCaptions, TrainingSample
 from hnc_ds.shards.format import (
     FORMAT_VERSION,
     INDEX_NAME,
     DatasetIndex,
+    SampleOffsets,
     ShardIndex,
     ShardSummary,
+    encode_sample,
     read_shard_index,
+    sample_key,
+    shard_file,
     shard_index_path,
 )
-from hnc_ds.shards.source import SOURCE_NAME, fingerprint, is_finished, leave_no_trace, prepare
-from hnc_ds.shards.write_shard import (
-    NO_CAPTIONS,
-    NO_IMAGE,
-    shard_file,
-    write_shard,
+from hnc_ds.shards.inputs import (
+    SOURCE_NAME,
+    ImageFolders,
+    check_pack,
+    fingerprint,
+    is_finished,
+    leave_no_trace,
+    prepare,
+    same_image,
 )
-from hnc_ds.worker_processes import WorkerPool
+from hnc_ds.shards.negatives import OF_FOLDER, OF_SHARD, SeenAbouts
+from hnc_ds.worker_processes import map_in_order
+
+NO_CAPTIONS = "no captions"
+NO_IMAGE = "no image"
+"""Reasons for leaving out an image, in addition to CorruptImage's faults."""
+
+ENCODING: dict[str, Any] = {"quality": 95, "subsampling": 0}
+"""JPEG settings for other formats: full chroma, without visible loss."""
+
+
+def write_shard(
+    captions: Iterable[tuple[ImageCaptions, Sequence[Path]]], shard: Path
+) -> ShardIndex:
+    """Write ``shard`` and its index.
+
+    JPEGs are decoded once and copied byte for byte; other images are encoded as JPEG. Images
+    without captions, without a file, or that cannot be decoded are left out and listed in the
+    index.
+
+    Args:
+        captions: Images and their files (``ImageFolders.find``), in the order of the tar.
+        shard: Path of the tar; an existing one is replaced.
+
+    Raises:
+        UserError: Files of one image differ, a file cannot be read, or the disk is full.
+    """
+    offsets: list[SampleOffsets] = []
+    groups = plain = reencoded = 0
+    negatives: Counter[str] = Counter()
+    abouts = SeenAbouts(OF_SHARD)
+    skipped: defaultdict[str, list[str]] = defaultdict(list)
+    with shard_file(shard) as file:
+        tar = _Tar(file)
+        for image, files in captions:
+            try:
+                data, was_jpeg, size = _read_image(image, files)
+            except _LeftOutError as reason:
+                skipped[str(reason)].append(image.image_id)
+                continue
+            offsets.append(_add_sample(tar, image, data, size))
+            reencoded += not was_jpeg
+            groups += len(image.groups)
+            plain += sum(not group.negatives for group in image.groups)
+            negatives.update(
+                negative.type for group in image.groups for negative in group.negatives
+            )
+            abouts.add(image.groups)
+        tar.finish()
+    index = ShardIndex(
+        format=FORMAT_VERSION,
+        summary=ShardSummary(shard.name, len(offsets), tar.size, tar.sha256.hexdigest()),
+        samples=tuple(offsets),
+        groups=groups,
+        negatives=dict(sorted(negatives.items())),
+        skipped={reason: tuple(ids) for reason, ids in sorted(skipped.items())},
+        reencoded=reencoded,
+        about=abouts.summary(),
+        groups_without_negatives=plain,
+    )
+    with shard_file(shard_index_path(shard)) as file:
+        file.write(msgspec.json.encode(index))
+    return index
+
+
+class _LeftOutError(Exception):
+    """An image is left out of the shard; the text is the reason."""
+
+
+def _add_sample(
+    tar: "_Tar", image: ImageCaptions, data: bytes, size: tuple[int, int]
+) -> SampleOffsets:
+    key = sample_key(image.image_id)
+    sample = encode_sample(TrainingSample(image.image_id, *size, image.groups))
+    return SampleOffsets(
+        key,
+        *(tar.add(f"{key}.jpg", data), len(data)),
+        *(tar.add(f"{key}.json", sample), len(sample)),
+        *(zlib.crc32(data), zlib.crc32(sample)),
+    )
+
+
+def _read_image(image: ImageCaptions, files: Sequence[Path]) -> tuple[bytes, bool, tuple[int, int]]:
+    """JPEG bytes for the tar, whether they are the file's own, and (width, height)."""
+    if not image.groups:
+        raise _LeftOutError(NO_CAPTIONS)
+    if not files:
+        raise _LeftOutError(NO_IMAGE)
+    try:
+        return as_jpeg(read_image_file(same_image(files)))
+    except CorruptImage as error:
+        raise _LeftOutError(error.fault) from error
+    except OSError as error:
+        raise UserError(f"{files[0]}: cannot be read ({error.strerror})") from error
+
+
+def as_jpeg(data: bytes) -> tuple[bytes, bool, tuple[int, int]]:
+    """An image as JPEG, whether it was one, and its (width, height) in pixels.
+
+    Raises:
+        CorruptImage: It cannot be decoded completely, or is of an unsupported format.
+    """
+    image = open_image(data)
+    rgb = as_rgb(image)
+    if image.format in JPEG:
+        return data, True, image.size
+    file = io.BytesIO()
+    rgb.save(file, "JPEG", **ENCODING)
+    return file.getvalue(), False, image.size
+
+
+class _Tar:
+    """A tar writer that reports member offsets; ustar headers, PAX ones for long names."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a file; returns the offset of its data."""
+        member = tarfile.TarInfo(name)  # time, user and group are 0
+        member.size = len(data)
+        member.mode = 0o644
+        self._write(member.tobuf(tarfile.PAX_FORMAT))
+        offset = self.size
+        self._write(data)
+        self._pad_to(tarfile.BLOCKSIZE)
+        return offset
+
+    def finish(self) -> None:
+        """Write the end mark: two empty blocks, padded to a record."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._pad_to(tarfile.RECORDSIZE)
+
+    def _pad_to(self, unit: int) -> None:
+        self._write(bytes(-self.size % unit))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
 
 LARGEST_SHARE_LEFT_OUT = 0.01
-"""Of the images with captions, per reason; more means that something is wrong with the input."""
+"""Allowed share of images with captions that are left out for one reason."""
 HOPELESS_SHARD = 100
-"""A shard of so many images without one file means a wrong folder; nobody waits for the rest."""
+"""Packing stops at a shard of at least so many images without any file: the folder is wrong."""
 
 
 def pack(config: PackConfig) -> None:
-    """Pack every image that has captions, a JPEG with its original bytes, into tar shards.
-
-    Args:
-        config: Captions, images, and where the shards go.
+    """Pack every image that has captions into tar shards; JPEGs keep their bytes.
 
     Raises:
-        UserError: Missing, empty or broken input; an id twice or outside the image folder; more
-            than 1 % of the images missing or corrupt (complete shards stay, without an index.json);
-            a finished folder of another source; a full disk; another process packs into it.
+        UserError: Input is missing, empty or broken; an id occurs twice or leaves the image folder;
+            more than 1 % of the images are missing or corrupt (complete shards are kept, without an
+            index.json); --out is of another source or in use; the disk is full.
     """
     if config.check:
         print(check_pack(config))
@@ -93,17 +242,17 @@ def _pack(
             leave_no_trace(config.out)
         raise
     _finish(config.out, totals, source)
-    print(_told(config.out, totals))
+    print(_summary(config.out, totals))
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One shard to write; captions are compressed JSON, for many tasks wait in memory."""
+    """One shard to write; captions are compressed JSON, as many tasks wait in memory."""
 
     shard: Path
     captions: tuple[bytes, ...]
     images: tuple[tuple[Path, ...], ...]
-    """The files of each, as ``ImageFolders.find`` has them."""
+    """The files of each image (``ImageFolders.find``)."""
 
 
 @dataclass
@@ -115,9 +264,11 @@ class _Totals:
     negatives: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    """Per reason, the id of an image that was left out."""
+    """The id of one left-out image per reason."""
     reencoded: int = 0
     abouts: SeenAbouts = field(default_factory=lambda: SeenAbouts(OF_FOLDER))
+    plain: int = 0
+    """Groups without negatives."""
 
     def add(self, shard: ShardIndex) -> None:
         self.shards.append(shard.summary)
@@ -125,6 +276,7 @@ class _Totals:
         self.negatives.update(shard.negatives)
         self.reencoded += shard.reencoded
         self.abouts.add_shard(shard.negatives, shard.about)
+        self.plain += shard.groups_without_negatives
         for reason, ids in shard.skipped.items():
             self.skipped[reason] += len(ids)
             self.examples.setdefault(reason, ids[0])
@@ -137,7 +289,7 @@ class _Totals:
 def _write_missing_shards(
     config: PackConfig, folders: ImageFolders, part: int, parts: int
 ) -> tuple[_Totals, int]:
-    """Write those of one part of the shards; gives their sums, and the number of all shards."""
+    """Write the missing shards of one part; returns their sums, and the number of all shards."""
     totals = _Totals()
     shards = 0
 
@@ -149,12 +301,12 @@ def _write_missing_shards(
             shards += 1
 
     with tqdm(desc="pack", unit=" images", disable=None) as bar:
-        for shard in _run(ours(), config.workers):
+        for shard in map_in_order(_do, ours(), config.workers, config.out, in_flight=2):
             missing = len(shard.skipped.get(NO_IMAGE, ()))
             seen = shard.summary.samples + sum(map(len, shard.skipped.values()))
             if missing == seen >= HOPELESS_SHARD:
                 raise UserError(
-                    f"{folders}: none of the {seen} images of {shard.summary.file} is there, "
+                    f"{folders}: has none of the {seen} images of {shard.summary.file}, "
                     f"e.g. {shard.skipped[NO_IMAGE][0]}.jpg; check --images and --captions"
                 )
             totals.add(shard)
@@ -163,7 +315,7 @@ def _write_missing_shards(
 
 
 def _all_shards(config: PackConfig, shards: int) -> _Totals | None:
-    """The sums of what all parts wrote; None as long as a shard is missing."""
+    """Sums over the shards of all parts; None while a shard is missing."""
     totals = _Totals()
     for number in range(shards):
         shard = _complete(_shard_path(config, number))
@@ -178,7 +330,7 @@ def _shard_path(config: PackConfig, number: int) -> Path:
 
 
 def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
-    """Read the captions once and cut them into shards."""
+    """Read the captions and split them into shards."""
     known: set[str] = set()
     waiting: list[tuple[bytes, tuple[Path, ...]]] = []
     number = 0
@@ -188,7 +340,7 @@ def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
         captions, images = zip(*waiting, strict=True)
         return _Task(_shard_path(config, number), captions, images)
 
-    for image in read_captions(config.captions, columns):
+    for image in read_captions(config.captions, columns, config.split):
         if image.image_id in known:
             raise UserError(f"{config.captions}: image {image.image_id} occurs twice")
         known.add(image.image_id)
@@ -201,27 +353,6 @@ def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
         yield task()
 
 
-def _run(tasks: Iterable[_Task], workers: int) -> Iterator[ShardIndex]:
-    """Do the tasks, ``workers`` at a time; results come in the order of the tasks."""
-    if workers == 1:
-        yield from map(_do, tasks)
-        return
-    waiting: deque[Future[ShardIndex]] = deque()
-    with WorkerPool(workers) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(_do, task))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "pack: a worker process died, perhaps for want of memory; "
-                "run the same command again, with fewer --workers"
-            ) from error
-
-
 def _do(task: _Task) -> ShardIndex:
     if shard := _complete(task.shard):
         return shard
@@ -232,7 +363,7 @@ def _do(task: _Task) -> ShardIndex:
 
 
 def _complete(shard: Path) -> ShardIndex | None:
-    """The index of a shard that an earlier run completed; its tar came first, so it is whole."""
+    """The index of a shard that an earlier run completed."""
     try:
         index = read_shard_index(shard.parent, shard.name)
         return index if shard.stat().st_size == index.summary.bytes else None
@@ -241,7 +372,7 @@ def _complete(shard: Path) -> ShardIndex | None:
 
 
 def _remove_empty_shards(out: Path, totals: _Totals) -> None:
-    """Of shards all of whose images were left out, none is kept."""
+    """Remove shards all of whose images were left out."""
     for shard in totals.shards:
         if shard.samples == 0:
             shard_index_path(out / shard.file).unlink(missing_ok=True)
@@ -258,12 +389,12 @@ def _refuse_if_hopeless(config: PackConfig, folders: ImageFolders, totals: _Tota
             raise UserError(
                 f"{folders}: {totals.skipped[reason]} of {images} images left out for "
                 f"'{reason}' (e.g. {totals.examples[reason]}), more than "
-                f"{LARGEST_SHARE_LEFT_OUT:.0%}; mend the images, or check --images"
+                f"{LARGEST_SHARE_LEFT_OUT:.0%}; repair the images, or check --images"
             )
 
 
 def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
-    """Write index.json, which makes the folder a finished one."""
+    """Write index.json, which marks the folder as finished."""
     index = DatasetIndex(
         format=FORMAT_VERSION,
         shards=tuple(totals.shards),
@@ -273,14 +404,15 @@ def _finish(out: Path, totals: _Totals, source: dict[str, str]) -> None:
         skipped=dict(sorted(totals.skipped.items())),
         source=source,
         reencoded=totals.reencoded,
-        about=totals.abouts.told(),
+        about=totals.abouts.summary(),
+        groups_without_negatives=totals.plain,
     )
     with shard_file(out / INDEX_NAME) as file:
         file.write(msgspec.json.encode(index))
     (out / SOURCE_NAME).unlink(missing_ok=True)
 
 
-def _told(out: Path, totals: _Totals) -> str:
+def _summary(out: Path, totals: _Totals) -> str:
     shards = totals.shards
     megabytes = sum(shard.bytes for shard in shards) / 1e6
     reasons = ", ".join(
@@ -288,9 +420,10 @@ def _told(out: Path, totals: _Totals) -> str:
         for reason, count in sorted(totals.skipped.items())
     )
     return (
-        f"pack: {counted(totals.samples, 'image')}, {counted(totals.groups, 'group')}, "
+        f"pack: {counted(totals.samples, 'image')}, {counted(totals.groups, 'group')}"
+        f"{without_negatives(totals.plain)}, "
         f"{counted(totals.negatives.total(), 'negative')} in {counted(len(shards), 'shard')} "
         f"({megabytes:.1f} MB) in {out}; {totals.skipped.total()} skipped"
         + (f" ({reasons})" if reasons else "")
-        + (f"; {totals.reencoded} that were no JPEG are one now" if totals.reencoded else "")
+        + (f"; {totals.reencoded} encoded as JPEG" if totals.reencoded else "")
     )

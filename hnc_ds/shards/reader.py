@@ -1,7 +1,6 @@
-"""Random access to the samples of a shard folder, here or far away, by the offsets of its index.
+"""Random access to the samples of a local or remote shard folder, by the offsets of its index.
 
-A sample costs two positioned reads, wherever it lies, so a resumed run replays nothing. Few tars
-are open at a time; the file knows nothing of order, decoding or tensors.
+A sample takes two positioned reads, so a resumed run replays nothing. Few tars are open at a time.
 """
 
 import os
@@ -31,12 +30,12 @@ class ShardReader:
     Picklable: files are opened on first use, in the process that reads.
 
     Args:
-        location: What ``hnc-ds pack`` wrote: a folder, or the URL of one.
-        cache: Of shards behind a URL; that of the environment when not given.
-        max_open: Tars and offset tables kept open at a time.
+        location: Output of ``hnc-ds pack``: a folder or a URL.
+        cache: Cache of remote shards; by default that of the environment.
+        max_open: Maximum number of open tars and offset tables.
 
     Raises:
-        UserError: As ``read_index``; no way to the URL.
+        UserError: As ``read_index``; the URL cannot be opened.
     """
 
     def __init__(
@@ -61,16 +60,16 @@ class ShardReader:
         return self._locate(sample)[1].key
 
     def sample(self, sample: int) -> TrainingSample:
-        """Identity, size and caption groups of a sample.
+        """Id, size and caption groups of a sample.
 
         Raises:
-            UserError: It cannot be read, is not what was packed, or has no caption group.
+            UserError: It cannot be read, has another CRC, or has no caption group.
         """
         file, at = self._locate(sample)
         data = self._read(file, at.json_offset, at.json_bytes, sample)
         if at.json_crc32 not in (None, zlib.crc32(data)):
             raise UserError(
-                f"{self.where(sample)}: its captions are not those that were packed; {AGAIN}"
+                f"{self.where(sample)}: its captions differ from those that were packed; {AGAIN}"
             )
         found = decode_sample(data, self.where(sample))
         if not found.groups:
@@ -81,14 +80,14 @@ class ShardReader:
         return found
 
     def image_bytes(self, sample: int) -> bytes:
-        """A sample's image as a JPEG; no bytes, which nobody can decode, if they are not those that
-        were packed: a flipped bit would give other pixels silently."""
+        """A sample's JPEG. Empty, and so corrupt, if its CRC differs: a flipped bit could change
+        pixels silently."""
         file, at = self._locate(sample)
         data = self._read(file, at.image_offset, at.image_bytes, sample)
         return data if at.image_crc32 in (None, zlib.crc32(data)) else b""
 
     def has_sum(self, sample: int) -> bool:
-        """Whether an image's bytes are compared with those that were packed, and decoded then."""
+        """Whether the image has a CRC, which proves that pack decoded the same bytes."""
         return self._locate(sample)[1].image_crc32 is not None
 
     def where(self, sample: int) -> str:
@@ -97,19 +96,19 @@ class ShardReader:
         return f"{self.location}/{self.index.shards[shard].file}:{self.key(sample)}"
 
     def location_from(self, folder: Path) -> str:
-        """Where the shards are, seen from a folder, in POSIX form; or their URL."""
+        """The shards' path relative to a folder, in POSIX form, or their URL."""
         if self._remote is not None:
             return self.location
         return Path(os.path.relpath(self.folder, folder)).as_posix()
 
     def fetch(self, shard: int) -> Path:
-        """The tar of a shard, on this machine by now."""
+        """Path of a shard's tar, fetched if it is remote."""
         if self._remote is not None:
             self._remote.fetch(self.index.shards[shard])
         return self.folder / self.index.shards[shard].file
 
     def offsets(self, shard: ShardSummary) -> tuple[SampleOffsets, ...]:
-        """Where the samples of a shard lie in it.
+        """Offsets of a shard's samples.
 
         Raises:
             UserError: They are missing, or of another shard.
@@ -135,17 +134,17 @@ class ShardReader:
             )
 
     @property
-    def is_far(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether shards have to be fetched."""
         return self._remote is not None
 
     def fetch_ahead(self, shards: Sequence[int]) -> None:
-        """Tell which shards will be read next, so that far ones are on their way by then."""
+        """Prefetch remote shards that will be read next."""
         if self._remote is not None:
             self._remote.fetch_ahead([self.index.shards[shard] for shard in shards])
 
     def close(self) -> None:
-        """Close what is open; reading opens it again."""
+        """Close all open tars; reading opens them again."""
         while self._open:
             os.close(self._open.popitem()[1][0])
 
@@ -177,7 +176,7 @@ class ShardReader:
                     raise UserError(
                         f"{self.folder / shard.file}: was removed meanwhile; pack the shards again"
                     ) from None
-                self._remote.fetch(shard)  # another process made room in between
+                self._remote.fetch(shard)  # another process evicted it in between
 
     def _read(self, file: int, offset: int, size: int, sample: int) -> bytes:
         data = os.pread(file, size, offset)

@@ -1,10 +1,10 @@
-"""Shards far away: a folder behind any URL that fsspec opens, mirrored shard by shard.
+"""Remote shards: a folder behind any URL that fsspec opens, cached shard by shard.
 
-A shard is fetched whole into a folder on this machine, checked against its index, and read there as
-any other. Processes that need the same one wait for the first; the folder stays below a size, the
-shards read longest ago going first. What is open stays readable after it went.
+A shard is fetched whole into a local folder, checked against its index, and read like a local one.
+Processes that need the same shard wait for the first. The cache is bounded in size and evicts the
+least recently read shards; open files stay readable after eviction.
 
-Nothing of fsspec lives longer than a call, so that a folder can be handed to worker processes.
+No fsspec object outlives a call, so that a folder can be passed to worker processes.
 """
 
 import errno
@@ -24,24 +24,24 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from hnc_ds.atomic_files import TEMPORARY_SUFFIX, atomic_write
 from hnc_ds.errors import UserError
+from hnc_ds.reading import sha256_of
 from hnc_ds.shards.format import INDEX_NAME, ShardSummary, shard_index_path
-from hnc_ds.whole_files import TEMPORARY_SUFFIX, write_whole
 
 T = TypeVar("T")
 
 TRIES = 6
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
-"""Seconds between tries: doubled each time, and half of it by chance, so that ranks do not come
-back together."""
+"""Seconds between tries: exponential backoff with jitter, so that ranks do not retry together."""
 
 CACHE_GB = 50.0
 
 AT_ONCE = 4
-"""Shards that are fetched ahead at a time."""
+"""Threads that prefetch shards."""
 
 MOST_INDEX_BYTES = 64 * 2**20
-"""Of index.json, and of the offsets of a shard: those of half a million shards or samples."""
+"""Maximum bytes of index.json and of a shard's index; enough for half a million entries."""
 
 TRANSPORTS = frozenset(
     (
@@ -55,31 +55,31 @@ TRANSPORTS = frozenset(
         "requests",
     )
 )
-"""Libraries under fsspec that raise errors of types of their own."""
+"""Libraries under fsspec that define their own exceptions."""
 
 
 class TooLong(OSError):
-    """More came than there can be."""
+    """A download has more bytes than expected."""
 
 
 GIVEN_UP = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, TooLong)
-"""What another try would not change."""
+"""Errors that are not retried."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-"""Which extra of hnc-ds brings what a protocol needs."""
+"""The extra of hnc-ds that installs a protocol's packages."""
 
 
 class Cache(NamedTuple):
-    """Where shards are kept on this machine, and how much of them."""
+    """Folder and maximum size of the cache."""
 
     folder: Path
     most_bytes: int
 
 
 def cache_of(folder: Path | None, gigabytes: float | None) -> Cache:
-    """The cache by its settings, or by $HNC_DS_CACHE and $HNC_DS_CACHE_GB."""
+    """The cache of the settings; defaults are $HNC_DS_CACHE and $HNC_DS_CACHE_GB."""
     if folder is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(os.environ.get("HNC_DS_CACHE") or Path(home) / "hnc_ds")
@@ -89,15 +89,15 @@ def cache_of(folder: Path | None, gigabytes: float | None) -> Cache:
 
 
 def is_url(location: object) -> bool:
-    """Whether shards are named by a URL and not by a path."""
+    """Whether a location is a URL."""
     return isinstance(location, str) and "://" in location
 
 
 def check_url(url: str) -> str:
-    """A URL as it is used: without a slash at the end.
+    """The URL without trailing slashes.
 
     Raises:
-        UserError: It holds a password, which would end up in logs, or a query.
+        UserError: It holds a password, which would appear in logs, or a query.
     """
     parts = urlsplit(url)
     if "@" in parts.netloc:
@@ -112,15 +112,15 @@ def check_url(url: str) -> str:
 
 
 class RemoteFolder:
-    """A folder of shards behind a URL, and its mirror on this machine.
+    """A folder of shards behind a URL, and its local cache.
 
     Args:
-        url: Of the folder.
-        cache: Where its mirror lies.
+        url: URL of the folder.
+        cache: Folder and size of the cache.
         wait: Called with the seconds between two tries.
 
     Raises:
-        UserError: No index there, no way to it, or no room for it here.
+        UserError: The index does not exist, cannot be fetched, or cannot be written.
     """
 
     def __init__(
@@ -128,23 +128,23 @@ class RemoteFolder:
     ) -> None:
         self.url, self._cache, self._wait = check_url(url), cache, wait
         index = self._try(INDEX_NAME, _read)
-        # Another version of the shards has another index, and so a mirror of its own.
+        # Another version of the shards has another index, and so its own folder.
         names = (hashlib.sha256(part).hexdigest()[:16] for part in (self.url.encode(), index))
         self.folder = cache.folder / "-".join(names)
         with _local(cache.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone(self.folder / ".lock"):
-                write_whole(self.folder / INDEX_NAME, index)
+                atomic_write(self.folder / INDEX_NAME, index)
         self._ahead: dict[int, _Ahead] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ahead": {}}  # threads stay behind
 
     def fetch(self, shard: ShardSummary) -> None:
-        """See to it that a shard and its offsets lie in ``folder``.
+        """Fetch a shard and its offsets into ``folder``, unless they are cached.
 
         Raises:
-            UserError: It cannot be had, is not what the index says, or there is no room for it.
+            UserError: It cannot be fetched, differs from the index, or does not fit.
         """
         tar = self.folder / shard.file
         self.fetch_offsets(shard)
@@ -152,21 +152,21 @@ class RemoteFolder:
             if not _is_there(tar, shard):
                 self._make_room(shard)
                 self._try(shard.file, partial(_download, tar, shard))
-            os.utime(tar)  # the last to be removed
+            os.utime(tar)  # most recently used
 
     def fetch_offsets(self, shard: ShardSummary) -> None:
-        """See to it that the offsets of a shard lie in ``folder``.
+        """Fetch the offsets of a shard into ``folder``, unless they are cached.
 
         Raises:
-            UserError: They cannot be had, or there is no room for them.
+            UserError: They cannot be fetched or written.
         """
         offsets = shard_index_path(self.folder / shard.file)
         with _local(self._cache.folder), _alone(offsets.with_suffix(".lock")):
             if not offsets.is_file():
-                write_whole(offsets, self._try(offsets.name, _read))
+                atomic_write(offsets, self._try(offsets.name, _read))
 
     def fetch_ahead(self, shards: Sequence[ShardSummary]) -> None:
-        """Begin to fetch shards in their order, as many as half of the cache holds."""
+        """Prefetch shards in order, at most half of the cache's size."""
         if os.getpid() not in self._ahead:  # threads do not survive a fork
             self._ahead = {os.getpid(): _Ahead(self._fetch_quietly)}
         left = self._cache.most_bytes // 2
@@ -176,11 +176,11 @@ class RemoteFolder:
                 self._ahead[os.getpid()].submit(shard)
 
     def _fetch_quietly(self, shard: ShardSummary) -> None:
-        with suppress(UserError):  # whoever needs the shard meets it again, and tells
+        with suppress(UserError):  # raised again by the read that needs the shard
             self.fetch(shard)
 
     def _make_room(self, shard: ShardSummary) -> None:
-        """Remove the shards read longest ago until another fits."""
+        """Evict least recently used shards until another fits."""
         if shard.bytes > self._cache.most_bytes:
             raise UserError(
                 f"{self.url}/{shard.file}: has {shard.bytes:,} bytes, more than the cache may hold "
@@ -188,7 +188,7 @@ class RemoteFolder:
             )
         with _alone(self._cache.folder / ".lock"):
             for left in self.folder.glob(f"{shard.file}.*{TEMPORARY_SUFFIX}"):
-                left.unlink()  # of a process that was killed
+                left.unlink()  # leftover of a killed process
             _remove_dead(self._cache.folder)
             kept = sorted(_files(self._cache.folder, "*/*.tar"))
             coming = _files(self._cache.folder, f"*/*.tar.*{TEMPORARY_SUFFIX}")
@@ -201,39 +201,38 @@ class RemoteFolder:
                 over -= size
 
     def _try(self, name: str, do: Callable[[Any, str], T]) -> T:
-        """Do something with a file of the folder, several times if need be."""
+        """Run ``do(filesystem, path)`` for a file of the folder, with retries."""
         url, wait, number = f"{self.url}/{name}", FIRST_WAIT, 0
         while True:
             number += 1
             try:
                 return do(*_open_filesystem(url))
-            except Exception as error:  # libraries under fsspec have types of their own
+            except Exception as error:  # libraries under fsspec define their own exceptions
                 if not _is_transports(error):
                     raise
                 if number == TRIES or _is_final(error):
-                    raise UserError(_told(url, error, number)) from error
+                    raise UserError(_message(url, error, number)) from error
             self._wait(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, LONGEST_WAIT)
 
 
 class _Ahead:
-    """Threads that fetch what will be read. They end with the process, whatever they are at: those
-    of ThreadPoolExecutor would first finish all that waits.
+    """Daemon threads that prefetch shards; ThreadPoolExecutor's would delay the process's exit.
 
     Args:
-        fetch: Does one; raises nothing that matters.
+        fetch: Fetches a shard.
     """
 
     def __init__(self, fetch: Callable[[ShardSummary], object]) -> None:
         self._waiting: SimpleQueue[ShardSummary] = SimpleQueue()
         self._fetch = fetch
-        # Also called in worker processes, which end without atexit.
+        # Unlike atexit, this also runs in worker processes.
         Finalize(None, _remove_unfinished, exitpriority=1)
         for _ in range(AT_ONCE):
             threading.Thread(target=self._work, daemon=True, name="shards").start()
 
     def submit(self, shard: ShardSummary) -> None:
-        """Fetch a shard after those before."""
+        """Queue a shard."""
         self._waiting.put(shard)
 
     def _work(self) -> None:
@@ -242,7 +241,7 @@ class _Ahead:
 
 
 _UNFINISHED: set[Path] = set()
-"""Downloads of this process that are under way."""
+"""This process's unfinished downloads."""
 
 
 def _remove_unfinished() -> None:
@@ -258,7 +257,7 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
     if url.startswith(("http://", "https://")):
         import aiohttp
 
-        # A shard may take long; that nothing comes for a minute is the error.
+        # A shard may take long; only a minute without data is an error.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         options["client_kwargs"] = {"timeout": timeout}
     try:
@@ -280,7 +279,7 @@ def _read(filesystem: Any, path: str) -> bytes:
 
 
 def _limit(most: int, problem: str) -> Any:
-    """fsspec's callback of a download that ends it at more bytes than ``most``."""
+    """An fsspec callback that aborts a download of more than ``most`` bytes."""
     from fsspec.callbacks import Callback
 
     class Limit(Callback):
@@ -304,25 +303,18 @@ def _limit(most: int, problem: str) -> Any:
 
 
 def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> None:
-    """Fetch a shard whole or not at all.
-
-    Raises:
-        OSError: Its bytes are not those of the index.
-    """
+    """Download a shard atomically. Raises OSError if it differs from the index."""
     temporary = tar.with_name(f"{tar.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     _UNFINISHED.add(temporary)
     try:
         limit = _limit(shard.bytes, f"more than the {shard.bytes:,} bytes of the index")
         filesystem.get_file(path, str(temporary), callback=limit)
         if (size := temporary.stat().st_size) != shard.bytes:
-            raise OSError(f"{size:,} bytes came, the index says {shard.bytes:,}")
+            raise OSError(f"{size:,} bytes came, the index has {shard.bytes:,}")
         with temporary.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
             os.fsync(file.fileno())
-        if digest.hexdigest() != shard.sha256:
-            raise OSError("its bytes are not those that the index has the sha256 of")
+        if sha256_of(temporary) != shard.sha256:
+            raise OSError("its sha256 is not that of the index")
         temporary.replace(tar)
     finally:
         temporary.unlink(missing_ok=True)
@@ -330,7 +322,7 @@ def _download(tar: Path, shard: ShardSummary, filesystem: Any, path: str) -> Non
 
 
 def _remove_dead(cache: Path) -> None:
-    """Remove downloads of processes that were killed: nobody has the lock of their shard."""
+    """Remove downloads of killed processes: those whose shard is not locked."""
     for left in cache.glob(f"*/*.tar.*{TEMPORARY_SUFFIX}"):
         lock = left.with_name(f"{left.name.partition('.tar.')[0]}.lock")
         with suppress(OSError), lock.open("w") as file:
@@ -343,7 +335,7 @@ def _is_there(tar: Path, shard: ShardSummary) -> bool:
 
 
 def _files(cache: Path, pattern: str) -> Iterator[tuple[int, int, Path]]:
-    """(time of the last use, bytes, path) of files in the cache."""
+    """Time of the last use, bytes and path of files in the cache."""
     for path in cache.glob(pattern):
         with suppress(FileNotFoundError):
             status = path.stat()
@@ -352,7 +344,7 @@ def _files(cache: Path, pattern: str) -> Iterator[tuple[int, int, Path]]:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One process and thread at a time; a lock goes with the process that held it."""
+    """An exclusive file lock, released when its process ends."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -360,7 +352,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _local(cache: Path) -> Iterator[None]:
-    """Tell what is wrong with the cache as such."""
+    """Raise OSErrors of the cache as a UserError."""
     try:
         yield
     except OSError as error:
@@ -371,7 +363,7 @@ def _local(cache: Path) -> Iterator[None]:
 
 
 def _is_transports(error: Exception) -> bool:
-    """Whether an error came from the way to the shards, and not from this machine or this code."""
+    """Whether an error comes from the network or server, not from this machine or code."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return False
     library = type(error).__module__.partition(".")[0]
@@ -384,7 +376,7 @@ def _is_final(error: Exception) -> bool:
     return refused or isinstance(error, GIVEN_UP) or "Credentials" in type(error).__name__
 
 
-def _told(url: str, error: Exception, tries: int) -> str:
+def _message(url: str, error: Exception, tries: int) -> str:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, FileNotFoundError):
         return f"{url}: not found; check the URL of the folder that 'hnc-ds pack' wrote"
@@ -392,4 +384,4 @@ def _told(url: str, error: Exception, tries: int) -> str:
         return f"{url}: {error}; check the URL of the folder that 'hnc-ds pack' wrote"
     if _is_final(error):
         return f"{url}: cannot be opened ({reason[0]}); check the URL and the credentials"
-    return f"{url}: could not be fetched in {tries} tries ({reason[0]}); is the network there?"
+    return f"{url}: could not be fetched in {tries} tries ({reason[0]}); check the network"

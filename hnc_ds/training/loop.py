@@ -1,46 +1,139 @@
-"""The training loop: draw, learn, write; and how it ends before its last step.
+"""The training loop: batch, step, log, checkpoint, evaluation, early end.
 
-All ranks run it in step. What one of them meets, a problem or a signal, the others hear of before
-they come to that step or leave, so that none waits for one that has left. The host launches a step
-while the device still computes the one before: what is reported of a step (reports.py) is read when
-the next one is launched, or at once where something is written of it.
+All ranks run it in step. A problem or a signal of one rank is reported to the others before they
+reach that step, so that no rank waits for one that has left. The host launches a step while the
+device still computes the previous one: the report of a step, which ranks exchange in one small
+all-reduce, is read when the next one has been launched, or immediately if the step is logged or
+saved. Its flag for data is therefore about the batch after the next (``AHEAD`` in feed.py): every
+rank knows that one of them has no batch before any of them starts the step.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hnc_ds.config import LossConfig, TrainConfig
 from hnc_ds.distributed import (
-    from_every_rank,
+    all_gather_object,
+    all_reduce_max,
     is_lost_connection,
-    largest_over_ranks,
+    max_over_ranks,
     on_rank_zero,
     raise_if_any,
     rank,
 )
-from hnc_ds.engine import Engine, is_accelerated
+from hnc_ds.engine.engine import Engine, is_accelerated
 from hnc_ds.errors import RankError, UserError
 from hnc_ds.monitor import Monitor
-from hnc_ds.objective.terms import Compared, LossTerms, objective
-from hnc_ds.shards.ahead import batches
+from hnc_ds.objective.terms import LossInputs, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.training import passes
-from hnc_ds.training.compare import Embedded, compare
-from hnc_ds.training.feed import AHEAD, Feed
-from hnc_ds.training.reports import Reports
-from hnc_ds.training.saving import Saver
-from hnc_ds.training.stops import Stops
-from hnc_ds.training.validation import HeldOut, Validation, is_missing
+from hnc_ds.training import grad_cache
+from hnc_ds.training.checkpointing import HeldOut, Saver, Validation, is_missing
+from hnc_ds.training.feed import AHEAD, Feed, batches
+from hnc_ds.training.grad_cache import Embedded, gather_inputs
+from hnc_ds.training.image_embeddings import with_embeddings
+from hnc_ds.training.signals import Signals
 from hnc_ds.training.watchdog import Watchdog
 
-MOST_CORRUPT_SHARE = 0.01
+
+class Report(NamedTuple):
+    """The merged report of all ranks, equal on all of them."""
+
+    step: int
+    """After which it was sent, counted from 0."""
+    wish: int
+    """The largest ``Signals.wish``; 0 for none."""
+    has_problem: bool
+    """Whether a rank has no batch for step ``step + AHEAD``."""
+    is_finite: bool
+    """Whether the loss of the step is finite."""
+    is_sound: bool
+    """Whether its gradient is finite."""
+
+
+class _Sent(NamedTuple):
+    step: int
+    values: torch.Tensor
+    """On the host, valid after ``arrived``."""
+    arrived: Any
+    """An event of the device; None on a CPU."""
+
+
+class Reports:
+    """Sends this rank's reports and reads the merged ones.
+
+    Args:
+        device: The device of losses.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sent: deque[_Sent] = deque()
+
+    def send(
+        self,
+        step: int,
+        wish: int,
+        has_problem: bool,
+        loss: torch.Tensor | None = None,
+        unsound: torch.Tensor | None = None,
+    ) -> None:
+        """Send this rank's report after a step, without waiting for the device. A collective.
+
+        Args:
+            step: Counted from 0.
+            wish: ``Signals.wish``.
+            has_problem: Whether there is no batch for the step after the next.
+            loss: One element; None counts as finite.
+            unsound: ``Engine.unsound``; None counts as 0.
+        """
+        none = torch.zeros((), device=self._device)
+        broken = none if loss is None else (~loss.detach().isfinite()).float().reshape(())
+        values = torch.stack(
+            [
+                torch.full_like(none, wish),
+                torch.full_like(none, has_problem),
+                broken,
+                none if unsound is None else unsound.reshape(()),
+            ]
+        )
+        all_reduce_max(values)
+        self._sent.append(_Sent(step, *self._to_host(values)))
+
+    def read(self, until: int) -> Iterator[Report]:
+        """The unread reports up to a step, in order. Waits until the device has done these steps.
+
+        Args:
+            until: The last step to read.
+        """
+        while self._sent and self._sent[0].step <= until:
+            step, values, arrived = self._sent.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            wish, problem, broken, unsound = values.tolist()
+            yield Report(step, int(wish), bool(problem), not broken, not unsound)
+
+    def _to_host(self, values: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        if values.device.type == "cpu":
+            return values, None
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        arrived = torch.get_device_module(values.device).Event()
+        arrived.record()
+        return host, arrived
+
+
+MAX_CORRUPT_FRACTION = 0.01
 
 
 class Run(NamedTuple):
-    """What the loop works with."""
+    """The objects that the loop uses."""
 
     config: TrainConfig
     folder: Path
@@ -49,12 +142,15 @@ class Run(NamedTuple):
     monitor: Monitor
     saver: Saver
     validation: Validation | None
-    stops: Stops
+    stops: Signals
+    images: NDArray[np.float32] | None = None
+    """Embeddings of all images [N, D], if the image tower is frozen and they were made before."""
 
 
 def loop(run: Run, start: int) -> None:
-    """Steps ``start`` to the last, watched over; the last checkpoint is on disk at the end."""
-    watched = Watchdog(run.config.patience, hurry=lambda: bool(run.stops.asked))
+    """Run steps ``start`` to the last under a watchdog. The last checkpoint is on disk at the
+    end."""
+    watched = Watchdog(run.config.hang_timeout, hurry=lambda: bool(run.stops.asked))
     with watched as watchdog, run.saver:
         run.stops.after_steps(run.folder)
         try:
@@ -76,26 +172,26 @@ def _train(run: Run, start: int, watchdog: Watchdog) -> None:
 
 
 class _Steps:
-    """The steps of a run, and what is under way between them.
+    """The steps of a run, and the state between them.
 
     Args:
-        run: What they work with.
+        run: The objects that they use.
         start: Steps done before.
-        watchdog: Hears what is done.
+        watchdog: Gets a heartbeat for each phase of a step.
     """
 
     def __init__(self, run: Run, start: int, watchdog: Watchdog) -> None:
         self._run, self._watchdog, self._device = run, watchdog, run.engine.device
         self._steps = range(start, run.config.steps)
         stream = batches(run.data, self._steps, run.config.data.workers, is_accelerated())
-        self._feed = Feed(stream, self._device, self._as_needed)
+        self._feed = Feed(stream, self._device, self._prepare)
         self._reports = Reports(self._device)
         self._wish = 0
         self._without_batch: int | None = None
         self._corrupt = set[str]()
 
     def run(self) -> None:
-        """All of them, or fewer where held-out scores get no better.
+        """Run all steps, or fewer with early stopping.
 
         Raises:
             UserError: On every rank.
@@ -104,7 +200,7 @@ class _Steps:
         first = self._steps.start - AHEAD
         for step in range(first, first + AHEAD):
             self._reports.send(step, self._run.stops.wish, self._draw(step + AHEAD))
-        self._hear(first)
+        self._read_reports(first)
         for step in self._steps:
             if self._without_batch == step:
                 raise_if_any(self._feed.problem())
@@ -112,22 +208,24 @@ class _Steps:
                 return
 
     def _step(self, step: int) -> bool:
-        """Launch a step, prepare those that follow, write what is due; whether it is the last."""
+        """Launch a step, draw the next batch, log, save and evaluate. Returns whether to end."""
         run, config, last = self._run, self._run.config, self._is_last(step)
         self._watchdog.beat(f"step {step + 1}")
-        compared, alpha, loss = self._learn(step)
+        inputs, alpha, loss = self._launch(step)
         has_problem = self._draw(step + AHEAD)
         self._watchdog.beat(f"step {step + 1}")
         self._reports.send(step, run.stops.wish, has_problem, loss, self._unsound())
         is_measured = run.validation is not None and run.validation.is_due(step + 1)
         is_saved = last or is_measured or (step + 1) % config.save_every == 0
-        # Else of the step before, so that the device has work meanwhile.
-        self._hear(step if is_saved or self._is_logged(step) else step - 1)
+        # Otherwise those of the previous step, so that the device has work meanwhile.
+        self._read_reports(step if is_saved or self._is_logged(step) else step - 1)
         if self._is_logged(step):
-            extra = {"temperature": float(1 / compared.scale.detach()), "alpha": alpha}
+            extra = {"temperature": float(1 / inputs.scale.detach()), "alpha": alpha}
+            if inputs.bias is not None and config.loss.trains_bias():
+                extra["bias"] = float(inputs.bias.detach())
             self._write(step, extra)
         if self._wish or is_saved:
-            self._hear(step)  # nothing wrong is saved
+            self._read_reports(step)  # no step that is not finite is saved
             self._watchdog.beat(f"the checkpoint of step {step + 1}")
             run.saver.save(step + 1, run.engine)
         if is_measured and _is_enough(run, step + 1, self._watchdog):
@@ -143,38 +241,42 @@ class _Steps:
     def _is_logged(self, step: int) -> bool:
         return self._is_last(step) or (step + 1) % self._run.config.log_every == 0
 
-    def _as_needed(self, step: int, batch: Batch) -> Batch:
-        """A batch without hard negatives where nothing is learned from them nor measured."""
+    def _prepare(self, step: int, batch: Batch) -> Batch:
+        """The batch with the embeddings that were made before, if there are any, and without hard
+        negatives if they are neither trained on nor logged."""
+        if self._run.images is not None:
+            batch = with_embeddings(batch, self._run.images, is_accelerated())
         is_needed = self._run.config.loss.sees_negatives() or self._is_logged(step)
         return batch if is_needed else batch.without_negatives()
 
     def _draw(self, step: int) -> bool:
-        """Have the batch of a step, if the run has that many; whether there is a problem."""
+        """Draw the batch of a step, if the run has that step. Returns whether there is a
+        problem."""
         if step not in self._steps:
             return False
         self._watchdog.beat(f"the data of step {step + 1}")
         return not self._feed.draw(step)
 
-    def _learn(self, step: int) -> tuple[Compared, float, torch.Tensor]:
-        """Launch the computation of a step; what was compared, alpha and this rank's loss."""
+    def _launch(self, step: int) -> tuple[LossInputs, float, torch.Tensor]:
+        """Launch a step's computation. Returns the loss's inputs, alpha and this rank's loss."""
         run, (batch, alike_BK, _) = self._run, self._feed.take()
         self._corrupt.update(batch.corrupt)
         alpha = run.config.loss.alpha_at(step)
         seed = hash((run.config.seed, step, rank()))  # for models with dropout
-        of = partial(_objective, run.config.loss, batch, alpha)
-        terms, compared = passes.step(run.engine, batch, of, seed)
+        compute = partial(_objective, run.config.loss, batch, alpha)
+        terms, inputs = grad_cache.step(run.engine, batch, compute, seed)
         computed_T = run.engine.module.computed_tokens(batch.token_TL, batch.used_T)
         tokens = batch.used_T, computed_T, alike_BK
         numbers = batch.negative_type_BK, batch.negative_about_BK
-        run.monitor.add(terms, compared, *numbers, *tokens)
-        return compared, alpha, terms.total
+        run.monitor.add(terms, inputs, *numbers, *tokens)
+        return inputs, alpha, terms.total
 
     def _unsound(self) -> torch.Tensor | None:
-        """Whether the gradient is not finite, where that is not in the nature of the precision."""
+        """Whether the gradient is not finite; None in fp16, where that is normal."""
         return None if self._run.engine.scales_loss else self._run.engine.unsound()
 
-    def _hear(self, until: int) -> None:
-        """Take in the reports of all ranks on the steps up to one.
+    def _read_reports(self, until: int) -> None:
+        """Process the reports of all ranks on the steps up to one.
 
         Raises:
             UserError: On every rank, if a loss or a gradient is not finite.
@@ -184,15 +286,15 @@ class _Steps:
                 what = "gradient" if report.is_finite else "loss"
                 raise UserError(
                     f"{self._run.folder}: the {what} is not finite at step {report.step + 1}; "
-                    "lower the learning rate or the precision's risk (bf16 rather than fp16) and "
-                    "start again with --resume"
+                    "lower the learning rate, or use bf16 instead of fp16, and start again with "
+                    "--resume"
                 )
             self._wish = max(self._wish, report.wish)
             if report.has_problem and self._without_batch is None:
                 self._without_batch = report.step + AHEAD
 
     def _write(self, step: int, extra: dict[str, float]) -> None:
-        """A line of the log. A collective."""
+        """Write a log line. A collective."""
         run = self._run
         extra |= _count_corrupt(self._corrupt, run.data)
         run.monitor.waited(self._feed.lost())
@@ -200,20 +302,20 @@ class _Steps:
 
 
 def _is_enough(run: Run, step: int, watchdog: Watchdog) -> bool:
-    """Measure the checkpoint of a step; whether training ends with it. A collective."""
+    """Evaluate the checkpoint of a step. Returns whether training ends with it. A collective."""
     validation = run.validation
     assert validation is not None
     run.saver.wait()
     when = f"while step {step} of {run.config.steps} was measured"
-    with watchdog.resting(f"the measurement of step {step}"), run.stops.at_once(when):
-        if wish := largest_over_ranks(run.stops.wish, run.engine.device):
+    with watchdog.paused(f"the measurement of step {step}"), run.stops.at_once(when):
+        if wish := max_over_ranks(run.stops.wish, run.engine.device):
             raise run.stops.stopped(wish, f"after step {step} of {run.config.steps}")
-        found = validation.of_checkpoint(step)
+        found = validation.measure_checkpoint(step)
         return on_rank_zero(lambda: judge(run, step, found))
 
 
 def judge(run: Run, step: int, found: HeldOut) -> bool:
-    """Log and keep what was measured; whether training should end. On rank 0."""
+    """Log and write an evaluation. Returns whether training should end. On rank 0."""
     assert run.validation is not None
     run.validation.write(step, found)
     run.monitor.write_held_out(step, found.scores, found.worst, found.rare)
@@ -222,22 +324,22 @@ def judge(run: Run, step: int, found: HeldOut) -> bool:
 
 def _objective(
     loss: LossConfig, batch: Batch, alpha: float, embedded: Embedded
-) -> tuple[LossTerms, Compared]:
+) -> tuple[LossTerms, LossInputs]:
     """The loss over all ranks. A collective."""
-    compared = compare(embedded, batch, loss.negatives_from == "all_images")
-    return objective(compared, loss, alpha), compared
+    inputs = gather_inputs(embedded, batch, loss)
+    return objective(inputs, loss, alpha), inputs
 
 
 def _count_corrupt(own: set[str], data: TrainingData) -> dict[str, float]:
-    """How many pictures of the data could not be decoded so far, over all ranks.
+    """How many images could not be decoded so far, over all ranks.
 
     Raises:
-        UserError: On every rank, when they are more than MOST_CORRUPT_SHARE of the data.
+        UserError: On every rank, if they are more than MAX_CORRUPT_FRACTION of the data.
     """
-    keys = set().union(*from_every_rank(own))
-    if len(keys) > MOST_CORRUPT_SHARE * len(data.reader):
+    keys = set().union(*all_gather_object(own))
+    if len(keys) > MAX_CORRUPT_FRACTION * len(data.reader):
         raise UserError(
-            f"{len(keys)} of {len(data.reader)} pictures cannot be decoded, {min(keys)} for "
-            f"example; more than {MOST_CORRUPT_SHARE:.0%} is refused, pack the shards again"
+            f"{len(keys)} of {len(data.reader)} images cannot be decoded, {min(keys)} for "
+            f"example; more than {MAX_CORRUPT_FRACTION:.0%} is refused, pack the shards again"
         )
     return {"corrupt_images": float(len(keys))}

@@ -63,8 +63,8 @@ def run_stage(
     """
     script = folder / "run.py"
     script.write_text(SCRIPT)
-    told = msgspec.json.encode({key: str(path) for key, path in paths.items()}).decode()
-    arguments = [stage, settings, told, accident, msgspec.json.encode(more).decode()]
+    encoded = msgspec.json.encode({key: str(path) for key, path in paths.items()}).decode()
+    arguments = [stage, settings, encoded, accident, msgspec.json.encode(more).decode()]
     root = str(Path(hnc_ds.__file__).parents[1])
     return subprocess.run(
         [sys.executable, str(script), *arguments],

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from hnc_ds.captions import audit as stage
-from hnc_ds.captions.audit import CLASSIFIERS, READERS, Audit, Score, audit, exceeded, table
+from hnc_ds.captions.audit import BASELINES, CLASSIFIERS, Audit, Score, audit, exceeded, table
 from hnc_ds.errors import UserError
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
@@ -55,7 +55,7 @@ def with_planted(rng: random.Random) -> list[Pair]:
 
 
 def leaning(rng: random.Random, kind: str, cat: float) -> list[Pair]:
-    """A pair of a cat and a dog, whose true caption says "cat" so often."""
+    """A pair of a cat and a dog, whose true caption has "cat" so often."""
     pair = ("a cat", "a dog") if rng.random() < cat else ("a dog", "a cat")
     return [(*pair, kind)]
 
@@ -74,7 +74,7 @@ def planted(rng: random.Random, kind: str) -> list[Pair]:
     """A pair that one kind of leak gives away, and nothing simpler."""
     one = rng.choice(("dog", "cat"))
     match kind:
-        case "words":  # false captions say "purple" somewhat more often
+        case "words":  # false captions have "purple" somewhat more often
             colours = rng.choice(COLOURS[:-1]), rng.choice([*COLOURS[:-1], *["purple"] * 6])
             pair = tuple(f"There is a {colour} {one}." for colour in colours)
         case "word_pairs":  # dogs are red and cats are blue, each as often
@@ -96,14 +96,14 @@ def test_a_planted_leak_is_found_by_the_readers_that_can_see_it_alone(tmp_path, 
     found = accuracies(write(tmp_path / "c.jsonl", drawn(1200, planted, kind=kind)))
 
     blind = CLASSIFIERS[: CLASSIFIERS.index(kind)]
-    for reader in blind:
-        assert found[reader] == pytest.approx(0.5, abs=0.06), reader
-    for reader in CLASSIFIERS[len(blind) :]:
-        assert found[reader] > (0.6 if kind == "words" else 0.99), reader
+    for baseline in blind:
+        assert found[baseline] == pytest.approx(0.5, abs=0.06), baseline
+    for baseline in CLASSIFIERS[len(blind) :]:
+        assert found[baseline] > (0.6 if kind == "words" else 0.99), baseline
 
 
 @pytest.mark.parametrize("kind", ["word_pairs", "order"])
-def test_the_trigram_model_finds_what_true_captions_do_not_say(tmp_path, kind):
+def test_the_trigram_model_finds_word_orders_that_true_captions_lack(tmp_path, kind):
     found = accuracies(write(tmp_path / "c.jsonl", drawn(1200, planted, kind=kind)))
 
     assert found["perplexity"] > 0.99
@@ -119,9 +119,9 @@ def test_labels_flipped_at_random_are_a_guess_for_every_reader(tmp_path, kind):
     found = audit(write(tmp_path / "c.jsonl", images), 10_000, 0)
 
     for score in (found.overall, found.types["x"]):
-        for reader in READERS:
-            assert abs(score.accuracy[reader] - 0.5) <= 4 * score.error[reader], reader
-            assert score.error[reader] < 0.02
+        for baseline in BASELINES:
+            assert abs(score.accuracy[baseline] - 0.5) <= 4 * score.error[baseline], baseline
+            assert score.error[baseline] < 0.02
     assert found.leaks == ()
 
 
@@ -129,11 +129,11 @@ def test_a_planted_word_is_found_and_named(tmp_path):
     found = audit(write(tmp_path / "c.jsonl", drawn(1000, with_planted)), 1000, 0)
 
     assert found.types["planted"].accuracy["words"] > 0.99
-    leak = next(one for one in found.leaks if (one.type, one.reader) == ("planted", "words"))
-    first = leak.speaks_for_false[0]
+    leak = next(one for one in found.leaks if (one.type, one.baseline) == ("planted", "words"))
+    first = leak.words_for_false[0]
     assert (first.word, first.in_true, first.in_false) == ("purple", 0, 1000)
-    assert leak.speaks_for_true[0].word in COLOURS[:-1]
-    weights = [word.weight for word in leak.speaks_for_true]
+    assert leak.words_for_true[0].word in COLOURS[:-1]
+    weights = [word.weight for word in leak.words_for_true]
     assert weights == sorted(weights, reverse=True)
     assert weights[-1] > 0 > first.weight
     assert found.types["attribute"].accuracy["words"] == 0.5
@@ -143,20 +143,20 @@ def test_a_planted_pair_of_words_is_named(tmp_path):
     images = drawn(1200, planted, kind="word_pairs")
     (overall, leak) = audit(write(tmp_path / "c.jsonl", images), 2000, 0).leaks
 
-    assert (overall.type, leak.type, leak.reader) == ("all", "x", "word_pairs")
-    true = {w.word: (w.in_true > 0, w.in_false) for w in leak.speaks_for_true[:2]}
+    assert (overall.type, leak.type, leak.baseline) == ("all", "x", "word_pairs")
+    true = {w.word: (w.in_true > 0, w.in_false) for w in leak.words_for_true[:2]}
     assert true == {"dog + red": (True, 0), "cat + blue": (True, 0)}
-    assert {w.word for w in leak.speaks_for_false[:2]} == {"dog + blue", "cat + red"}
+    assert {w.word for w in leak.words_for_false[:2]} == {"dog + blue", "cat + red"}
 
 
-def test_a_common_word_is_named_before_a_rare_one_that_tells_more(tmp_path):
+def test_a_common_word_is_named_before_a_rare_and_more_telling_one(tmp_path):
     """The common one is false in 7 of 10 captions, the rare one always."""
     rare = [("a cat", "a unicorn", "x")] * 50
     common = [("a dog", "a tree", "x")] * 1050 + [("a tree", "a dog", "x")] * 450
     found = audit(write(tmp_path / "c.jsonl", [[pair] for pair in rare + common]), 2000, 0)
 
-    leak = next(one for one in found.leaks if (one.type, one.reader) == ("x", "words"))
-    assert [word.word for word in leak.speaks_for_false] == ["tree", "unicorn"]
+    leak = next(one for one in found.leaks if (one.type, one.baseline) == ("x", "words"))
+    assert [word.word for word in leak.words_for_false] == ["tree", "unicorn"]
 
 
 def test_a_template_of_one_side_is_found_though_the_words_are_the_same(tmp_path):
@@ -165,8 +165,8 @@ def test_a_template_of_one_side_is_found_though_the_words_are_the_same(tmp_path)
 
     assert found.overall.accuracy["words"] == 1
     leak = found.leaks[0]
-    assert [word.word for word in leak.speaks_for_true] == ["[The _ is _ the _ .]"]
-    assert [word.word for word in leak.speaks_for_false] == ["[The _ the _ is _ .]"]
+    assert [word.word for word in leak.words_for_true] == ["[The _ is _ the _ .]"]
+    assert [word.word for word in leak.words_for_false] == ["[The _ the _ is _ .]"]
 
 
 def test_exchanges_within_an_image_are_a_guess_by_their_words(tmp_path):
@@ -185,14 +185,14 @@ def test_words_drawn_alike_for_both_sides_give_one_half_within_the_error(tmp_pat
 
 
 def test_no_image_is_trained_on_and_tested(tmp_path):
-    """The true captions of an image have a word of its own; another image's cannot tell it."""
+    """The true captions of an image have a word of its own; another image's captions lack it."""
     images = (
         [(f"a cat w{n}", f"a dog w{n}x", "x"), (f"a dog w{n}", f"a cat w{n}x", "x")]
         for n in range(200)
     )
     found = audit(write(tmp_path / "c.jsonl", images), 1000, 0)
 
-    assert found.overall.accuracy == pytest.approx(dict.fromkeys(READERS, 0.5), abs=0.02)
+    assert found.overall.accuracy == pytest.approx(dict.fromkeys(BASELINES, 0.5), abs=0.02)
 
 
 def test_what_speaks_for_true_in_one_type_and_for_false_in_another_is_seen_in_each(tmp_path):
@@ -200,10 +200,10 @@ def test_what_speaks_for_true_in_one_type_and_for_false_in_another_is_seen_in_ea
     images = [leaning(rng, "a", cat=0.9) + leaning(rng, "b", cat=0.1) for _ in range(500)]
     found = audit(write(tmp_path / "c.jsonl", images), 1000, 0)
 
-    for reader in CLASSIFIERS:
-        assert found.types["a"].accuracy[reader] == pytest.approx(0.9, abs=0.03)
-        assert found.types["b"].accuracy[reader] == pytest.approx(0.9, abs=0.03)
-        assert found.overall.accuracy[reader] == pytest.approx(0.5, abs=0.05)
+    for baseline in CLASSIFIERS:
+        assert found.types["a"].accuracy[baseline] == pytest.approx(0.9, abs=0.03)
+        assert found.types["b"].accuracy[baseline] == pytest.approx(0.9, abs=0.03)
+        assert found.overall.accuracy[baseline] == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("copies", [1, 4])
@@ -234,7 +234,7 @@ def test_images_are_drawn_from_the_whole_file_and_negatives_not_proven_false_cou
 
 
 def test_types_with_very_many_pairs_are_thinned_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "MOST_PAIRS", 250)
+    monkeypatch.setattr(stage, "MAX_PAIRS", 250)
     found = audit(write(tmp_path / "c.jsonl", drawn(200, with_planted)), 1000, 0)
 
     pairs = {name: score.pairs for name, score in found.types.items()}
@@ -256,7 +256,7 @@ def test_few_pairs_are_reported_and_not_judged(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reader", "accuracy", "above"),
+    ("name", "baseline", "accuracy", "above"),
     [
         ("all", "words", 0.52, False),
         ("all", "words", 0.5201, True),
@@ -270,16 +270,16 @@ def test_few_pairs_are_reported_and_not_judged(tmp_path):
         ("all", "perplexity", 1.0, False),
     ],
 )
-def test_what_exceeds_its_limit_is_marked(name, reader, accuracy, above):
-    half = dict.fromkeys(READERS, 0.5)
-    score = Score(5000, 1000, True, half, dict.fromkeys(READERS, 0.01))
+def test_what_exceeds_its_limit_is_marked(name, baseline, accuracy, above):
+    half = dict.fromkeys(BASELINES, 0.5)
+    score = Score(5000, 1000, True, half, dict.fromkeys(BASELINES, 0.01))
     scores = {
-        row: replace(score, accuracy=half | ({reader: accuracy} if row == name else {}))
+        row: replace(score, accuracy=half | ({baseline: accuracy} if row == name else {}))
         for row in ("all", "attribute")
     }
     found = Audit(scores["all"], {"attribute": scores["attribute"]}, ())
 
-    assert exceeded(found) == ({name: [reader]} if above else {})
+    assert exceeded(found) == ({name: [baseline]} if above else {})
     rows = rows_of(found)
     assert [row for row in scores if "LIMIT" in rows[row]] == [name] * above
 
@@ -288,7 +288,7 @@ def test_a_single_image_has_no_accuracy(tmp_path):
     found = audit(write(tmp_path / "c.jsonl", [exchanges(random.Random(0))]), 1000, 0)
 
     score = found.types["attribute"]
-    assert score.accuracy == score.error == dict.fromkeys(READERS)
+    assert score.accuracy == score.error == dict.fromkeys(BASELINES)
     assert not score.judged
     assert "too few to judge" in table(found)
 
@@ -315,8 +315,8 @@ def test_the_table_has_a_line_per_type_in_straight_columns(tmp_path):
     ]
     marked = [row.split()[0] for row in rows if "ABOVE THE LIMIT" in row]
     assert marked == ["all", "planted"]
-    said = "planted, words: false is said by purple (0 true, 1,000 false)"
-    assert any(said in line for line in lines)
+    listed = "planted, words: words for false: purple (0 true, 1,000 false)"
+    assert any(listed in line for line in lines)
 
 
 AUDIT_AND_PRINT = """
@@ -324,7 +324,7 @@ import sys
 from pathlib import Path
 import msgspec
 from hnc_ds.captions import audit
-audit.MOST_PAIRS = 250
+audit.MAX_PAIRS = 250
 print(msgspec.json.encode(audit.audit(Path(sys.argv[1]), 300, 3)).decode())
 """
 
@@ -353,7 +353,7 @@ def test_other_seeds_draw_other_images(tmp_path):
     assert audit(path, 300, 0) != audit(path, 300, 1)
 
 
-def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_extra_one_line_names_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "c.jsonl", drawn(3, exchanges))
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UserError, match=r"pip install 'hnc_ds\[audit\]'"):
@@ -361,5 +361,5 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_file_without_negatives_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"c\.jsonl: holds no negatives"):
+    with pytest.raises(UserError, match=r"c\.jsonl: contains no negatives"):
         audit(write(tmp_path / "c.jsonl", [[]]), 1000, 0)

@@ -9,20 +9,30 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.graphs import write_graphs
-from hnc_ds.captions.balance import FULL, LEVELS, Balance, Quotas, Tally, keys_of
+from hnc_ds.captions.balance import (
+    FROM_PRIOR,
+    FULL,
+    LEVELS,
+    PRIOR,
+    Balance,
+    Prior,
+    Quotas,
+    Tally,
+    keys_of,
+)
 from hnc_ds.captions.first_pass import tally_of, write_tables
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.generate import generate
-from hnc_ds.captions.groups import FEWEST_SIDES, caption_groups
+from hnc_ds.captions.groups import MIN_SIDES, VERY_FEW_PAIRS, caption_groups
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
 from hnc_ds.captions.negatives.salience import SIDES
 from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.tables import read_tables
 from hnc_ds.config import GenerateConfig, TablesConfig
+from speed.graphs import write_graphs
 
-DATA = Options(balance="data", most=64)
+DATA = Options(balance="data", max_groups=64)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -31,6 +41,7 @@ class Change(msgspec.Struct, frozen=True):
     words: tuple[str, str]
     contexts: tuple[str, ...]
     narrow: int = 1
+    prior: Prior | None = None
 
 
 Named = tuple[str, Change]
@@ -97,6 +108,8 @@ def test_counts_do_not_depend_on_how_the_work_was_shared(changes: list[Named], s
         part = Tally()
         part.add(*keys_of(shuffled[start : start + 7]))
         tally.add_counts(*part.counts())
+        if start % 3 == 0:
+            tally.counts()  # merges, as a full tally does
     assert tally.balance() == whole
 
 
@@ -104,6 +117,44 @@ def test_what_is_balanced_by_itself_is_kept_and_what_was_never_met_is_not() -> N
     quotas = Quotas(balance_of([("object", Change(("a", "b"), ("c",)))]))
     alone = ("object", Change(("", ""), ()))
     assert quotas.kept([alone, ("object", Change(("x", "y"), ("c",)))]) == [1.0, 0.0]
+
+
+COUNTED = st.integers(0, 500)
+SHARE = st.floats(0.001, 0.9)
+
+
+@given(COUNTED, COUNTED, SHARE, SHARE, SHARE, SHARE)
+def test_what_the_prior_keeps_is_as_often_expected_of_a_change_as_of_its_reverse(
+    a: int, b: int, share_a: float, share_b: float, there: float, back: float
+) -> None:
+    one = Prior(("a", "b"), (share_a, share_b), (there, back)).kept(a, b)
+    other = Prior(("b", "a"), (share_b, share_a), (back, there)).kept(b, a)
+    proposed = (a + PRIOR * share_a) * there, (b + PRIOR * share_b) * back
+    np.testing.assert_allclose(proposed[0] * one, proposed[1] * other)
+    assert max(one, other) == 1
+
+
+def test_the_prior_decides_of_few_changes_and_the_counts_of_many() -> None:
+    """white -> purple, of which the graphs hold no counterpart: as often as things are purple, by
+    GQA's counts and their own."""
+    change = Change(("white", "purple"), ("c",), 1, Prior(("white", "purple"), (0.4, 0.1), (1, 1)))
+    for proposed, share in ((9, 1.0), (FROM_PRIOR, 1.0), (10 * FROM_PRIOR, 0.1)):
+        tally = Tally()
+        tally.add(*keys_of([("attribute", change)] * proposed))
+        tally.add(*keys_of([], ["white"] * 18 + ["purple"] * 2))
+        balance = tally.balance()
+        assert balance.changes == proposed
+        [kept] = Quotas(balance).kept([("attribute", change)])
+        assert abs(kept - share * 5 / 30) < 0.001, proposed
+        assert Quotas(balance).kept([("object", change)]) == [0]  # of which nothing was counted
+
+
+def test_an_image_that_balance_would_leave_with_little_has_ten_pairs(tmp_path: Path) -> None:
+    graphs = [*read_scene_graphs(write_graphs(tmp_path / "few_sceneGraphs.json", 12, seed=6))]
+    nothing = Quotas(Tally().balance())
+    for graph in graphs:
+        groups = caption_groups(graph, DEFAULT_TYPES, 0, DATA, nothing).groups
+        assert sum(len(group.negatives) for group in groups) >= VERY_FEW_PAIRS
 
 
 def test_over_many_images_words_stand_as_often_in_true_captions_as_in_false_ones(
@@ -142,7 +193,7 @@ def test_left_and_right_are_on_at_most_half_of_the_pairs_about_relations(tmp_pat
             if negative.type in relations
         ]
         seen += len(pairs)
-        assert sum(pairs) <= max(FEWEST_SIDES, len(pairs) / 2)
+        assert sum(pairs) <= max(MIN_SIDES, len(pairs) / 2)
     assert seen > 60
 
 

@@ -1,4 +1,4 @@
-"""What `inspect` says of a captions file: right counts, fair and repeatable draws, readable."""
+"""What `inspect` prints of a captions file: right counts, fair and repeatable draws, readable."""
 
 import gzip
 import subprocess
@@ -94,7 +94,7 @@ def test_the_page_shows_counts_and_groups_one_under_the_other(
     ]
     assert rows[8:] == [
         "",
-        "  pairs an image        1.7 on average, median 1, 10th percentile 0",
+        "  pairs per image       1.7 on average, median 1, 10th percentile 0",
         "                        none in 1 of 3 images",
         "",
         "attribute: 1 of 1 groups",
@@ -112,7 +112,7 @@ def test_the_page_shows_counts_and_groups_one_under_the_other(
         "       713 + The cup is on the tray.",
         "           - The tray is on the cup.",
         "",
-        "+ true, - false, ~ not proven false; in brackets what was replaced",
+        "+ true, - false, ~ not proven false; in brackets the replaced words",
     ]
 
 
@@ -133,6 +133,23 @@ def test_long_captions_are_wrapped_and_stay_under_their_mark(
     assert shown[4] == f"{'':13}[red -> blue]"
 
 
+def test_captions_without_negatives_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("filepath,title\n1.jpg,A cat.\n1.jpg,A dog.\n2.jpg,A bird.\n")
+    inspect_captions(InspectConfig(shards=str(path)))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{path}: 2 images, 3 groups (3 without negatives), 0 negatives" in lines
+    negatives = CaptionGroup("A cat.", "caption", (Negative("A dog.", "swap"),))
+    both = ImageCaptions("7", (negatives, CaptionGroup("A bird.", "caption", ())))
+    written = write(tmp_path / "c.jsonl", [both])
+    inspect_captions(InspectConfig(shards=written))
+    shown = capsys.readouterr().out
+    assert "2 groups (1 without negatives), 1 negative" in shown
+    assert "swap: 1 of 1 groups" in shown
+
+
 def test_the_number_of_samples_can_be_chosen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,10 +162,10 @@ def test_the_number_of_samples_can_be_chosen(
 
 def test_what_cannot_be_inspected_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "c.jsonl", IMAGES)
-    with pytest.raises(UserError, match="look into shards; pack the captions first"):
+    with pytest.raises(UserError, match="need shards; run 'hnc-ds pack' first"):
         inspect_captions(InspectConfig(shards=path, verify=True))
     path.write_text("[]")
-    with pytest.raises(UserError, match="captions without negatives"):
+    with pytest.raises(UserError, match="holds no images"):
         inspect_captions(InspectConfig(shards=path))
 
 

@@ -105,7 +105,7 @@ CAPTIONS = ImageCaptions(
 )
 
 
-def test_an_image_is_counted() -> None:
+def test_the_coverage_of_an_image_is_counted_by_hand() -> None:
     yields = {"attribute": Yield(3, 9, 4, 2), "swap": Yield(1, 1)}
     found = coverage_of(GRAPH, CAPTIONS, yields)
     assert found.pairs == found.pairs_where_related == {7: 1}
@@ -127,7 +127,7 @@ def test_an_image_is_counted() -> None:
 
 
 @pytest.mark.parametrize("balance", ["data", "image"])
-def test_what_becomes_of_all_that_could_be_said(balance: Literal["data", "image"]) -> None:
+def test_every_possible_statement_has_one_outcome(balance: Literal["data", "image"]) -> None:
     """Written is what is refuted and neither balanced away nor without room; by type."""
     rng, options = random.Random(3), Options(balance=balance)
     graphs = [annotate(rng, draw_world(rng), str(i)) for i in range(12)]
@@ -142,7 +142,7 @@ def test_what_becomes_of_all_that_could_be_said(balance: Literal["data", "image"
         covered = coverage_of(graph, captions, yields)
         for name, found in covered.yields.items():
             assert found.tried >= found.refuted >= found.balanced_away + found.written, name
-            assert found.said or not found.written, name
+            assert found.statements or not found.written, name
         total.add(covered)
     assert sum(found.written for found in total.yields.values()) > 12 * 20
     assert {name for name, found in total.yields.items() if found.refuted} >= {*MADE}
@@ -196,7 +196,9 @@ def test_sums_are_the_same_in_any_order_and_by_parts() -> None:
     written = [msgspec.json.encode(found.in_order()) for found in (whole, backwards, by_parts)]
     assert len({*written}) == 1
     assert whole.images == 60
-    assert whole.yields["attribute"].said == sum(one.yields["attribute"].said for one in images)
+    assert whole.yields["attribute"].statements == sum(
+        one.yields["attribute"].statements for one in images
+    )
     # What is kept follows the vocabulary: a thousand images take no more than sixty.
     many = total(some_images(1000))
     assert len(msgspec.json.encode(many)) < len(written[0]) + 300
@@ -213,19 +215,19 @@ def test_quantiles_are_those_of_the_images() -> None:
             assert quantile(counts, share) == least
 
 
-def test_what_is_common() -> None:
+def test_common_predicates_are_the_most_frequent_ones() -> None:
     assert common({"on": 97, "in": 2, "near": 1}) == ("on", "in", "near")
     assert common({"on": 970, "in": 21, "near": 9}) == ("on", "in")
 
 
-def test_lines_say_the_numbers_and_fit(tmp_path: Path) -> None:
+def test_lines_state_the_numbers_and_fit(tmp_path: Path) -> None:
     coverage = coverage_of(GRAPH, CAPTIONS, {"attribute": Yield(3, 9, 4, 2), "swap": Yield(1, 1)})
     lines = [*coverage_lines(coverage, ("attribute", "swap"))]
     text = "\n".join(lines)
     assert "7.0 on average, median 7, 10th percentile 7" in text
     assert "none in 0 of 1 image; at least 7 where relations are annotated" in text
-    assert "66.7% of 3 negatives that state a relation" in text
-    assert "50.0% of 2 true captions beside them" in text
+    assert "66.7% of 3 negatives with a relation" in text
+    assert "50.0% of 2 true captions of these negatives" in text
     assert "60.0% of 5 are in true captions" in text
     rows = [line.split() for line in lines]
     assert ["attribute", "3", "9", "4", "2", "1", "1"] in rows
@@ -255,7 +257,7 @@ def counts_of_captions() -> Counts:
     return Counts(1, 0, {}, counted, {}, coverage_of(GRAPH, CAPTIONS))
 
 
-def test_statistics_keep_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_keep_the_coverage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counts = counts_of_captions()
     out = write(tmp_path, counts)
     assert read_counts(out).coverage == counts.coverage

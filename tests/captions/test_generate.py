@@ -79,10 +79,10 @@ def test_one_line_per_image_in_the_order_of_the_input(source, tmp_path, capsys):
     assert [c.image_id for c in captions] == [f"n{i}" for i in range(IMAGES)]
     assert sum(len(c.groups) for c in captions) > IMAGES
     assert sorted(p.name for p in out.parent.iterdir()) == [out.name, "g.captions.stats.json"]
-    told = capsys.readouterr().out
-    assert f"{IMAGES} images" in told
-    assert "pairs an image" in told
-    assert all(len(line) <= 100 for line in told.splitlines()[1:])
+    printed = capsys.readouterr().out
+    assert f"{IMAGES} images" in printed
+    assert "pairs per image" in printed
+    assert all(len(line) <= 100 for line in printed.splitlines()[1:])
 
     stats = json.loads((tmp_path / "deep" / "g.captions.stats.json").read_text())
     assert stats["images"] == IMAGES
@@ -92,6 +92,7 @@ def test_one_line_per_image_in_the_order_of_the_input(source, tmp_path, capsys):
     assert stats["settings"]["seed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "open world, with tables"])
 def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(tmp_path, how):
     source = dense_scene_graphs(tmp_path / "train.json")
@@ -109,10 +110,18 @@ def test_the_bytes_depend_neither_on_workers_nor_on_the_hash_seed(tmp_path, how)
     assert {name for name, count in made.items() if count} >= {*DEFAULT_TYPES} - RARE
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run that meets no accident makes of the source."""
+    folder = tmp_path_factory.mktemp("whole")
+    out = folder / "whole.jsonl.gz"
+    assert run(folder, scene_graphs(folder / "g.json"), out).returncode == 0
+    return out
+
+
 @pytest.mark.parametrize("accident", ["kill at part 0", "kill at part 3", "kill while joining"])
-def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
-    whole, broken = tmp_path / "whole.jsonl.gz", tmp_path / "broken.jsonl.gz"
-    assert run(tmp_path, source, whole).returncode == 0
+def test_a_killed_run_resumes_to_the_same_bytes(source, whole, tmp_path, accident):
+    broken = tmp_path / "broken.jsonl.gz"
     assert run(tmp_path, source, broken, accident=accident).returncode == -9
     assert not broken.exists()
     resumed = run(tmp_path, source, broken, workers=2)
@@ -125,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(source, tmp_path, accident):
     assert not broken.with_name(broken.name + ".parts").exists()
 
 
-def test_what_is_made_of_finished_captions_is_made_up_for(source, tmp_path, capsys):
+def test_outputs_made_of_finished_captions_are_completed_later(source, tmp_path, capsys):
     out, release = tmp_path / "c.jsonl", tmp_path / "release.json"
     generate(GenerateConfig(scene_graphs=source, out=out, workers=1))  # and was stopped here
     before = out.read_bytes(), stats_path_of(out).read_bytes()
@@ -137,9 +146,8 @@ def test_what_is_made_of_finished_captions_is_made_up_for(source, tmp_path, caps
     assert (out.read_bytes(), audited) == (before[0], json.loads(before[1]))
 
 
-def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, tmp_path):
-    whole, out = tmp_path / "whole.jsonl.gz", tmp_path / "shared.jsonl.gz"
-    assert run(tmp_path, source, whole).returncode == 0
+def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, whole, tmp_path):
+    out = tmp_path / "shared.jsonl.gz"
     first = run(tmp_path, source, out, part="0/3")
     assert "part 0 of 3 is done, others are not" in first.stdout
     assert run(tmp_path, source, out, part="2/3", accident="kill at part 2").returncode == -9
@@ -325,7 +333,7 @@ def test_what_real_graphs_hold_is_counted_and_stops_nothing(tmp_path, workers):
     }
     assert any("café" in caption and "türschild" in caption for caption in said["unicode"])
     assert any(caption.startswith("The star is") for caption in said["empty"])
-    # One dog, boxed twice: nobody knows, and so nobody counts.
+    # One dog, boxed twice, is not counted.
     assert not [caption for caption in said["twice"] if "dogs" in caption]
 
 

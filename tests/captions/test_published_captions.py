@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import published_captions
-from benchmarks.caption_reader import CaptionReader
-from benchmarks.graphs import write_graphs
+from experiments import published_captions
+from experiments.caption_reader import CaptionReader
 from hnc_ds.captions.balance import Quotas
 from hnc_ds.captions.first_pass import tally_of
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
@@ -30,6 +29,7 @@ from hnc_ds.captions.truth.claims import (
 from hnc_ds.captions.truth.holds import Truth
 from hnc_ds.errors import UserError
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, Relation, SceneGraph, SceneObject
+from speed.graphs import write_graphs
 
 NAMES = frozenset({"horse", "pizza slice", "stop sign", "sign", "bench", "benches", "stop"})
 READER = CaptionReader(
@@ -131,7 +131,7 @@ def test_pairs_are_wrong_unproven_or_neither() -> None:
     assert [published_captions._is_wrong(pair) for pair in pairs] == [
         False,  # proven false
         True,  # true
-        False,  # of which the graph says nothing
+        False,  # of which the graph has no annotation
         True,  # the same text
         True,  # its true caption is false
     ]

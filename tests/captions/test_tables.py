@@ -1,4 +1,4 @@
-"""Frequencies: what is counted, of which files, and that the file says so again when read."""
+"""Frequencies: what is counted, of which files, and that the file reads back equal."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from hnc_ds.captions.first_pass import write_tables
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
-from hnc_ds.captions.tables import Tables, count_tables, held_out, read_tables
+from hnc_ds.captions.tables import VERSION, Tables, count_tables, held_out, read_tables
 from hnc_ds.config import TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import Relation, SceneGraph, SceneObject
@@ -34,7 +34,7 @@ TWO_IMAGES = [
 def test_every_attribute_edge_and_number_is_counted_by_hand() -> None:
     tables = count_tables(TWO_IMAGES, "g.json")
     assert tables == Tables(
-        version=4,
+        version=VERSION,
         source="g.json",
         images=2,
         attributes={"cup": {"gray": 3, "small": 1}},  # grey is gray, and once per cup
@@ -53,7 +53,7 @@ def test_a_name_that_also_stands_for_a_group_is_not_counted_in_that_image() -> N
     assert count_tables(graphs).counts == {"banana": {3: 1}, "bowl": {1: 1}}
 
 
-def test_the_order_of_the_graphs_does_not_show() -> None:
+def test_the_order_of_the_graphs_does_not_matter() -> None:
     one, other = count_tables(TWO_IMAGES), count_tables(reversed(TWO_IMAGES))
     assert json.dumps(one.attributes) == json.dumps(other.attributes)
     assert list(one.counts) == list(other.counts) == sorted(one.counts)
@@ -129,7 +129,7 @@ def test_the_same_graphs_give_the_same_bytes(source: Path, tmp_path: Path) -> No
         ("latest_graphs.json", False),
     ],
 )
-def test_names_tell_what_is_not_for_training(name: str, expected: bool) -> None:
+def test_file_names_reveal_what_is_not_for_training(name: str, expected: bool) -> None:
     assert held_out(name) == expected
 
 
@@ -144,7 +144,7 @@ def test_validation_graphs_are_refused_unless_asked_for(source: Path, tmp_path: 
     val, out = source.with_name("val_sceneGraphs.json"), tmp_path / "t.json"
     source.rename(val)
     message = refusal(scene_graphs=val, out=out)
-    assert "training graphs only" in message
+    assert "validation or test file" in message
     assert "--any-split" in message
     assert not out.exists()
     write_tables(TablesConfig(scene_graphs=val, out=out, any_split=True))
@@ -169,7 +169,7 @@ def test_bad_requests_are_refused_in_one_line(source: Path, tmp_path: Path) -> N
     ("name", "content", "expected"),
     [
         ("t.json", None, "no such file"),
-        ("t.json", b"{", "not tables of frequencies"),
+        ("t.json", b"{", "not tables of 'hnc-ds tables'"),
         ("t.json", b'{"version": 1}', "missing required field"),
         ("t.json.gz", gzip.compress(b"{}", mtime=0)[:-4], "truncated or broken gzip"),
     ],
@@ -188,6 +188,6 @@ def test_other_files_are_not_read_as_tables(
 def test_tables_of_another_version_are_refused(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     write_tables(TablesConfig(scene_graphs=source, out=out))
-    out.write_text(out.read_text().replace('"version":4', '"version":1'))
-    with pytest.raises(UserError, match="tables of version 1, this program reads 4"):
+    out.write_text(out.read_text().replace(f'"version":{VERSION}', '"version":1'))
+    with pytest.raises(UserError, match=f"tables of version 1, this program reads {VERSION}"):
         read_tables(out)

@@ -17,8 +17,7 @@ def main() -> int:
     parser.add_argument("--only", help="a case, as the list of failures names it")
     parser.add_argument("--stage", help="cases of stages whose names begin so")
     given = parser.parse_args()
-    lab, folder = laboratory()
-    with folder:
+    with laboratory() as lab:
         found = cases(lab.world, given.seed, 10**6 if given.only or given.stage else given.count)
         found = [case for case in found if given.only in (None, case.name)]
         found = [case for case in found if case.stage.name.startswith(given.stage or "")]

@@ -1,9 +1,12 @@
 """The cases of a seed, and running them."""
 
 import random
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,13 +54,14 @@ class Laboratory:
 
     Args:
         folder: Where all is made.
+        endpoint: Address of a fake server of a language model.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, endpoint: str) -> None:
         self._scratch = folder
         self.world = folder / "world"
         import_everything()
-        made_world.make(self.world)
+        made_world.make(self.world, endpoint)
         self._sound: dict[str, Any] = {}
 
     def judge(self, case: Case) -> Verdict:
@@ -89,6 +93,7 @@ def import_everything() -> None:
 
     import hnc_ds.captions.contents
     import hnc_ds.captions.generate
+    import hnc_ds.captions.rewrite.rewrite
     import hnc_ds.captions.swap_words
     import hnc_ds.captions.tables
     import hnc_ds.cli
@@ -97,8 +102,8 @@ def import_everything() -> None:
     import hnc_ds.export.export
     import hnc_ds.llava.answer
     import hnc_ds.llava.score
+    import hnc_ds.report.compare
     import hnc_ds.report.page
-    import hnc_ds.report.two_models
     import hnc_ds.shards.contents
     import hnc_ds.train  # noqa: F401
 
@@ -108,7 +113,7 @@ def import_everything() -> None:
 
 def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Verdicts by stage, and the cases that failed."""
-    kinds = ("ok", "traceback", "unnamed", "hang", "memory", "silent")
+    kinds = ("ok", "traceback", "unnamed", "half", "hang", "memory", "silent")
     by_stage: dict[str, Counter[str]] = {}
     for found in verdicts:
         by_stage.setdefault(found.case.partition("/")[0], Counter())[found.verdict] += 1
@@ -123,7 +128,14 @@ def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield f"{found.verdict}: --only '{found.case}'  ({found.grown >> 20} MiB) {found.line}"
 
 
-def laboratory() -> tuple[Laboratory, tempfile.TemporaryDirectory[str]]:
-    """One in a temporary folder, which is removed with what is returned beside it."""
-    folder = tempfile.TemporaryDirectory(prefix="damage-")
-    return Laboratory(Path(folder.name)), folder
+@contextmanager
+def laboratory() -> Iterator[Laboratory]:
+    """One in a temporary folder, with a fake server; both are gone afterwards."""
+    # A process: threads of this one would not survive the fork of a case.
+    serve = [sys.executable, "-m", "tests.captions.rewrite.fake_server"]
+    with (
+        tempfile.TemporaryDirectory(prefix="damage-") as folder,
+        subprocess.Popen(serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        assert server.stdout
+        yield Laboratory(Path(folder), server.stdout.readline().strip())

@@ -1,4 +1,4 @@
-"""Ways to damage a file, each by a seed. None of them knows what the file is for.
+"""Ways to damage a file, each by a seed. None depends on the purpose of the file.
 
 A damage is STRICT where nobody could mean what it leaves: the program must refuse it, or count what
 it drops, or give the same result as without it. It is LOOSE where a valid file of other content may
@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import random
+import sqlite3
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,8 +303,8 @@ def _twice(key: str, old: Any) -> Callable[[Path, random.Random], None]:
     def change(content: bytes, _: random.Random) -> bytes:
         start = content.find(entry)
         other: Any = {"": 0} if isinstance(old, dict) else [] if isinstance(old, list) else None
-        told = json.dumps(other if other is not None else "other").encode()
-        return content[:start] + entry + b": " + told + b", " + content[start:]
+        value = json.dumps(other if other is not None else "other").encode()
+        return content[:start] + entry + b": " + value + b", " + content[start:]
 
     return _unzipped(change)
 
@@ -369,19 +370,19 @@ def of_safetensors() -> list[Damage]:
         def apply(path: Path, _: random.Random) -> None:
             content = path.read_bytes()
             size = struct.unpack("<Q", content[:8])[0]
-            told = json.loads(content[8 : 8 + size])
-            change(told)
-            text = json.dumps(told).encode()
+            fields = json.loads(content[8 : 8 + size])
+            change(fields)
+            text = json.dumps(fields).encode()
             path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
 
         return apply
 
-    def first(told: dict[str, Any]) -> dict[str, Any]:
-        return next(value for name, value in told.items() if name != "__metadata__")
+    def first(fields: dict[str, Any]) -> dict[str, Any]:
+        return next(value for name, value in fields.items() if name != "__metadata__")
 
-    def rename(told: dict[str, Any]) -> None:
-        name = next(name for name in told if name != "__metadata__")
-        told["other"] = told.pop(name)
+    def rename(fields: dict[str, Any]) -> None:
+        name = next(name for name in fields if name != "__metadata__")
+        fields["other"] = fields.pop(name)
 
     def filled(value: float) -> Callable[[bytes, random.Random], bytes]:
         def change(content: bytes, draw: random.Random) -> bytes:
@@ -424,6 +425,37 @@ def of_image() -> list[Damage]:
         Damage("declares-60000x2", _bytes(declared(60_000, 2)), LOOSE),
         Damage("declares-8000", _bytes(declared(8000, 8000)), LOOSE),
     ]
+
+
+def of_sqlite() -> list[Damage]:
+    """Damages of a cache of answers that leave a file of SQLite."""
+    changes = {
+        "no-table": "DROP TABLE answers",
+        "no-column": "ALTER TABLE answers RENAME COLUMN answer TO text",
+        "other-columns": "DROP TABLE answers; CREATE TABLE answers (key INT, answer BLOB UNIQUE)",
+        "view": "ALTER TABLE answers RENAME TO a; CREATE VIEW answers AS SELECT * FROM a",
+        "numbers": "UPDATE answers SET answer = CAST(7 AS BLOB)",
+        "bytes": "UPDATE answers SET answer = x'ff00fe'",
+        "not-utf8": "UPDATE answers SET answer = CAST(x'ff00fe' AS TEXT)",
+        "nul": "UPDATE answers SET answer = char(0) || answer",
+        "empty-answers": "UPDATE answers SET answer = ''",
+        "text-keys": "UPDATE answers SET key = CAST(key AS TEXT)",
+        "no-answers": "DELETE FROM answers",
+    }
+    valid = ("nul", "empty-answers")  # other answers
+    return [
+        Damage(name, _executed(change), LOOSE if name in valid else STRICT)
+        for name, change in changes.items()
+    ]
+
+
+def _executed(script: str) -> Callable[[Path, random.Random], None]:
+    def apply(path: Path, _: random.Random) -> None:
+        connection = sqlite3.connect(path)
+        connection.executescript(script)
+        connection.close()
+
+    return apply
 
 
 def of_tar() -> list[Damage]:

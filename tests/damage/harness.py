@@ -4,6 +4,7 @@ The parent has imported everything, so that a child starts in milliseconds. A ca
 
 traceback   it ended with a traceback, by a signal, or with a status that is neither 0 nor 2
 unnamed     it ended with status 2, and its line names neither the file nor a folder that holds it
+half        it ended with status 2, and a file that it was to write is there, or a temporary one
 hang        it did not end
 memory      its memory grew by more than LARGEST
 silent      it ended with status 0 after a STRICT damage, what it made differs from what it makes of
@@ -24,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +55,7 @@ class Stage(NamedTuple):
     damaged: Sequence[str]
     """Files in the folder."""
     made: Callable[[Path, str], Any]
-    """What is compared: of the folder after the command, and of what it said."""
+    """What is compared: the folder after the command, and its output."""
     optional: frozenset[str] = frozenset()
     """Fields that files of this kind may lack."""
     share: float = 1.0
@@ -193,12 +195,20 @@ def _verdict(
     if "Traceback (most recent call last)" in ended.said or ended.status not in (0, 2):
         return "traceback"
     if ended.status == 2:
+        if _is_half_written(folder, stage.command):
+            return "half"
         return "ok" if _names(ended.said, file) else "unnamed"
     made, said = sound
     if not damage.strict or stage.made(folder, ended.said) == made:
         return "ok"
     new = [line for line in ended.said.splitlines() if line not in said]
     return "ok" if any(REPORTS.search(line) for line in new) else "silent"
+
+
+def _is_half_written(folder: Path, command: Sequence[str]) -> bool:
+    outs = [folder / name for flag, name in pairwise(command) if flag == "--out"]
+    files = [out for out in outs if out.suffix and out.exists()]
+    return bool(files or [*folder.rglob("*.tmp")])
 
 
 def _names(said: str, file: str) -> bool:

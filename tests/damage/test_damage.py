@@ -6,13 +6,12 @@ import pytest
 
 from tests.damage.cases import Laboratory, cases, laboratory, table
 
-QUICK, ALL, SEED = 60, 1600, 16
+QUICK, ALL, SEED = 30, 1600, 16
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Laboratory]:
-    made, folder = laboratory()
-    with folder:
+    with laboratory() as made:
         yield made
 
 
@@ -24,7 +23,7 @@ def test_a_sample_of_damaged_files_ends_well(lab: Laboratory) -> None:
     assert {one.verdict for one in verdicts} == {"ok"}, "\n".join(table(verdicts))
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_all_damaged_files_end_well(lab: Laboratory) -> None:
     """The whole of ``python -m tests.damage``: a quarter of an hour."""
     verdicts = [lab.judge(case) for case in cases(lab.world, SEED, ALL)]

@@ -4,13 +4,17 @@ import csv
 import gzip
 import io
 import json
+import pickle
 import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from tests.captions.rewrite.fake_server import MODEL
 from tests.damage.harness import run
 
 IDS = ("t000000", "t000001", "t000002", "t000003")
@@ -27,11 +31,19 @@ DEEPSPEED = {
 }  # fmt: skip
 
 
-def make(folder: Path) -> None:
-    """Make the world: everything that commands make is made by them, in forked children."""
+def make(folder: Path, endpoint: str) -> None:
+    """Make the world: everything that commands make is made by them, in forked children.
+
+    Args:
+        folder: To make; ``endpoint.txt`` in it names the server.
+        endpoint: Address of a fake server of a language model.
+    """
     base = folder / "base"
     base.mkdir(parents=True)
-    must(base, "scenes --out . --train 4 --val 1 --size 32 --objects 2 3 --namesakes 0 --workers 1")
+    must(
+        base,
+        "scenes --out . --train 4 --val 1 --size 32 --objects 2 3 --duplicate_shapes 0 --workers 1",
+    )
     shutil.copy(base / "train_sceneGraphs.json", base / "sg.json")
     must(base, "generate --scene-graphs sg.json --out c.jsonl --per-image 3 --workers 1 "
                "--hnc-json hnc.json")  # fmt: skip
@@ -45,6 +57,7 @@ def make(folder: Path) -> None:
     must(base, "evaluate run --shards shards --out a.json --cache cache --workers 1")
     _graphs(folder / "graphs", base)
     _captions(folder / "captions", base)
+    _rewrite(folder, base, endpoint)
     _lists(folder / "lists")
     _models(folder, base)
     _results(folder / "results", base)
@@ -69,7 +82,10 @@ def _copy(base: Path, folder: Path, names: Sequence[str]) -> None:
 
 def _put(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def _lines(*rows: Any) -> str:
@@ -100,6 +116,20 @@ def _captions(folder: Path, base: Path) -> None:
         folder / "human.json",
         {f"{i}.jpg": {str(n): s for n, s in enumerate(said)} for i in IDS[:2]},
     )
+
+
+def _rewrite(folder: Path, base: Path, endpoint: str) -> None:
+    (folder / "endpoint.txt").write_text(endpoint)
+    _copy(base, folder / "rewrite", ["c.jsonl", "sg.json"])
+    made = folder / "rewrite"
+    for out, part in (("m.jsonl", ""), ("n.jsonl", "--part 1/2")):
+        must(made, f"rewrite --captions c.jsonl --scene-graphs sg.json --out {out} "
+                   f"--model {MODEL} --endpoint {endpoint} {part}")  # fmt: skip
+    (made / "m.answers.sqlite").rename(made / "known.sqlite")
+    (made / "n.answers.part-1.sqlite").rename(made / "jobs.part-1.sqlite")
+    shutil.rmtree(made / "n.jsonl.parts")
+    for name in ("m.jsonl", "m.stats.json"):
+        (made / name).unlink()
 
 
 def _lists(folder: Path) -> None:
@@ -147,7 +177,7 @@ def _results(folder: Path, base: Path) -> None:
             )
     (folder / "sweep").mkdir()
     for share in ("0", "1"):
-        shutil.copy(base / "a.json", folder / f"sweep/alpha-{share}.json")
+        shutil.copy(base / "a.json", folder / f"sweep/coefficient-{share}.json")
     shutil.copytree(base / "shards", folder / "shards")
 
 
@@ -236,6 +266,49 @@ def _benchmarks(folder: Path, base: Path) -> None:
         (shots / name).parent.mkdir(exist_ok=True)
         shutil.copy(jpegs[number], shots / name)
     _parquet(data / "bivlc/test.parquet", jpegs)
+    _choices(data)
+    _suite(data / "suite", jpegs)
+
+
+def _choices(data: Path) -> None:
+    rows = [{"image0": f"{a}.jpg", "image1": f"{b}.jpg", "caption0": "a dog", "caption1": "a cat"} for a, b in ((1, 2), (2, 3))]  # fmt: skip
+    _put(data / "eqben/all_select.json", rows)
+    box, negatives = "x,y,width,height", "\"['a cat', 'a bird']\""
+    _put(data / "crepe-productivity/atom/prod_vg_hard_negs_atom_complexity_4.csv",
+         f"image_id,caption,hard_negs,{box}\n1,a dog,{negatives},0,0,9,9\n2,a fox,{negatives},1,1,9,9\n")  # fmt: skip
+    columns = ",".join(f"valid_hard_negs_{kind}" for kind in ("atom", "comp", "combined"))
+    cells = ",".join([negatives] * 3)
+    _put(data / "crepe-systematicity/syst_vg_hard_negs_seen_compounds_in_cc12m.csv",
+         f"image_id,caption,{columns},{box}\n1,a dog,{cells},0,0,9,9\n2,a fox,{cells},1,1,9,9\n")  # fmt: skip
+    captions = ",".join(f"caption_{n}" for n in range(4))
+    _put(data / "negbench/COCO_val_mcq_llama3.1_rephrased.csv",
+         f"correct_answer,{captions},correct_answer_template,image_path\n0,a,b,c,d,hybrid,x/1.jpg\n0,e,f,g,h,positive,x/2.jpg\n")  # fmt: skip
+    _put(data / "svo/svo_probes.csv",
+         "sentence,pos_image_id,neg_image_id,subj_neg,verb_neg,obj_neg\nA dog sits.,1,2,False,True,False\nA cat sits.,2,3,True,False,False\n")  # fmt: skip
+
+
+def _suite(suite: Path, jpegs: Sequence[Path]) -> None:
+    pixels = bytes(n % 251 for n in range(3072))
+    _put(suite / "cifar-10-batches-bin/test_batch.bin", b"\3" + pixels + b"\7" + pixels[::-1])
+    array = np.frombuffer(pixels * 2, np.uint8).reshape(2, -1)
+    content = {"data": array, "fine_labels": [0, 99], "filenames": ["a.png", "b.png"]}
+    _put(suite / "cifar-100-python/test", pickle.dumps(content, 2))
+    _put(suite / "food-101/meta/test.txt", "apple_pie/1\nwaffles/2\n")
+    for name, jpeg in zip(("apple_pie/1", "waffles/2"), jpegs, strict=False):
+        path = suite / f"food-101/images/{name}.jpg"
+        path.parent.mkdir(parents=True)
+        shutil.copy(jpeg, path)
+    _put(suite / "stl10_binary/test_X.bin", bytes(n % 251 for n in range(2 * 3 * 96 * 96)))
+    _put(suite / "stl10_binary/test_y.bin", b"\1\12")
+    _put(suite / "wds/classnames.txt", "a dog\na cat\n")
+    _put(suite / "wds/zeroshot_classification_templates.txt", "a photo of {c}\n{c}\n")
+    _put(suite / "wds/test/nshards.txt", "1\n")
+    with tarfile.open(suite / "wds/test/0.tar", "w") as tar:
+        for number, jpeg in enumerate(jpegs[:2]):
+            for kind, data in (("jpg", jpeg.read_bytes()), ("cls", str(number).encode())):
+                member = tarfile.TarInfo(f"s{number}.{kind}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
 
 
 def _parquet(path: Path, jpegs: Sequence[Path]) -> None:
@@ -251,7 +324,7 @@ def _parquet(path: Path, jpegs: Sequence[Path]) -> None:
 
 
 def _llava(folder: Path, base: Path) -> None:
-    from tests.llava.little import save_llava
+    from tests.llava.tiny_llava import save_llava
 
     folder.mkdir()
     save_llava(folder / "llava", seed=0)
@@ -271,7 +344,7 @@ def _llava(folder: Path, base: Path) -> None:
     _put(folder / "text.json", {"data": texts})
     must(
         folder,
-        "answer llava --dataset vqav2 --questions q.json --images img --out made --longest 4",
+        "answer llava --dataset vqav2 --questions q.json --images img --out made --max_new_tokens 4",
     )
     shutil.copy(folder / "made/answers.jsonl", folder / "answers.jsonl")
     (folder / "made/answers.jsonl").unlink()

@@ -10,50 +10,50 @@ import torch
 from PIL import Image
 
 from hnc_ds import checkpoint
+from hnc_ds.checkpoint import to_json
 from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
 from hnc_ds.evaluation.evaluate import evaluate
-from hnc_ds.evaluation.items import items_path
+from hnc_ds.evaluation.results import items_path
 from hnc_ds.model.load import load_model
-from hnc_ds.settings_file import to_json
 
-PICTURES = 150
+IMAGES = 150
 """Three chunks, so that neither rank has as many as the other."""
 
 
 @pytest.fixture
 def config(tmp_path: Path, scene_shards: Path) -> EvaluateConfig:
-    """A model on shards, and on questions of which one has a picture that cannot be decoded."""
-    run, crepe, pictures = (tmp_path / name for name in ("run", "crepe", "pictures"))
+    """A model on shards, and on questions of which one has an image that cannot be decoded."""
+    run, crepe, images = (tmp_path / name for name in ("run", "crepe", "images"))
     checkpoint.start_run(run, {"settings": to_json(TrainConfig())})
     model = load_model(ModelConfig(), seed=6)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     checkpoint.write(run, 1, checkpoint.contents(model, weights, {}, {}, {}), keep_last=1)
     crepe.mkdir()
-    pictures.mkdir()
+    images.mkdir()
     questions = {}
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         colour = (number, 255 - number, 7 * number % 256)
-        Image.new("RGB", (32, 32), colour).save(pictures / f"{number}.png")
+        Image.new("RGB", (32, 32), colour).save(images / f"{number}.png")
         true, false = f"number {number} of many", "many of number " * (1 + number % 9)
         questions[str(number)] = {
             "filename": f"{number}.png",
             "caption": true,
             "negative_caption": false,
         }
-    (pictures / "70.png").write_bytes(b"no picture")
+    (images / "70.png").write_bytes(b"no image")
     (crepe / "swap_obj.json").write_text(json.dumps(questions))
     return EvaluateConfig(
         models=(str(run),),
         shards=str(scene_shards / "val"),
         out=tmp_path / "alone" / "results.json",
         data=f"sugarcrepe={crepe}",
-        images=f"coco2017={pictures}",
+        images=f"coco2017={images}",
         allow_missing=True,
         corruptions=("gaussian_noise:3",),
     )
 
 
-def test_two_ranks_find_the_bytes_of_one_as_does_one_with_what_they_kept(
+def test_two_ranks_write_the_bytes_of_one_as_does_one_with_their_cache(
     config: EvaluateConfig, run_on_ranks: Callable[..., None], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)  # as each rank has

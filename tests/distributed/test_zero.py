@@ -3,23 +3,25 @@
 import json
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig, ScopeConfig
-from hnc_ds.deepspeed_config import resolve
-from hnc_ds.distributed import from_rank_zero, rank, world_size
-from hnc_ds.engine import Engine
+from hnc_ds.distributed import broadcast_object, rank, world_size
+from hnc_ds.engine.deepspeed_config import resolve
+from hnc_ds.engine.engine import Engine
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.model.scope import choose_scope
-from hnc_ds.objective.terms import Compared, LossTerms, objective
+from hnc_ds.objective.terms import TERMS, LossInputs, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.training import passes
-from hnc_ds.training.compare import Embedded, compare, embed
+from hnc_ds.training import grad_cache
+from hnc_ds.training.grad_cache import Embedded, embed, gather_inputs
+from hnc_ds.training.image_embeddings import image_embeddings, with_embeddings
 
 BATCH, LEARNING_RATE, ALPHA = 16, 0.1, 1.5
 
@@ -33,12 +35,12 @@ class Case(NamedTuple):
     checkpointing: bool = False
 
 
-EVERY_TERM = {"contrastive": 1.0, "margin": 1.0, "preference": 1.0, "distill": 1.0}
+EVERY_TERM = dict.fromkeys(TERMS, 1.0)
 CASES = {
     "plain": Case(),
     "every term, in parts, with activations computed again": Case(
         LossConfig(
-            terms=EVERY_TERM | {"l2_to_start": 0.05}, negatives_from="all_images", distill_tau=0.5
+            terms=EVERY_TERM | {"l2_sp": 0.05}, negatives_from="all_images", distill_tau=0.5
         ),
         parts=2,
         checkpointing=True,
@@ -47,9 +49,10 @@ CASES = {
         LossConfig(terms={"contrastive": 1.0, "distill": 1.0}),
         ScopeConfig(towers="text", lora_rank=2),
         parts=4,
+        checkpointing=True,
     ),
     "last blocks, temperature off": Case(
-        LossConfig(terms={"contrastive": 1.0, "l2_to_start": 0.1}),
+        LossConfig(terms={"contrastive": 1.0, "l2_sp": 0.1}),
         ScopeConfig(last_blocks=1, train_temperature=False),
     ),
 }
@@ -60,7 +63,9 @@ def start_model(case: Case = CASES["plain"]) -> tuple[Clip, dict[str, torch.Tens
     clip = load_model(ModelConfig(), seed=0)
     torch.manual_seed(3)
     choose_scope(clip, case.scope)
-    clip.remember_start()
+    if case.loss.trains_bias():
+        clip.train_bias(None)
+    clip.keep_reference()
     start = {n: p.detach().clone() for n, p in clip.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, parameter in clip.named_parameters():
@@ -71,6 +76,7 @@ def start_model(case: Case = CASES["plain"]) -> tuple[Clip, dict[str, torch.Tens
     return clip, start
 
 
+@cache
 def batch_of(folder: Path, step: int, of_rank: int = 0, ranks: int = 1) -> Batch:
     clip, _ = start_model()
     share = BATCH // ranks
@@ -79,8 +85,8 @@ def batch_of(folder: Path, step: int, of_rank: int = 0, ranks: int = 1) -> Batch
     return data.batch(step)
 
 
-def of_case(case: Case, batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
-    compared = compare(embedded, batch, case.loss.negatives_from == "all_images")
+def of_case(case: Case, batch: Batch, embedded: Embedded) -> tuple[LossTerms, LossInputs]:
+    compared = gather_inputs(embedded, batch, case.loss)
     return objective(compared, case.loss, ALPHA), compared
 
 
@@ -94,7 +100,7 @@ def make_engine(
         # Many buckets: gradients travel while others are computed, cut where a rank's part ends.
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 20_000},
         "zero_allow_untested_optimizer": True,
-        "gradient_clipping": 0.0,  # DeepSpeed clips at 1 when nothing is said
+        "gradient_clipping": 0.0,  # DeepSpeed clips at 1 by default
         **sections,
     }
     return Engine(clip, clip.parameter_groups(), resolve(config, Path("-"), world_size(), 10))
@@ -109,9 +115,9 @@ def one_sgd_step_equals(folder: Path, expected: dict[str, dict[str, torch.Tensor
             clip, start = start_model(case)
             before = {n: p.detach().clone() for n, p in clip.named_parameters()}
             engine = make_engine(clip, stage, sgd, case.parts)
-            if weight := case.loss.weights().get("l2_to_start"):
-                engine.pull_to_start(weight, start)
-            passes.step(engine, batch, partial(of_case, case, batch), seed=0)
+            if weight := case.loss.weights().get("l2_sp"):
+                engine.pull_to_reference(weight, start)
+            grad_cache.step(engine, batch, partial(of_case, case, batch), seed=0)
             weights = engine.state().weights
             if rank() == 0:
                 taken = torch.cat([(weights[n] - before[n]).flatten() for n in steps])
@@ -128,7 +134,7 @@ def steps_of_one_process(case: Case, batch: Batch) -> dict[str, torch.Tensor]:
     trained = {n: p for n, p in clip.named_parameters() if p.requires_grad}
     for name, parameter in trained.items():
         apart = (parameter - start[name]).square().sum()
-        total = total + case.loss.weights().get("l2_to_start", 0.0) * apart
+        total = total + case.loss.weights().get("l2_sp", 0.0) * apart
     total.backward()
     return {n: -LEARNING_RATE * p.grad for n, p in trained.items() if p.grad is not None}
 
@@ -169,8 +175,8 @@ PULLED = ((1, "bf16", 1), (2, "fp16, dynamic", 1), (3, "fp16, static", 4), (0, "
 """ZeRO's stage, the precision, and in how many parts."""
 
 
-def of_temperature(batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
-    compared = compare(embedded, batch, all_negatives=False)
+def of_temperature(batch: Batch, embedded: Embedded) -> tuple[LossTerms, LossInputs]:
+    compared = gather_inputs(embedded, batch, LossConfig())
     terms = objective(compared, LossConfig(), 1.0)
     return terms._replace(total=0 * terms.total + OF_SCALE * embedded.scale.sum()), compared
 
@@ -188,7 +194,7 @@ def temperature_is_pulled_back_alike(folder: Path) -> None:
             clip.towers.logit_scale.fill_(math.log(100) + BEYOND)
         sgd = {"type": "SGD", "params": {"lr": LEARNING_RATE}}
         engine = make_engine(clip, stage, sgd, parts, **PRECISIONS[precision])
-        passes.step(engine, batch, partial(of_temperature, batch), seed=0)
+        grad_cache.step(engine, batch, partial(of_temperature, batch), seed=0)
         weights = engine.state().weights
         if rank() == 0:
             taken = math.log(100) + BEYOND - float(weights["towers.logit_scale"])
@@ -197,7 +203,7 @@ def temperature_is_pulled_back_alike(folder: Path) -> None:
             assert near, (stage, precision, parts, taken, expected)
 
 
-def test_the_temperature_is_pulled_into_its_bound_alike_in_every_precision_and_number_of_parts(
+def test_the_temperature_is_clamped_alike_in_every_precision_and_number_of_micro_batches(
     scene_shards: Path, run_on_ranks: Callable[..., None]
 ) -> None:
     run_on_ranks(2, temperature_is_pulled_back_alike, scene_shards / "train")
@@ -214,7 +220,7 @@ def losses(engine: Engine, folder: Path, steps: range) -> list[float]:
     found = []
     for step in steps:
         batch = batch_of(folder, step, rank(), world_size())
-        terms, _ = passes.step(engine, batch, partial(of_case, Case(), batch), seed=step)
+        terms, _ = grad_cache.step(engine, batch, partial(of_case, Case(), batch), seed=step)
         found.append(float(terms.total.detach()))
     return found
 
@@ -231,7 +237,7 @@ def state_continues_bit_for_bit(folder: Path) -> None:
         engine = make_engine(start_model()[0], stage, ADAM, scheduler=COSINE, **precision)
         engine.average(0.5, {})
         losses(engine, folder, range(3))
-        state = from_rank_zero(engine.state())
+        state = broadcast_object(engine.state())
         expected = losses(engine, folder, range(3, 5))
         resumed = make_engine(clip_with(state.weights), stage, ADAM, scheduler=COSINE, **precision)
         resumed.restore(state.moments, json.loads(json.dumps(state.scalars)))
@@ -247,7 +253,64 @@ def state_continues_bit_for_bit(folder: Path) -> None:
         assert abs(found - reference) < 0.02 * reference
 
 
+def reference_is_the_average(folder: Path) -> None:
+    """After three steps, in the precision of the model; and in a new engine with that state."""
+    case = Case(LossConfig(terms={"contrastive": 1.0, "distill": 1.0}, reference="average"))
+    bf16 = {"bf16": {"enabled": True}}
+    for stage, precision in ((0, {}), (1, {}), (2, {}), (1, bf16), (2, bf16)):
+        engine = make_engine(start_model(case)[0], stage, ADAM, **precision)
+        engine.average(0.5, {})
+        engine.reference_follows()
+        for step in range(3):
+            batch = batch_of(folder, step, rank(), world_size())
+            grad_cache.step(engine, batch, partial(of_case, case, batch), seed=step)
+        state = broadcast_object(engine.state())
+        other = make_engine(clip_with(state.weights), stage, ADAM, **precision)
+        other.average(0.5, state.averages)
+        other.reference_follows()
+        for made in (engine, other):
+            found = dict(made.module.reference.named_parameters())
+            for name, average in state.averages.items():
+                assert torch.equal(found[name], average.to(found[name].dtype)), (stage, name)
+                assert not torch.equal(average, state.weights[name]), (stage, name)
+
+
+def test_under_zero_0_to_2_the_reference_model_is_the_moving_average_bit_for_bit(
+    scene_shards: Path, run_on_ranks: Callable[..., None]
+) -> None:
+    run_on_ranks(2, reference_is_the_average, scene_shards / "train")
+
+
 def test_state_moved_into_a_new_engine_continues_bit_for_bit(
     scene_shards: Path, run_on_ranks: Callable[..., None]
 ) -> None:
     run_on_ranks(2, state_continues_bit_for_bit, scene_shards / "train")
+
+
+def images_are_encoded_as_by_one_process(shards: Path, folder: Path) -> None:
+    """Two ranks of 8 rows, as one process in two parts of 8: products of one height."""
+    adam = {"type": "AdamW", "params": {"lr": LEARNING_RATE, "torch_adam": True}}
+    share = BATCH // world_size()
+    for stage in (1, 3):
+        clip = load_model(ModelConfig(), seed=0)
+        choose_scope(clip, ScopeConfig(towers="text"))
+        rows = range(rank() * share, (rank() + 1) * share)
+        view, tokenize = clip.image_settings, clip.tokenize
+        data = TrainingData(shards, DataConfig(crop=1.0), 0, BATCH, rows, view, tokenize)
+        engine = make_engine(clip, stage, adam, parts=2 // world_size())
+        found = image_embeddings(folder, f"{world_size()}-{stage}", engine, data, workers=0)
+        embedded = embed(engine.forward, with_embeddings(data.batch(0), found, pin=False))
+        engine.backward_and_step(embedded.text_TD.sum() + embedded.image_BD.sum())
+        assert np.isfinite(found).all()
+
+
+def test_ranks_encode_all_images_once_to_what_one_process_makes_of_them(
+    scene_shards: Path, tmp_path: Path, run_on_ranks: Callable[..., None]
+) -> None:
+    for ranks in (1, 2):
+        run_on_ranks(ranks, images_are_encoded_as_by_one_process, scene_shards / "train", tmp_path)
+    made = {path.stem[-3:]: np.load(path) for path in tmp_path.glob("image_embeddings-*.npy")}
+    assert {len(rows) for rows in made.values()} == {96}
+    for stage in (1, 3):  # stage 3 keeps weights elsewhere in memory, and products round with it
+        assert np.array_equal(made[f"1-{stage}"], made[f"2-{stage}"])
+    np.testing.assert_allclose(made["1-1"], made["1-3"], atol=1e-6)

@@ -48,7 +48,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
         "snow": thing("snow", (0, 100, 640, 325), "white", ("below", "woman")),
     },
 }
-"""Written by hand while looking at the pictures; GQA's layout, extra fields included."""
+"""Written by hand while looking at the images; GQA's layout, extra fields included."""
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def photographs(tmp_path: Path) -> Path:
         shutil.copy(coco, tmp_path / "images" / coco.name)
     graphs = {}
     for path in (tmp_path / "images").iterdir():
-        with Image.open(path) as picture:
-            width, height = picture.size
+        with Image.open(path) as image:
+            width, height = image.size
         graphs[path.stem] = {
             "width": width,
             "height": height,

@@ -1,4 +1,4 @@
-"""A run killed in mid-epoch goes on as if nothing had happened."""
+"""A run killed in mid-epoch resumes to the same losses."""
 
 import json
 import os

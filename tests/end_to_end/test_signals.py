@@ -1,4 +1,4 @@
-"""Signals to a training as people start it: saved, one line, and what that line says continues it.
+"""Signals to a training as users start it: saved, one line, whose command continues it.
 
 docs/training.md has the table.
 """
@@ -72,7 +72,7 @@ class Training:
         return [found[number] for number in sorted(found)]
 
     def end(self) -> list[str]:
-        """What is said after the last step, once the launcher and all ranks have ended."""
+        """Lines printed after the last step, once the launcher and all ranks have ended."""
         self.until(lambda: not self._processes(), False)
         lines = self.said
         assert not [line for line in lines if "DataLoader" in line]

@@ -1,4 +1,4 @@
-"""A few one-coloured pictures in shards, and a model that knows colours but not word order."""
+"""A few one-coloured images in shards, and a model that recognises colours but not word order."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +69,7 @@ def model() -> BagOfColours:
 
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
-    """Pack one picture per (id, colour); its captions name the colour."""
+    """Pack one image per (id, colour); its captions name the colour."""
 
     def make(colour_of: dict[str, str]) -> Path:
         images = tmp_path / "images"

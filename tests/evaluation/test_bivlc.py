@@ -1,4 +1,4 @@
-"""BiVLC: captions and pictures in parquet files, and what each picks."""
+"""BiVLC: captions and images in parquet files, and what each picks."""
 
 import io
 import itertools
@@ -13,17 +13,16 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import encode_questions, scores_of
+from hnc_ds.evaluation.benchmarks import RELEASED
 from hnc_ds.evaluation.encoder import Encoder
-from hnc_ds.evaluation.places import find_images, read_questions
-from hnc_ds.evaluation.question import EACH_ITS_OWN, ImageRef, Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
-from hnc_ds.evaluation.rules import Scores
+from hnc_ds.evaluation.inputs import find_images, read_questions
+from hnc_ds.evaluation.released.measure import encode_questions, scores_of
+from hnc_ds.evaluation.released.rules import EACH_ITS_OWN, ImageRef, Question, Scores
 
 COLOURS = ("red", "lime", "blue")
 
 
-def picture(colour: str) -> dict[str, Any]:
+def image(colour: str) -> dict[str, Any]:
     file = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(file, "JPEG", quality=95)
     return {"bytes": file.getvalue(), "path": None}
@@ -31,10 +30,10 @@ def picture(colour: str) -> dict[str, Any]:
 
 def row(one: str, other: str, **changed: Any) -> dict[str, Any]:
     return {
-        "image": picture(one),
+        "image": image(one),
         "caption": f"it is {one}",
         "negative_caption": f"it is {other}",
-        "negative_image": picture(other),
+        "negative_image": image(other),
         "type": "swap",
         "subtype": "att",
         **changed,
@@ -46,7 +45,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
 
 
-def test_captions_and_pictures_come_from_the_rows_of_all_files(model: Any, tmp_path: Path) -> None:
+def test_captions_and_images_come_from_the_rows_of_all_files(model: Any, tmp_path: Path) -> None:
     pairs = list(itertools.permutations(COLOURS, 2))
     write(tmp_path / "data" / "test-0.parquet", [row(*pair) for pair in pairs[:5]])
     write(tmp_path / "data" / "test-1.parquet", [row(*pairs[5], type="add", subtype="obj")])
@@ -67,7 +66,7 @@ def test_captions_and_pictures_come_from_the_rows_of_all_files(model: Any, tmp_p
 def test_each_image_and_caption_picks_strictly_as_in_the_authors_code() -> None:
     images = (ImageRef("bivlc", "0"), ImageRef("bivlc", "1"))
     question = Question("0", images, ("a", "b"), EACH_ITS_OWN, "swap_att")
-    rule = QUESTION_SETS["bivlc"].rule
+    rule = RELEASED["bivlc"].rule
     assert rule is not None
     for i0c0, i0c1, i1c0, i1c1 in itertools.product((0.1, 0.2, 0.3), repeat=4):
         found = rule(
@@ -84,17 +83,17 @@ def test_each_image_and_caption_picks_strictly_as_in_the_authors_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"caption": None}, r"t\.parquet: row 1: caption is no text"),
+        ({"caption": None}, r"t\.parquet: row 1: caption is not text"),
         ({"image": {"bytes": None, "path": "x.jpg"}}, r"1 of 4 images .*t\.parquet: row 1 has no"),
     ],
 )
-def test_a_row_that_lacks_something_is_told(
-    model: Any, tmp_path: Path, change: dict[str, Any], told: str
+def test_a_row_that_lacks_something_is_reported(
+    model: Any, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     write(tmp_path / "t.parquet", [row("red", "blue"), row("red", "lime", **change)])
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         encode_questions(
             Encoder(model, torch.device("cpu"), batch=64, workers=1),
             read_questions("bivlc", tmp_path, False),
@@ -104,8 +103,8 @@ def test_a_row_that_lacks_something_is_told(
         )
 
 
-def test_files_that_are_of_something_else_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no \*\.parquet is there"):
+def test_files_of_something_else_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no \*\.parquet"):
         read_questions("bivlc", tmp_path, False)
     write(tmp_path / "t.parquet", [{"text": "x"}])
     with pytest.raises(UserError, match="no column caption, negative_caption, type, subtype"):

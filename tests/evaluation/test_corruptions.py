@@ -1,4 +1,4 @@
-"""Worse pictures: repeatable, by published amounts, and what each corruption is."""
+"""Corrupted images: repeatable, by published amounts, and what each corruption is."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog")
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """Smooth, with an edge; no value at either end."""
     across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     red, green = 60 + 2 * across, 60 + 2 * down
@@ -20,20 +20,20 @@ def picture() -> np.ndarray:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_follows_from_its_names_and_grows_with_severity(
-    name: str, picture: np.ndarray
+    name: str, image: np.ndarray
 ) -> None:
-    before = picture.copy()
-    found = [corrupt(picture, name, severity, 3, "a/1.jpg") for severity in SEVERITIES]
-    again = corrupt(picture, name, 5, 3, "a/1.jpg")
-    assert np.array_equal(picture, before)
-    assert all(one.dtype == np.uint8 and one.shape == picture.shape for one in found)
+    before = image.copy()
+    found = [corrupt(image, name, severity, 3, "a/1.jpg") for severity in SEVERITIES]
+    again = corrupt(image, name, 5, 3, "a/1.jpg")
+    assert np.array_equal(image, before)
+    assert all(one.dtype == np.uint8 and one.shape == image.shape for one in found)
     assert np.array_equal(found[4], again)
-    changed = [np.abs(one.astype(float) - picture).mean() for one in found]
+    changed = [np.abs(one.astype(float) - image).mean() for one in found]
     assert changed[0] > 0
     assert changed[4] > changed[0] or name == "fog"  # whose cloud is another each time
-    other = corrupt(picture, name, 5, 3, "a/2.jpg")
+    other = corrupt(image, name, 5, 3, "a/2.jpg")
     assert np.array_equal(other, again) is (name not in RANDOM)
-    seed = corrupt(picture, name, 5, 4, "a/1.jpg")
+    seed = corrupt(image, name, 5, 4, "a/1.jpg")
     assert np.array_equal(seed, again) is (name not in RANDOM)
 
 
@@ -52,11 +52,11 @@ def test_noise_has_the_published_amounts() -> None:
     assert (impulse == 255).mean() == pytest.approx(0.27 / 2, rel=0.05)
 
 
-def test_contrast_and_brightness_are_their_formulas(picture: np.ndarray) -> None:
-    x = picture / 255
+def test_contrast_and_brightness_are_their_formulas(image: np.ndarray) -> None:
+    x = image / 255
     mean = x.mean(axis=(0, 1))
     expected = np.rint((0.2 * (x - mean) + mean) * 255)
-    assert np.array_equal(corrupt(picture, "contrast", 3, 0, "x"), expected)
+    assert np.array_equal(corrupt(image, "contrast", 3, 0, "x"), expected)
     colour = np.full((8, 8, 3), (51, 102, 153), np.uint8)  # HSV value 0.6
     brighter = corrupt(colour, "brightness", 2, 0, "x")[0, 0]
     assert brighter.tolist() == [68, 136, 204]  # value 0.8, hue and saturation as before
@@ -89,7 +89,7 @@ def test_a_disk_has_the_radius_of_its_severity() -> None:
         assert abs((rows[-1] - rows[0]) / 2 - radius) <= 1
 
 
-def test_fog_lies_over_all_of_the_picture_and_keeps_its_brightest_value() -> None:
+def test_fog_lies_over_all_of_the_image_and_keeps_its_brightest_value() -> None:
     found = corrupt(grey(255, 64), "fog", 5, 0, "x")
     assert found.max() == 255
     assert found.std() > 5

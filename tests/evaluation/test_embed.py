@@ -57,7 +57,7 @@ def test_a_rare_damaged_image_is_left_out_and_named(model, make_shards, damage):
 
 
 def test_embeddings_of_a_real_model_are_the_same_bits_for_any_batch(make_shards, damage):
-    """Also where a picture in the middle cannot be decoded."""
+    """Also where an image in the middle cannot be decoded."""
     shards = make_shards({f"{i:03d}": ("red", "blue", "lime")[i % 3] for i in range(150)})
     damage(shards, 70)
     clip, reader = load_model(ModelConfig(), seed=0).eval(), ShardReader(shards)

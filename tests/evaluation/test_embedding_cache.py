@@ -8,9 +8,8 @@ import torch
 
 from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import ShardPictures, Worse
-from hnc_ds.evaluation.embedding_cache import EmbeddingCache
-from hnc_ds.evaluation.encoder import Encoder
+from hnc_ds.evaluation.embed import Corruption, ShardImages
+from hnc_ds.evaluation.encoder import EmbeddingCache, Encoder
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.shards.reader import ShardReader
@@ -53,22 +52,35 @@ def test_what_is_kept_is_what_was_encoded_and_is_not_encoded_again(
     assert too_long == texts[1]
 
 
-def test_other_weights_pictures_and_captions_are_other_files(
+def test_other_weights_images_and_captions_are_other_files(
     reader: ShardReader, tmp_path: Path
 ) -> None:
     clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
     first = encoder(clip, folder)
     first.texts(CAPTIONS)
     first.texts(CAPTIONS[::-1])  # rows are in their order
-    clean = first.pictures(ShardPictures(reader))
-    worse = first.pictures(ShardPictures(reader), Worse("gaussian_noise", 5, 0))
+    clean = first.encode_images(ShardImages(reader))
+    worse = first.encode_images(ShardImages(reader), Corruption("gaussian_noise", 5, 0))
     assert not torch.equal(clean.image_ND, worse.image_ND)
     assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize("moved", ["image", "text", None])
+def test_models_that_differ_in_one_tower_share_what_the_other_one_gives(
+    reader: ShardReader, tmp_path: Path, moved: str | None
+) -> None:
+    clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
+    source, first = ShardImages(reader), encoder(clip, folder)
+    images, (texts, _) = first.encode_images(source), first.texts(CAPTIONS)
     with torch.no_grad():
-        next(clip.parameters()).add_(1e-3)
-    moved = encoder(clip, folder)
-    assert not torch.equal(moved.texts(CAPTIONS)[0], first.texts(CAPTIONS)[0])
-    assert len(list(folder.iterdir())) == 5
+        clip.towers.logit_scale.add_(1)
+        for name, parameter in clip.towers.named_parameters():
+            if moved and name != "logit_scale" and name.startswith("visual.") == (moved == "image"):
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    again = encoder(clip, folder)
+    assert torch.equal(again.encode_images(source).image_ND, images.image_ND) == (moved != "image")
+    assert torch.equal(again.texts(CAPTIONS)[0], texts) == (moved != "text")
+    assert len(list(folder.iterdir())) == 2 + (moved is not None)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

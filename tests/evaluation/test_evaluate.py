@@ -1,4 +1,4 @@
-"""The whole evaluation of a model that knows colours but not word order."""
+"""The whole evaluation of a model that recognises colours but not word order."""
 
 import json
 import re
@@ -8,15 +8,16 @@ import pytest
 import torch
 from msgspec import structs
 
-from hnc_ds.config import EvaluateConfig
+from hnc_ds.config import EvaluateConfig, PackConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation import evaluate as module
 from hnc_ds.evaluation.corruptions import corrupt
+from hnc_ds.evaluation.encoder import NamedModel, model_name
 from hnc_ds.evaluation.evaluate import evaluate
-from hnc_ds.evaluation.items import PairItem, RankItem, read_items, read_results
-from hnc_ds.evaluation.models import End, model_name
+from hnc_ds.evaluation.results import PairItem, RankItem, read_items, read_results
 from hnc_ds.records import TrainingSample
 from hnc_ds.shards.images import decode_image, evaluation_view
+from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
 
 COLOURS = ("red", "lime", "blue")
@@ -25,7 +26,9 @@ SIX = {"a": "red", "b": "red", "c": "lime", "d": "blue", "e": "lime", "f": "blue
 
 @pytest.fixture
 def run(monkeypatch, model, tmp_path) -> Path:
-    monkeypatch.setattr(module, "load_end", lambda name: End(model_name(Path(name)), model))
+    monkeypatch.setattr(
+        module, "load_named_model", lambda name: NamedModel(model_name(Path(name)), model)
+    )
     return tmp_path / "runs" / "first"
 
 
@@ -34,7 +37,7 @@ def settings(run: Path, shards: Path, **other) -> EvaluateConfig:
     return EvaluateConfig(models=(str(run),), shards=shards, **(defaults | other))
 
 
-def test_a_bag_of_words_tells_attributes_and_ties_on_swaps(run, make_shards, capsys):
+def test_a_bag_of_words_separates_attributes_and_ties_on_swaps(run, make_shards, capsys):
     evaluate(settings(run, make_shards(SIX)))
     rows = {(r.group, r.metric): r for r in read_results(run / "results/val.json")}
     assert rows["attribute", "pair_accuracy"].value == 1
@@ -53,7 +56,7 @@ def test_images_with_the_same_caption_find_it_and_each_other(run, make_shards):
     assert rows["image_to_text_R@1"] == rows["text_to_image_R@1"] == 1
 
 
-def test_the_items_say_what_lies_behind_the_scores(run, make_shards):
+def test_the_items_hold_what_the_scores_are_computed_from(run, make_shards):
     evaluate(settings(run, make_shards(SIX), name="other name"))
     path = run / "results/val.items.jsonl"
     header, items = read_items(path)
@@ -115,7 +118,26 @@ def test_shards_without_hard_negatives_can_be_measured_by_retrieval_alone(
     assert len(read_results(run / "results/val.json")) == 6
 
 
-def test_a_benchmark_that_there_is_not_is_refused_before_any_work(run, tmp_path):
+def test_shards_that_were_packed_without_negatives_are_measured_by_retrieval(
+    run, make_shards, monkeypatch, tmp_path
+):
+    shards = make_shards(SIX)
+    lines = []
+    for number in range(len(SIX)):
+        one = ShardReader(shards).sample(number)
+        groups = [{**structs.asdict(group), "negatives": []} for group in one.groups]
+        lines.append({"image_id": one.image_id, "groups": groups})
+    captions, images = tmp_path / "plain.jsonl", (tmp_path / "images",)
+    captions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plain = tmp_path / "plain"
+    pack(PackConfig(captions=captions, images=images, out=plain, workers=1))
+    evaluate(settings(run, plain))
+    assert {row.benchmark for row in read_results(run / "results/val.json")} == {"retrieval"}
+    with pytest.raises(UserError, match="holds no hard negatives"):
+        evaluate(settings(run, plain, benchmarks=("hnc-shards",)))
+
+
+def test_an_unknown_benchmark_is_refused_before_any_work(run, tmp_path):
     with pytest.raises(UserError, match="there is no 'retreival'; did you mean 'retrieval'"):
         evaluate(settings(run, tmp_path / "none", benchmarks=("retreival",)))
 
@@ -150,7 +172,7 @@ def test_a_model_is_called_like_its_run(tmp_path, folder, name):
     assert model_name(tmp_path / folder) == name
 
 
-def test_worse_pictures_are_those_that_a_hand_makes_worse(run, make_shards, model, capsys):
+def test_corrupted_images_score_as_those_corrupted_by_hand(run, make_shards, model, capsys):
     shards, severity = make_shards(SIX), 5
     evaluate(settings(run, shards, corruptions=(f"gaussian_noise:{severity}", "contrast:1")))
     rows = {(r.benchmark, r.metric, r.group): r for r in read_results(run / "results/val.json")}
@@ -195,15 +217,15 @@ def test_several_models_are_measured_into_a_folder_and_shown_side_by_side(
     assert "50.0 (50.0 to 50.0)" in table
 
 
-def test_side_by_side_only_what_interval_and_test_tell_apart_is_marked(
+def test_side_by_side_only_what_interval_and_test_separate_is_marked(
     monkeypatch, model, make_shards, tmp_path, capsys
 ):
-    """The second model takes every picture for a red one, the third is the first."""
+    """The second model takes every image for a red one, the third is the first."""
     blind = type(model)()
     red = torch.tensor([1.0, 0.0, 0.0])
     blind.encode_images = lambda images_B3RR: red.expand(len(images_B3RR), 3)
     models = {"sees": model, "blind": blind, "again": model}
-    monkeypatch.setattr(module, "load_end", lambda name: End(name, models[name]))
+    monkeypatch.setattr(module, "load_named_model", lambda name: NamedModel(name, models[name]))
     shards = make_shards({f"{n:02}": COLOURS[n % 3] for n in range(15)})
     evaluate(EvaluateConfig(models=tuple(models), shards=shards, out=tmp_path / "both"))
     table = capsys.readouterr().out.rpartition("(1) sees")[2]
@@ -217,15 +239,15 @@ def test_side_by_side_only_what_interval_and_test_tell_apart_is_marked(
 
 
 @pytest.mark.parametrize(
-    ("models", "out", "told"),
+    ("models", "out", "message"),
     [
-        (("a", "b"), "x.json", "of several models it is a folder"),
+        (("a", "b"), "x.json", "for several models, name a folder"),
         (("a/b:x", "a-b:x"), "x", "a/b:x and a-b:x would share a file"),
         (("a",), "x", "name a file that ends in .json"),
     ],
 )
-def test_outputs_of_models_that_cannot_be_are_refused(models, out, told):
-    with pytest.raises(UserError, match=told):
+def test_outputs_that_do_not_fit_the_models_are_refused(models, out, message):
+    with pytest.raises(UserError, match=message):
         evaluate(EvaluateConfig(models=models, shards="none", out=Path(out)))
 
 

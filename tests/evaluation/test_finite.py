@@ -14,18 +14,20 @@ from safetensors.torch import save_file
 
 from hnc_ds.config import EvaluateConfig, InterpolateConfig, MineConfig, ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation import models as models_module
+from hnc_ds.evaluation import encoder as models_module
+from hnc_ds.evaluation.benchmarks import RELEASED
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import evaluate
-from hnc_ds.evaluation.interpolate import interpolate
-from hnc_ds.evaluation.labels import judge_single_captions, pairs_as_labels, single_captions
+from hnc_ds.evaluation.held_out import hits, rank_first_right
 from hnc_ds.evaluation.mine import mine, nearest_rows
-from hnc_ds.evaluation.question import DEV, EACH_ITS_OWN, FIRST, ImageRef, Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
-from hnc_ds.evaluation.retrieval import hits, rank_first_right
-from hnc_ds.evaluation.rules import Scores
+from hnc_ds.evaluation.released.rules import DEV, EACH_ITS_OWN, FIRST, ImageRef, Question, Scores
+from hnc_ds.evaluation.released.summary import (
+    judge_single_captions,
+    pairs_as_labels,
+    single_captions,
+)
 from hnc_ds.evaluation.statistics import permutation_test
-from hnc_ds.evaluation.sweep import best_point
+from hnc_ds.interpolation import best_point, interpolate
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from hnc_ds.records import Result
@@ -40,9 +42,9 @@ SHAPES = {
 }
 """Images and captions by what belongs together, as the rules have them."""
 MATCH = {"sugarcrepe++": frozenset({(0, 0), (0, 1)})} | dict.fromkeys(
-    ("winoground", "bivlc", "cola", "mmvp"), EACH_ITS_OWN
+    ("winoground", "eqben", "bivlc", "cola", "mmvp"), EACH_ITS_OWN
 )
-RULES = [name for name, known in QUESTION_SETS.items() if known.rule is not None]
+RULES = [name for name, known in RELEASED.items() if known.rule is not None]
 
 
 def broken(folder: Path, name: str = WEIGHT, value: float = math.nan) -> Path:
@@ -62,8 +64,8 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_written(
     scene_shards: Path, tmp_path: Path, weight: str, value: float
 ) -> None:
     folder, out = broken(tmp_path / "first", weight, value), tmp_path / "out.json"
-    told = rf"^first: the weight {weight} is not finite \(NaN or infinity\); take an earlier"
-    with pytest.raises(UserError, match=told):
+    message = rf"^first: the weight {weight} is not finite \(NaN or infinity\); take an earlier"
+    with pytest.raises(UserError, match=message):
         evaluate(EvaluateConfig(models=(str(folder),), shards=scene_shards / "val", out=out))
     assert not out.exists()
 
@@ -71,13 +73,13 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_written(
 def test_interpolating_and_mining_refuse_such_a_weight_too(
     scene_shards: Path, tmp_path: Path
 ) -> None:
-    folder, told = broken(tmp_path / "first"), rf"first: the weight {WEIGHT} is not finite"
+    folder, message = broken(tmp_path / "first"), rf"first: the weight {WEIGHT} is not finite"
     shards = scene_shards / "val"
     ends = {"start": str(folder), "final": str(folder)}
     sweep = InterpolateConfig(**ends, shards=shards, out=tmp_path / "sweep")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         interpolate(sweep)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         mine(MineConfig(run=folder, shards=shards, out=tmp_path / "s.safetensors"))
 
 
@@ -105,8 +107,10 @@ def test_an_embedding_that_is_not_finite_is_named_with_model_and_first_row(
         cache=tmp_path / "cache",
     )
     row = "b" if tower == "image" else "'[^']+'"
-    told = rf"^first: the {tower} embedding of {row} is not finite \(NaN or infinity\), of 1 of \d"
-    with pytest.raises(UserError, match=told + ".* its weights are all finite"):
+    message = (
+        rf"^first: the {tower} embedding of {row} is not finite \(NaN or infinity\), of 1 of \d"
+    )
+    with pytest.raises(UserError, match=message + ".* its weights are all finite"):
         evaluate(config)
     assert not config.out.exists()
     kept = {path.name.partition("-")[0] for path in (tmp_path / "cache").glob("*")}
@@ -126,7 +130,7 @@ numbers = st.floats(-1, 1, width=32)
 
 def question(name: str) -> Question:
     match = MATCH.get(name, FIRST)
-    images, captions = SHAPES[match]
+    images, captions = (2, 1) if name == "svo" else SHAPES[match]
     return Question("q", (ImageRef("vg", "1.jpg"),) * images, ("c",) * captions, match, "g")
 
 
@@ -134,7 +138,7 @@ def question(name: str) -> Question:
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_a_score_that_is_nan_never_helps_under_any_rule(name: str, data: st.DataObject) -> None:
-    asked, rule = question(name), QUESTION_SETS[name].rule
+    asked, rule = question(name), RELEASED[name].rule
     images, captions = len(asked.images), len(asked.captions)
     cells = data.draw(st.lists(numbers, min_size=images * captions, max_size=images * captions))
     texts = data.draw(st.lists(numbers, min_size=captions**2, max_size=captions**2))
@@ -214,14 +218,14 @@ def found(
 
 @pytest.mark.parametrize("size", [5, 60])
 def test_a_difference_that_is_nan_is_by_chance(size: int) -> None:
-    """All flips of five pictures are counted, of sixty some are drawn."""
+    """All flips of five images are counted, of sixty some are drawn."""
     better = np.ones(size)
     assert permutation_test(np.zeros(size), better, np.arange(size)) < 0.07
     better[2] = np.nan
     assert permutation_test(np.zeros(size), better, np.arange(size)) == 1
 
 
-def test_what_has_no_similarity_is_nobodys_neighbour_before_others() -> None:
+def test_a_row_without_similarity_is_a_neighbour_only_after_all_others() -> None:
     rows = torch.nn.functional.normalize(torch.randn(4, 3, generator=torch.manual_seed(0)), dim=1)
     rows[2] = math.nan
     nearest_NK, cosine_NK = nearest_rows(rows, torch.arange(4), 3)

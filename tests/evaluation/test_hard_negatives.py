@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hnc_ds.evaluation import hard_negatives
-from hnc_ds.evaluation.hard_negatives import list_pairs, score_pairs, summarise_pairs
-from hnc_ds.evaluation.items import ItemsHeader
-from hnc_ds.evaluation.table import judged_with, key_of, results_table, shown_rows
+from hnc_ds.evaluation import held_out
+from hnc_ds.evaluation.held_out import list_pairs, score_pairs, summarise_pairs
+from hnc_ds.evaluation.results import ItemsHeader
+from hnc_ds.evaluation.tables import judged_with, key_of, results_table, shown_rows
 from hnc_ds.records import CaptionGroup, Negative, Result, TrainingSample
 
 
@@ -35,7 +35,8 @@ def measured() -> dict[tuple[str, str], tuple[float, int]]:
     pairs = list_pairs(SAMPLES, ids)
     scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
     return {
-        (r.group, r.metric): (r.value, r.count) for r in summarise_pairs("m", pairs, *scores, 0)
+        (r.group, r.metric): (r.value, r.count)
+        for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
     }
 
 
@@ -56,7 +57,7 @@ def test_accuracy_is_per_type_and_over_all_pairs():
     assert rows["all", "pair_accuracy"] == (pytest.approx(1 / 3), 3)
 
 
-def test_accuracy_is_told_by_what_pairs_turn_on_where_there_are_enough_of_them():
+def test_accuracy_is_reported_by_predicate_and_class_where_there_are_enough_pairs():
     """Of image 0 'east' is true; 50 pairs turn on 'on', 60 on colour, 49 on 'under'."""
     turns_on = ["on"] * 50 + ["colour"] * 60 + ["under"] * 49 + [""] * 70
     negatives = [
@@ -66,7 +67,11 @@ def test_accuracy_is_told_by_what_pairs_turn_on_where_there_are_enough_of_them()
     ids: dict[str, int] = {}
     pairs = list_pairs([sample(CaptionGroup("east", "relation", tuple(negatives)))], ids)
     scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
-    rows = [r for r in summarise_pairs("m", pairs, *scores, 0) if r.group not in ("all", "swap")]
+    rows = [
+        r
+        for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
+        if r.group not in ("all", "swap")
+    ]
     assert [(r.group, r.metric, r.value, r.count) for r in rows] == [
         ("predicate: on", "pair_accuracy", 0.8, 50),  # a fifth are ties
         ("attribute: colour", "pair_accuracy", 0.8, 60),
@@ -79,7 +84,11 @@ def test_the_most_frequent_predicates_come_first_and_no_more_than_are_read():
     ids: dict[str, int] = {}
     pairs = list_pairs([sample(CaptionGroup("east", "relation", negatives))], ids)
     scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
-    rows = [r for r in summarise_pairs("m", pairs, *scores, 0) if r.group not in ("all", "swap")]
+    rows = [
+        r
+        for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
+        if r.group not in ("all", "swap")
+    ]
     assert [r.count for r in rows] == list(range(94, 54, -1))
     assert rows[0].group == "predicate: predicate 44"
 
@@ -99,7 +108,7 @@ def test_the_margin_is_a_difference_of_cosines():
     scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
     (swap,) = [
         r
-        for r in summarise_pairs("m", pairs, *scores, 0)
+        for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
         if (r.group, r.metric) == ("swap", "margin")
     ]
     assert swap.value == pytest.approx(0.2, abs=1e-6)
@@ -113,7 +122,7 @@ def test_scores_do_not_depend_on_how_many_pairs_are_scored_at_once(monkeypatch):
     )
     images = random[:2].flip(1)
     expected = score_pairs(images, random, pairs)
-    monkeypatch.setattr(hard_negatives, "_PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(held_out, "_PAIRS_AT_ONCE", 1)
     for found, whole in zip(score_pairs(images, random, pairs), expected, strict=True):
         assert np.array_equal(found, whole)
 
@@ -142,3 +151,18 @@ def test_predicates_are_judged_apart_and_leave_every_type_on_show():
     tables = {judged_with(key_of(row)) for row in rows}
     assert tables == {("hnc-shards", False), ("hnc-shards", True)}
     assert judged_with(("hnc-shards", "pair_accuracy", "swap")) == ("hnc-shards", False)
+
+
+def test_a_twin_is_no_image_that_has_the_same_caption_without_negatives():
+    """'east' is true of images 0 and 1, so only image 2 can be image 0's twin."""
+    samples = [
+        sample(CaptionGroup("east", "caption", (Negative("north", "swap"),))),
+        sample(CaptionGroup("east", "caption", ())),
+        sample(CaptionGroup("far", "caption", ())),
+    ]
+    ids: dict[str, int] = {}
+    pairs = list_pairs(samples, ids)
+    text_TD = torch.tensor([TEXTS[text] for text in ids])
+    # On image 1 'east' wins, on image 2 'north'.
+    image_ND = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert held_out.score_twins(image_ND, text_TD, pairs, seed=0).tolist() == [0.0]

@@ -3,7 +3,7 @@
 import pytest
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.items import (
+from hnc_ds.evaluation.results import (
     ItemsHeader,
     PairItem,
     RankItem,

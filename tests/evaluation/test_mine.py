@@ -17,13 +17,12 @@ from hnc_ds.evaluation import mine as module
 from hnc_ds.evaluation.mine import find_neighbours, mine, nearest_rows
 from hnc_ds.records import CaptionGroup, ImageCaptions
 from hnc_ds.shards.images import ImageSettings
-from hnc_ds.shards.order import NOBODY
+from hnc_ds.shards.order import NO_NEIGHBOR, read_neighbours
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
-from hnc_ds.shards.similar import read_neighbours
 
 TWINS = [(2, 9), (5, 6), (0, 11)]
-"""Samples that are one picture under two ids."""
+"""Samples that are one image under two ids."""
 
 
 class Pixels:
@@ -40,8 +39,8 @@ class Pixels:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Twelve pictures of noise in shards of five; some are there twice."""
+def images(tmp_path: Path) -> Path:
+    """Twelve images of noise in shards of five; some are there twice."""
     first_of = {second: first for first, second in TWINS}
     images = tmp_path / "images"
     images.mkdir()
@@ -66,10 +65,10 @@ def noise(number: int) -> bytes:
 
 
 @pytest.fixture
-def settings(monkeypatch, pictures, tmp_path) -> Callable[..., MineConfig]:
+def settings(monkeypatch, images, tmp_path) -> Callable[..., MineConfig]:
     """Of the command, for a run whose model is Pixels."""
     monkeypatch.setattr(module, "load_trained", lambda path, device: Pixels())
-    defaults = {"shards": pictures, "out": tmp_path / "near.safetensors", "workers": 0}
+    defaults = {"shards": images, "out": tmp_path / "near.safetensors", "workers": 0}
     return lambda **other: MineConfig(run=Path("runs/first"), **(defaults | other))
 
 
@@ -83,7 +82,7 @@ def brute_force(
         others = [i for i in range(len(cosine)) if identity[i] != identity[row]]
         best = sorted(others, key=lambda i: (-scores[i], i))[:k]
         empty = k - len(best)
-        rows.append(best + [NOBODY] * empty)
+        rows.append(best + [NO_NEIGHBOR] * empty)
         values.append([scores[i] for i in best] + [0.0] * empty)
     return rows, values
 
@@ -129,10 +128,10 @@ def test_where_there_are_fewer_others_than_asked_for_the_rest_is_nobody():
     assert (cosine_NK == 0).all()
 
 
-def test_planted_duplicates_are_each_others_nearest(settings, pictures):
+def test_planted_duplicates_are_each_others_nearest(settings, images):
     config = settings(k=3)
     mine(config)
-    found = read_neighbours(config.out, ShardReader(pictures))
+    found = read_neighbours(config.out, ShardReader(images))
     for first, second in TWINS:
         assert found.nearest_NK[first, 0] == second
         assert found.nearest_NK[second, 0] == first
@@ -142,10 +141,10 @@ def test_planted_duplicates_are_each_others_nearest(settings, pictures):
     assert (found.nearest_NK != np.arange(12)[:, None]).all()
 
 
-def test_the_file_says_what_it_is_of_and_the_line_how_similar(settings, pictures, capsys):
+def test_the_file_says_what_it_is_of_and_the_line_how_similar(settings, images, capsys):
     config = settings()
     mine(config)
-    found = read_neighbours(config.out, ShardReader(pictures))
+    found = read_neighbours(config.out, ShardReader(images))
     assert (found.mined.model, found.mined.k) == ("first", 8)
     assert found.nearest_NK.shape == (12, 8)
     printed = capsys.readouterr().out.strip().splitlines()[-1]
@@ -162,18 +161,18 @@ def test_the_file_has_the_same_bytes_for_any_batch_and_workers(settings, tmp_pat
     assert [path.name for path in other.parent.iterdir()] == [other.name]
 
 
-def test_an_unreadable_image_has_no_neighbours_and_is_nobodys(pictures):
-    reader = ShardReader(pictures)
+def test_an_unreadable_image_has_no_neighbours_and_is_nobodys(images):
+    reader = ShardReader(images)
     samples = (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11)
     embedded = module.EmbeddedImages(torch.eye(11), samples, unreadable=(3,))
     found = find_neighbours(embedded, reader, 10, "m")
-    assert (found.nearest_NK[3] == NOBODY).all()
+    assert (found.nearest_NK[3] == NO_NEIGHBOR).all()
     for sample in samples:
         assert found.nearest_NK[sample].tolist() == [other for other in samples if other != sample]
 
 
-def test_samples_of_one_key_count_as_one_image(pictures, monkeypatch):
-    reader = ShardReader(pictures)
+def test_samples_of_one_key_count_as_one_image(images, monkeypatch):
+    reader = ShardReader(images)
     monkeypatch.setattr(reader, "key", lambda sample: f"i{sample // 2}")
     embedded = module.EmbeddedImages(torch.ones(12, 1), tuple(range(12)), ())
     found = find_neighbours(embedded, reader, 2, "m")
@@ -189,7 +188,7 @@ def test_samples_of_one_key_count_as_one_image(pictures, monkeypatch):
     [
         ({}, "give either a run or --model"),
         ({"run": "runs/first", "model": "tiny"}, "give either a run or --model"),
-        ({"run": "runs/first", "pretrained": "openai"}, "a run has weights of its own"),
+        ({"run": "runs/first", "pretrained": "openai"}, "a run has its own weights"),
         ({"model": "tiny", "k": 0}, "k is 0; it must be 1 or more"),
     ],
 )
@@ -199,15 +198,15 @@ def test_settings_that_name_no_model_or_two_are_refused(tmp_path, flags, message
         MineConfig(shards=tmp_path, out=tmp_path / "near.safetensors", **given)
 
 
-def test_random_weights_and_other_suffixes_are_refused(pictures, tmp_path):
-    config = {"shards": pictures, "model": "tiny"}
-    with pytest.raises(UserError, match="--model tiny would start from random weights"):
+def test_random_weights_and_other_suffixes_are_refused(images, tmp_path):
+    config = {"shards": images, "model": "tiny"}
+    with pytest.raises(UserError, match="--model tiny has random weights without --pretrained"):
         mine(MineConfig(**config, out=tmp_path / "near.safetensors"))
     with pytest.raises(UserError, match=r"near\.npz; name a file that ends in \.safetensors"):
         mine(MineConfig(**config, out=tmp_path / "near.npz"))
 
 
-def test_an_open_clip_folder_can_be_mined_with(pictures, tmp_path, capsys):
+def test_an_open_clip_folder_can_be_mined_with(images, tmp_path, capsys):
     """A model named by --model, here one that has its weights in a folder."""
     model = module.load_model(module.ModelConfig(), seed=1)
     folder = tmp_path / "weights"
@@ -215,7 +214,7 @@ def test_an_open_clip_folder_can_be_mined_with(pictures, tmp_path, capsys):
     (folder / "open_clip_config.json").write_bytes(msgspec.json.encode(model.config))
     save_file(model.state_by_open_clip_name(), folder / "open_clip_model.safetensors")
     out = tmp_path / "near.safetensors"
-    mine(MineConfig(model=f"local-dir:{folder}", shards=pictures, out=out, k=1))
-    found = read_neighbours(out, ShardReader(pictures))
+    mine(MineConfig(model=f"local-dir:{folder}", shards=images, out=out, k=1))
+    found = read_neighbours(out, ShardReader(images))
     assert all(found.nearest_NK[first, 0] == second for first, second in TWINS)
     assert f"by local-dir:{folder}" in capsys.readouterr().out

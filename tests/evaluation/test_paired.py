@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hnc_ds.evaluation.items import AnsweredItem, ItemsHeader, PairItem
-from hnc_ds.evaluation.measurement import Measurement
 from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
+from hnc_ds.evaluation.results import AnsweredItem, ItemsHeader, Measurement, PairItem
 
 
 def answered(number: int, group: str, right: bool, caption: str = "t") -> AnsweredItem:
@@ -73,7 +72,7 @@ def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:
         assert change_of(shared, row) is None
 
 
-def test_questions_that_differ_are_not_compared_and_that_is_told() -> None:
+def test_questions_that_differ_are_not_compared_and_this_is_reported() -> None:
     first = measured(answered(0, "add", True), answered(1, "add", True))
     second = measured(answered(0, "add", True), answered(1, "add", True, caption="other"))
     shared = shared_items(first, second)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hnc_ds.evaluation import retrieval
-from hnc_ds.evaluation.retrieval import (
+from hnc_ds.evaluation import held_out
+from hnc_ds.evaluation.held_out import (
     build_gallery,
     longest_caption,
     rank_both_ways,
@@ -54,7 +54,7 @@ def test_of_equal_scores_the_wrong_answer_comes_first():
 
 @pytest.mark.parametrize("cells", [1, 40, 10_000])
 def test_ranks_agree_with_a_plain_loop_whatever_the_block_size(monkeypatch, cells):
-    monkeypatch.setattr(retrieval, "_CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(held_out, "_CELLS_AT_ONCE", cells)
     random = np.random.default_rng(0)
     query = random.integers(-1, 2, size=(17, 3)).astype(np.float32)  # whole numbers: many ties
     gallery = random.integers(-1, 2, size=(11, 3)).astype(np.float32)

@@ -1,11 +1,10 @@
-"""Scores on worse pictures, their mean, and their share of the clean score."""
+"""Scores on corrupted images, their mean, and their share of the clean score."""
 
 import numpy as np
 import pytest
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.question import FIRST, ImageRef, Question
-from hnc_ds.evaluation.robustness import (
+from hnc_ds.evaluation.corruptions import (
     Condition,
     Judged,
     condition_of,
@@ -14,7 +13,7 @@ from hnc_ds.evaluation.robustness import (
     read_conditions,
     robustness,
 )
-from hnc_ds.evaluation.rules import Outcome
+from hnc_ds.evaluation.released.rules import FIRST, ImageRef, Outcome, Question
 from hnc_ds.evaluation.statistics import bootstrap_ratio
 
 
@@ -76,5 +75,5 @@ def test_a_ratio_has_the_interval_of_resampled_images() -> None:
         ratios.append(above[rows].mean() / below[rows].mean())
     assert found.value == pytest.approx(above.mean() / below.mean())
     assert [found.low, found.high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.02)
-    with pytest.raises(ValueError, match="other than 0"):
+    with pytest.raises(ValueError, match="must not be 0"):
         bootstrap_ratio([0, 0], [0, 0], [0, 1])

@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hnc_ds.evaluation.significance import BETTER, UNCLEAR, WORSE, Change, holm, judge, legend
-from hnc_ds.evaluation.statistics import Interval, paired_difference, permutation_test
+from hnc_ds.evaluation.statistics import (
+    BETTER,
+    UNCLEAR,
+    WORSE,
+    Change,
+    Interval,
+    holm,
+    judge,
+    legend,
+    paired_difference,
+    permutation_test,
+)
 
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 

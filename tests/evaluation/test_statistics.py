@@ -82,7 +82,7 @@ def test_columns_give_the_same_intervals_together_as_alone():
     assert together["b"].low == pytest.approx(bootstrap_mean(columns["b"], images, seed=7).low)
 
 
-def test_a_difference_on_the_same_items_is_told_where_the_intervals_overlap():
+def test_a_difference_on_the_same_items_is_found_where_the_intervals_overlap():
     random = np.random.default_rng(4)
     hard = random.normal(0, 1, size=200)  # what makes an image hard is shared
     first, second = hard + 0.05, hard + 0.15 + random.normal(0, 0.01, size=200)
@@ -128,7 +128,7 @@ def test_of_single_questions_the_permutation_is_mcnemars_fair_coin(
     assert found == pytest.approx(p, abs=1e-9 if only_first + only_second < 14 else 0.01)
 
 
-def test_one_image_says_nothing_of_others() -> None:
+def test_one_image_has_the_widest_interval() -> None:
     image = ["a", "a", "a"]
     found = bootstrap_mean(np.array([True, True, False]), image)
     assert (found.low, found.high) == (0, 1)

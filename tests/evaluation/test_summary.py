@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from hnc_ds.evaluation.question import FIRST, IDENTICAL, ImageRef, Question
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
-from hnc_ds.evaluation.rules import Outcome
+from hnc_ds.evaluation.benchmarks import RELEASED
+from hnc_ds.evaluation.released.rules import FIRST, IDENTICAL, ImageRef, Outcome, Question
+from hnc_ds.evaluation.released.summary import Averages, summarise
 from hnc_ds.evaluation.statistics import bootstrap_of_group_means
-from hnc_ds.evaluation.summary import Averages, summarise
 
 
 def summed(
@@ -20,7 +19,7 @@ def summed(
         for n, (group, _) in enumerate(asked)
     ]
     outcomes = [Outcome({"accuracy": right}, not right) for _, right in asked]
-    rows = summarise(name, 1, "m", questions, outcomes, QUESTION_SETS[name].averages, 0)
+    rows = summarise(name, 1, "m", questions, outcomes, RELEASED[name].averages, 0)
     assert all(row.low <= row.value <= row.high for row in rows)
     return {(row.metric, row.group): row.value for row in rows}
 
@@ -56,8 +55,8 @@ def test_a_pair_or_a_set_is_right_when_all_of_it_is() -> None:
     assert found["set_accuracy", "all"] == 0
 
 
-def test_bundles_are_told_for_each_group_and_only_where_nothing_of_them_is_lost() -> None:
-    """Of A both pairs are whole, of B one picture of a pair and so of the set is missing."""
+def test_bundles_are_reported_for_each_group_and_only_where_they_are_complete() -> None:
+    """Of A both pairs are whole, of B one image of a pair and so of the set is missing."""
     whole = [
         Question(f"{group}/{n}", (ImageRef("w", f"{group}{n}"),), ("t", "f"), FIRST, group, tags)
         for group in "AB"
@@ -67,7 +66,7 @@ def test_bundles_are_told_for_each_group_and_only_where_nothing_of_them_is_lost(
     ]
     kept = [question for question in whole if question.id != "B/3"]
     outcomes = [Outcome({"accuracy": question.id != "A/0"}, False) for question in kept]
-    averages = QUESTION_SETS["whatsup"].averages
+    averages = RELEASED["whatsup"].averages
     rows = summarise("whatsup", 1, "m", kept, outcomes, averages, 0, whole)
     found = {(row.metric, row.group): (row.value, row.count) for row in rows}
     assert found["pair_accuracy", "all"] == (pytest.approx(2 / 3), 3)

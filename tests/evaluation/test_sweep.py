@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.sweep import (
+from hnc_ds.interpolation import (
     best_point,
     check_metric,
-    read_share,
+    coefficient_name,
+    read_coefficient,
     read_sweep,
-    share_name,
 )
 from hnc_ds.records import Result
 
 
 def named(text: str) -> list[str]:
-    return [share_name(share) for share in read_sweep(text)]
+    return [coefficient_name(coefficient) for coefficient in read_sweep(text)]
 
 
-def test_eleven_points_from_0_to_1_are_called_as_one_writes_them():
+def test_eleven_points_from_0_to_1_are_named_by_short_decimals():
     assert named("0:1:0.1") == "0.0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1.0".split()
 
 
@@ -38,20 +38,20 @@ def test_eleven_points_from_0_to_1_are_called_as_one_writes_them():
         ("-0.0,1", ["0.0", "1.0"]),
     ],
 )
-def test_other_ways_of_writing_give_the_same_kind_of_points(text, names):
+def test_other_notations_give_the_same_kind_of_points(text, names):
     assert named(text) == names
 
 
 @given(steps=st.integers(1, 200), step=st.integers(1, 10**6), start=st.integers(0, 10**8))
-def test_steps_of_any_size_meet_both_ends_without_drift(steps, step, start):
+def test_steps_of_any_size_reach_both_endpoints_without_drift(steps, step, start):
     """In whole billionths, where nothing is rounded."""
     if start + steps * step > 10**9:
         start, step = start % (10**8), 10**6
     first, last, by = (f"{n}e-9" for n in (start, start + steps * step, step))
     found = read_sweep(f"{first}:{last}:{by}")
     expected = [Fraction(start + number * step, 10**9) for number in range(steps + 1)]
-    assert [Fraction(share) for share in found] == expected
-    assert [Fraction(share_name(share)) for share in found] == expected
+    assert [Fraction(coefficient) for coefficient in found] == expected
+    assert [Fraction(coefficient_name(coefficient)) for coefficient in found] == expected
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_steps_of_any_size_meet_both_ends_without_drift(steps, step, start):
         ("0:1:0", "nor STEP 0"),
         ("1:0:0.1", "LAST must not be below FIRST"),
         ("0:1:0.0001", "more than 1001 points; take a larger STEP"),
-        ("0,half", "mixing weight 'half': not a number"),
-        ("", "mixing weight '': not a number"),
-        ("0,1.5", r"mixing weight 1\.5: must lie between 0 \(START\) and 1 \(FINAL\)"),
-        ("-0.1:1:0.1", r"mixing weight -0\.1: must lie between"),
-        ("0,nan", "mixing weight nan: must lie between"),
+        ("0,half", "coefficient 'half': not a number"),
+        ("", "coefficient '': not a number"),
+        ("0,1.5", r"coefficient 1\.5: must lie between 0 \(START\) and 1 \(FINAL\)"),
+        ("-0.1:1:0.1", r"coefficient -0\.1: must lie between"),
+        ("0,nan", "coefficient nan: must lie between"),
     ],
 )
 def test_what_is_no_sweep_is_refused_with_what_to_write(text, message):
@@ -97,4 +97,4 @@ def test_a_metric_that_is_none_is_refused_with_those_there_are():
     with pytest.raises(UserError, match="a benchmark that is measured: retrieval"):
         check_metric("hnc-shards/pair_accuracy/all", ["retrieval"])
     check_metric("retrieval/anything/all", ["retrieval"])
-    assert read_share(" 0.40 ") == Decimal("0.4")
+    assert read_coefficient(" 0.40 ") == Decimal("0.4")

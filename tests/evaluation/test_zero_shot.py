@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.ask import Encoded, encode_questions
 from hnc_ds.evaluation.encoder import Encoder
-from hnc_ds.evaluation.image_files import ImageFiles
-from hnc_ds.evaluation.places import read_questions
-from hnc_ds.evaluation.question import ImageRef
-from hnc_ds.evaluation.readers.classes import class_names, prompts, templates
-from hnc_ds.evaluation.zero_shot import Classes, embed_classes
+from hnc_ds.evaluation.inputs import read_questions
+from hnc_ds.evaluation.released.images import ImageFiles
+from hnc_ds.evaluation.released.measure import Classes, Encoded, embed_classes, encode_questions
+from hnc_ds.evaluation.released.rules import ImageRef
+from hnc_ds.evaluation.released.zero_shot import class_names, prompts, sets_in, templates
 
 CPU = torch.device("cpu")
 COLOURS = {"a": ("red", (255, 0, 0)), "b": ("lime", (0, 255, 0)), "c": ("blue", (0, 0, 255))}
@@ -24,7 +23,7 @@ COLOURS = {"a": ("red", (255, 0, 0)), "b": ("lime", (0, 255, 0)), "c": ("blue", 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Three pictures of red, one of lime, one of blue, and one of blue in the folder of lime."""
+    """Three images of red, one of lime, one of blue, and one of blue in the folder of lime."""
     for folder, (_, colour) in COLOURS.items():
         (tmp_path / folder).mkdir()
         for number in range(3 if folder == "a" else 1):
@@ -36,7 +35,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_told_by_class_and_classes_count_alike_in_their_mean(
+def test_images_are_classified_and_classes_count_alike_in_their_mean(
     model: Any, place: Path
 ) -> None:
     encoder = Encoder(model, CPU, batch=4, workers=1)
@@ -47,7 +46,7 @@ def test_pictures_are_told_by_class_and_classes_count_alike_in_their_mean(
         benchmark="zero-shot",
         allow_missing=False,
     )
-    classes = Classes(encoder, place)
+    classes = Classes(encoder, *sets_in(place))
     found = {metric: row.value for metric, _, row in classes.classify(encoded, 0)}
     judged = {metric: one.right_Q.mean() for metric, one in classes.judge(encoded).items()}
     assert judged == {metric: found[metric] for metric in ("acc1", "acc5")}
@@ -69,29 +68,29 @@ def test_names_may_be_a_list_in_the_order_of_the_folders(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         ("classnames.json", ["x"], "1 names for 3 folders"),
         ("classnames.json", {"a": "x", "b": "y"}, "no name for the folder c"),
         (
             "classnames.json",
             {"a": "x", "b": "y", "c": "z", "d": "w"},
-            "no picture of the class 'w'",
+            "no image of the class 'w'",
         ),
-        ("templates.json", ["a photo"], "'a photo' has not one place"),
-        ("templates.json", [], "an empty list has not one place"),
+        ("templates.json", ["a photo"], "'a photo' does not have one placeholder"),
+        ("templates.json", [], "an empty list does not have one placeholder"),
     ],
 )
-def test_what_does_not_fit_is_told(place: Path, file: str, content: Any, told: str) -> None:
+def test_what_does_not_fit_is_reported(place: Path, file: str, content: Any, message: str) -> None:
     (place / file).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_questions("zero-shot", place, False)
 
 
 def test_16_bits_are_seen_and_an_image_of_several_frames_is_named_or_left_out(
     model: Any, place: Path
 ) -> None:
-    white = np.full((8, 8), 40_000, dtype=np.uint16)  # brighter than 8 bits can say
+    white = np.full((8, 8), 40_000, dtype=np.uint16)  # brighter than 8 bits can hold
     Image.fromarray(white).save(place / "a" / "deep.png")
     frames = [Image.new("L", (8, 8), grey) for grey in (0, 200)]
     frames[0].save(place / "b" / "moving.gif", save_all=True, append_images=frames[1:])

@@ -1,4 +1,4 @@
-"""Little CLIPs as open_clip has them, and a LLaVA folder that their towers fit into."""
+"""Tiny CLIPs as open_clip builds them, and a LLaVA folder that their towers fit into."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,8 @@ import open_clip
 import pytest
 import torch
 
-from hnc_ds.evaluation.mixed_folder import write_mixed
-from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
+from hnc_ds.interpolation import save_interpolated
+from hnc_ds.llava.tiny_model import make_llava, make_tokenizer, save_llava
 from hnc_ds.shards.images import ImageSettings
 
 VIEW = ImageSettings(
@@ -55,13 +55,13 @@ def save_clip(folder: Path, cfg: dict[str, Any], seed: int = 0) -> Path:
         "resize_mode": "shortest",
         "fill_color": 0,
     }
-    write_mixed(folder, state, {"model_cfg": cfg, "preprocess_cfg": preprocess}, {})
+    save_interpolated(folder, state, {"model_cfg": cfg, "preprocess_cfg": preprocess}, {})
     return folder
 
 
 @pytest.fixture
 def clip_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes one: quick_gelu or not, with other settings of the picture tower."""
+    """Makes one: quick_gelu or not, with other settings of the image tower."""
 
     def make(name: str = "clip", seed: int = 0, **settings: Any) -> Path:
         return save_clip(tmp_path / name, model_cfg(**settings), seed)

@@ -14,17 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from hnc_ds.config import ExportConfig, ModelConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.models import load_end
+from hnc_ds.evaluation.encoder import load_named_model
 from hnc_ds.export.export import export
-from hnc_ds.export.parity import (
+from hnc_ds.export.tower import (
     as_seen,
     hf_states,
     open_clip_states,
-    probe_pictures,
+    probe_images,
     refuse_broken_states,
     refuse_difference,
+    vision_settings,
+    vision_weights,
 )
-from hnc_ds.export.tower import vision_settings, vision_weights
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 
@@ -33,7 +34,7 @@ CAPTIONS = ["a photo of a cat", "The BUS is on the road!", "it's  10:30; caf\u00
 
 
 def loaded(folder: Path) -> Clip:
-    return load_end(str(folder)).model.eval()
+    return load_named_model(str(folder)).model.eval()
 
 
 def states(clip: Clip, pixels: torch.Tensor, **changed: Any) -> list[torch.Tensor]:
@@ -44,7 +45,7 @@ def states(clip: Clip, pixels: torch.Tensor, **changed: Any) -> list[torch.Tenso
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_every_hidden_state_is_the_models_own(clip_folder: Make, quick_gelu: bool) -> None:
     clip = loaded(clip_folder(quick_gelu=quick_gelu))
-    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    pixels = as_seen(probe_images(clip.image_settings, None), clip.image_settings)
     ours, theirs = open_clip_states(clip, pixels), states(clip, pixels)
     assert len(ours) == 4
     for one, other in zip(ours, theirs, strict=True):
@@ -55,7 +56,7 @@ def test_every_hidden_state_is_the_models_own(clip_folder: Make, quick_gelu: boo
 @pytest.mark.parametrize("mistake", ["activation", "keys for queries", "positions", "layer"])
 def test_mistakes_are_refused(clip_folder: Make, mistake: str) -> None:
     clip = loaded(clip_folder(quick_gelu=True))
-    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    pixels = as_seen(probe_images(clip.image_settings, None), clip.image_settings)
     ours = open_clip_states(clip, pixels)
     weights, _ = vision_weights(clip)
     settings = vision_settings(clip)
@@ -75,7 +76,7 @@ def test_mistakes_are_refused(clip_folder: Make, mistake: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_hidden_state_that_is_nan_is_another_one_in_whatever_layer(layer: int) -> None:
+def test_a_hidden_state_that_is_nan_counts_as_different_in_every_layer(layer: int) -> None:
     ours = [torch.ones(2, 3) for _ in range(3)]
     theirs = [state.clone() for state in ours]
     theirs[layer][1, 1] = float("nan")
@@ -86,6 +87,7 @@ def test_a_hidden_state_that_is_nan_is_another_one_in_whatever_layer(layer: int)
     refuse_broken_states(ours, "the tower in x")
 
 
+@pytest.mark.slow
 def test_the_full_shape_of_llavas_tower_agrees_to_rounding() -> None:
     """ViT-L-14-336-quickgelu with random weights: 24 layers, 577 tokens."""
     clip = load_model(ModelConfig(model="ViT-L-14-336-quickgelu"), seed=0).eval()
@@ -104,9 +106,9 @@ def test_open_clip_opens_what_was_written_for_it(clip_folder: Make, tmp_path: Pa
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
     state = load_file(source / "model.safetensors")
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
-    told = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
-    assert told["model_cfg"]["quick_gelu"] is True
-    assert told["preprocess_cfg"]["mean"] == list(loaded(source).image_settings.mean)
+    message = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
+    assert message["model_cfg"]["quick_gelu"] is True
+    assert message["preprocess_cfg"]["mean"] == list(loaded(source).image_settings.mean)
 
 
 def test_transformers_opens_what_was_written_for_it(clip_folder: Make, tmp_path: Path) -> None:
@@ -117,12 +119,12 @@ def test_transformers_opens_what_was_written_for_it(clip_folder: Make, tmp_path:
     view = transformers.AutoImageProcessor.from_pretrained(out)
     assert model.config.vision_config.hidden_act == "quick_gelu"
     clip = loaded(source)
-    pictures = probe_pictures(clip.image_settings, None)
+    images = probe_images(clip.image_settings, None)
     given = words(CAPTIONS, padding=True, return_tensors="pt")
-    pixels = view(list(pictures), return_tensors="pt")["pixel_values"]
+    pixels = view(list(images), return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         found = model(pixel_values=pixels, **given)
-        image_BD, text_BD = clip.encode_images(pictures), clip.encode_texts(clip.tokenize(CAPTIONS))
+        image_BD, text_BD = clip.encode_images(images), clip.encode_texts(clip.tokenize(CAPTIONS))
     assert torch.allclose(found.image_embeds, image_BD, atol=1e-4)
     assert torch.allclose(found.text_embeds, text_BD, atol=1e-4)
     scale = float(clip.state_by_open_clip_name()["logit_scale"].exp())
@@ -135,16 +137,16 @@ def test_what_was_written_for_transformers_opens_here_as_the_same_model(
     weights: str, quick_gelu: bool, clip_folder: Make, tmp_path: Path
 ) -> None:
     source, out = clip_folder(quick_gelu=quick_gelu), tmp_path / "out"
-    told = json.loads((source / "open_clip_config.json").read_text())
-    told["preprocess_cfg"] |= {"interpolation": "bilinear", "resize_mode": "squash"}
-    (source / "open_clip_config.json").write_text(json.dumps(told))
+    message = json.loads((source / "open_clip_config.json").read_text())
+    message["preprocess_cfg"] |= {"interpolation": "bilinear", "resize_mode": "squash"}
+    (source / "open_clip_config.json").write_text(json.dumps(message))
     export(ExportConfig(model=str(source), to="hf", out=out))
     if weights != "model.safetensors":
         torch.save(load_file(out / "model.safetensors"), out / weights)
         (out / "model.safetensors").unlink()
     ours, again = loaded(source), loaded(out)
     assert again.image_settings == ours.image_settings
-    images_B3RR = probe_pictures(ours.image_settings, None)
+    images_B3RR = probe_images(ours.image_settings, None)
     assert torch.equal(again.encode_images(images_B3RR), ours.encode_images(images_B3RR))
     texts = [model.encode_texts(model.tokenize(CAPTIONS)) for model in (ours, again)]
     assert torch.equal(*texts)
@@ -160,7 +162,7 @@ def test_what_was_written_for_transformers_opens_here_as_the_same_model(
         ("config.json", {"projection_dim": 9}, "of another model"),
         ("config.json", {"projection_dim": 1 << 40}, "projection_dim is"),
         ("preprocessor_config.json", {"size": {"shortest_edge": 99}}, "resize to 32"),
-        ("preprocessor_config.json", {"resample": 0}, "crop the centre or squash"),
+        ("preprocessor_config.json", {"resample": 0}, "crop the center or squash"),
     ],
 )
 def test_a_folder_of_transformers_that_is_no_such_clip_is_refused(
@@ -230,13 +232,13 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
             assert (out / path.name).read_bytes() == path.read_bytes(), path.name
     padding = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     assert json.loads((out / "preprocessor_config.json").read_text()) == processor | padding
-    model, told = transformers.LlavaForConditionalGeneration.from_pretrained(
+    model, message = transformers.LlavaForConditionalGeneration.from_pretrained(
         out, output_loading_info=True, dtype=torch.float32
     )
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    assert not message["missing_keys"]
+    assert not message["unexpected_keys"]
     clip = loaded(tmp_path / "clip")
-    pixels = as_seen(probe_pictures(clip.image_settings, None), clip.image_settings)
+    pixels = as_seen(probe_images(clip.image_settings, None), clip.image_settings)
     ours = open_clip_states(clip, pixels)[-2]
     seen = model.eval().model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
     assert torch.allclose(seen, ours, atol=0.03 * float(ours.abs().max()))
@@ -247,7 +249,7 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     assert "warning" not in printed
 
 
-def test_a_tower_whose_visible_weights_stayed_is_told(
+def test_a_tower_whose_visible_weights_stayed_is_reported(
     clip_folder: Make, llava_folder: Make, tmp_path: Path, capsys: Any
 ) -> None:
     first, llava = clip_folder(), llava_folder()
@@ -264,7 +266,7 @@ def test_a_tower_whose_visible_weights_stayed_is_told(
 
 
 @pytest.mark.parametrize(
-    ("tower", "told"),
+    ("tower", "message"),
     [
         ({"quick_gelu": True}, "hidden_act quick_gelu in place of gelu"),
         ({"layers": 2}, "num_hidden_layers 2 in place of 3"),
@@ -273,9 +275,9 @@ def test_a_tower_whose_visible_weights_stayed_is_told(
     ],
 )
 def test_a_tower_of_another_shape_or_activation_is_refused(
-    clip_folder: Make, llava_folder: Make, tmp_path: Path, tower: dict[str, Any], told: str
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, tower: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=f"does not fit into .*{told}"):
+    with pytest.raises(UserError, match=f"does not fit into .*{message}"):
         export(
             ExportConfig(model=str(clip_folder(**tower)), into=llava_folder(), out=tmp_path / "o")
         )
@@ -323,16 +325,16 @@ def _no_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_no_config, "no LLaVA folder of Hugging Face's"),
         (_another_model, "no LlavaForConditionalGeneration"),
         (_another_tower, "a tower of kind siglip_vision_model"),
         (_cut_off, "no whole safetensors file"),
-        (_no_weights, r"its \*\.safetensors are not there"),
+        (_no_weights, r"its \*\.safetensors are missing"),
         (_no_processor, "has no preprocessor_config.json"),
         (_changed("config.json", model_type="llama"), "model_type is llama, not llava: .*tokens"),
-        (_changed("config.json", image_token_index=7), r"makes \[\d+\] of <image>, .* says 7"),
+        (_changed("config.json", image_token_index=7), r"makes \[\d+\] of <image>, .* 7;"),
         (_no_tokenizer, "copy the tokenizer's files"),
         (
             _changed("preprocessor_config.json", image_processor_type="SiglipImageProcessor"),
@@ -355,16 +357,16 @@ def test_a_folder_that_is_no_llava_is_refused_before_anything_is_written(
     llava_folder: Make,
     tmp_path: Path,
     damage: Callable[[Path], None],
-    told: str,
+    message: str,
 ) -> None:
     llava = llava_folder()
     damage(llava)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         export(ExportConfig(model=str(clip_folder()), into=llava, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_what_exists_stays_unless_it_may_go(clip_folder: Make, tmp_path: Path) -> None:
+def test_existing_output_is_kept_without_overwrite(clip_folder: Make, tmp_path: Path) -> None:
     source, out = str(clip_folder()), tmp_path / "out"
     export(ExportConfig(model=source, to="open_clip", out=out))
     with pytest.raises(UserError, match="exists; choose another place, or add --overwrite"):

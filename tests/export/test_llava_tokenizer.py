@@ -10,9 +10,9 @@ import transformers
 
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
-from hnc_ds.export.llava_tokenizer import around_image, differs_as_a_whole, load_tokenizer
+from hnc_ds.export.llava_files import around_image, differs_as_a_whole, load_tokenizer
 from hnc_ds.llava.answer import answer
-from hnc_ds.llava.prompts import prompt
+from hnc_ds.llava.questions import prompt
 
 BLANK, BREAK = "\u2581", "<0x0A>"
 
@@ -40,10 +40,10 @@ def test_a_prompt_has_llavas_tokens_whichever_class_transformers_takes(
     assert differs_as_a_whole(tokenizer, image) is None
     assert around_image(other, before, after) == (first, second)
     assert other(f"{before}<image>{after}")["input_ids"] == [*first, image, *second[1:]]
-    told = differs_as_a_whole(other, image)
-    assert told is not None
-    assert "LlamaTokenizer makes" in told
-    assert "\n" not in told
+    message = differs_as_a_whole(other, image)
+    assert message is not None
+    assert "LlamaTokenizer makes" in message
+    assert "\n" not in message
 
 
 def test_a_tokenizer_whose_library_panics_is_one_line(llava_folder: Callable[..., Path]) -> None:
@@ -58,22 +58,25 @@ def test_a_tokenizer_whose_library_panics_is_one_line(llava_folder: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (
             {"model_type": "llama"},
-            "model_type is llama, not llava: transformers would take",
+            "model_type is llama, not llava: transformers would use",
         ),
         ({"model_type": None}, "model_type is None, not llava"),
-        ({"image_token_index": 3}, r"the tokenizer makes \[\d+\] of <image>, config.json says 3"),
+        (
+            {"image_token_index": 3},
+            r"the tokenizer makes \[\d+\] of <image>, config.json has .* 3;",
+        ),
         ({"text_config": {"vocab_size": 9}}, r"the tokenizer has \d+ tokens, the model 9"),
     ],
 )
 def test_a_changed_config_beside_the_tokenizer_is_refused_before_a_job_waits(
-    llava_folder: Callable[..., Path], tmp_path: Path, settings: dict[str, Any], told: str
+    llava_folder: Callable[..., Path], tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     folder = llava_folder()
     (folder / "config.json").write_text(json.dumps(read(folder) | settings))
     asked = {"questions": tmp_path / "q.json", "images": tmp_path}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         answer(AnswerConfig(model=folder, dataset="vqav2", check=True, **asked))

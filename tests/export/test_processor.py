@@ -13,9 +13,9 @@ from PIL import Image
 from hnc_ds.config import ExportConfig
 from hnc_ds.errors import UserError
 from hnc_ds.export.export import export
-from hnc_ds.export.processor import prove_padding
-from hnc_ds.llava.model import PictureView
-from hnc_ds.llava.prompts import prompt
+from hnc_ds.export.llava_files import prove_padding
+from hnc_ds.llava.model import ImageView
+from hnc_ds.llava.questions import prompt
 from tests.export.conftest import VIEW
 
 Make = Callable[..., Path]
@@ -65,7 +65,7 @@ def test_auto_processor_pads_wide_and_tall_images_as_llava_does(
         image = Image.fromarray(noise)
         image.save(tmp_path / "image.png")
         expected = expand_to_square(image)
-        assert apart(PictureView(out)(tmp_path / "image.png"), expected) < 0.01
+        assert apart(ImageView(out)(tmp_path / "image.png"), expected) < 0.01
         found = processor(images=image, text=prompt("What?"), return_tensors="np")
         assert apart(found["pixel_values"][0], expected) <= 1.01  # torchvision rounds otherwise
         exactly = pillow.image_processor(image, return_tensors="np")["pixel_values"][0]

@@ -1,4 +1,4 @@
-"""Answers are those of asking one by one, however many are asked at once and by whom."""
+"""Answers are those of single questions, for any batch size and any number of processes."""
 
 import json
 import multiprocessing
@@ -23,31 +23,28 @@ from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
 from hnc_ds.llava import answer as module
 from hnc_ds.llava.answer import answer
-from hnc_ds.llava.answer_text import normalise_m4c
-from hnc_ds.llava.generate import Answering, Generator
-from hnc_ds.llava.journal import Job, Journal
-from hnc_ds.llava.model import PictureView
-from hnc_ds.llava.packing import Packed
-from hnc_ds.llava.plan import batches
-from hnc_ds.llava.prompts import prompt, short_question
-from hnc_ds.llava.questions import read_vqa_questions
-from hnc_ds.llava.server_file import write_for_server
-from tests.llava.little import save_llava
+from hnc_ds.llava.batches import Packed, batches
+from hnc_ds.llava.generate import Generator, PendingBatch
+from hnc_ds.llava.model import ImageView
+from hnc_ds.llava.predictions import AnswerLog, Job, write_for_server
+from hnc_ds.llava.questions import prompt, read_vqa_questions, short_question
+from hnc_ds.llava.scorers import normalise_m4c
+from tests.llava.tiny_llava import save_llava
 
 LONGEST = 12
 
 
 @pytest.fixture
 def settings(
-    llava_folder: Path, pictures: Path, questions: Path, tmp_path: Path
+    llava_folder: Path, images: Path, questions: Path, tmp_path: Path
 ) -> Callable[..., AnswerConfig]:
     defaults: dict[str, Any] = {
         "model": llava_folder,
         "dataset": "vqav2",
         "questions": questions,
-        "images": pictures,
+        "images": images,
         "out": tmp_path / "answers",
-        "longest": LONGEST,
+        "max_new_tokens": LONGEST,
     }
     return lambda **other: AnswerConfig(**(defaults | other))
 
@@ -57,21 +54,21 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def alone(llava_folder: Path, pictures: Path, questions: Path) -> list[str]:
+def alone(llava_folder: Path, images: Path, questions: Path) -> list[str]:
     """What transformers' own generation answers to each question by itself."""
     model = transformers.LlavaForConditionalGeneration.from_pretrained(llava_folder).eval()
     words = transformers.AutoTokenizer.from_pretrained(llava_folder)
     view = LlavaImageProcessorPil.from_pretrained(llava_folder, do_pad=True)
     found = []
     for row in json.loads(questions.read_text())["questions"]:
-        picture = Image.open(pictures / f"COCO_val2014_{row['image_id']:012d}.jpg")
-        told = prompt(short_question(row["question"]))
-        ids = words(told.replace("<image>", "<image>" * 16), return_tensors="pt")["input_ids"]
+        image = Image.open(images / f"COCO_val2014_{row['image_id']:012d}.jpg")
+        message = prompt(short_question(row["question"]))
+        ids = words(message.replace("<image>", "<image>" * 16), return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             made = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                pixel_values=view(picture, return_tensors="pt")["pixel_values"],
+                pixel_values=view(image, return_tensors="pt")["pixel_values"],
                 max_new_tokens=LONGEST,
                 do_sample=False,
             )
@@ -86,7 +83,7 @@ def test_answers_are_those_of_transformers_to_each_question_alone(
     answer(settings(batch=batch))
     found = [line["text"] for line in answers(tmp_path / "answers")]
     assert found == alone
-    assert len(set(found)) > 10  # else equal answers would say little
+    assert len(set(found)) > 10  # else equal answers would prove little
 
 
 def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
@@ -99,27 +96,29 @@ def test_the_servers_list_has_every_question_as_it_is_or_as_llava_converts_it(
         assert [row["question_id"] for row in rows] == list(range(1000, 1033))
         expected = [normalise_m4c(text) for text in texts] if normalise else texts
         assert [row["answer"] for row in rows] == expected
-    assert "33 answers; not for VQA's server, which takes test2015 alone" in capsys.readouterr().out
+    assert "33 answers; not for VQA's server, which only takes test2015" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["official", "llava"])
 def test_the_servers_list_of_test_dev_is_completed_from_the_file_of_test2015(
     settings: Callable[..., AnswerConfig],
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     layout: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    images = tmp_path / "test2015"
-    images.mkdir()
-    shutil.copy(pictures / "COCO_val2014_000000000001.jpg", images / _test_image(1))
+    folder = tmp_path / "test2015"
+    folder.mkdir()
+    shutil.copy(images / "COCO_val2014_000000000001.jpg", folder / _test_image(1))
     dev, whole = (_test_split(tmp_path, name, layout) for name in ("test-dev2015", "test2015"))
-    asked = {"questions": dev, "images": images, "longest": 2}
+    asked = {"questions": dev, "images": folder, "max_new_tokens": 2}
     answer(settings(**asked))
     rows = json.loads((tmp_path / "answers" / "answers.vqa.json").read_text())
     assert [row["question_id"] for row in rows] == [10, 11]
-    told = capsys.readouterr().out
-    assert "2 answers; not for VQA's server, which takes all 447,793 questions of test2015" in told
+    message = capsys.readouterr().out
+    assert (
+        "2 answers; not for VQA's server, which takes all 447,793 questions of test2015" in message
+    )
     answer(settings(**asked, complete_with=whole))
     completed = json.loads((tmp_path / "answers" / "answers.vqa.json").read_text())
     assert completed[:2] == rows
@@ -162,8 +161,8 @@ def _test_split(folder: Path, name: str, layout: str) -> Path:
 def test_the_servers_list_is_for_the_server_where_it_is_whole(tmp_path: Path) -> None:
     pairs = [(number, "yes") for number in range(107_394)]
     beside = range(107_394, 447_793)
-    told = write_for_server(tmp_path, pairs, beside, normalise=False, of_test=True)
-    assert told.endswith("447,793 answers, 340,399 of them empty (not asked); for VQA's server")
+    message = write_for_server(tmp_path, pairs, beside, normalise=False, of_test=True)
+    assert message.endswith("447,793 answers, 340,399 of them empty (not asked); for VQA's server")
 
 
 def test_strict_is_one_at_a_time_in_float32(
@@ -217,7 +216,7 @@ def test_a_killed_process_loses_nothing_that_it_wrote(
     settings: Callable[..., AnswerConfig], alone: list[str], tmp_path: Path
 ) -> None:
     part = tmp_path / "answers" / "parts" / "00000.jsonl"
-    process = multiprocessing.get_context("spawn").Process(
+    process = multiprocessing.get_context("fork").Process(
         target=_answer_slowly, args=(settings(batch=4),)
     )
     process.start()
@@ -246,7 +245,7 @@ def test_what_is_answered_is_not_asked_again(
     answer(settings(batch=3))
 
 
-@pytest.mark.parametrize(("part", "name"), [(Generator, "begin"), (Answering, "finish")])
+@pytest.mark.parametrize(("part", "name"), [(Generator, "begin"), (PendingBatch, "finish")])
 def test_where_memory_does_not_suffice_a_batch_is_halved(
     settings: Callable[..., AnswerConfig],
     alone: list[str],
@@ -272,7 +271,7 @@ def test_where_memory_does_not_suffice_a_batch_is_halved(
     assert [line["text"] for line in answers(tmp_path / "answers")] == alone
 
 
-def test_each_picture_of_a_batch_is_encoded_once(
+def test_each_image_of_a_batch_is_encoded_once(
     settings: Callable[..., AnswerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the images have different numbers of questions and stand in several batches."""
@@ -288,14 +287,14 @@ def test_each_picture_of_a_batch_is_encoded_once(
     assert sum(seen) == 6 < len(seen) * 6
 
 
-def test_pictures_are_seen_as_llavas_own_code_sees_them(llava_folder: Path, pictures: Path) -> None:
-    """Padded with the mean colour, the picture in the middle, resized with Pillow's bicubic."""
-    view = PictureView(llava_folder)
-    for path in sorted(pictures.iterdir()):
-        picture = Image.open(path).convert("RGB")
-        side = max(picture.size)
+def test_images_are_seen_as_llavas_own_code_sees_them(llava_folder: Path, images: Path) -> None:
+    """Padded with the mean colour, the image in the middle, resized with Pillow's bicubic."""
+    view = ImageView(llava_folder)
+    for path in sorted(images.iterdir()):
+        image = Image.open(path).convert("RGB")
+        side = max(image.size)
         square = Image.new("RGB", (side, side), (122, 116, 104))
-        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         small = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC), np.float32) / 255
         mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
         std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -303,15 +302,15 @@ def test_pictures_are_seen_as_llavas_own_code_sees_them(llava_folder: Path, pict
         assert np.allclose(view(path).numpy(), expected, atol=1e-5)
 
 
-def test_pictures_that_are_missing_or_broken_are_told_or_answered_with_nothing(
-    settings: Callable[..., AnswerConfig], pictures: Path, tmp_path: Path, capsys: Any
+def test_images_that_are_missing_or_broken_are_reported_or_answered_with_nothing(
+    settings: Callable[..., AnswerConfig], images: Path, tmp_path: Path, capsys: Any
 ) -> None:
     some = tmp_path / "some"
-    shutil.copytree(pictures, some)
+    shutil.copytree(images, some)
     (some / "COCO_val2014_000000000001.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 6 pictures are not there, the first is COCO_"):
+    with pytest.raises(UserError, match=r"1 of 6 images are missing, the first is COCO_"):
         answer(settings(images=some))
-    (some / "COCO_val2014_000000000001.jpg").write_bytes(b"no picture")
+    (some / "COCO_val2014_000000000001.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"000000000001\.jpg: .*--allow-missing"):
         answer(settings(images=some))
     answer(settings(images=some, allow_missing=True))
@@ -325,17 +324,17 @@ def test_pictures_that_are_missing_or_broken_are_told_or_answered_with_nothing(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_answers_before_an_image_that_cannot_be_read_are_kept(
     settings: Callable[..., AnswerConfig],
-    pictures: Path,
+    images: Path,
     questions: Path,
     tmp_path: Path,
     workers: int,
 ) -> None:
     """All of them: those of the batch before are written while the device does the next one."""
     some = tmp_path / "some"
-    shutil.copytree(pictures, some)
+    shutil.copytree(images, some)
     planned = batches(read_vqa_questions("vqav2", questions).asked, 16)
     assert len(planned) > 2
-    (some / planned[-1][-1].image).write_bytes(b"no picture")
+    (some / planned[-1][-1].image).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"\.jpg: .*answers so far are kept"):
         answer(settings(batch=16, images=some, workers=workers))
     part = (tmp_path / "answers" / "parts" / "00000.jsonl").read_text().splitlines()
@@ -350,8 +349,8 @@ def test_answers_of_another_model_or_with_other_settings_are_refused(
     other = save_llava(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match=r"holds answers with model_sha256 .*choose another --out"):
         answer(settings(model=other))
-    with pytest.raises(UserError, match=r"holds answers with longest 12, not 5"):
-        answer(settings(longest=5))
+    with pytest.raises(UserError, match=r"holds answers with max_new_tokens 12, not 5"):
+        answer(settings(max_new_tokens=5))
 
 
 @pytest.mark.parametrize("version", ["prompt_version", "view_version"])
@@ -377,16 +376,16 @@ def test_answers_to_other_questions_of_the_same_ids_are_refused(
     content["questions"][4]["question"] = "What else?"
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
-    told = r"another question 1004 \('.*\?' about COCO_.*, not 'What else\?' about"
-    with pytest.raises(UserError, match=told):
+    message = r"another question 1004 \('.*\?' about COCO_.*, not 'What else\?' about"
+    with pytest.raises(UserError, match=message):
         answer(settings(questions=other))
 
 
 def test_images_that_came_back_are_answered_after_all(
-    settings: Callable[..., AnswerConfig], alone: list[str], pictures: Path, tmp_path: Path
+    settings: Callable[..., AnswerConfig], alone: list[str], images: Path, tmp_path: Path
 ) -> None:
     some = tmp_path / "some"
-    shutil.copytree(pictures, some)
+    shutil.copytree(images, some)
     (some / "COCO_val2014_000000000001.jpg").unlink()
     answer(settings(images=some, allow_missing=True))
     assert "" in [line["text"] for line in answers(tmp_path / "answers")]
@@ -407,14 +406,14 @@ def test_weights_that_are_no_numbers_or_not_there_answer_nothing(
     else:
         del state[name]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    told = "logits are not finite" if damage == "nan" else r"lack 1 .* the first is .*up_proj"
-    with pytest.raises(UserError, match=told):
+    message = "logits are not finite" if damage == "nan" else r"lack 1 .* the first is .*up_proj"
+    with pytest.raises(UserError, match=message):
         answer(settings(model=folder))
     assert not (tmp_path / "answers" / "answers.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    ("file", "settings_there", "told"),
+    ("file", "settings_there", "message"),
     [
         ("config.json", {"text_config/num_hidden_layers": 1}, r"have 9 weights .*layers\.1\."),
         ("config.json", {"text_config/num_hidden_layers": -1}, "have 18 weights .*layers"),
@@ -427,12 +426,12 @@ def test_weights_that_are_no_numbers_or_not_there_answer_nothing(
         (
             "preprocessor_config.json",
             {"crop_size": {"height": 3, "width": 32}},
-            r"makes \[3, 3, 32\] of",
+            r"returns \[3, 3, 32\],",
         ),
         (
             "preprocessor_config.json",
             {"crop_size": 64},
-            r"\[3, 64, 64\] .* takes 32 x 32",
+            r"\[3, 64, 64\], its tower takes 32 x 32",
         ),
     ],
 )
@@ -442,7 +441,7 @@ def test_settings_of_another_model_are_refused(
     tmp_path: Path,
     file: str,
     settings_there: dict[str, Any],
-    told: str,
+    message: str,
 ) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(llava_folder, folder)
@@ -451,7 +450,7 @@ def test_settings_of_another_model_are_refused(
         part, _, key = name.rpartition("/")
         (content[part] if part else content)[key] = value
     (folder / file).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         answer(settings(model=folder))
 
 
@@ -465,8 +464,8 @@ def test_weights_that_were_not_copied_whole_are_named_before_a_job_waits(
     weights.write_bytes(
         weights.read_bytes()[:-9] if content == "cut off" else content.encode() + b"oid sha256:0"
     )
-    told = "cut off" if content == "cut off" else "only a Git LFS pointer"
-    with pytest.raises(UserError, match=rf"model\.safetensors: no whole .*{told}"):
+    message = "cut off" if content == "cut off" else "only a Git LFS pointer"
+    with pytest.raises(UserError, match=rf"model\.safetensors: no whole .*{message}"):
         answer(settings(model=folder, check=True))
 
 
@@ -478,28 +477,28 @@ def test_two_processes_with_one_number_are_refused(
         (tmp_path / "answers" / "parts" / "00000.jsonl").read_bytes().splitlines()[0], type=Job
     )
     with (
-        Journal(tmp_path / "answers", job, 0),
-        pytest.raises(UserError, match="another process is at part 0"),
+        AnswerLog(tmp_path / "answers", job, 0),
+        pytest.raises(UserError, match="another process writes part 0"),
     ):
         answer(settings())
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         (None, "no LLaVA folder of Hugging Face's"),
         ("{", "no LLaVA folder of Hugging Face's"),
         ('{"architectures": ["LlamaForCausalLM"]}', "no LlavaForConditionalGeneration"),
     ],
 )
-def test_a_folder_that_is_no_llava_is_told(
-    settings: Callable[..., AnswerConfig], tmp_path: Path, config: str | None, told: str
+def test_a_folder_that_is_no_llava_is_reported(
+    settings: Callable[..., AnswerConfig], tmp_path: Path, config: str | None, message: str
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     if config is not None:
         (folder / "config.json").write_text(config)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         answer(settings(model=folder))
 
 
@@ -514,16 +513,16 @@ def test_checking_answers_nothing(
 
 @pytest.mark.parametrize("part", ["1", "2/2", "a/b", "-1/2"])
 def test_a_part_that_is_none_is_refused(settings: Callable[..., AnswerConfig], part: str) -> None:
-    with pytest.raises(UserError, match="write such as 0/4"):
+    with pytest.raises(UserError, match="such as 0/4"):
         settings(part=part)
 
 
-def test_the_place_among_processes_is_what_the_launcher_says(
+def test_the_place_among_processes_is_that_of_the_launcher(
     settings: Callable[..., AnswerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "5")
     assert settings().place == (2, 5)
     assert settings(part="0/1").place == (2, 5)
-    places = {settings(part=f"{job}/3").place for job in range(3)}  # of an array, 5 tasks each
-    assert places == {(2, 15), (7, 15), (12, 15)}
+    slots_of = {settings(part=f"{job}/3").place for job in range(3)}  # of an array, 5 tasks each
+    assert slots_of == {(2, 15), (7, 15), (12, 15)}

@@ -13,11 +13,11 @@ import transformers
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hnc_ds.llava import cuda_graphs, generate
-from hnc_ds.llava.cuda_graphs import CAPTURED_AFTER, StepGraphs
-from hnc_ds.llava.generate import FIRST_ROOM, Generator
+from hnc_ds.llava import decoding, generate
+from hnc_ds.llava.batches import Packed, pack, slots_of
+from hnc_ds.llava.decoding import CAPTURED_AFTER, StepGraphs
+from hnc_ds.llava.generate import FIRST_CAPACITY, Generator
 from hnc_ds.llava.model import Llava, load_llava
-from hnc_ds.llava.packing import Packed, pack, places
 
 IMAGE_TOKENS, SIDE = 16, 32
 IMAGE_OF = [0, 0, 0, 1, 2, 2, 3]
@@ -55,7 +55,7 @@ def packed(seed: int = 0) -> Packed:
 BEFORE = [0, 60, 61, 62]
 
 
-def alone(llava: Llava, longest: int, seed: int = 0) -> list[list[int]]:
+def alone(llava: Llava, max_new_tokens: int, seed: int = 0) -> list[list[int]]:
     """What transformers' own generation makes of each question."""
     found = []
     for image, ids in zip(IMAGE_OF, questions(seed), strict=True):
@@ -65,7 +65,7 @@ def alone(llava: Llava, longest: int, seed: int = 0) -> list[list[int]]:
             input_ids=row,
             attention_mask=torch.ones_like(row),
             pixel_values=pixels(seed)[image : image + 1],
-            max_new_tokens=longest,
+            max_new_tokens=max_new_tokens,
             eos_token_id=sorted(llava.stop_ids),
             do_sample=False,
         )
@@ -77,15 +77,19 @@ def alone(llava: Llava, longest: int, seed: int = 0) -> list[list[int]]:
 
 def answers(generator: Generator, seed: int = 0) -> list[list[int]]:
     grid = generator.answer(packed(seed))
-    return [grid[row][slot].ids for row, slot in places(IMAGE_OF)]
+    return [grid[row][slot].ids for row, slot in slots_of(IMAGE_OF)]
 
 
-@pytest.mark.parametrize("longest", [1, 2, FIRST_ROOM, FIRST_ROOM + 1, 5 * FIRST_ROOM])
-def test_answers_of_any_length_are_those_of_transformers(endless: Llava, longest: int) -> None:
+@pytest.mark.parametrize(
+    "max_new_tokens", [1, 2, FIRST_CAPACITY, FIRST_CAPACITY + 1, 5 * FIRST_CAPACITY]
+)
+def test_answers_of_any_length_are_those_of_transformers(
+    endless: Llava, max_new_tokens: int
+) -> None:
     """Also where the memory that is there at first does not suffice."""
-    expected = alone(endless, longest)
-    assert {len(ids) for ids in expected} == {longest}
-    assert answers(Generator(endless, BEFORE, longest)) == expected
+    expected = alone(endless, max_new_tokens)
+    assert {len(ids) for ids in expected} == {max_new_tokens}
+    assert answers(Generator(endless, BEFORE, max_new_tokens)) == expected
 
 
 def test_memory_of_another_batch_leaves_no_trace(llava: Llava) -> None:
@@ -167,7 +171,7 @@ def _calls_of_steps(llava: Llava, steps: int) -> list[_Calls]:
 
 def test_a_step_costs_the_same_however_many_tokens_are_there(endless: Llava) -> None:
     """Nothing is made anew that grows with what was decoded before: no keys, no mask."""
-    first, *others = _calls_of_steps(_with_as_many_key_heads(endless), FIRST_ROOM - 1)
+    first, *others = _calls_of_steps(_with_as_many_key_heads(endless), FIRST_CAPACITY - 1)
     for calls in others:
         assert calls.names == first.names
         assert calls.bytes == first.bytes
@@ -183,19 +187,19 @@ def _with_as_many_key_heads(llava: Llava) -> Llava:
 
 
 def test_memory_grows_a_few_times_in_long_answers(endless: Llava) -> None:
-    generator = Generator(endless, BEFORE, 8 * FIRST_ROOM)
+    generator = Generator(endless, BEFORE, 8 * FIRST_CAPACITY)
     rooms = []
     answering = generator.begin(packed())
     original = answering._advance
 
     def noted() -> torch.Tensor:
         report = original()
-        rooms.append(generator.cache.room)
+        rooms.append(generator.cache.capacity)
         return report
 
     answering._advance = noted  # type: ignore[method-assign]
     answering.finish()
-    assert len(rooms) == 8 * FIRST_ROOM - 1
+    assert len(rooms) == 8 * FIRST_CAPACITY - 1
     assert len(set(rooms)) <= 4  # 16, 32, 64, 128 tokens
 
 
@@ -218,7 +222,7 @@ def test_the_host_waits_once_a_token(endless: Llava, monkeypatch: pytest.MonkeyP
 def test_first_and_further_tokens_are_computed_without_the_numbers_of_any_tensor(
     llava: Llava,
 ) -> None:
-    """torch's fake tensors have none, and raise where one is asked for."""
+    """torch's fake tensors have none, and raise where one is read."""
     generator, real = Generator(llava, BEFORE, 8), packed()
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.inference_mode():
         answering = generator.begin(Packed(*(fake.from_tensor(tensor) for tensor in real)))
@@ -228,7 +232,7 @@ def test_first_and_further_tokens_are_computed_without_the_numbers_of_any_tensor
 
 
 class _Crossings(TorchDispatchMode):
-    """Copies between devices: whether each lets the host go on."""
+    """Copies between devices: whether each lets the host continue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,19 +255,17 @@ def test_a_gpu_gets_a_batch_in_three_copies_that_wait_for_nothing(
     gpu, real, made = torch.device("cuda", 0), packed(), torch.tensor
 
     def tensor(*given: Any, device: Any = None, **named: Any) -> torch.Tensor:
-        return made(*given, device="cpu", **named).to(
-            device or "cpu"
-        )  # torch's own asks for a driver
+        return made(*given, device="cpu", **named).to(device or "cpu")  # torch's own needs a driver
 
     monkeypatch.setattr(torch, "tensor", tensor)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.inference_mode():
         with gpu:
             model = transformers.LlavaForConditionalGeneration(llava.model.config).eval()
-        longest = 2 * FIRST_ROOM
-        generator = Generator(replace(llava, model=model, device=gpu), BEFORE, longest)
+        max_new_tokens = 2 * FIRST_CAPACITY
+        generator = Generator(replace(llava, model=model, device=gpu), BEFORE, max_new_tokens)
         with _Crossings() as crossings:
             answering = generator.begin(Packed(*(fake.from_tensor(one) for one in real)))
-            reports = [answering._advance() for _ in range(longest - 1)]
+            reports = [answering._advance() for _ in range(max_new_tokens - 1)]
     assert crossings.found == [True, True, True]
     assert {report.device for report in reports} == {gpu}
 
@@ -292,34 +294,34 @@ class _Graphs(StepGraphs):
         report_IQ = torch.full_like(steps.ids_IQ, -3)
 
         def work() -> None:
-            report_IQ.copy_(steps.advance(forward, cache, cache.room))
+            report_IQ.copy_(steps.advance(forward, cache, cache.capacity))
             if self.damage == "other tokens":
                 report_IQ.add_(1)
 
         self.made.append(_Recorded(work))
-        return cuda_graphs._Captured(self.made[-1], report_IQ)
+        return decoding._Captured(self.made[-1], report_IQ)
 
 
 def test_steps_are_replayed_where_a_shape_comes_again(endless: Llava) -> None:
-    generator = Generator(endless, BEFORE, FIRST_ROOM)
+    generator = Generator(endless, BEFORE, FIRST_CAPACITY)
     generator.graphs = graphs = _Graphs()
     for seed in (1, 2, 1):
-        assert answers(generator, seed) == alone(endless, FIRST_ROOM, seed)
-    steps = 3 * (FIRST_ROOM - 1)
+        assert answers(generator, seed) == alone(endless, FIRST_CAPACITY, seed)
+    steps = 3 * (FIRST_CAPACITY - 1)
     assert [one.replays for one in graphs.made] == [steps - CAPTURED_AFTER]
 
 
 def test_graphs_are_captured_anew_where_memory_has_moved(endless: Llava) -> None:
-    longest = 4 * FIRST_ROOM
-    generator = Generator(endless, BEFORE, longest)
+    max_new_tokens = 4 * FIRST_CAPACITY
+    generator = Generator(endless, BEFORE, max_new_tokens)
     generator.graphs = graphs = _Graphs()
     for _ in range(2):
-        assert answers(generator) == alone(endless, longest)
+        assert answers(generator) == alone(endless, max_new_tokens)
     assert len(graphs.made) > 2
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         ("other tokens", "without CUDA graphs (a replayed step gave other tokens)"),
         (
@@ -329,11 +331,11 @@ def test_graphs_are_captured_anew_where_memory_has_moved(endless: Llava) -> None
     ],
 )
 def test_graphs_that_are_of_no_use_are_left_for_plain_steps(
-    endless: Llava, damage: str, told: str, capsys: pytest.CaptureFixture[str]
+    endless: Llava, damage: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generator = Generator(endless, BEFORE, FIRST_ROOM)
+    generator = Generator(endless, BEFORE, FIRST_CAPACITY)
     generator.graphs = graphs = _Graphs(damage)
     for seed in (1, 2):
-        assert answers(generator, seed) == alone(endless, FIRST_ROOM, seed)
+        assert answers(generator, seed) == alone(endless, FIRST_CAPACITY, seed)
     assert len(graphs.made) <= 1
-    assert capsys.readouterr().out.count(told) == 1
+    assert capsys.readouterr().out.count(message) == 1

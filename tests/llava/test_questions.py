@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from hnc_ds.errors import UserError
-from hnc_ds.llava.plan import batches
-from hnc_ds.llava.prompts import prompt, short_question
-from hnc_ds.llava.questions import VqaQuestion, read_vqa_questions
+from hnc_ds.llava.batches import batches
+from hnc_ds.llava.questions import VqaQuestion, prompt, read_vqa_questions, short_question
 
 
 def written(path: Path, content: Any) -> Path:
@@ -46,7 +45,7 @@ def test_the_prompt_is_llavas_to_the_character() -> None:
         ("mini-val", "val2014"),
         ("minival2014", "val2014"),
         ("valminusminival2014", "val2014"),
-        ("trainval2014", "trainval2014"),  # of two splits: no rule says which
+        ("trainval2014", "trainval2014"),  # of two splits: no rule decides
         ("my own", "my own"),
     ],
 )
@@ -74,10 +73,10 @@ def test_text_vqa_is_asked_with_and_without_the_words_that_were_read(tmp_path: P
     assert "OCR" not in without.asked[0].text
     assert with_words.asked[0].text.split("\n")[1] == "Reference OCR token: DAKOTA, DIGITAL"
     written(ocr, {"data": [read | {"image_id": "other"}]})
-    with pytest.raises(UserError, match="has no words of the picture 003a8ae2ef43b901"):
+    with pytest.raises(UserError, match="has no OCR tokens of image 003a8ae2ef43b901"):
         read_vqa_questions("textvqa", path, ocr)
     written(ocr, {"data": [read, read | {"ocr_tokens": ["SONY"]}]})
-    with pytest.raises(UserError, match="the words of image 003a8ae2ef43b901 stand twice"):
+    with pytest.raises(UserError, match="holds image 003a8ae2ef43b901 twice"):
         read_vqa_questions("textvqa", path, ocr)
 
 
@@ -92,7 +91,7 @@ def test_llavas_file_is_asked_as_it_is_and_its_image_ids_get_numbers(tmp_path: P
     assert found.ocr == "as in the file"
     with pytest.raises(UserError, match="hold their OCR tokens; leave out --ocr"):
         read_vqa_questions("textvqa", path, path)
-    with pytest.raises(UserError, match="question a1 stands twice"):  # VQA's ids are unique
+    with pytest.raises(UserError, match="holds question a1 twice"):  # VQA's ids are unique
         read_vqa_questions("vqav2", path)
 
 
@@ -100,22 +99,22 @@ QUESTION = {"question_id": 1, "image_id": 2, "question": "What?"}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ({"data_subtype": "val2014", "questions": [QUESTION, QUESTION]}, "question 1 stands twice"),
+        ({"data_subtype": "val2014", "questions": [QUESTION, QUESTION]}, "holds question 1 twice"),
         ({"data_subtype": "val2014", "questions": []}, "holds no question"),
         (
             {"data_subtype": "val2014", "questions": [QUESTION | {"question": "<image>?"}]},
-            "question 1 holds '<image>'",
+            "question 1 contains the image token '<image>'",
         ),
         ({"data": []}, "not in the layout of VQA v2.0"),
         ('{"data_subtype": "val2014", "quest', "truncated or broken JSON"),
     ],
 )
-def test_a_file_that_cannot_be_asked_is_told_in_a_line(
-    tmp_path: Path, content: Any, told: str
+def test_a_file_that_cannot_be_asked_is_reported_in_a_line(
+    tmp_path: Path, content: Any, message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_vqa_questions("vqav2", written(tmp_path / "q.json", content))
 
 

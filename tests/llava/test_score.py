@@ -9,11 +9,11 @@ from PIL import Image
 
 from hnc_ds.config import CompareConfig, ScoreConfig
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.items import VqaItem, read_items, read_results
+from hnc_ds.evaluation.results import VqaItem, read_items, read_results
 from hnc_ds.llava.score import score
+from hnc_ds.report.compare import compare_models
 from hnc_ds.report.page import render
 from hnc_ds.report.runs import read_runs
-from hnc_ds.report.two_models import compare_models
 
 QUESTIONS = (("Is it red?", "is it", "yes/no", "yes"), ("How many?", "how many", "number", "2"))
 
@@ -29,7 +29,7 @@ def lines(*rows: dict[str, Any]) -> str:
 
 @pytest.fixture
 def vqa(tmp_path: Path) -> dict[str, Any]:
-    """Two questions on each of three pictures; eight of ten people agree."""
+    """Two questions on each of three images; eight of ten annotators agree."""
     questions, annotations = [], []
     for number in range(6):
         text, question_type, answer_type, right = QUESTIONS[number % 2]
@@ -80,9 +80,9 @@ def test_scores_are_of_all_questions_and_of_each_type(
     _, items = read_items(tmp_path / "scores.items.jsonl")
     first = items[0]
     assert isinstance(first, VqaItem)
-    assert (first.question, first.picture) == ("Is it red?", "COCO_val2014_000000000000.jpg")
-    told = [json.loads(line) for line in per_item.read_text().splitlines()]
-    assert told[3] == {"question_id": 103, "score": pytest.approx(0.6)}
+    assert (first.question, first.image_file) == ("Is it red?", "COCO_val2014_000000000000.jpg")
+    message = [json.loads(line) for line in per_item.read_text().splitlines()]
+    assert message[3] == {"question_id": 103, "score": pytest.approx(0.6)}
     assert "60.00" in capsys.readouterr().out
 
 
@@ -116,7 +116,7 @@ def text_vqa(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_whether_words_that_were_read_were_given_is_always_told(
+def test_whether_words_that_were_read_were_given_is_always_reported(
     text_vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def answered(*modes: str | None) -> Path:
@@ -126,18 +126,18 @@ def test_whether_words_that_were_read_were_given_is_always_told(
         ]
         return written(tmp_path / "m.jsonl", lines(*rows))
 
-    for modes, told in ((("with", "with"), "with"), ((None, None), "not told")):
+    for modes, message in ((("with", "with"), "with"), ((None, None), "unknown")):
         score(ScoreConfig(**text_vqa, answers=answered(*modes)))
-        assert f"OCR tokens: {told}" in capsys.readouterr().out
-        assert read_items(tmp_path / "scores.items.jsonl")[0].ocr == told
+        assert f"OCR tokens: {message}" in capsys.readouterr().out
+        assert read_items(tmp_path / "scores.items.jsonl")[0].ocr == message
     with pytest.raises(UserError, match="OCR tokens with and without; score each"):
         score(ScoreConfig(**text_vqa, answers=answered("with", "without")))
 
 
-def test_llavas_text_vqa_answers_are_found_by_picture_and_question(
+def test_llavas_text_vqa_answers_are_found_by_image_and_question(
     text_vqa: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Its question ids are those of pictures, and the question is the first line of the prompt."""
+    """Its question ids are those of images, and the question is the first line of the prompt."""
     row = {"question_id": "ab", "model_id": "m"}
     answers = lines(
         row | {"prompt": "What time?\nReference OCR token: X\nAnswer", "text": "4:30"},
@@ -146,7 +146,7 @@ def test_llavas_text_vqa_answers_are_found_by_picture_and_question(
     score(ScoreConfig(**text_vqa, answers=written(tmp_path / "m.jsonl", answers)))
     rows = {(row.metric, row.group): row.value for row in read_results(text_vqa["out"])}
     assert rows["m4c", "all"] == 1
-    assert rows["vqa_official", "all"] == 0.5  # unanimous people: nothing is normalised
+    assert rows["vqa_official", "all"] == 0.5  # unanimous annotators: nothing is normalised
     again = lines(row | {"prompt": "What time?\nA", "text": "x"}) * 2
     with pytest.raises(UserError, match="'what time\\?' is answered twice"):
         score(ScoreConfig(**text_vqa, answers=written(tmp_path / "m.jsonl", again)))
@@ -156,11 +156,11 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (ours(*SIX[:4]), r"2 of 6 questions are not answered, the first is 104"),
         (ours(*SIX) + ours("yes"), "1 question is answered twice, the first is 100"),
-        (ours(*SIX, "yes"), "1 answer is to no question of .*a.json, the first is 106"),
+        (ours(*SIX, "yes"), "1 answer is to questions that .*a.json lacks, the first is 106"),
         (
             ours(*SIX[:3]) + ours("2", "yes", "2", model="n", first=103),
             r"of 2 models \(m, n",
@@ -169,10 +169,10 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
         ('{"question_id": 1', "truncated or broken JSON"),
         ('{"question_id": 1, "answer": "x"}\n', "not in the layout of answers"),
         ([{"question_id": 1}], "not in the layout of the VQA server's answers"),
-        (lines({"question_id": "ab", "text": "x"}), "question id 'ab' is no number"),
+        (lines({"question_id": "ab", "text": "x"}), "question id 'ab' is not a number"),
         # What Python's int would take for a number.
         *[
-            (lines({"question_id": text, "text": "x"}), "question id .* is no number")
+            (lines({"question_id": text, "text": "x"}), "question id .* is not a number")
             for text in (" 100", "1_00", "\uff11\uff10\uff10", "")
         ],
         # Answers that are no text.
@@ -183,15 +183,15 @@ SIX = ("yes", "2", "yes", "2", "yes", "2")
         ([{"question_id": 100, "answer": 2}], "not in the layout of the VQA server's answers"),
         (lines({"question_id": 100.5, "text": "x"}), "not in the layout of answers"),
         (lines({"question_id": None, "text": "x"}), "not in the layout of answers"),
-        ('{"question_id": 100, "text": NaN}\n', "NaN is no number"),
-        ('{"question_id": 100, "question_id": 101, "text": "x"}\n', "'question_id' stands twice"),
+        ('{"question_id": 100, "text": NaN}\n', "NaN is not a number"),
+        ('{"question_id": 100, "question_id": 101, "text": "x"}\n', "'question_id' occurs twice"),
         ('{"question_id": 100, "text": "\\ud800"}\n', r"m\.jsonl:1: .*not UTF-8"),
     ],
 )
-def test_answers_that_cannot_be_scored_are_told_in_a_line(
-    vqa: dict[str, Any], tmp_path: Path, content: Any, told: str
+def test_answers_that_cannot_be_scored_are_reported_in_a_line(
+    vqa: dict[str, Any], tmp_path: Path, content: Any, message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", content)))
     assert not vqa["out"].exists()
 
@@ -206,7 +206,7 @@ def test_missing_answers_may_count_as_wrong(
     assert "3 questions are not answered and counted as wrong" in capsys.readouterr().out
 
 
-def test_answers_without_an_image_and_few_people_are_counted(
+def test_answers_without_an_image_and_few_annotators_are_counted(
     vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
@@ -217,10 +217,10 @@ def test_answers_without_an_image_and_few_people_are_counted(
     content["annotations"][5]["answers"] = content["annotations"][5]["answers"][:3]
     written(vqa["annotations"], content)
     score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", lines(*rows)), name="a\udcff"))
-    told = capsys.readouterr().out
-    assert "2 questions are answered without an image" in told
-    assert "1 question is without 10 answers of people, so that their scores are not" in told
-    assert "not answered" not in told
+    message = capsys.readouterr().out
+    assert "2 questions are answered without an image" in message
+    assert "1 question is without 10 annotators' answers, so that their scores are not" in message
+    assert "not answered" not in message
     assert {row.model for row in read_results(vqa["out"])} == {"a?"}
 
 
@@ -241,10 +241,10 @@ def test_line_separators_in_answers_and_byte_order_marks_are_no_ends(
 
 
 @pytest.mark.parametrize(
-    ("file", "key", "change", "told"),
+    ("file", "key", "change", "message"),
     [
-        ("annotations", "annotations", lambda rows: rows + rows[:1], "question 100 stands twice"),
-        ("questions", "questions", lambda rows: rows + rows[:1], "question 100 stands twice"),
+        ("annotations", "annotations", lambda rows: rows + rows[:1], "holds question 100 twice"),
+        ("questions", "questions", lambda rows: rows + rows[:1], "holds question 100 twice"),
         ("annotations", "annotations", lambda rows: [], "holds no question"),
         (
             "annotations",
@@ -266,17 +266,17 @@ def test_line_separators_in_answers_and_byte_order_marks_are_no_ends(
         ),
     ],
 )
-def test_people_that_cannot_be_scored_against_are_told_in_a_line(
-    vqa: dict[str, Any], tmp_path: Path, file: str, key: str, change: Any, told: str
+def test_annotators_that_cannot_be_scored_against_are_reported_in_a_line(
+    vqa: dict[str, Any], tmp_path: Path, file: str, key: str, change: Any, message: str
 ) -> None:
     content = json.loads(vqa[file].read_text())
     written(vqa[file], content | {key: change(content[key])})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         score(ScoreConfig(**vqa, answers=written(tmp_path / "m.jsonl", ours(*SIX))))
     assert not vqa["out"].exists()
 
 
-def test_files_of_two_splits_are_told(vqa: dict[str, Any], tmp_path: Path) -> None:
+def test_files_of_two_splits_are_reported(vqa: dict[str, Any], tmp_path: Path) -> None:
     other = {"questions": [{"question_id": 1, "question": "x"}], "data_subtype": "val2014"}
     answers = written(tmp_path / "m.jsonl", ours(*SIX))
     vqa["questions"] = written(tmp_path / "other.json", other)
@@ -284,18 +284,18 @@ def test_files_of_two_splits_are_told(vqa: dict[str, Any], tmp_path: Path) -> No
         score(ScoreConfig(**vqa, answers=answers))
 
 
-def test_two_models_are_compared_question_by_question_and_shown_with_pictures(
+def test_two_models_are_compared_question_by_question_and_shown_with_images(
     vqa: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(3):
-        Image.new("RGB", (32, 32), "red").save(pictures / f"COCO_val2014_{number:012d}.jpg")
+        Image.new("RGB", (32, 32), "red").save(images / f"COCO_val2014_{number:012d}.jpg")
     paths = []
     for model, texts in (("base", ("no", "3", "yes", "2", "yes", "2")), ("new", SIX)):
         answers = written(tmp_path / f"{model}.jsonl", ours(*texts, model=model))
         paths.append(tmp_path / f"{model}.json")
-        score(ScoreConfig(**(vqa | {"out": paths[-1]}), answers=answers, images=pictures))
+        score(ScoreConfig(**(vqa | {"out": paths[-1]}), answers=answers, images=images))
     capsys.readouterr()
     out = tmp_path / "compare.json"
     compare_models(CompareConfig(first=paths[0], second=paths[1], out=out))
@@ -303,16 +303,18 @@ def test_two_models_are_compared_question_by_question_and_shown_with_pictures(
     row = rows["vqa_official", "all"]
     assert (row["first"], row["second"]) == (pytest.approx(4 / 6), 1)
     assert (row["better"], row["worse"], row["count"]) == (2, 0, 6)
-    assert row["p"] == 1  # one picture differs: either sign is as likely
-    told = capsys.readouterr().out
-    assert "How many? '3' to '2'; most people: '2'" in told
+    assert row["p"] == 1  # one image differs: either sign is as likely
+    message = capsys.readouterr().out
+    assert "How many? '3' to '2'; most annotators: '2'" in message
     page = render(read_runs(paths))
     assert "Answers better in new" in page
     assert "data:image/jpeg" in page
     assert "VQA v2.0: vqa official" in page
 
 
-def test_files_without_items_or_a_common_one_are_told(vqa: dict[str, Any], tmp_path: Path) -> None:
+def test_files_without_items_or_a_common_one_are_reported(
+    vqa: dict[str, Any], tmp_path: Path
+) -> None:
     answers = written(tmp_path / "m.jsonl", ours(*SIX))
     score(ScoreConfig(**vqa, answers=answers))
     bare = written(tmp_path / "bare.json", "[]")

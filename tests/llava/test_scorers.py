@@ -4,8 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from hnc_ds.llava.answer_text import MOST_PERIODS, normalise, normalise_m4c
-from hnc_ds.llava.scorers import SCORERS, leave_one_out
+from hnc_ds.llava.scorers import MOST_PERIODS, SCORERS, leave_one_out, normalise, normalise_m4c
 
 TEN = 10
 
@@ -42,7 +41,7 @@ def people(*answers: str) -> list[str]:
         ("blanks are one", "  two   dogs ", "2 dogs"),
     ],
 )
-def test_vqa_normalises_answers_so(rule: str, text: str, expected: str) -> None:
+def test_vqa_normalises_answers_by_each_rule(rule: str, text: str, expected: str) -> None:
     assert normalise(text) == expected, rule
 
 
@@ -56,12 +55,12 @@ def test_vqa_normalises_answers_so(rule: str, text: str, expected: str) -> None:
         ("line breaks are blanks", "one\ntwo", "1 2"),
     ],
 )
-def test_m4c_changes_answers_before(rule: str, text: str, expected: str) -> None:
+def test_m4c_normalises_answers_before_scoring(rule: str, text: str, expected: str) -> None:
     assert normalise_m4c(text) == expected, rule
 
 
 @pytest.mark.parametrize("votes", range(TEN + 1))
-def test_each_person_is_left_out_in_turn(votes: int) -> None:
+def test_each_annotator_is_left_out_in_turn(votes: int) -> None:
     said = [True] * votes + [False] * (TEN - votes)
     each = [
         min(Fraction(sum(said[:left] + said[left + 1 :]), 3), Fraction(1)) for left in range(TEN)
@@ -69,13 +68,13 @@ def test_each_person_is_left_out_in_turn(votes: int) -> None:
     assert leave_one_out(votes, TEN) == pytest.approx(float(sum(each) / TEN))
 
 
-def test_of_ten_votes_so_many_are_worth_so_much() -> None:
+def test_scores_of_zero_to_five_votes_of_ten() -> None:
     found = [round(leave_one_out(votes, TEN), 3) for votes in range(6)]
     assert found == [0, 0.3, 0.6, 0.9, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("rule", "answer", "told", "scores"),
+    ("rule", "answer", "message", "scores"),
     [
         (
             "where all people agree the official scorer normalises nothing",
@@ -122,8 +121,8 @@ def test_of_ten_votes_so_many_are_worth_so_much() -> None:
         ),
     ],
 )
-def test_an_answer_is_worth_so_much(
-    rule: str, answer: str, told: list[str], scores: dict[str, float]
+def test_an_answer_has_the_score_of_the_rule(
+    rule: str, answer: str, message: list[str], scores: dict[str, float]
 ) -> None:
     for name, expected in scores.items():
-        assert SCORERS[name](answer, told) == pytest.approx(expected), (rule, name)
+        assert SCORERS[name](answer, message) == pytest.approx(expected), (rule, name)

@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[list[str], str | None, str, str]] = {
     "XLM-R": (["<s>", "<pad>", "</s>", "<unk>"], "<s>", "</s>", "<pad>"),
     "SigLIP": (["<unk>", "</s>"], None, "</s>", "</s>"),
     "BERT": (["[PAD]", "[CLS]", "[SEP]", "<unk>"], "[CLS]", "[SEP]", "[PAD]"),
+    "T5": (["<pad>", "</s>", "<unk>"], None, "</s>", "<pad>"),
 }
 
 

@@ -15,9 +15,9 @@ from torch._dynamo.utils import counters
 from hnc_ds import train
 from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import ModelConfig, ScopeConfig
-from hnc_ds.deepspeed_config import find_deepspeed_config
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config
 from hnc_ds.errors import UserError
-from hnc_ds.model import attention, compiled, packed
+from hnc_ds.model import attention, compiled, text
 from hnc_ds.model.attention import Packed
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described
@@ -76,7 +76,10 @@ def low_rank(clip: Clip) -> None:
     choose_scope(clip, ScopeConfig(lora_rank=2))
 
 
-@pytest.mark.parametrize("change", [plain, recomputing, low_rank])
+@pytest.mark.parametrize(
+    "change",
+    [plain, *(pytest.param(change, marks=pytest.mark.slow) for change in (recomputing, low_rank))],
+)
 def test_compiled_blocks_learn_as_eager_ones_and_a_tower_is_compiled_once(
     change: Callable[[Clip], None],
 ) -> None:
@@ -91,7 +94,7 @@ def test_compiled_blocks_learn_as_eager_ones_and_a_tower_is_compiled_once(
 
 
 def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captions: Packed) -> torch.Tensor:
-    """Attention over packed captions that knows no more than a device's kernel does."""
+    """Attention over packed captions with the inputs of a device's kernel alone."""
     place_P = torch.arange(len(q))
     caption_P = torch.bucketize(place_P, captions.ends_T, right=True)
     seen_PP = (caption_P[:, None] == caption_P) & (place_P[:, None] >= place_P)
@@ -99,6 +102,7 @@ def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captions: Packed) 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen_PP).transpose(0, 1)
 
 
+@pytest.mark.slow
 def test_packed_captions_are_compiled_once_where_a_kernel_takes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -107,8 +111,8 @@ def test_packed_captions_are_compiled_once_where_a_kernel_takes_them(
     compile_blocks(clip, "aot_eager")
     token_TL = clip.tokenize(BATCHES[0])
     assert clip.computed_tokens(token_TL).tolist() == [9, 9]  # a loop over lengths is not compiled
-    monkeypatch.setattr(packed, "varlen_attention", lambda *_: kernel)
-    monkeypatch.setattr(packed, "compiles_varlen", lambda *_: True)
+    monkeypatch.setattr(text, "varlen_attention", lambda *_: kernel)
+    monkeypatch.setattr(text, "compiles_varlen", lambda *_: True)
     assert clip.computed_tokens(token_TL).tolist() == [4, 9]
     for captions in BATCHES:
         assert_like(clip, eager, captions)
@@ -134,13 +138,14 @@ def test_a_kernel_that_cannot_be_compiled_leaves_captions_trimmed(
     attention.compiles_varlen.cache_clear()
 
 
-def test_the_start_model_is_compiled_and_embeds_as_before() -> None:
+@pytest.mark.slow
+def test_the_reference_model_is_compiled_and_embeds_as_before() -> None:
     clip = load_model(ModelConfig(), seed=0).train()
-    clip.remember_start()
+    clip.keep_reference()
     eager = copy.deepcopy(clip)
     assert compile_blocks(clip, "eager") == {"image": 8, "text": 4}
-    assert clip.start is not None
-    assert clip.start.is_compiled
+    assert clip.reference is not None
+    assert clip.reference.is_compiled
     images = torch.zeros((2, 3, 32, 32), dtype=torch.uint8)
     token_TL = clip.tokenize(BATCHES[1])
     for found, expected in zip(clip(images, token_TL), eager(images, token_TL), strict=True):
@@ -148,6 +153,7 @@ def test_the_start_model_is_compiled_and_embeds_as_before() -> None:
     assert graphs() == 4  # with gradients and without
 
 
+@pytest.mark.slow
 def test_a_tower_without_transformer_blocks_is_left_as_it_is() -> None:
     clip = load_model(ModelConfig(model="tiny-rn"), seed=0).eval()
     eager = copy.deepcopy(clip)
@@ -159,7 +165,7 @@ def test_a_tower_without_transformer_blocks_is_left_as_it_is() -> None:
     assert graphs() == 1
 
 
-def test_where_torch_cannot_compile_a_line_says_what_is_needed() -> None:
+def test_where_torch_cannot_compile_a_line_names_what_is_needed() -> None:
     def fails(*_: Any) -> Any:
         raise RuntimeError("g++: not found\nand a long trace")
 
@@ -172,7 +178,8 @@ def test_where_torch_cannot_compile_a_line_says_what_is_needed() -> None:
     check_compiler(torch.device("cpu"), "eager")
 
 
-def test_a_run_with_compile_says_what_it_compiles_and_writes_checkpoints_as_any_other(
+@pytest.mark.slow
+def test_a_run_with_compile_logs_what_it_compiles_and_writes_checkpoints_as_any_other(
     scene_shards: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,5 +1,6 @@
 """The model around open_clip: exact trimming, the bounded temperature, names and files."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import open_clip
 import pytest
 import torch
 
-from hnc_ds.config import ModelConfig
+from hnc_ds.checkpoint import contents, read, write
+from hnc_ds.config import ModelConfig, TrainConfig
 from hnc_ds.errors import UserError
-from hnc_ds.model.clip import Clip
-from hnc_ds.model.load import load_model
+from hnc_ds.interpolation import first_difference
+from hnc_ds.model.clip import Clip, forward_cost
+from hnc_ds.model.load import load_folder, load_model
+from hnc_ds.training.setup import set_up
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +28,12 @@ def test_the_tiny_model_is_small_and_takes_32_pixels(tiny: Clip) -> None:
 
 
 def test_images_are_normalised_as_open_clip_does(tiny: Clip) -> None:
-    picture = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     transform = open_clip.image_transform(32, is_train=False)
     from torchvision.transforms.functional import to_pil_image
 
-    expected = tiny.towers.encode_image(transform(to_pil_image(picture[0]))[None], normalize=True)
-    torch.testing.assert_close(tiny.encode_images(picture), expected, atol=1e-5, rtol=0)
+    expected = tiny.towers.encode_image(transform(to_pil_image(image[0]))[None], normalize=True)
+    torch.testing.assert_close(tiny.encode_images(image), expected, atol=1e-5, rtol=0)
 
 
 def test_pixels_are_the_float32_ones_to_the_bit_and_the_images_stay(tiny: Clip) -> None:
@@ -60,6 +64,40 @@ def test_the_temperature_is_bounded_but_its_gradient_leads_back(tiny: Clip) -> N
     assert float(gradient) == 0
     with torch.no_grad():
         parameter.copy_(before)
+
+
+@pytest.mark.parametrize(("scale", "kept"), [(100.01, 100.0), (117.3, 117.3)])
+def test_weights_beyond_the_bound_keep_their_scale_also_when_a_run_resumes(
+    scale: float, kept: float, tmp_path: Path
+) -> None:
+    state = dict(load_model(ModelConfig(), seed=0).towers.state_dict())
+    torch.save({**state, "logit_scale": torch.tensor(math.log(scale))}, tmp_path / "weights.pt")
+    config = TrainConfig(model=ModelConfig(pretrained=str(tmp_path / "weights.pt")))
+    clip = set_up(config, None).clip
+    assert float(clip.logit_scale().detach()) == pytest.approx(kept)
+    assert (clip.scale_note() is None) == (kept == 100)
+    clip.towers.logit_scale.data.fill_(math.log(200))
+    assert float(clip.logit_scale().detach()) == pytest.approx(kept)
+    for number, later in enumerate((90.0, kept + 1)):
+        weights = {n: p.detach().clone() for n, p in clip.named_parameters()}
+        weights["towers.logit_scale"].fill_(math.log(later))
+        made = contents(clip, weights, {}, {}, {})
+        step = write(tmp_path, number, made, keep_last=2)
+        again = set_up(config, read(step)).clip
+        assert again.log_scale_bound == clip.log_scale_bound
+        assert again.config == clip.config
+        start = load_model(config.model, seed=0)
+        assert first_difference(start, load_folder(step)) is None
+        open_clip.create_model(f"local-dir:{step}", require_pretrained=True)
+
+
+def test_measuring_the_cost_changes_nothing() -> None:
+    clip = load_model(ModelConfig(model="tiny-rn"), seed=0)
+    before = copy.deepcopy(clip.towers.state_dict())
+    assert min(forward_cost(clip)) > 0
+    assert all(torch.equal(now, before[name]) for name, now in clip.towers.state_dict().items())
+    assert clip.training
+    assert all(parameter.requires_grad for parameter in clip.towers.parameters())
 
 
 def test_a_fixed_temperature_is_not_learned() -> None:

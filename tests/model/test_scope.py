@@ -9,8 +9,7 @@ from hnc_ds.config import ModelConfig, ScopeConfig
 from hnc_ds.errors import UserError
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
-from hnc_ds.model.low_rank import merged
-from hnc_ds.model.scope import choose_scope
+from hnc_ds.model.scope import choose_scope, merged
 
 CAPTIONS = ["The red star is above the blue ring.", "a"]
 
@@ -26,18 +25,18 @@ def trained(clip: Clip) -> set[str]:
 
 
 def embed(clip: Clip) -> torch.Tensor:
-    pictures = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).byte()
-    image_BD, text_TD, *_ = clip(pictures, clip.tokenize(CAPTIONS))
+    images = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).byte()
+    image_BD, text_TD, *_ = clip(images, clip.tokenize(CAPTIONS))
     return torch.cat([image_BD, text_TD])
 
 
-def test_everything_trains_when_nothing_is_said() -> None:
+def test_everything_trains_by_default() -> None:
     clip = scoped()
     assert trained(clip) == {name for name, _ in clip.towers.named_parameters()}
 
 
 @pytest.mark.parametrize(("tower", "other"), [("image", "text"), ("text", "image")])
-def test_the_other_tower_keeps_still(tower: str, other: str) -> None:
+def test_the_other_tower_is_frozen(tower: str, other: str) -> None:
     clip = scoped(towers=tower)
     names = trained(clip)
     of_image = {name for name in names if name.startswith("visual.")}
@@ -70,10 +69,10 @@ def test_more_blocks_than_there_are_is_refused() -> None:
 
 
 def test_a_tower_without_transformer_blocks_is_refused_but_can_stay_as_it_is() -> None:
-    clip = load_model(ModelConfig(model="RN50"), seed=0)
+    clip = load_model(ModelConfig(model="tiny-rn"), seed=0)
     with pytest.raises(UserError, match="the image tower of this model has none"):
         choose_scope(clip, ScopeConfig(lora_rank=2))
-    clip = load_model(ModelConfig(model="RN50"), seed=0)
+    clip = load_model(ModelConfig(model="tiny-rn"), seed=0)
     assert clip.has_batch_statistics()
     choose_scope(clip, ScopeConfig(towers="text", lora_rank=2))
     assert not clip.has_batch_statistics()
@@ -111,43 +110,42 @@ def test_merged_low_rank_changes_are_the_weights_of_a_plain_model() -> None:
     ("scope", "shared"),
     [({}, 0), ({"towers": "text"}, "image"), ({"lora_rank": 2}, "both"), ({"last_blocks": 1}, 1)],
 )
-def test_the_start_model_shares_what_does_not_train_and_keeps_the_rest(
+def test_the_reference_model_shares_what_does_not_train_and_keeps_the_rest(
     scope: dict[str, object], shared: object
 ) -> None:
     clip = scoped(**scope)
     before = embed(clip).detach()
-    clip.remember_start()
-    assert clip.start is not None
+    clip.keep_reference()
+    assert clip.reference is not None
     own = {id(p) for p in clip.towers.parameters()}
     frozen = {id(p) for p in clip.towers.parameters() if not p.requires_grad}
-    assert {id(p) for p in clip.start.parameters()} & own == frozen
+    assert {id(p) for p in clip.reference.parameters()} & own == frozen
     with torch.no_grad():
         for parameter in clip.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    pictures = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).byte()
-    image, text, _, _, start_image, start_text, start_scale = clip(
-        pictures, clip.tokenize(CAPTIONS)
-    )
-    torch.testing.assert_close(torch.cat([start_image, start_text]), before)
+    images = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).byte()
+    image, text, _, _, _, *reference = clip(images, clip.tokenize(CAPTIONS))
+    reference_image, reference_text, reference_scale = reference
+    torch.testing.assert_close(torch.cat([reference_image, reference_text]), before)
     assert not torch.allclose(torch.cat([image, text]), before, atol=1e-3)
-    assert float(start_scale) == pytest.approx(1 / 0.07, rel=1e-5)
-    assert not start_image.requires_grad
-    assert not any(p.requires_grad for p in clip.start.parameters())
+    assert float(reference_scale) == pytest.approx(1 / 0.07, rel=1e-5)
+    assert not reference_image.requires_grad
+    assert not any(p.requires_grad for p in clip.reference.parameters())
 
 
-def test_without_the_start_its_towers_are_not_run() -> None:
+def test_without_the_reference_its_towers_are_not_run() -> None:
     clip = scoped()
-    clip.remember_start()
-    pictures = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert len(clip(pictures, clip.tokenize(CAPTIONS), with_start=False)) == 4
+    clip.keep_reference()
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    assert len(clip(images, clip.tokenize(CAPTIONS), with_reference=False)) == 5
 
 
 def test_a_frozen_tower_stays_out_of_training_mode() -> None:
-    clip = load_model(ModelConfig(model="RN50"), seed=0)
+    clip = load_model(ModelConfig(model="tiny-rn"), seed=0)
     choose_scope(clip, ScopeConfig(towers="text"))
     before = copy.deepcopy(dict(clip.towers.visual.named_buffers()))
     clip.train()
-    clip.encode_images(torch.zeros(2, 3, 224, 224, dtype=torch.uint8))
+    clip.encode_images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     for name, buffer in clip.towers.visual.named_buffers():
         assert torch.equal(buffer, before[name]), name

@@ -17,9 +17,8 @@ from hnc_ds.model import attention, text
 from hnc_ds.model.attention import Packed, TowerAttention
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
-from hnc_ds.model.low_rank import LowRank
-from hnc_ds.model.packed import packed_clip_text
-from hnc_ds.model.scope import choose_scope
+from hnc_ds.model.scope import LowRank, choose_scope
+from hnc_ds.model.text import packed_clip_text
 from tests.model import hugging_face
 
 CONTEXT = 20
@@ -202,7 +201,7 @@ def test_attention_in_groups_of_a_length_is_attention_one_by_one() -> None:
     torch.testing.assert_close(found, attention._one_by_one(q, k, v, captions))
 
 
-def test_a_kernel_that_is_wrong_is_found_out() -> None:
+def test_a_kernel_that_is_wrong_is_detected() -> None:
     def not_causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _: Any) -> torch.Tensor:
         parts = (part.transpose(0, 1) for part in (q, k, v))
         return nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
@@ -210,7 +209,7 @@ def test_a_kernel_that_is_wrong_is_found_out() -> None:
     device = torch.device("cpu")
     assert not attention._is_right(not_causal, device, torch.bfloat16)
     assert attention._is_right(attention._one_by_one, device, torch.bfloat16)
-    with torch.inference_mode():  # as an evaluation, which may be the first to ask
+    with torch.inference_mode():  # as an evaluation, which may be the first use
         assert attention._is_right(attention._one_by_one, device, torch.bfloat16)
 
 
@@ -227,7 +226,7 @@ def test_only_captions_beyond_the_context_are_cut_whatever_pads_them(
     kind: str, tmp_path: Path
 ) -> None:
     clip = load_folder(hugging_face.save_clip(tmp_path / "model", kind))
-    framing = 1 if kind == "SigLIP" else 2
+    framing = 1 if kind in ("SigLIP", "T5") else 2
     words = {"one": 1, "some": 7, "all": CONTEXT - framing, "one more": CONTEXT - framing + 1}
     cut = {name: clip.tokenize.is_too_long("star " * count) for name, count in words.items()}
     assert cut == {"one": False, "some": False, "all": False, "one more": True}

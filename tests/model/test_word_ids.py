@@ -6,8 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from hnc_ds.model.text import Tokenizer
-from hnc_ds.model.word_ids import WordIds
+from hnc_ds.model.text import Tokenizer, WordIds
 
 CLIPS = open_clip.get_tokenizer("ViT-B-32")
 NEW = WordIds(CLIPS)
@@ -24,7 +23,7 @@ def test_ids_are_those_of_open_clip(caption: str) -> None:
     assert NEW(caption) == CLIPS.encode(caption)
 
 
-def test_another_way_of_cleaning_is_kept() -> None:
+def test_another_clean_function_is_kept() -> None:
     for clean in ("canonicalize", "whitespace"):
         tokenizer = SimpleTokenizer(clean=clean)
         caption = "Two_dogs, and A cat!"

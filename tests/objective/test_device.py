@@ -9,11 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hnc_ds.config import LossConfig
+from hnc_ds.metrics import measure_similarities
 from hnc_ds.objective import softmax
-from hnc_ds.objective.rows import Rows, Slots
-from hnc_ds.objective.similarities import measure_similarities
+from hnc_ds.objective.loss_inputs import Embeddings, Masks
 from hnc_ds.objective.softmax import ON_DEVICE, Tiling, column_slices
-from hnc_ds.objective.terms import TERMS, Compared, objective
+from hnc_ds.objective.terms import TERMS, LossInputs, objective
 
 from .made import unit
 
@@ -77,13 +77,13 @@ def _is_mask(index: torch.Tensor) -> bool:
 
 
 def made(
-    all_negatives: bool, trains: Iterable[int] = range(5)
-) -> tuple[Compared, list[torch.Tensor]]:
+    all_negatives: bool, trains: Iterable[int] = range(6)
+) -> tuple[LossInputs, list[torch.Tensor]]:
     """With repeated images and texts, empty slots and a negative that is another row's true text;
-    and its leaves, by number those that train: images, three of texts, the scale."""
+    and its leaves, by number those that train: images, three of texts, the scale and the bias."""
     shapes = (COLUMNS, WIDTH), (COLUMNS, WIDTH), (COLUMNS, SLOTS, WIDTH), (ROWS, OTHERS, WIDTH)
     leaves = [unit(*s, seed=n) for n, s in enumerate(shapes)]
-    leaves.append(torch.tensor([7.0], dtype=torch.float64))
+    leaves += [torch.tensor([value], dtype=torch.float64) for value in (7.0, -4.0)]
     for number in trains:
         leaves[number].requires_grad_()
     start = [unit(*s, seed=50 + n) for n, s in enumerate(shapes)]
@@ -94,7 +94,7 @@ def made(
     number = torch.arange(COLUMNS * SLOTS).view(COLUMNS, SLOTS) + 1000
     number[2, 1], used[2, 1] = index[53, 1], True
     own, of_all = slice(FIRST, FIRST + ROWS), slice(None if all_negatives else 0)
-    slots = Slots(
+    slots = Masks(
         used[own],
         torch.rand(ROWS, OTHERS, generator=draw) > 0.3,
         index[own],
@@ -104,12 +104,14 @@ def made(
         FIRST,
     )
 
-    def rows(image: Any, text: Any, negative: Any, other: Any) -> Rows:
+    def rows(image: Any, text: Any, negative: Any, other: Any) -> Embeddings:
         hard = negative.flatten(0, 1)[of_all]
-        return Rows(image[own], text[own], negative[own], other, image, text, hard)
+        return Embeddings(image[own], text[own], negative[own], other, image, text, hard)
 
-    scale = leaves[4]
-    return Compared(rows(*leaves[:4]), slots, scale, rows(*start), scale.detach()), leaves
+    scale, bias = leaves[4:]
+    learning, before = rows(*leaves[:4]), rows(*start)
+    gap = torch.tensor([0.2], dtype=torch.float64)
+    return LossInputs(learning, slots, scale, before, scale.detach(), bias, gap), leaves
 
 
 def config(all_negatives: bool) -> LossConfig:
@@ -193,7 +195,7 @@ def test_no_tensor_is_larger_than_a_tile_or_the_embeddings(
 def test_the_watch_sees_a_whole_matrix() -> None:
     watch, (compared, _) = Watch(), made(all_negatives=True)
     with watch:
-        _ = compared.rows.image_BD @ compared.rows.negative_CD.T
+        _ = compared.embeddings.image_BD @ compared.embeddings.negative_CD.T
     assert watch.largest == ROWS * COLUMNS * SLOTS
 
 
@@ -223,7 +225,9 @@ def test_a_graph_that_is_kept_gives_the_same_gradients_again(
 
 
 @pytest.mark.parametrize("tiling", [Tiling(5 * ROWS, 1), Tiling(2**20, 64)], ids=str)
-@pytest.mark.parametrize("trains", [(0,), (1, 2, 3), (4,)], ids=["image", "text", "scale"])
+@pytest.mark.parametrize(
+    "trains", [(0,), (1, 2, 3), (4,), (5,)], ids=["image", "text", "scale", "bias"]
+)
 def test_what_does_not_train_changes_no_gradient_of_what_does(
     trains: tuple[int, ...], tiling: Tiling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from hnc_ds.objective import softmax
-from hnc_ds.objective.rows import Rows, Slots, image_side, repeat, text_side, vary
-from hnc_ds.objective.softmax import Tiling, column_slices, divergence, log_normaliser
+from hnc_ds.objective.loss_inputs import (
+    Embeddings,
+    Masks,
+    image_to_text,
+    negatives_vary,
+    pairs_repeat,
+    text_to_image,
+)
+from hnc_ds.objective.softmax import Tiling, column_slices, divergence, log_partition
 
 from .made import SCALE, compared, unit
 
@@ -28,14 +35,14 @@ def leaves(seed: int) -> list[torch.Tensor]:
     return [unit(*shape, seed=seed + n).requires_grad_() for n, shape in enumerate(shapes)]
 
 
-def rows_of(parts: list[torch.Tensor], all_negatives: bool) -> Rows:
+def rows_of(parts: list[torch.Tensor], all_negatives: bool) -> Embeddings:
     image, text, negative, other = parts
     own = slice(FIRST, FIRST + ROWS)
     of_all = negative.flatten(0, 1)[: None if all_negatives else 0]
-    return Rows(image[own], text[own], negative[own], other, image, text, of_all)
+    return Embeddings(image[own], text[own], negative[own], other, image, text, of_all)
 
 
-def slots(all_negatives: bool) -> Slots:
+def slots(all_negatives: bool) -> Masks:
     """Two rows with one image, two with one text, empty slots, a negative true of another row."""
     draw = torch.Generator().manual_seed(5)
     index = torch.stack([torch.arange(COLUMNS), torch.arange(COLUMNS) + 100], dim=1)
@@ -47,7 +54,7 @@ def slots(all_negatives: bool) -> Slots:
     used[2, 1] = True
     own = slice(FIRST, FIRST + ROWS)
     of_all = slice(None) if all_negatives else slice(0)
-    return Slots(
+    return Masks(
         used[own],
         torch.rand(ROWS, OTHERS, generator=draw) > 0.3,
         index[own],
@@ -58,7 +65,9 @@ def slots(all_negatives: bool) -> Slots:
     )
 
 
-def logits(rows: Rows, of: Slots, scale: torch.Tensor, alpha: float) -> tuple[torch.Tensor, ...]:
+def logits(
+    rows: Embeddings, of: Masks, scale: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, ...]:
     """The whole matrices, image to text and text to image."""
     same = (of.index_B2[:, None] == of.index_N2).any(dim=2)
     same[torch.arange(ROWS), torch.arange(ROWS) + FIRST] = False
@@ -100,8 +109,8 @@ def test_slices_have_the_log_sum_exp_and_gradients_of_the_whole(
     rows, of = rows_of(parts, all_negatives), slots(all_negatives)
     weights = torch.arange(1.0, ROWS + 1, dtype=torch.float64)
     log_alpha = math.log(alpha) if alpha else -math.inf
-    to_text = log_normaliser(image_side(rows, of, log_alpha), scale)
-    to_image = log_normaliser(text_side(rows, of), scale)
+    to_text = log_partition(image_to_text(rows, of, log_alpha), scale)
+    to_image = log_partition(text_to_image(rows, of), scale)
     whole = [matrix.logsumexp(dim=1) for matrix in logits(rows, of, scale, alpha)]
     for found, expected in zip((to_text, to_image), whole, strict=True):
         assert_same_gradients(weights * found, weights * expected, [*parts, scale])
@@ -112,10 +121,10 @@ def test_slices_have_the_log_sum_exp_and_gradients_of_the_whole(
 def test_slices_have_the_divergence_and_gradients_of_the_whole(all_negatives: bool) -> None:
     parts, of = leaves(0), slots(all_negatives)
     rows = rows_of(parts, all_negatives)
-    start = Rows(*(part.detach() for part in rows_of(leaves(50), all_negatives)))
+    start = Embeddings(*(part.detach() for part in rows_of(leaves(50), all_negatives)))
     sides = (
-        (image_side(rows, of, 0.5), image_side(start, of, 0.5)),
-        (text_side(rows, of), text_side(start, of)),
+        (image_to_text(rows, of, 0.5), image_to_text(start, of, 0.5)),
+        (text_to_image(rows, of), text_to_image(start, of)),
     )
     both = [logits(these, of, SCALE, math.exp(0.5)) for these in (rows, start)]
     pairs = zip(*both, strict=True)
@@ -133,21 +142,22 @@ def test_a_row_that_sees_none_of_the_columns_has_no_nan() -> None:
     of = slots(all_negatives=True)
     of = of._replace(negative_used_C=torch.zeros_like(of.negative_used_C))
     rows = rows_of(parts, all_negatives=True)
-    start = Rows(*(part.detach() for part in rows))
-    without = log_normaliser(image_side(rows, of, -math.inf), SCALE)
-    found = log_normaliser(image_side(rows, of, 0.0), SCALE)
+    start = Embeddings(*(part.detach() for part in rows))
+    without = log_partition(image_to_text(rows, of, -math.inf), SCALE)
+    found = log_partition(image_to_text(rows, of, 0.0), SCALE)
     torch.testing.assert_close(found, without)
     total = (
-        found.sum() + divergence(image_side(rows, of, 0.0), image_side(start, of, 0.0), SCALE).sum()
+        found.sum()
+        + divergence(image_to_text(rows, of, 0.0), image_to_text(start, of, 0.0), SCALE).sum()
     )
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(total, parts))
 
 
 def test_large_logits_do_not_overflow() -> None:
     made = compared(rows=4)
-    rows, scale = made.rows, torch.tensor([100.0])
-    narrow = Rows(*(part.float() for part in rows))
-    found = log_normaliser(text_side(narrow, made.slots), scale)
+    rows, scale = made.embeddings, torch.tensor([100.0])
+    narrow = Embeddings(*(part.float() for part in rows))
+    found = log_partition(text_to_image(narrow, made.masks), scale)
     expected = (100.0 * rows.text_BD @ rows.image_ND.T).logsumexp(dim=1)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -183,18 +193,20 @@ def test_no_tensor_of_rows_times_columns_is_kept_between_the_passes() -> None:
 
 def test_masks_are_left_out_only_where_they_would_hide_nothing() -> None:
     made = compared(rows=4, all_negatives=True)
-    of = made.slots
-    assert not repeat(of.index_N2)
-    assert not vary(of.negative_index_C, of.negative_used_C, of.index_N2)
+    of = made.masks
+    assert not pairs_repeat(of.index_N2)
+    assert not negatives_vary(of.negative_index_C, of.negative_used_C, of.index_N2)
     bare = of._replace(pairs_repeat=False, negatives_vary=False)
     for log_alpha in (0.0, -math.inf):
-        pair = [log_normaliser(image_side(made.rows, s, log_alpha), SCALE) for s in (of, bare)]
+        pair = [
+            log_partition(image_to_text(made.embeddings, s, log_alpha), SCALE) for s in (of, bare)
+        ]
         assert torch.equal(*pair)
 
     twice = of.index_N2.clone()
     twice[3, 1] = twice[0, 1]
-    assert repeat(twice)
+    assert pairs_repeat(twice)
     true_of_row_2 = of.negative_index_C.clone()
     true_of_row_2[0] = of.index_N2[2, 1]
-    assert vary(true_of_row_2, of.negative_used_C, of.index_N2)
-    assert vary(of.negative_index_C, of.negative_index_C > 1000, of.index_N2)
+    assert negatives_vary(true_of_row_2, of.negative_used_C, of.index_N2)
+    assert negatives_vary(of.negative_index_C, of.negative_index_C > 1000, of.index_N2)

@@ -1,4 +1,4 @@
-"""Two runs measured on the same two pictures, small enough to check by eye."""
+"""Two runs measured on the same two images, small enough to check by eye."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from hnc_ds.config import PackConfig
-from hnc_ds.evaluation.items import (
+from hnc_ds.evaluation.benchmarks import RELEASED
+from hnc_ds.evaluation.results import (
     AnsweredItem,
     Coverage,
     ItemsHeader,
@@ -18,7 +19,6 @@ from hnc_ds.evaluation.items import (
     fingerprint,
     write_results,
 )
-from hnc_ds.evaluation.question_sets import QUESTION_SETS
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, Result
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
@@ -53,14 +53,12 @@ def results(
     items: Sequence[AnsweredItem] = (),
     questions: str = "q",
 ) -> Path:
-    """A results file; its header says of every benchmark which questions were asked."""
-    folder = str(path.parent / "pictures")
+    """A results file; its header identifies the questions of every benchmark."""
+    folder = str(path.parent / "images")
     header = ItemsHeader(
         model=rows[0].model,
         folders={"coco2017": (folder,), "vg": (folder,)},
-        sets={
-            r.benchmark: Coverage(4, 4, 8, questions) for r in rows if r.benchmark in QUESTION_SETS
-        },
+        sets={r.benchmark: Coverage(4, 4, 8, questions) for r in rows if r.benchmark in RELEASED},
     )
     write_results(path, list(rows), header, items)
     return path

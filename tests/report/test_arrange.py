@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from hnc_ds.report.arrange import arrange
-from hnc_ds.report.compare import compare
 from hnc_ds.report.runs import read_runs
+from hnc_ds.report.tables import arrange, compare
 
 from .conftest import results, row
 
@@ -29,7 +28,7 @@ def test_the_first_metric_stands_by_group_and_the_others_in_one_table_below() ->
     assert not folded.bars
 
 
-def test_what_is_said_of_a_benchmark_is_said_once() -> None:
+def test_the_note_on_a_benchmark_is_shown_once() -> None:
     rows = [(m, g) for m in ("itt", "tot") for g in ("all", "swap_obj", "swap_att")]
     main, *others = arrange(keys("sugarcrepe++", *rows))
     assert main.about.startswith("itt: both true captions")
@@ -93,7 +92,7 @@ def test_of_many_groups_and_tags_those_stand_open_that_are_few() -> None:
         assert [key[2] for key in folded.keys] == [g for g in groups if g not in open_]
 
 
-def test_no_ties_are_not_told_and_some_are(tmp_path: Path) -> None:
+def test_ties_are_reported_only_where_there_are_any(tmp_path: Path) -> None:
     for share, last in ((0.0, "accuracy"), (0.25, "decided by a tie")):
         rows = [row("cola", "accuracy", "all", 0.5), row("cola", "ties", "all", share)]
         (run,) = read_runs([results(tmp_path / f"{share}.json", rows)])

@@ -4,8 +4,8 @@ import pytest
 
 from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
 from hnc_ds.records import Result
-from hnc_ds.report.compare import compare
 from hnc_ds.report.runs import read_run
+from hnc_ds.report.tables import compare
 
 from .conftest import pair
 
@@ -48,14 +48,14 @@ def test_recall_is_compared_over_the_same_gallery_only(make_run):
     assert "another gallery" in " ".join(remarks_on_sharing(one, two, shared))
 
 
-def test_pairs_that_are_not_shared_are_told(make_run):
+def test_pairs_that_are_not_shared_are_reported(make_run):
     one, two, shared = both(make_run, [pair("a", 1)], [pair("a", 1), pair("b", 1)])
     (remark,) = remarks_on_sharing(one, two, shared)
     assert remark.startswith("1 of 2 pairs are shared with the first run")
 
 
 def test_a_difference_is_marked_only_where_interval_and_corrected_test_agree(make_run):
-    """The interval of swap excludes 0 after six pictures, its p does only alone; all has more."""
+    """The interval of swap excludes 0 after six images, its p does only alone; all has more."""
     keys = [f"a{n}" for n in range(40)]
     first = [pair(key, -1, f"type {n % 5}") for n, key in enumerate(keys)]
     second = [pair(key, 1 if n % 5 < 1 else -1, f"type {n % 5}") for n, key in enumerate(keys)]
@@ -79,7 +79,7 @@ def test_values_are_percent_and_differences_have_signs(make_run):
     first, second = row.cells
     assert (first.value, first.difference) == ("100.0", "")
     assert (second.value, second.difference) == ("0.0", "\N{MINUS SIGN}100.0")
-    assert second.verdict == ""  # of two pictures
+    assert second.verdict == ""  # of two images
     assert row.count == "2"
 
 

@@ -54,15 +54,15 @@ def test_fixed_and_broken_pairs_are_counted_and_show_both_runs(make_run):
     assert [card.key for card in broken.cards] == ["b"]  # a tie is wrong
 
 
-def test_pictures_are_the_shards_own(make_run):
+def test_images_are_the_shards_own(make_run):
     curator = Curator(read_runs([make_run("one", [pair("a", 1)])]), "val")
-    (uri,) = curator.extremes(0)[0].cards[0].pictures
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
-    red, green, blue = picture.getpixel((20, 20))
-    assert (picture.size, red > 230, green < 30, blue < 30) == ((64, 48), True, True, True)
+    (uri,) = curator.extremes(0)[0].cards[0].images
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+    red, green, blue = image.getpixel((20, 20))
+    assert (image.size, red > 230, green < 30, blue < 30) == ((64, 48), True, True, True)
 
 
-def test_a_thumbnail_is_small_and_a_damaged_picture_is_none():
+def test_a_thumbnail_is_small_and_a_damaged_image_is_none():
     file = io.BytesIO()
     Image.new("RGB", (4000, 1000), "red").save(file, "JPEG")
     uri = thumbnail(file.getvalue())
@@ -79,5 +79,5 @@ def test_shards_that_are_gone_or_changed_leave_captions_and_a_remark(make_run, s
     assert "has changed since" in Curator(runs, "val").remarks()[0]
     index.unlink()
     curator = Curator(runs, "val")
-    assert "Pictures are missing" in curator.remarks()[0]
-    assert curator.extremes(0)[0].cards[0].pictures == [""]
+    assert "Images are missing" in curator.remarks()[0]
+    assert curator.extremes(0)[0].cards[0].images == [""]

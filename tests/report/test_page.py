@@ -8,10 +8,10 @@ import pytest
 
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError
+from hnc_ds.report.charts import BY_TYPE, EVALUATED, panels
 from hnc_ds.report.figures import bars, curves
 from hnc_ds.report.page import differing_settings, render, report
 from hnc_ds.report.runs import read_runs
-from hnc_ds.report.training import BY_TYPE, EVALUATED, panels
 
 from .conftest import accuracy, pair
 
@@ -47,7 +47,7 @@ def two_runs(make_run):
     return [first, second]
 
 
-def test_the_page_shows_values_differences_settings_curves_and_pictures(make_run, tmp_path, capsys):
+def test_the_page_shows_values_differences_settings_curves_and_images(make_run, tmp_path, capsys):
     out = tmp_path / "new" / "report.html"
     report(ReportConfig(runs=tuple(two_runs(make_run)), out=out))
     page = out.read_text()
@@ -61,7 +61,7 @@ def test_the_page_shows_values_differences_settings_curves_and_pictures(make_run
     legend = "▲ better and ▼ worse mark differences on the same items whose 95 % interval"
     assert legend in text.replace("&nbsp;", " ")
     assert "underlined" not in text
-    assert 'class="difference better"' not in page.partition('class="legend"')[0]  # two pictures
+    assert 'class="difference better"' not in page.partition('class="legend"')[0]  # two images
     assert page.count("data:image/jpeg;base64,") >= 4
     assert f"wrote {out}: 2 runs" in capsys.readouterr().out
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
@@ -100,7 +100,7 @@ def test_a_single_run_has_no_comparison(make_run):
     assert 'class="difference' not in page
 
 
-def test_what_is_missing_is_told(make_run, shards):
+def test_what_is_missing_is_reported(make_run, shards):
     one, two = two_runs(make_run)
     (one / "log.jsonl").unlink()
     (one / "config.json").unlink()
@@ -110,10 +110,10 @@ def test_what_is_missing_is_told(make_run, shards):
     assert "plain has no training log." in page
     assert "plain has no config.json" in page
     assert "without the scores of single items" in page
-    assert "Pictures are missing" in page
+    assert "Images are missing" in page
 
 
-def test_runs_measured_on_different_files_stand_side_by_side(make_run):
+def test_runs_measured_on_different_files_are_shown_side_by_side(make_run):
     one, two = two_runs(make_run)
     for file in (two / "results").iterdir():
         file.rename(file.with_name(file.name.replace("val", "test")))

@@ -1,4 +1,4 @@
-"""Released benchmarks, worse pictures, checkpoints and mixtures on the page."""
+"""Released benchmarks, corrupted images, checkpoints and interpolated models on the page."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.items import AnsweredItem
 from hnc_ds.evaluation.paired import shared_items
-from hnc_ds.report.gallery import Curator
+from hnc_ds.evaluation.results import AnsweredItem
+from hnc_ds.report.charts import retention
+from hnc_ds.report.gallery import Curator, QuestionCurator
 from hnc_ds.report.page import differing_settings, render
-from hnc_ds.report.question_gallery import QuestionCurator
-from hnc_ds.report.retention import retention
 from hnc_ds.report.runs import read_runs
 
 from .conftest import of_shards, results, row
@@ -44,21 +43,28 @@ def test_results_files_are_runs_called_after_their_models(tmp_path: Path) -> Non
         page = render(runs)
         assert "no training log" not in page
         assert "What differs" not in page
-    with pytest.raises(UserError, match=r"none: no such run; give a folder"):
+    with pytest.raises(UserError, match=r"none: no such run; give a run folder"):
         read_runs([tmp_path / "none"])
 
 
-def test_checkpoints_and_mixtures_are_points_of_one_run(tmp_path: Path) -> None:
-    for share, pairs in (("0.0", 0.5), ("0.5", 0.7), ("1.0", 0.8)):
-        results(tmp_path / "sweep" / f"alpha-{share}.json", of_shards(pairs, 0.9 - pairs / 2))
+def test_checkpoints_and_interpolated_models_are_points_of_one_run(tmp_path: Path) -> None:
+    for coefficient, pairs in (("0.0", 0.5), ("0.5", 0.7), ("1.0", 0.8)):
+        results(
+            tmp_path / "sweep" / f"coefficient-{coefficient}.json",
+            of_shards(pairs, 0.9 - pairs / 2),
+        )
     run = tmp_path / "run"
     for step in (500, 1000, 5000):
         results(run / "results" / f"step-{step:06d}.json", of_shards(step / 10000, 0.5))
     results(run / "results" / "val.json", of_shards(0.5, 0.5))
     sweep, trained = read_runs([tmp_path / "sweep", run])
-    assert [point.label for point in sweep.points] == ["share 0", "share 0.5", "share 1"]
+    assert [point.label for point in sweep.points] == [
+        "coefficient 0",
+        "coefficient 0.5",
+        "coefficient 1",
+    ]
     assert [point.label for point in trained.points] == ["step 500", "step 1000", "step 5000"]
-    assert (list(sweep.measurements), sweep.shown) == (["results"], "share 1")
+    assert (list(sweep.measurements), sweep.shown) == (["results"], "coefficient 1")
     assert (list(trained.measurements), trained.shown) == (["results"], "")
     found = retention([sweep, trained])
     assert found is not None
@@ -76,20 +82,20 @@ def test_a_file_named_before_its_folder_comes_first_and_once(tmp_path: Path) -> 
     assert [run.name for run in runs] == ["model b", "model a", "model c"]
 
 
-def test_it_is_told_which_point_of_a_series_tables_show(tmp_path: Path) -> None:
-    for share in ("0.0", "0.5"):
-        results(tmp_path / "sweep" / f"alpha-{share}.json", of_shards(0.5, 0.5))
+def test_tables_state_which_point_of_a_series_they_show(tmp_path: Path) -> None:
+    for coefficient in ("0.0", "0.5"):
+        results(tmp_path / "sweep" / f"coefficient-{coefficient}.json", of_shards(0.5, 0.5))
     page = render(read_runs([tmp_path / "sweep"]))
-    assert "sweep: shown here is share 0.5, the last of 2." in page
+    assert "sweep: shown here is coefficient 0.5, the last of 2." in page
 
 
-def test_a_header_without_items_tells_no_difference(tmp_path: Path) -> None:
+def test_a_difference_without_items_is_marked_as_such(tmp_path: Path) -> None:
     rows = [row("sugarcrepe", "accuracy", "all", 0.5)]
     paths = [results(tmp_path / f"{n}.json", rows) for n in range(2)]
     assert "without the scores of single items" in render(read_runs(paths))
 
 
-def test_results_without_shards_miss_no_pictures_of_shards(tmp_path: Path) -> None:
+def test_results_without_shards_miss_no_images_of_shards(tmp_path: Path) -> None:
     path = results(tmp_path / "x.json", [row("sugarcrepe", "accuracy", "all", 0.5)])
     assert Curator(read_runs([path]), "results").remarks() == []
 
@@ -104,7 +110,7 @@ def test_settings_are_compared_between_runs_whatever_stands_beside_them(tmp_path
     assert differing_settings(runs) == [("steps", ["1", "", "2"])]
 
 
-def test_remarks_that_hold_for_all_are_told_once(tmp_path: Path) -> None:
+def test_remarks_that_hold_for_all_are_shown_once(tmp_path: Path) -> None:
     rows = [row("sugarcrepe", "accuracy", "all", 0.5, name) for name in ("a", "b")]
     page = render(read_runs([results(tmp_path / f"{r.model}.json", [r]) for r in rows]))
     assert page.count("the release has 7,511 questions, these files 4") == 1
@@ -121,11 +127,11 @@ def curated(tmp_path: Path, first: list[AnsweredItem], second: list[AnsweredItem
 
 
 def test_fixed_and_broken_questions_are_shown_with_what_was_cut_out(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for name in "abc":
-        picture = Image.new("RGB", (40, 40), "red")
-        picture.paste("blue", (0, 0, 10, 10))
-        picture.save(tmp_path / "pictures" / f"{name}.png")
+        image = Image.new("RGB", (40, 40), "red")
+        image.paste("blue", (0, 0, 10, 10))
+        image.save(tmp_path / "images" / f"{name}.png")
     box = (0, 0, 10, 10)
     curator, (fixed, broken) = curated(
         tmp_path,
@@ -141,20 +147,18 @@ def test_fixed_and_broken_questions_are_shown_with_what_was_cut_out(tmp_path: Pa
         (1, "0.500", "0.300", True),
     ]
     assert card.lines[0] == ("true", [("a ", False), ("red", True), (" dog", False)])
-    cut, whole = card.pictures[0], broken.cards[0].pictures[0]
+    cut, whole = card.images[0], broken.cards[0].images[0]
     assert len(cut) < len(whole) or cut != whole
     assert curator.remarks() == []
 
 
-def test_pictures_that_are_gone_leave_captions_and_a_remark(tmp_path: Path) -> None:
+def test_images_that_are_gone_leave_captions_and_a_remark(tmp_path: Path) -> None:
     curator, (fixed, _) = curated(tmp_path, [answered("a", "g", -0.1)], [answered("a", "g", 0.1)])
-    assert fixed.cards[0].pictures == [""]
-    assert curator.remarks() == [
-        "Missing 1 picture where the evaluation found them, such as coco2017/a.png."
-    ]
+    assert fixed.cards[0].images == [""]
+    assert curator.remarks() == ["1 image of the evaluation is missing, such as coco2017/a.png."]
 
 
-def test_two_pictures_with_a_caption_each_stand_side_by_side(tmp_path: Path) -> None:
+def test_two_images_with_a_caption_each_stand_side_by_side(tmp_path: Path) -> None:
     def two(scores: tuple[tuple[float, float], tuple[float, float]], right: bool) -> AnsweredItem:
         return AnsweredItem(
             benchmark="winoground",
@@ -171,10 +175,29 @@ def test_two_pictures_with_a_caption_each_stand_side_by_side(tmp_path: Path) -> 
         tmp_path, [two(((0.1, 0.2), (0.1, 0.3)), False)], [two(((0.5, 0.2), (0.1, 0.3)), True)]
     )
     (card,) = fixed.cards
-    assert len(card.pictures) == 2
+    assert len(card.images) == 2
     assert [kind for kind, _ in card.lines] == ["first", "second"]
     # For an image: least of .5 - .2 and .3 - .1; for a text: of .5 - .1 and .3 - .2.
     assert (card.scores[1].true, card.scores[1].false) == ("+0.200", "+0.100")
+
+
+def test_a_caption_with_two_images_shows_its_cosines_with_them(tmp_path: Path) -> None:
+    def asked(own: float) -> AnsweredItem:
+        return AnsweredItem(
+            benchmark="svo",
+            id="svo/1",
+            group="verb",
+            images=("svo/1.jpg", "svo/2.jpg"),
+            captions=("a girl sits",),
+            scores=((own,), (0.2,)),
+            right={"accuracy": own > 0.2},
+            tied=False,
+        )
+
+    _, (fixed, _) = curated(tmp_path, [asked(0.1)], [asked(0.5)])
+    (card,) = fixed.cards
+    assert [kind for kind, _ in card.lines] == ["true"]
+    assert [(s.true, s.false) for s in card.scores] == [("0.100", "0.200"), ("0.500", "0.200")]
 
 
 def test_the_caption_that_misled_is_shown_with_every_runs_cosine_of_it(tmp_path: Path) -> None:
@@ -215,7 +238,7 @@ def test_both_true_captions_are_shown_with_the_lower_cosine(tmp_path: Path) -> N
     assert [(s.true, s.right) for s in card.scores] == [("0.200", False), ("0.400", True)]
 
 
-def test_what_files_say_is_escaped_in_cards_of_questions(tmp_path: Path) -> None:
+def test_text_of_files_is_escaped_in_cards_of_questions(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     rows = [row("sugarcrepe", "accuracy", "all", 0.5, hostile)]
     base = answered("a", hostile, 0.1)

@@ -1,13 +1,13 @@
-"""Scores on worse pictures: curves, and a table of their own."""
+"""Scores on corrupted images: curves, and a table of their own."""
 
 from pathlib import Path
 
 import pytest
 
-from hnc_ds.evaluation.measurement import Measurement
-from hnc_ds.report.compare import compare
-from hnc_ds.report.robust import robustness_panels, severities
+from hnc_ds.evaluation.results import Measurement
+from hnc_ds.report.charts import robustness_panels, severities
 from hnc_ds.report.runs import read_runs
+from hnc_ds.report.tables import compare
 
 from .conftest import results, row
 
@@ -22,7 +22,7 @@ def measured(path: Path, benchmark: str = "sugarcrepe", worst: int = 3) -> Measu
     return next(iter(run.measurements.values()))
 
 
-def test_rows_of_worse_pictures_are_in_no_other_table_and_no_bars(tmp_path: Path) -> None:
+def test_rows_of_corrupted_images_are_in_no_other_table_and_no_bars(tmp_path: Path) -> None:
     (table,) = compare([measured(tmp_path / "x.json")], [None])
     assert [line.label for line in table.rows] == ["all", "swap obj", "swap att"]
     assert "swap att" in table.chart
@@ -49,7 +49,7 @@ def test_measures_on_shards_have_panels_too(tmp_path: Path) -> None:
     assert found.title == "Hard negatives: accuracy"
 
 
-def test_means_over_unlike_conditions_are_told_not_to_be_compared(tmp_path: Path) -> None:
+def test_means_over_unlike_conditions_are_marked_as_not_comparable(tmp_path: Path) -> None:
     one, two = measured(tmp_path / "x.json"), measured(tmp_path / "y.json", worst=5)
     (found,) = robustness_panels([one, two])
     assert "cannot be compared" in found.remark

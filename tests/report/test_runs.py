@@ -44,7 +44,7 @@ def test_runs_whose_folders_share_a_name_are_called_by_their_paths(make_run):
     assert [run.name for run in read_runs([one, two])] == [str(one), str(two)]
 
 
-def test_a_run_without_log_settings_or_items_is_still_read(make_run):
+def test_a_run_without_log_settings_or_items_is_read(make_run):
     folder = make_run("a")
     for name in ("log.jsonl", "config.json", "results/val.items.jsonl"):
         (folder / name).unlink()

@@ -10,11 +10,9 @@ from PIL import Image
 
 from hnc_ds.config import ScenesConfig
 from hnc_ds.records import SceneObject
-from hnc_ds.scenes.drawing import jpeg
-from hnc_ds.scenes.layout import Scene, compose
-from hnc_ds.scenes.palette import COLOURS
-from hnc_ds.scenes.relations import Box, size_words
-from hnc_ds.scenes.write import graph
+from hnc_ds.scenes.geometry import Box, size_words
+from hnc_ds.scenes.layout import COLOURS, Scene, compose
+from hnc_ds.scenes.write import graph, jpeg
 
 OPPOSITE = {
     "to the left of": "to the right of",
@@ -32,12 +30,12 @@ def scenes(number: int, **settings: object) -> list[Scene]:
 
 
 def pixels(scene: Scene) -> np.ndarray:
-    with Image.open(io.BytesIO(jpeg(scene, np.random.default_rng(0)))) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=np.float64)
+    with Image.open(io.BytesIO(jpeg(scene, np.random.default_rng(0)))) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float64)
 
 
-def distance(picture: np.ndarray, colour: str) -> np.ndarray:
-    return np.linalg.norm(picture - np.array(COLOURS[colour]), axis=-1)
+def distance(image: np.ndarray, colour: str) -> np.ndarray:
+    return np.linalg.norm(image - np.array(COLOURS[colour]), axis=-1)
 
 
 def holds(a: SceneObject, predicate: str, b: SceneObject, size: int) -> bool:
@@ -86,12 +84,12 @@ def test_touching_pairs_have_no_direction() -> None:
 def test_the_box_is_where_the_colour_is() -> None:
     for scene in scenes(30, size=96, objects=(1, 1), colours=6, shapes=12, patterned=0.0):
         (thing,) = graph(scene, "x").values()
-        picture = pixels(scene)
+        image = pixels(scene)
         outside = np.ones((96, 96), dtype=bool)
         left, top = max(0, thing.x - 8), max(0, thing.y - 8)
         outside[top : thing.y + thing.h + 8, left : thing.x + thing.w + 8] = False
         colour = thing.attributes[0]
-        near = distance(picture, colour) < distance(picture[outside], colour).min() * 0.9
+        near = distance(image, colour) < distance(image[outside], colour).min() * 0.9
         ys, xs = np.nonzero(near)
         found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
         box = np.array([thing.x, thing.y, thing.x + thing.w, thing.y + thing.h])
@@ -102,14 +100,14 @@ def test_the_box_is_where_the_colour_is() -> None:
 
 def test_every_thing_shows_its_colour_and_no_other() -> None:
     for scene in scenes(30, size=96, patterned=0.0, overlaps=0.5):
-        picture = pixels(scene)
+        image = pixels(scene)
         for i, thing in enumerate(scene.things):
-            visible = np.zeros(picture.shape[:2], dtype=bool)
+            visible = np.zeros(image.shape[:2], dtype=bool)
             for j, other in enumerate(scene.things[i:]):
                 x, y, w, h = other.box
                 spot = visible[y : y + h, x : x + w]
                 spot[other.sprite.covered()] = j == 0
-            shown = np.median(picture[visible], axis=0)
+            shown = np.median(image[visible], axis=0)
             nearest = min(COLOURS, key=lambda name: float(distance(shown, name)))
             assert nearest == thing.kind.colour
 
@@ -136,7 +134,7 @@ def test_what_is_in_front_hides_a_part_of_what_is_behind() -> None:
 def test_two_things_lie_in_every_direction_alike_whatever_they_are() -> None:
     directions: Counter[tuple[str, ...]] = Counter()
     earlier_in_alphabet: Counter[bool] = Counter()
-    for scene in scenes(480, size=32, objects=(2, 2), overlaps=0.0, namesakes=0.0):
+    for scene in scenes(480, size=32, objects=(2, 2), overlaps=0.0, duplicate_shapes=0.0):
         first, second = graph(scene, "x").values()
         words = tuple(sorted(relation.name for relation in first.relations))
         directions[words] += 1
@@ -162,14 +160,16 @@ def test_eight_things_of_two_shapes_and_colours_fit_into_32_pixels() -> None:
         assert len(scene.things) == 8
 
 
-def test_a_share_of_the_pictures_has_the_fewest_objects() -> None:
-    counts = [len(scene.things) for scene in scenes(400, size=64, objects=(2, 3), fewest=0.6)]
+def test_a_share_of_the_images_has_the_fewest_objects() -> None:
+    counts = [
+        len(scene.things) for scene in scenes(400, size=64, objects=(2, 3), min_objects_share=0.6)
+    ]
     assert 0.74 < counts.count(2) / 400 < 0.86  # 0.6 and half of the rest
-    assert all(len(scene.things) == 2 for scene in scenes(9, objects=(2, 5), fewest=1.0))
+    assert all(len(scene.things) == 2 for scene in scenes(9, objects=(2, 5), min_objects_share=1.0))
 
 
-def test_shapes_repeat_only_where_namesakes_are_wanted() -> None:
-    for scene in scenes(30, size=32, objects=(4, 4), namesakes=0.0):
+def test_shapes_repeat_only_with_duplicate_shapes() -> None:
+    for scene in scenes(30, size=32, objects=(4, 4), duplicate_shapes=0.0):
         assert len({thing.kind.name for thing in scene.things}) == 4
-    for scene in scenes(30, size=32, objects=(4, 4), namesakes=1.0):
+    for scene in scenes(30, size=32, objects=(4, 4), duplicate_shapes=1.0):
         assert len({thing.kind.name for thing in scene.things}) < 4

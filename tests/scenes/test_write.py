@@ -24,17 +24,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_folder_holds_gqa_graphs_and_one_picture_for_each(tmp_path: Path) -> None:
+def test_the_folder_holds_gqa_graphs_and_one_image_for_each(tmp_path: Path) -> None:
     write_scenes(small(tmp_path / "scenes"))
     train = json.loads((tmp_path / "scenes/train_sceneGraphs.json").read_text())
     val = json.loads((tmp_path / "scenes/val_sceneGraphs.json").read_text())
     assert (len(train), len(val), len(train | val)) == (5, 2, 7)
-    pictures = {path.stem: path for path in (tmp_path / "scenes/images").iterdir()}
-    assert pictures.keys() == train.keys() | val.keys()
+    images = {path.stem: path for path in (tmp_path / "scenes/images").iterdir()}
+    assert images.keys() == train.keys() | val.keys()
     for image_id, graph in (train | val).items():
         assert graph.keys() == {"width", "height", "objects"}
-        with Image.open(pictures[image_id]) as picture:
-            assert picture.size == (graph["width"], graph["height"])
+        with Image.open(images[image_id]) as image:
+            assert image.size == (graph["width"], graph["height"])
         for thing in graph["objects"].values():
             assert thing.keys() == {"name", "x", "y", "w", "h", "attributes", "relations"}
             for relation in thing["relations"]:
@@ -61,8 +61,8 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number_of_workers(tmp_path: Pat
 
 def test_training_and_held_out_scenes_differ(tmp_path: Path) -> None:
     write_scenes(small(tmp_path))
-    pictures = list(contents(tmp_path / "images").values())
-    assert len(set(pictures)) == len(pictures) == 7
+    images = list(contents(tmp_path / "images").values())
+    assert len(set(images)) == len(images) == 7
 
 
 def test_a_second_call_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

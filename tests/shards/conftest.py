@@ -39,7 +39,7 @@ class PackInput:
         self.captions.write_text("".join(f"{line}\n" for line in lines))
 
     def config(self, out: str = "out", **settings: Any) -> PackConfig:
-        """Settings with four images a shard, unless told otherwise."""
+        """Settings with four images a shard, unless message otherwise."""
         defaults: dict[str, Any] = {
             "samples_per_shard": 4,
             "workers": 1,
@@ -53,7 +53,7 @@ class PackInput:
 
 
 def jpeg(number: int) -> bytes:
-    """A picture of one colour, another for each number."""
+    """An image of one colour, another for each number."""
     buffer = io.BytesIO()
     Image.new("RGB", (WIDTH, HEIGHT), (number % 256, number * 7 % 256, 90)).save(buffer, "JPEG")
     return buffer.getvalue()

@@ -10,8 +10,8 @@ import pytest
 
 from hnc_ds.errors import UserError
 from hnc_ds.records import CaptionGroup, Negative
-from hnc_ds.shards.abouts import SeenAbouts, most_common
 from hnc_ds.shards.format import Abouts, DatasetIndex, read_index, read_shard_index
+from hnc_ds.shards.negatives import SeenAbouts, most_common
 from hnc_ds.shards.pack import pack
 
 
@@ -21,11 +21,11 @@ def group(*kinds: tuple[str, str]) -> CaptionGroup:
 
 
 def of_images(numbers: range, most: int) -> Abouts:
-    """Each image has one negative, of which one can tell whose it is."""
+    """Each image has one negative, that identifies its image."""
     seen = SeenAbouts(most)
     for number in numbers:
         seen.add([group(("swap", f"image {number}"))])
-    found = seen.told()
+    found = seen.summary()
     assert found is not None
     return found
 
@@ -38,7 +38,7 @@ def test_negatives_are_counted_by_type_and_about_and_groups_are_kept() -> None:
     seen = SeenAbouts(2)
     seen.add([group(("swap", "on"), ("swap", "on"), ("object", "colour")), group(("swap", ""))])
     seen.add([group(("object", "size"))])
-    assert seen.told() == Abouts(
+    assert seen.summary() == Abouts(
         {"object": {"colour": 1, "size": 1}, "swap": {"": 1, "on": 2}},
         (("swap", "on"), ("object", "colour"), ("swap", ""), ("object", "size")),
         (((0, 0, 1), (2,)), ((3,),)),
@@ -62,7 +62,7 @@ def test_shards_of_any_size_are_summed_with_images_as_far_apart(
     shards = [range(at, at + size) for at, size in zip(starts, sizes, strict=True)]
     for numbers in shards:
         whole.add_shard({"swap": len(numbers)}, of_images(numbers, 8))
-    found = whole.told()
+    found = whole.summary()
     assert found is not None
     assert len(found.images) <= 8
     kept = images_of(found)
@@ -76,7 +76,7 @@ def test_shards_of_any_size_are_summed_with_images_as_far_apart(
 def test_where_no_negative_says_what_it_is_about_there_is_nothing() -> None:
     seen = SeenAbouts(8)
     seen.add([group(("swap", ""), ("object", ""))])
-    assert seen.told() is None
+    assert seen.summary() is None
     assert most_common(None, ["swap"]) == ()
 
 
@@ -89,7 +89,7 @@ def test_the_most_common_of_the_drawn_types_are_watched_predicates_first() -> No
 
 
 def write(packing: Any, about: str) -> None:
-    """Ten images whose swaps say what they are about."""
+    """Ten images whose swaps have an ``about``."""
     packing.write([f"{number}" for number in range(10)])
     lines = [json.loads(line) for line in packing.captions.open()]
     for line in lines:

@@ -11,12 +11,11 @@ import torch
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
-from hnc_ds.shards import ahead
-from hnc_ds.shards.ahead import batches, part_rows
 from hnc_ds.shards.format import read_shard_index
-from hnc_ds.shards.images import ImageSettings
+from hnc_ds.shards.images import Encoded, ImageSettings
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.shards.on_device import Encoded
+from hnc_ds.training import feed
+from hnc_ds.training.feed import batches, part_rows
 
 SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -60,7 +59,7 @@ def same(one: Any, other: Any) -> bool:
 def test_a_batch_read_in_parts_is_that_read_at_once(
     scene_shards: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(ahead, "PART_ROWS", rows)
+    monkeypatch.setattr(feed, "PART_ROWS", rows)
     data = make(scene_shards / "train", unrelated_negatives=2)
     expected = [data.batch(step) for step in range(2, 7)]
     lengths = {data.batch(2, range(at, at + 1)).token_TL.shape[1] for at in range(24)}
@@ -75,7 +74,7 @@ def test_a_batch_read_in_parts_is_that_read_at_once(
 def test_without_hard_negatives_and_on_a_later_rank_parts_join_too(
     scene_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "PART_ROWS", 5)
+    monkeypatch.setattr(feed, "PART_ROWS", 5)
     for data in (
         make(scene_shards / "train", hard_negatives=0),
         make(scene_shards / "train", range(12, 24), unrelated_negatives=1),
@@ -95,7 +94,7 @@ def test_neighbours_that_stand_in_are_the_same_however_a_batch_is_read(
         for sample in samples[::3]:
             tar.seek(sample.image_offset)
             tar.write(b"\0" * sample.image_bytes)
-    monkeypatch.setattr(ahead, "PART_ROWS", 5)
+    monkeypatch.setattr(feed, "PART_ROWS", 5)
     data = make(folder)
     whole = data.batch(0)
     assert len(whole.corrupt) > 3
@@ -110,7 +109,7 @@ def test_neighbours_that_stand_in_are_the_same_however_a_batch_is_read(
 def test_a_problem_in_one_part_is_the_batch_s_and_the_next_batch_is_whole(
     scene_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "PART_ROWS", 5)
+    monkeypatch.setattr(feed, "PART_ROWS", 5)
     data = make(scene_shards / "train")
     read = data.drawn
 
@@ -130,7 +129,7 @@ def test_a_problem_in_one_part_is_the_batch_s_and_the_next_batch_is_whole(
 
 def test_parts_of_all_workers_fit_into_the_shared_memory_there_is() -> None:
     image = 3 * 224 * 224
-    assert part_rows(image, 8, float("inf")) == ahead.PART_ROWS
+    assert part_rows(image, 8, float("inf")) == feed.PART_ROWS
     for workers in (1, 8, 16):
         for room in (2**25, 2**28, 2**31):
             rows = part_rows(image, workers, room)
@@ -139,7 +138,7 @@ def test_parts_of_all_workers_fit_into_the_shared_memory_there_is() -> None:
     assert part_rows(image, 16, 0) == 1
 
 
-def test_a_thread_reads_no_more_than_told_ahead_and_ends_with_its_reader() -> None:
+def test_a_thread_reads_no_more_than_reported_ahead_and_ends_with_its_reader() -> None:
     read, came = [], threading.Semaphore(0)
 
     def numbers() -> Iterator[int]:
@@ -149,7 +148,7 @@ def test_a_thread_reads_no_more_than_told_ahead_and_ends_with_its_reader() -> No
             yield number
 
     before = set(threading.enumerate())
-    found = ahead.ahead(numbers(), 2)
+    found = feed.ahead(numbers(), 2)
     for _ in range(2):
         assert came.acquire(timeout=10)
     assert next(found) == 0
@@ -177,20 +176,20 @@ def test_the_thread_works_with_the_device_of_this_rank(monkeypatch: pytest.Monke
     def used() -> Iterator[int]:
         yield Module().current_device()
 
-    assert list(ahead.ahead(used(), 2, on_device=True)) == [3]
-    assert list(ahead.ahead(used(), 2)) == [0]
+    assert list(feed.ahead(used(), 2, on_device=True)) == [3]
+    assert list(feed.ahead(used(), 2)) == [0]
 
 
 def test_all_that_is_read_comes_in_order_and_what_is_raised_is_raised_where_it_is_waited_for() -> (
     None
 ):
-    assert list(ahead.ahead(iter(range(50)), 3)) == list(range(50))
+    assert list(feed.ahead(iter(range(50)), 3)) == list(range(50))
 
     def broken() -> Iterator[int]:
         yield 1
         raise MemoryError("gone")
 
-    found = ahead.ahead(broken(), 2)
+    found = feed.ahead(broken(), 2)
     assert next(found) == 1
     with pytest.raises(MemoryError, match="gone"):
         next(found)
@@ -206,7 +205,7 @@ def test_a_batch_given_up_half_way_leaves_neither_workers_nor_threads(scene_shar
     found.close()  # type: ignore[attr-defined]
     del found
     assert not multiprocessing.active_children()
-    # A queue's own thread is told to end, and nobody waits for it but this test.
+    # A queue's own thread is signalled to end, and only this test waits for it.
     left = [thread for thread in threading.enumerate() if thread not in before]
     assert "batches" not in {thread.name for thread in left}
     for thread in left:

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from hnc_ds.records import CaptionGroup, Negative
-from hnc_ds.shards.abouts import Kind, SeenAbouts
-from hnc_ds.shards.balance import MOST_OFTEN, capped, kind_factors
 from hnc_ds.shards.format import Abouts
-from hnc_ds.shards.negatives import draw_negatives
+from hnc_ds.shards.negatives import (
+    MOST_OFTEN,
+    Kind,
+    SeenAbouts,
+    capped,
+    draw_negatives,
+    kind_factors,
+)
 
 Groups = list[CaptionGroup]
 
@@ -21,7 +26,7 @@ WEIGHTS = {"relation_pred": 1.0, "swap": 2.0, "attribute": 1.0, "obj_count": 1.0
 
 
 def images(count: int, seed: int = 0) -> list[Groups]:
-    """As people annotate: left, right and colours everywhere, all else seldom; one image in eight
+    """As annotators do: left, right and colours everywhere, all else seldom; one image in eight
     has nothing else."""
     rng = random.Random(seed)
     found = []
@@ -48,10 +53,10 @@ def make(number: int, name: str, about: str, types: Sequence[str]) -> CaptionGro
 
 
 def seen(data: Sequence[Groups]) -> Abouts | None:
-    told = SeenAbouts(1024)
+    message = SeenAbouts(1024)
     for groups in data:
-        told.add(groups)
-    return told.told()
+        message.add(groups)
+    return message.summary()
 
 
 def shares(
@@ -119,8 +124,8 @@ def test_a_value_that_no_kept_image_shows_is_drawn_as_often_as_the_rarest() -> N
     assert abouts is not None
     abouts.counts["swap"]["behind"] = 1
     factors = kind_factors(abouts, WEIGHTS, 0.25, 1)
-    told = [factor for (type_, about), factor in factors.items() if type_ == "swap" and about]
-    assert factors["swap", "behind"] == max(told)
+    message = [factor for (type_, about), factor in factors.items() if type_ == "swap" and about]
+    assert factors["swap", "behind"] == max(message)
 
 
 def test_nothing_is_changed_where_nothing_is_known_or_asked_or_drawn() -> None:
@@ -150,3 +155,27 @@ def test_what_is_above_a_share_is_cut_and_the_rest_keeps_its_proportions(
     given: tuple[float, ...], most: float, expected: tuple[float, ...]
 ) -> None:
     assert capped(np.array(given), most).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", [None, 0.3, 0.0])
+def test_images_with_plain_captions_count_as_often_as_their_negatives_are_drawn(
+    share: float | None,
+) -> None:
+    """In images of colours two of three captions are plain: colour 1 of 3 visits by default."""
+    of_colour = [make(0, "a", "colour", ("attribute",)), *(make(n, "q", "", ()) for n in (1, 2))]
+    of_sizes = [make(0, "b", "size", ("attribute",))]
+    factors = kind_factors(seen([of_colour, of_sizes]), {"attribute": 1.0}, 0.5, 1, share)
+    if share == 0:  # colour is drawn from no image
+        assert set(factors.values()) == {1.0}
+        return
+    visited = 1 / 3 if share is None else share
+    colour, size = factors["attribute", "colour"], factors["attribute", "size"]
+    # One kind in each image: whatever the factors, its draws are its image's; they stay finite.
+    assert np.isfinite([colour, size]).all()
+    assert colour > size
+    rng = random.Random(0)
+    drawn = [
+        draw_negatives(groups, {"attribute": 1.0}, 1, rng, 1.0, factors, share)[1]
+        for groups in [of_colour] * 3000
+    ]
+    assert sum(map(bool, drawn)) / 3000 == pytest.approx(visited, abs=0.03)

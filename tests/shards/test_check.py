@@ -1,4 +1,4 @@
-"""`pack --check`: whole input is said to be whole, and everything missing is named at once."""
+"""`pack --check`: whole input is reported as whole, and everything missing is named at once."""
 
 import gzip
 import json
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from hnc_ds.errors import UserError
-from hnc_ds.shards import check
-from hnc_ds.shards.check import check_pack
+from hnc_ds.shards import inputs
+from hnc_ds.shards.inputs import check_pack
 from hnc_ds.shards.pack import pack
 
 
@@ -38,9 +38,9 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 def test_whole_input_is_complete_and_nothing_is_written(whole: Any) -> None:
     before = files(whole.folder)
-    told = check_pack(whole.config())
-    assert f"all 6 images of {whole.captions} are in {whole.images}, 6 of them decoded" in told
-    assert told.endswith("out: no shards yet")
+    message = check_pack(whole.config())
+    assert f"all 6 images of {whole.captions} are in {whole.images}, 6 of them decoded" in message
+    assert message.endswith("out: no shards yet")
     assert files(whole.folder) == before
     assert not (whole.folder / "out").exists()
 
@@ -83,8 +83,8 @@ def test_images_unpacked_too_deep_are_found_and_those_that_are_no_jpeg_counted(w
     png = whole.images / "images" / "b.PNG"
     Image.open(png.with_suffix(".jpg")).save(png)
     png.with_suffix(".jpg").unlink()
-    told = check_pack(whole.config())
-    assert "6 of them decoded, 1 of which are no JPEG and will be encoded as one" in told
+    message = check_pack(whole.config())
+    assert "6 of them decoded, 1 of which are no JPEG and will be encoded as one" in message
 
 
 def test_empty_cut_off_and_other_files_are_found(whole: Any) -> None:
@@ -94,22 +94,22 @@ def test_empty_cut_off_and_other_files_are_found(whole: Any) -> None:
     (whole.images / "d.jpg").write_text("<html>not found</html>")
     message = refusal(whole.config())
     assert "1 empty files, e.g. a.jpg" in message
-    assert "of 6 images looked at 2 did not decode, e.g. c.jpg (" in message
+    assert "2 of 6 checked images did not decode, e.g. c.jpg (" in message
     assert "), d.jpg (no JPEG, PNG, WEBP, TIFF, BMP or GIF, or damaged at its start)" in message
 
 
 def test_the_sample_is_spread_over_all_images(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
-    monkeypatch.setattr(check, "DECODED", 3)
-    monkeypatch.setattr(check, "_decoded", lambda path: looked_at.append(path.name) or True)
+    monkeypatch.setattr(inputs, "DECODED", 3)
+    monkeypatch.setattr(inputs, "_decoded", lambda path: looked_at.append(path.name) or True)
     assert "3 of them decoded" in check_pack(whole.config())
     assert looked_at == ["a.jpg", "c.jpg", "e.jpg"]
 
 
-def test_too_little_room_is_told_with_both_sizes(
+def test_too_little_room_is_reported_with_both_sizes(
     whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check.shutil, "disk_usage", lambda folder: Disk(free=1000))
+    monkeypatch.setattr(inputs.shutil, "disk_usage", lambda folder: Disk(free=1000))
     message = refusal(whole.config())
     assert "MB needed, 0.0 MB free; make room or name another --out" in message
 
@@ -122,7 +122,7 @@ def test_the_estimate_of_the_room_is_enough_but_not_far_off(
     tar = (whole.folder / "out" / "shard-000000.tar").stat().st_size
     shutil.rmtree(whole.folder / "out")
     for free, enough in ((tar // 2, False), (2 * tar, True)):
-        monkeypatch.setattr(check.shutil, "disk_usage", lambda folder, free=free: Disk(free))
+        monkeypatch.setattr(inputs.shutil, "disk_usage", lambda folder, free=free: Disk(free))
         if enough:
             assert "complete" in check_pack(config)
         else:
@@ -131,16 +131,16 @@ def test_the_estimate_of_the_room_is_enough_but_not_far_off(
 
 def test_shards_that_are_there_count_as_room(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(whole.config())
-    monkeypatch.setattr(check.shutil, "disk_usage", lambda folder: Disk(free=0))
+    monkeypatch.setattr(inputs.shutil, "disk_usage", lambda folder: Disk(free=0))
     assert check_pack(whole.config()).endswith("packed already, 6 images")
 
 
-def test_an_unfinished_folder_goes_on(whole: Any) -> None:
+def test_an_unfinished_folder_is_continued(whole: Any) -> None:
     pack(whole.config())
     out = whole.folder / "out"
     (out / "index.json").rename(out / "source.json")
     (out / "shard-000001.tar").unlink()
-    assert check_pack(whole.config()).endswith("shards done already: 1")
+    assert check_pack(whole.config()).endswith("shards already done: 1")
     assert "something else, which will be replaced: 1" in check_pack(
         whole.config(samples_per_shard=3)
     )
@@ -156,17 +156,17 @@ def test_a_folder_of_other_shards_is_refused_as_pack_refuses_it(whole: Any) -> N
     assert "will be replaced: 2" in check_pack(whole.config(samples_per_shard=3, overwrite=True))
 
 
-def test_a_finished_folder_that_lost_a_shard_is_told(whole: Any) -> None:
+def test_a_finished_folder_that_lost_a_shard_is_reported(whole: Any) -> None:
     pack(whole.config())
     (whole.folder / "out" / "shard-000001.tar").unlink()
     assert "packed, but" in check_pack(whole.config())
 
 
-def test_all_problems_are_told_at_once(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_at_once(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (whole.images / "a.jpg").unlink()
     (whole.images / "b.jpg").write_bytes(b"")
     (whole.folder / "out").write_text("a file")
-    monkeypatch.setattr(check.shutil, "disk_usage", lambda folder: Disk(free=0))
+    monkeypatch.setattr(inputs.shutil, "disk_usage", lambda folder: Disk(free=0))
     message = refusal(whole.config())
     for part in ("1 of 6 images missing", "1 empty files", "0.0 MB free", "is a file; --out"):
         assert part in message

@@ -1,4 +1,4 @@
-"""What `inspect` says of a folder, draws of it, and finds when it verifies."""
+"""What `inspect` prints of a folder, draws of it, and finds when it verifies."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def test_the_table_counts_captions_shares_and_words(packed, capsys):
     assert drawn == f"6 samples drawn on {packed / 'sheet.png'}"
 
 
-def test_the_table_tells_what_most_negatives_of_a_type_are_about(packing, tmp_path, capsys):
+def test_the_table_shows_what_most_negatives_of_a_type_are_about(packing, tmp_path, capsys):
     packing.write(["a", "b", "c", "d", "e"])
     images = [json.loads(line) for line in packing.captions.open()]
     for image, about in zip(images, ("on", "on", "on", "under", ""), strict=True):
@@ -67,7 +67,7 @@ def test_the_table_tells_what_most_negatives_of_a_type_are_about(packing, tmp_pa
     assert swap.split()[-2:] == ["on", "60.0%"]
 
 
-def test_the_sheet_is_a_picture_with_a_card_per_sample(packed, tmp_path):
+def test_the_sheet_is_an_image_with_a_card_per_sample(packed, tmp_path):
     sheets = {}
     for samples in (1, 3, 6):
         path = tmp_path / f"{samples}.png"
@@ -104,7 +104,7 @@ def test_one_flipped_bit_is_found(packed):
     data = bytearray(tar.read_bytes())
     data[700] ^= 1
     tar.write_bytes(data)
-    with pytest.raises(UserError, match=r"shard-000001\.tar: its bytes are not those recorded"):
+    with pytest.raises(UserError, match=r"shard-000001\.tar: differs from its sha256 or index"):
         verify(ShardReader(packed))
 
 
@@ -124,7 +124,7 @@ def test_a_tar_that_was_recorded_truncated_is_found(packed, size):
         verify(ShardReader(packed))
 
 
-def test_members_elsewhere_than_the_index_says_are_found(packed):
+def test_members_elsewhere_than_in_the_index_are_found(packed):
     path = packed / "shard-000000.json"
     recorded = json.loads(path.read_text())
     recorded["samples"][2][1] += 512

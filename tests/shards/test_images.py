@@ -1,4 +1,4 @@
-"""Pictures: the same pixels as open_clip's own transform, whatever they are stored as."""
+"""Images: the same pixels as open_clip's own transform, whatever they are stored as."""
 
 import io
 import random
@@ -21,7 +21,7 @@ from hnc_ds.shards.images import (
 SETTINGS = ImageSettings(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+def drawn(width: int, height: int, mode: str = "RGB") -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
     channels = [x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)]
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).convert(mode)
@@ -38,7 +38,7 @@ def jpeg(image: Image.Image) -> bytes:
 def test_the_evaluation_view_has_open_clips_pixels(
     width: int, height: int, resize_mode: str
 ) -> None:
-    data = jpeg(picture(width, height))
+    data = jpeg(drawn(width, height))
     settings = ImageSettings(64, (0.0,) * 3, (1.0,) * 3, resize_mode=resize_mode)
     transform = open_clip.image_transform(
         64, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3, resize_mode=resize_mode
@@ -52,8 +52,8 @@ def test_the_evaluation_view_has_open_clips_pixels(
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_gray_and_cmyk_pictures_become_rgb(mode: str) -> None:
-    image = picture(40, 30, mode)
+def test_gray_and_cmyk_images_become_rgb(mode: str) -> None:
+    image = drawn(40, 30, mode)
     expected = torch.from_numpy(np.array(Image.open(io.BytesIO(jpeg(image))).convert("RGB")))
     found = decode_image(jpeg(image)).permute(1, 2, 0)
     assert int((found.int() - expected.int()).abs().max()) <= 3
@@ -71,13 +71,13 @@ def test_a_crop_keeps_the_least_area_and_never_mirrors() -> None:
 
 
 def test_the_same_generator_gives_the_same_crop() -> None:
-    image = decode_image(jpeg(picture(90, 70)))
+    image = decode_image(jpeg(drawn(90, 70)))
     views = [training_view(image, SETTINGS, 0.5, random.Random(3)) for _ in range(2)]
     assert torch.equal(*views)
 
 
 def test_of_a_very_long_image_the_middle_is_seen_as_if_it_had_been_resized_whole() -> None:
-    image = picture(1501, 20)
+    image = drawn(1501, 20)
     for long in (image, image.transpose(Image.Transpose.ROTATE_90)):
         transform = open_clip.image_transform(64, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
         expected = (transform(long) * 255).round().int()
@@ -85,7 +85,7 @@ def test_of_a_very_long_image_the_middle_is_seen_as_if_it_had_been_resized_whole
         assert int((found - expected).abs().max()) <= 3
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", jpeg(picture(50, 50))[:300]])
-def test_what_is_no_whole_picture_is_corrupt(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"no image", jpeg(drawn(50, 50))[:300]])
+def test_what_is_no_whole_image_is_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptImage):
         decode_image(data)

@@ -13,13 +13,12 @@ import torch
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
 from hnc_ds.images import CorruptImage
-from hnc_ds.shards.ahead import batches
 from hnc_ds.shards.format import read_shard_index
 from hnc_ds.shards.images import ImageSettings, decode_image
-from hnc_ds.shards.loader import EMPTY, Batch, TrainingData
-from hnc_ds.shards.order import NOBODY
+from hnc_ds.shards.loader import EMPTY, Batch, CaptionMasks, TrainingData
+from hnc_ds.shards.order import NO_NEIGHBOR, Mined, Neighbours, images_fingerprint, write_neighbours
 from hnc_ds.shards.reader import ShardReader
-from hnc_ds.shards.similar import Mined, Neighbours, images_fingerprint, write_neighbours
+from hnc_ds.training.feed import batches
 
 SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WORDS: dict[str, int] = {}
@@ -34,7 +33,7 @@ class Tokenizer:
         return torch.tensor([[WORDS.setdefault(c, len(WORDS)), 9**9] for c in captions])
 
     def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
-        return 2 + token_TL[:, 0] % 7  # told from the caption, so that it is seen whose it is
+        return 2 + token_TL[:, 0] % 7  # message from the caption, so that it is seen whose it is
 
 
 tokenize = Tokenizer()
@@ -84,7 +83,7 @@ def test_on_another_number_of_ranks_each_remaining_sample_comes_once(scene_shard
 
 
 def test_workers_change_nothing_and_any_step_can_be_the_first(scene_shards: Path) -> None:
-    data = make(scene_shards / "train", unrelated_negatives=2)
+    data = make(scene_shards / "train", unrelated_negatives=2, positives=3)
     expected = [data.batch(step) for step in range(3, 9)]
     for workers in (0, 2):
         found = list(batches(data, range(3, 9), workers, pin=False))
@@ -113,6 +112,41 @@ def test_a_batch_holds_true_captions_and_false_ones_of_their_images(scene_shards
                 assert slot == EMPTY or text_of(batch, slot) not in groups
 
 
+@pytest.mark.parametrize("most", [3, 1000])
+def test_further_positives_are_other_true_captions_and_change_no_other_draw(
+    most: int, scene_shards: Path
+) -> None:
+    reader = ShardReader(scene_shards / "train")
+    plain = make(scene_shards / "train", unrelated_negatives=2).batch(0)
+    batch = make(scene_shards / "train", unrelated_negatives=2, positives=most).batch(0)
+    assert batch.further_BP is not None
+    for row, index in enumerate(batch.image_index_B.tolist()):
+        true = {group.positive for group in reader.sample(index).groups}
+        first = text_of(batch, int(batch.positive_B[row]))
+        drawn = [first, *(text_of(batch, int(t)) for t in batch.further_BP[row])]
+        distinct = min(len(true), most)
+        assert len(drawn) == most
+        assert set(drawn) <= true
+        assert len(set(drawn[:distinct])) == distinct
+        assert drawn == [drawn[n % distinct] for n in range(most)]
+        assert (distinct == most) == (most == 3)
+    count = len(plain.token_TL)  # further captions come after the others
+    cut = batch._replace(
+        further_BP=None,
+        **{name: getattr(batch, name)[:count] for name in ("token_TL", "text_index_T", "used_T")},
+    )
+    assert same(cut, plain)
+
+
+def test_each_positive_is_a_batch_of_its_own(scene_shards: Path) -> None:
+    batch = make(scene_shards / "train", positives=3).batch(0)
+    assert batch.further_BP is not None
+    first, *further = batch.with_each_positive()
+    assert same(first, batch._replace(further_BP=None))
+    assert torch.equal(torch.stack([b.positive_B for b in further], dim=1), batch.further_BP)
+    assert all(b.masks == CaptionMasks(True, True) and b.further_BP is None for b in further)
+
+
 def test_every_caption_of_a_batch_is_there_once(scene_shards: Path) -> None:
     batch = make(scene_shards / "train", batch=32).batch(0)
     assert len(set(batch.token_TL[:, 0].tolist())) == len(batch.token_TL)
@@ -139,23 +173,25 @@ def test_a_type_that_the_shards_do_not_hold_is_refused(scene_shards: Path) -> No
 
 
 def test_without_negatives_only_positives_and_unrelated_captions_stay(scene_shards: Path) -> None:
-    for unrelated in (0, 2):
-        batch = make(scene_shards / "train", unrelated_negatives=unrelated).batch(1)
+    for unrelated, positives in ((0, 1), (2, 1), (2, 3)):
+        chosen = {"unrelated_negatives": unrelated, "positives": positives}
+        batch = make(scene_shards / "train", **chosen).batch(1)
         plain = batch.without_negatives()
         assert (plain.negative_BK == EMPTY).all()
         assert torch.equal(plain.used_T, tokenize.used_tokens(plain.token_TL))
-        for name in ("positive_B", "unrelated_BM"):
+        names = ("positive_B", "unrelated_BM", *(("further_BP",) if positives > 1 else ()))
+        for name in names:
             before = batch.token_TL[getattr(batch, name).clamp(min=0)]
             used = getattr(batch, name) != EMPTY
             assert torch.equal(
                 plain.token_TL[getattr(plain, name).clamp(min=0)][used], before[used]
             )
             assert torch.equal(getattr(plain, name) != EMPTY, used)
-        kept = torch.cat([plain.positive_B, plain.unrelated_BM.flatten()])
+        kept = torch.cat([getattr(plain, name).flatten() for name in names])
         assert sorted(set(kept.tolist()) - {EMPTY}) == list(range(len(plain.token_TL)))
 
 
-def test_a_neighbour_stands_in_for_a_corrupt_picture_and_it_is_told(
+def test_a_neighbour_stands_in_for_a_corrupt_image_and_it_is_reported(
     scene_shards: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shards"
@@ -192,7 +228,7 @@ def similar(scene_shards: Path, tmp_path: Path) -> Path:
     reader = ShardReader(scene_shards / "train")
     total = len(reader)
     nearest = ((np.arange(total)[:, None] + np.arange(1, 5)) % total).astype(np.int32)
-    nearest[0] = NOBODY
+    nearest[0] = NO_NEIGHBOR
     mined = Mined(images_fingerprint(reader), "drawn", 4)
     path = tmp_path / "near.safetensors"
     write_neighbours(path, Neighbours(nearest, np.full((total, 4), 0.5, np.float32), mined))
@@ -248,12 +284,12 @@ def samples_of(data: TrainingData, count: int) -> list[int]:
 
 def test_a_sample_drawn_beside_another_is_cropped_anew(scene_shards: Path, similar: Path) -> None:
     data = make(scene_shards / "train", batch=16, similar=similar)
-    pictures: dict[int, list[torch.Tensor]] = {}
+    images: dict[int, list[torch.Tensor]] = {}
     for step in range(12):
         batch = data.batch(step)
         for sample, image in zip(batch.image_index_B.tolist(), batch.images_B3RR, strict=True):
-            pictures.setdefault(sample, []).append(image)
-    several = [views for views in pictures.values() if len(views) > 1]
+            images.setdefault(sample, []).append(image)
+    several = [views for views in images.values() if len(views) > 1]
     assert len(several) > 50
     assert sum(torch.equal(views[0], views[1]) for views in several) < len(several) / 10
 
@@ -263,7 +299,7 @@ def test_neighbours_of_other_shards_are_refused(scene_shards: Path, similar: Pat
         make(scene_shards / "val", similar=similar)
 
 
-def test_in_pairs_too_a_neighbour_stands_in_for_a_corrupt_picture(
+def test_in_pairs_too_a_neighbour_stands_in_for_a_corrupt_image(
     scene_shards: Path, similar: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shards"
@@ -280,20 +316,20 @@ def test_in_pairs_too_a_neighbour_stands_in_for_a_corrupt_picture(
     assert len(corrupt) > 2  # by itself in both epochs, and beside others
 
 
-def test_a_batch_that_holds_images_twice_is_told_with_its_numbers(scene_shards: Path) -> None:
+def test_a_batch_that_holds_images_twice_is_reported_with_its_numbers(scene_shards: Path) -> None:
     folder = scene_shards / "train"
     assert make(folder, batch=32).repeats(100) is None  # three steps an epoch
     assert make(folder, batch=40).repeats(2) is None  # the run ends before its epoch
     data = make(folder, batch=40)
     again = 40 - len(set(data.batch(2).image_index_B.tolist()))
     assert again > 0
-    told = data.repeats(3)
-    assert told is not None
-    assert f"the batch of step 3 holds {again} of its 40 images not for the first time" in told
-    told = make(folder, batch=256).repeats(1)
-    assert told is not None
-    assert "step 1 holds 160 of its 256 images" in told
-    assert "larger than the data (96 images)" in told
+    message = data.repeats(3)
+    assert message is not None
+    assert f"the batch of step 3 holds {again} of its 40 images not for the first time" in message
+    message = make(folder, batch=256).repeats(1)
+    assert message is not None
+    assert "step 1 holds 160 of its 256 images" in message
+    assert "larger than the data (96 images)" in message
 
 
 def test_hard_negatives_that_the_context_cuts_to_their_positive_are_found(
@@ -360,7 +396,7 @@ def test_a_flipped_bit_of_a_shard_is_counted_or_named_and_never_trained_on(
     reader = ShardReader(folder)
     with pytest.raises(CorruptImage):
         decode_image(reader.image_bytes(0))
-    with pytest.raises(UserError, match=rf"{tar.name}:{second.key}: its captions are not those"):
+    with pytest.raises(UserError, match=rf"{second.key}: its captions differ from those"):
         reader.sample(1)
     assert reader.image_bytes(1) == ShardReader(scene_shards / "train").image_bytes(1)
 
@@ -368,3 +404,41 @@ def test_a_flipped_bit_of_a_shard_is_counted_or_named_and_never_trained_on(
     before = ShardReader(folder)
     assert len(before.image_bytes(0)) == first.image_bytes
     assert before.sample(1).image_id == second.key
+
+
+def test_captions_without_negatives_have_empty_slots_on_any_ranks_and_workers(
+    plain_shards: Path,
+) -> None:
+    folder = plain_shards / "some"
+    reader, data = ShardReader(folder), make(folder, batch=16, share_with_negatives=0.5)
+    whole = [data.batch(step) for step in range(12)]
+    filled = []
+    for batch in whole:
+        for row, index in enumerate(batch.image_index_B.tolist()):
+            groups = {group.positive: group for group in reader.sample(index).groups}
+            group = groups[text_of(batch, int(batch.positive_B[row]))]
+            used = int((batch.negative_BK[row] != EMPTY).sum())
+            assert used == min(4, len(group.negatives))
+            assert used == int((batch.negative_type_BK[row] != EMPTY).sum())
+            if len({bool(one.negatives) for one in reader.sample(index).groups}) == 2:
+                filled.append(used > 0)
+    assert 0.35 < sum(filled) / len(filled) < 0.65
+    parts = [make(folder, rank, 2, 16, share_with_negatives=0.5) for rank in range(2)]
+    for step, batch in enumerate(whole[:4]):
+        for name in ("images_B3RR", "negative_type_BK"):
+            own = [getattr(part.batch(step), name) for part in parts]
+            assert torch.equal(torch.cat(own), getattr(batch, name))
+    for one, other in zip(batches(data, range(2, 6), 2, pin=False), whole[2:6], strict=True):
+        assert isinstance(one, Batch)
+        assert same(one, other)
+
+
+def test_data_without_any_negative_has_empty_slots_alone(plain_shards: Path) -> None:
+    data = make(plain_shards / "none", batch=16, share_with_negatives=1.0)
+    batch = data.batch(0)
+    assert data.negative_types == ()
+    assert (batch.negative_BK == EMPTY).all()
+    assert batch.negative_BK.shape == (16, 4)
+    assert not batch.find_alike().any()
+    with pytest.raises(UserError, match="no negatives of type 'swap'; it has none"):
+        make(plain_shards / "none", negative_types={"swap": 1.0})

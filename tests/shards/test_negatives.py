@@ -49,6 +49,32 @@ def test_an_image_of_which_nothing_is_proven_keeps_its_caption_without_negatives
     assert negatives == ()
 
 
+@pytest.mark.parametrize(("share", "expected"), [(None, 2 / 5), (0.75, 0.75), (0.0, 0), (1.0, 1)])
+def test_of_captions_with_and_without_negatives_a_share_is_drawn(
+    share: float | None, expected: float
+) -> None:
+    with_some = [CaptionGroup(f"p{n}", "caption", (Negative(f"n{n}", "swap"),)) for n in range(2)]
+    plain = [CaptionGroup(f"q{n}", "caption", ()) for n in range(3)]
+    groups = [plain[0], *with_some, *plain[1:]]
+    rng = random.Random(0)
+    drawn = [draw_negatives(groups, {"swap": 1.0}, 2, rng, share=share) for _ in range(4000)]
+    assert sum(bool(own) for _, own in drawn) / 4000 == pytest.approx(expected, abs=0.03)
+    counts = Counter(group.positive for group, _ in drawn)
+    for number in range(2):
+        assert counts[f"p{number}"] / 4000 == pytest.approx(expected / 2, abs=0.03)
+    for number in range(3):
+        assert counts[f"q{number}"] / 4000 == pytest.approx((1 - expected) / 3, abs=0.03)
+
+
+def test_a_share_changes_nothing_of_an_image_whose_captions_are_of_one_kind() -> None:
+    groups = [mixed(number) for number in range(9)]
+    for share in (0.0, 0.5):
+        one = draw_negatives(groups, WEIGHTS, 3, random.Random(1), 0.25, share=share)
+        assert one == draw_negatives(groups, WEIGHTS, 3, random.Random(1), 0.25)
+    plain = [CaptionGroup("q", "caption", ())]
+    assert draw_negatives(plain, WEIGHTS, 3, random.Random(1), share=1.0) == (plain[0], ())
+
+
 def mixed(group: int) -> CaptionGroup:
     """One to four negatives of three types, some of them not proven."""
     types = ("swap", "attribute", "relation_subj")
@@ -59,7 +85,7 @@ def mixed(group: int) -> CaptionGroup:
     return CaptionGroup(f"p{group}", "relation", negatives)
 
 
-def test_what_says_not_what_it_is_about_is_drawn_as_it_was_before_that_was_asked() -> None:
+def test_negatives_without_about_are_drawn_as_before_there_was_one() -> None:
     groups = [mixed(number) for number in range(9)]
     drawn = [draw_negatives(groups, WEIGHTS, 3, random.Random(seed), 0.25) for seed in range(8)]
     assert [" ".join([group.positive, *(n.caption for n in own)]) for group, own in drawn] == [

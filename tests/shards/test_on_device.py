@@ -12,12 +12,22 @@ from PIL import Image
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
-from hnc_ds.shards import ahead, on_device
-from hnc_ds.shards.ahead import batches
+from hnc_ds.shards import images
 from hnc_ds.shards.format import read_shard_index
-from hnc_ds.shards.images import ImageSettings, decode_image, training_view
+from hnc_ds.shards.images import (
+    DeviceDecoder,
+    ImageSettings,
+    Jpeg,
+    Place,
+    check_gpu,
+    compare_decoders,
+    decode_image,
+    encoded,
+    training_view,
+)
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.shards.on_device import DeviceDecoder, Jpeg, Place, check, compare, encoded
+from hnc_ds.training import feed
+from hnc_ds.training.feed import batches
 from tests.shards.test_ahead import Letters, differing
 from tests.shards.test_loader import leave_out_sums
 
@@ -63,7 +73,7 @@ def test_they_are_the_same_for_any_workers_and_parts(
     data = make(scene_shards / "train", decode="gpu", unrelated_negatives=1)
     whole = read(data, 3)
     for rows in (5, 24):
-        monkeypatch.setattr(ahead, "PART_ROWS", rows)
+        monkeypatch.setattr(feed, "PART_ROWS", rows)
         assert differing(read(data, 3, workers=2), whole) == []
 
 
@@ -114,7 +124,7 @@ def test_what_the_device_cannot_decode_the_cpu_does_and_what_nobody_can_is_one_l
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = [photograph(seed=seed) for seed in range(3)]
-    real, calls = on_device._decode, []
+    real, calls = images._decode, []
 
     def picky(jpegs: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
         calls.append(len(jpegs))
@@ -124,7 +134,7 @@ def test_what_the_device_cannot_decode_the_cpu_does_and_what_nobody_can_is_one_l
 
     part = encoded([Jpeg(file, 60, 80, (0, 0, 60, 80)) for file in files], 32)
     expected = DeviceDecoder(SETTINGS, CPU).part(part)
-    monkeypatch.setattr(on_device, "_decode", picky)
+    monkeypatch.setattr(images, "_decode", picky)
     assert torch.equal(DeviceDecoder(SETTINGS, CPU).part(part), expected)
     assert calls == [3, 1, 1, 1]
     torn = encoded([Jpeg(files[0][:40], 60, 80)], 32)
@@ -133,33 +143,33 @@ def test_what_the_device_cannot_decode_the_cpu_does_and_what_nobody_can_is_one_l
 
 
 def test_few_large_images_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_device, "PIXELS_AT_ONCE", 100)
+    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 100)
     places = [Place(row, 0, 0, pixels, None) for row, pixels in enumerate((60, 40, 1, 500, 70, 20))]
-    groups = [[place.row for place in group] for group in on_device._groups(places)]
+    groups = [[place.row for place in group] for group in images._groups(places)]
     assert groups == [[0, 1], [2], [3], [4, 5]]
 
 
 def test_a_device_that_decodes_otherwise_is_refused_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file, real = photograph(), on_device._decode
-    compare(SETTINGS, file, CPU)
+    file, real = photograph(), images._decode
+    compare_decoders(SETTINGS, file, CPU)
     with pytest.raises(UserError, match="needs a CUDA device; this is cpu"):
-        check(SETTINGS, file, CPU)
+        check_gpu(SETTINGS, file, CPU)
     wrong: dict[str, Any] = {
         "differ from the CPU's by": lambda images: [image.flip(0) for image in images],
         "differ from the CPU's by inf": lambda images: [image[:, 1:] for image in images],
     }
     for words, change in wrong.items():
         monkeypatch.setattr(
-            on_device, "_decode", lambda jpegs, device, change=change: change(real(jpegs, device))
+            images, "_decode", lambda jpegs, device, change=change: change(real(jpegs, device))
         )
         with pytest.raises(UserError, match=words):
-            compare(SETTINGS, file, CPU)
+            compare_decoders(SETTINGS, file, CPU)
 
     def absent(jpegs: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
         raise RuntimeError("decode_jpegs_cuda: torchvision not compiled with nvJPEG support\nmore")
 
-    monkeypatch.setattr(on_device, "_decode", absent)
+    monkeypatch.setattr(images, "_decode", absent)
     with pytest.raises(UserError, match=r"cannot \(decode_jpegs_cuda: .* nvJPEG support\); leave"):
-        compare(SETTINGS, file, CPU)
+        compare_decoders(SETTINGS, file, CPU)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder, Visit
+from hnc_ds.shards.order import NO_NEIGHBOR, PairedOrder, SampleOrder, Visit
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 
@@ -84,7 +84,7 @@ def bisect_shard(sample: int) -> int:
 
 
 def test_the_plain_order_is_that_of_earlier_versions() -> None:
-    """Runs of before go on with the same samples, and the same draws from them."""
+    """Older runs continue with the same samples, and the same draws from them."""
     visits = SampleOrder([5, 7, 4], 3, 2).visits(0, 32)
     first = [5, 8, 7, 1, 11, 0, 9, 10, 3, 4, 6, 2, 15, 14, 12, 13]
     second = [14, 12, 0, 1, 4, 13, 2, 3, 15, 5, 8, 10, 6, 9, 11, 7]
@@ -138,8 +138,8 @@ def test_two_visits_of_a_sample_in_an_epoch_are_drawn_from_anew() -> None:
 
 
 def test_a_sample_without_neighbours_is_followed_by_one_of_its_block() -> None:
-    nearest = np.full((14, 2), NOBODY, dtype=np.int32)
-    nearest[3] = [8, NOBODY]
+    nearest = np.full((14, 2), NO_NEIGHBOR, dtype=np.int32)
+    nearest[3] = [8, NO_NEIGHBOR]
     plain = SampleOrder([3, 4, 5, 2], 0, 2)
     order = PairedOrder(plain, nearest, 0)
     for place in range(28):

@@ -14,9 +14,11 @@ import pytest
 import webdataset
 from PIL import Image
 
+from hnc_ds.config import InspectConfig
 from hnc_ds.errors import UserError
 from hnc_ds.images import read_rgb
-from hnc_ds.shards.check import check_pack
+from hnc_ds.shards.contents import inspect_shards
+from hnc_ds.shards.inputs import check_pack
 from hnc_ds.shards.pack import pack
 
 GROUP = {
@@ -114,7 +116,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(packing, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
-def test_the_last_line_says_what_was_done(packing, tmp_path, capsys):
+def test_the_last_line_states_what_was_done(packing, tmp_path, capsys):
     packing.write(numbered(6))
     pack(packing.config())
 
@@ -134,7 +136,7 @@ def damage(folder: Path, ids: Iterable[str]) -> None:
         path.write_bytes(path.read_bytes()[:-200])
 
 
-def test_half_a_percent_of_corrupt_images_is_skipped_and_told(packing, tmp_path, capsys):
+def test_half_a_percent_of_corrupt_images_is_skipped_and_reported(packing, tmp_path, capsys):
     packing.write(numbered(200))
     damage(tmp_path, ["0007"])
     pack(packing.config(samples_per_shard=50))
@@ -155,7 +157,7 @@ def test_two_percent_of_corrupt_images_are_refused_and_no_index_is_written(packi
     assert not list(tmp_path.glob("out/*.tmp"))
 
 
-def test_mended_images_are_packed_after_a_refusal(packing, tmp_path):
+def test_repaired_images_are_packed_after_a_refusal(packing, tmp_path):
     packing.write(numbered(8))
     whole = (packing.images / "0003.jpg").read_bytes()
     damage(tmp_path, ["0003"])
@@ -202,7 +204,7 @@ def test_images_of_every_kind_are_packed_and_jpegs_as_they_are(packing, tmp_path
         file.writelines(json.dumps({"image_id": i, "groups": [GROUP]}) + "\n" for i in ids)
     assert "8 of which are no JPEG" in check_pack(packing.config())
     pack(packing.config())
-    assert "; 0 skipped; 8 that were no JPEG are one now\n" in capsys.readouterr().out
+    assert "; 0 skipped; 8 encoded as JPEG\n" in capsys.readouterr().out
     pack(packing.config("again", workers=2))
     assert contents(tmp_path / "out") == contents(tmp_path / "again")
 
@@ -256,9 +258,32 @@ def test_a_table_of_negatives_is_packed_checked_and_resumed(packing, tmp_path, c
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="holds shards of other captions"):
         pack(packing.config(**settings))
-    with pytest.raises(UserError, match="captions without negatives"):
-        pack(packing.config("none", captions=table))
-    assert not (tmp_path / "none").exists()
+    pack(packing.config("none", captions=table))
+    assert "3 groups (3 without negatives), 0 negatives" in capsys.readouterr().out
+    index = index_of(tmp_path / "none")
+    assert (index["groups"], index["groups_without_negatives"], index["negatives"]) == (3, 3, {})
+    assert "groups_without_negatives" not in index_of(tmp_path / "out")
+    inspect_shards(InspectConfig(shards=str(tmp_path / "none"), verify=True))
+    assert "3 groups (3 without negatives), 0 negatives in 1 shard" in capsys.readouterr().out
+    table.write_text("title,filepath\n")
+    with pytest.raises(UserError, match="holds no captions"):
+        pack(packing.config("empty", captions=table))
+    assert not (tmp_path / "empty").exists()
+
+
+def test_the_named_splits_of_karpathys_file_are_packed(packing, tmp_path):
+    packing.write(["a", "b"])
+    listed = tmp_path / "dataset.json"
+    images = [
+        {"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": "A hat."}]}
+        for n, split in (("a", "train"), ("b", "test"))
+    ]
+    listed.write_text(json.dumps({"images": images, "dataset": "coco"}))
+    assert "all 1 images" in check_pack(packing.config(captions=listed, split=("train",)))
+    pack(packing.config(captions=listed, split=("train",)))
+    assert index_of(tmp_path / "out")["samples"] == 1
+    with pytest.raises(UserError, match="holds shards of other captions, images or settings"):
+        pack(packing.config(captions=listed))
 
 
 # ------------------------------------------------------------------ folders
@@ -348,7 +373,7 @@ def test_a_wrong_image_folder_is_noticed_at_the_first_shard(packing, tmp_path):
     packing.write(numbered(300))
     (packing.images).rename(tmp_path / "elsewhere")
     (packing.images).mkdir()
-    with pytest.raises(UserError, match=r"none of the 100 images of shard-000000.tar is there"):
+    with pytest.raises(UserError, match=r"has none of the 100 images of shard-000000.tar"):
         pack(packing.config(samples_per_shard=100))
 
 

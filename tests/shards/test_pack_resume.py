@@ -143,7 +143,9 @@ def test_a_full_disk_is_one_line_and_what_is_complete_stays(packing, tmp_path):
     full = run_pack(tmp_path, "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))")
     message = full.communicate()[1]
     assert full.returncode == 1
-    assert message.startswith(f"{tmp_path / 'out'}: cannot write shard-000002.tar (File too large)")
+    assert message.startswith(
+        f"{tmp_path / 'out/shard-000002.tar'}: cannot be written (File too large); make room"
+    )
     assert "complete shards are kept" in message
     assert message.count("\n") == 1
     assert sorted(contents(tmp_path / "out")) == [

@@ -22,20 +22,20 @@ from hnc_ds.config import DataConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.model.load import load_model
 from hnc_ds.shards import remote
-from hnc_ds.shards.ahead import batches
 from hnc_ds.shards.contents import verify
 from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import Cache, RemoteFolder, cache_of, check_url, is_url
+from hnc_ds.training.feed import batches
 
 from .conftest import PackInput
 
-IDS = [f"picture-{number:02}" for number in range(24)]
+IDS = [f"image-{number:02}" for number in range(24)]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder and remembers what was asked for; each of ``hurts`` goes wrong once."""
+    """Serves a folder and records the requests; each of ``hurts`` goes wrong once."""
 
     def __init__(self, folder: Path) -> None:
         handler = functools.partial(Handler, directory=str(folder))
@@ -99,7 +99,7 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.close_connection = True
-        while True:  # until nobody reads
+        while True:  # until the reader is gone
             self.wfile.write(b" " * 2**16)
             self.server.sent += 2**16
 
@@ -132,7 +132,7 @@ def packed(packing: PackInput) -> Path:
 @pytest.fixture
 def server(packed: Path) -> Iterator[Server]:
     serving = Server(packed)
-    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield serving
     serving.gone.set()
@@ -148,7 +148,7 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that were to be waited; nobody does."""
+    """The seconds of each wait, which is skipped."""
     found: list[float] = []
     original = RemoteFolder.__init__
     monkeypatch.setattr(
@@ -250,7 +250,7 @@ def test_what_goes_wrong_for_a_while_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("hurt", "reason"), [("is_short", "bytes came, the index says"), ("is_wrong", "sha256")]
+    ("hurt", "reason"), [("is_short", "bytes came, the index has"), ("is_wrong", "sha256")]
 )
 def test_what_stays_wrong_is_one_line(
     hurt: str, reason: str, server: Server, cache: Cache, waits: list[float]
@@ -394,7 +394,7 @@ def test_a_full_disk_names_the_cache(
         ("https://host/shards?sig=1", "has no '\\?' or '#'"),
     ],
 )
-def test_a_url_that_would_tell_a_secret_is_refused(url: str, message: str) -> None:
+def test_a_url_that_would_reveal_a_secret_is_refused(url: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
         check_url(url)
     assert "secret" not in str(refused.value)

@@ -10,17 +10,19 @@ from safetensors.numpy import save
 
 from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError
-from hnc_ds.shards.order import NOBODY, PairedOrder, SampleOrder
-from hnc_ds.shards.pack import pack
-from hnc_ds.shards.reader import ShardReader
-from hnc_ds.shards.similar import (
+from hnc_ds.shards.order import (
+    NO_NEIGHBOR,
     Mined,
     Neighbours,
+    PairedOrder,
+    SampleOrder,
     images_fingerprint,
     read_neighbours,
     sample_order,
     write_neighbours,
 )
+from hnc_ds.shards.pack import pack
+from hnc_ds.shards.reader import ShardReader
 
 from .conftest import PackInput
 
@@ -38,7 +40,7 @@ def in_a_ring(reader: ShardReader) -> Neighbours:
     number = np.arange(len(reader), dtype=np.int32)
     nearest = np.stack([number + 1, number + 2], axis=1) % len(reader)
     cosine = np.tile(np.float32([0.75, 0.25]), (len(reader), 1))
-    nearest[-1], cosine[-1] = NOBODY, 0
+    nearest[-1], cosine[-1] = NO_NEIGHBOR, 0
     return Neighbours(nearest, cosine, Mined(images_fingerprint(reader), "m", 2))
 
 
@@ -69,7 +71,7 @@ def test_a_file_of_other_images_is_refused(
     packing.write("abcdeg")
     pack(packing.config("other"))
     other = ShardReader(packing.folder / "other")
-    with pytest.raises(UserError, match=r"was mined from other images than .*other holds; make it"):
+    with pytest.raises(UserError, match=r"was mined from other images than .*other; make it"):
         read_neighbours(path, other)
 
 
@@ -88,12 +90,12 @@ def test_other_captions_of_the_same_images_keep_their_neighbours(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nearest": np.full((5, 2), 1, np.int32)}, "not those of 6 samples"),
-        ({"nearest": np.full((6, 2), 6, np.int32)}, "not those of 6 samples"),
-        ({"nearest": np.full((6, 2), -2, np.int32)}, "not those of 6 samples"),
-        ({"nearest": np.full((6, 2), 1, np.float32)}, "not those of 6 samples"),
-        ({"cosine": np.zeros((6, 3), np.float32)}, "not those of 6 samples"),
-        ({"k": 3}, "not those of 6 samples"),
+        ({"nearest": np.full((5, 2), 1, np.int32)}, "does not hold neighbours of 6 samples"),
+        ({"nearest": np.full((6, 2), 6, np.int32)}, "does not hold neighbours of 6 samples"),
+        ({"nearest": np.full((6, 2), -2, np.int32)}, "does not hold neighbours of 6 samples"),
+        ({"nearest": np.full((6, 2), 1, np.float32)}, "does not hold neighbours of 6 samples"),
+        ({"cosine": np.zeros((6, 3), np.float32)}, "does not hold neighbours of 6 samples"),
+        ({"k": 3}, "does not hold neighbours of 6 samples"),
         ({"format": 2}, "written in format 2, this version reads 1"),
         ({"without": "cosine"}, "not a file of neighbours"),
         ({"without": "mined"}, "not a file of neighbours"),
@@ -138,7 +140,7 @@ def test_an_order_is_plain_unless_a_file_is_named(reader: ShardReader, tmp_path:
 def test_more_neighbours_than_the_file_has_are_refused(reader: ShardReader, tmp_path: Path) -> None:
     path = tmp_path / "near.safetensors"
     write_neighbours(path, in_a_ring(reader))
-    with pytest.raises(UserError, match=r"nearest is 3, but .* holds 2 for each image; ask for"):
+    with pytest.raises(UserError, match=r"nearest is 3, but .* holds 2 for each image; choose"):
         sample_order(reader, DataConfig(similar=path), 0)
 
 

@@ -46,7 +46,7 @@ def install() -> str | None:
     """Install SLURM and munge if they are not there; why it cannot, or None."""
     if all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))):
         return None
-    policy = Path("/usr/sbin/policy-rc.d")  # apt starts no services where this says 101
+    policy = Path("/usr/sbin/policy-rc.d")  # apt starts no services where this returns 101
     ours = not policy.exists()
     if ours:
         policy.write_text("#!/bin/sh\nexit 101\n")
@@ -109,13 +109,13 @@ class Cluster:
 
     def state(self, number: str) -> str:
         """RUNNING, COMPLETED, ...; of an array all that its jobs are in, with commas."""
-        told = self.call("scontrol", "show", "job", number).split("JobState=")[1:]
-        return ",".join(sorted({one.split()[0] for one in told}))
+        message = self.call("scontrol", "show", "job", number).split("JobState=")[1:]
+        return ",".join(sorted({one.split()[0] for one in message}))
 
     def restarts(self, number: str) -> int:
         """How often the job was queued again."""
-        told = self.call("scontrol", "show", "job", number)
-        return int(told.partition("Restarts=")[2].split()[0])
+        message = self.call("scontrol", "show", "job", number)
+        return int(message.partition("Restarts=")[2].split()[0])
 
     def cancel_all(self) -> None:
         """Again and again, as a job may be on its way back into the queue."""

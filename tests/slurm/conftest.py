@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes. Where there can be none, the tests say why."""
+    """Two nodes. Where there can be none, tests are skipped with the reason."""
     if why := missing() or install():
         pytest.skip(why)
     # Not pytest's own folder, which is closed to other users; munge wants it open.

@@ -1,4 +1,4 @@
-"""What is wrong with a job: its last line says the rank and the cause, within a minute."""
+"""What is wrong with a job: its last line names the rank and the cause, within a minute."""
 
 import socket
 import time
@@ -40,9 +40,9 @@ def test_a_node_without_the_environment(
     with site.open("a") as file:
         file.write(f"IN_CONTAINER=(bash -c '{there}' _)\n")
     words = ["--nodes=2", "--gres=gpu:1", *training(scene_shards / "train")]
-    told = fails(cluster, project, *words)
-    assert f"rank 1 on {NODES[1]} (exit 127): no command hnc-ds on this node" in told
-    assert "slurm/site.sh" in told
+    message = fails(cluster, project, *words)
+    assert f"rank 1 on {NODES[1]} (exit 127): no command hnc-ds on this node" in message
+    assert "slurm/site.sh" in message
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def test_a_rank_that_cannot_see_the_shards(
     cluster: Cluster, project: Project, unmounted: dict[str, str]
 ) -> None:
     words = ["--nodes=2", "--gres=gpu:1", *training("shards")]
-    told = fails(cluster, project, *words, **unmounted)
-    assert f"[rank 1 on {NODES[1]}] shards: no such folder" in told
+    message = fails(cluster, project, *words, **unmounted)
+    assert f"[rank 1 on {NODES[1]}] shards: no such folder" in message
 
 
 def test_fewer_gpus_than_tasks(cluster: Cluster, project: Project, scene_shards: Path) -> None:
     words = ["--gres=gpu:1", "--ntasks-per-node=2", *training(scene_shards / "train")]
-    told = fails(cluster, project, *words)
-    assert f"{NODES[0]} has 1 GPU for 2 tasks; ask for" in told
+    message = fails(cluster, project, *words)
+    assert f"{NODES[0]} has 1 GPU for 2 tasks; request" in message
 
 
 def test_a_port_that_is_in_use(cluster: Cluster, project: Project, scene_shards: Path) -> None:
@@ -77,9 +77,9 @@ def test_a_port_that_is_in_use(cluster: Cluster, project: Project, scene_shards:
         other.listen()
         port = other.getsockname()[1]
         words = ["--nodes=2", "--gres=gpu:1", *training(scene_shards / "train")]
-        told = fails(cluster, project, *words, MASTER_PORT=str(port))
-    assert f"rank 0 on {NODES[0]}" in told
-    assert f"{NODES[0]}:{port} is in use" in told
+        message = fails(cluster, project, *words, MASTER_PORT=str(port))
+    assert f"rank 0 on {NODES[0]}" in message
+    assert f"{NODES[0]}:{port} is in use" in message
 
 
 def test_the_doctor_sees_all_nodes_and_names_the_one_that_is_ill(
@@ -88,11 +88,11 @@ def test_the_doctor_sees_all_nodes_and_names_the_one_that_is_ill(
     disk = project.folder / "runs"
     words = ["--nodes=2", "--gres=gpu:1", "slurm/doctor.sh", "--need-gb", 0, "--disk", disk]
     job = project.finish(cluster, *words, "--shards", project.folder / "shards", **unmounted)
-    told = job.log.read_text()
-    assert cluster.state(job.number) == "COMPLETED", told
-    assert "96 images in 1 shard," in told
-    assert "GB/s bus bandwidth" in told
-    assert "nothing stands in the way" in told
+    message = job.log.read_text()
+    assert cluster.state(job.number) == "COMPLETED", message
+    assert "96 images in 1 shard," in message
+    assert "GB/s bus bandwidth" in message
+    assert "all checks passed" in message
     ill = fails(cluster, project, *words, "--shards", "shards", **unmounted)
     assert f"shards: rank 1 on {NODES[1]}: shards: no such folder" in ill
     assert not list(disk.iterdir())

@@ -44,13 +44,13 @@ def test_what_comes_to_the_shell_alone_is_passed_on_to_the_command(
         assert task.stdout.readline() == "runs\n"
         for _ in range(times):
             task.send_signal(number)
-        told = task.stdout.read()
-        assert told.split()[:2] == ["heard", number.name]
+        message = task.stdout.read()
+        assert message.split()[:2] == ["heard", number.name]
         assert task.stderr.read() == ""
     assert task.returncode == 128 + number
-    ended = f"rank 0 on gpu04 (exit {128 + number}): {told}"
+    ended = f"rank 0 on gpu04 (exit {128 + number}): {message}"
     assert (tmp_path / "ended").read_text() == ended
-    assert (tmp_path / "rank-0.log").read_text() == f"runs\n{told}"
+    assert (tmp_path / "rank-0.log").read_text() == f"runs\n{message}"
 
 
 def test_a_command_that_ends_well_leaves_no_note(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def test_an_array_makes_the_captions_and_shards_of_a_single_run(
 
 
 @pytest.fixture
-def asked(questions: Path, pictures: Path, tmp_path: Path) -> list[object]:
-    """Flags of questions to LLaVA; and annotations.json, what people would say."""
+def asked(questions: Path, images: Path, tmp_path: Path) -> list[object]:
+    """Flags of questions to LLaVA; and annotations.json, the answers of annotators."""
     rows = json.loads(questions.read_text())["questions"]
     people = [{"answer": "yes", "answer_id": n + 1} for n in range(10)]
-    told = [
+    message = [
         {
             "question_id": row["question_id"],
             "image_id": row["image_id"],
@@ -84,8 +84,17 @@ def asked(questions: Path, pictures: Path, tmp_path: Path) -> list[object]:
         }
         for row in rows
     ]
-    (tmp_path / "annotations.json").write_text(json.dumps({"annotations": told}))
-    return ["--dataset", "vqav2", "--questions", questions, "--images", pictures, "--longest", 8]
+    (tmp_path / "annotations.json").write_text(json.dumps({"annotations": message}))
+    return [
+        "--dataset",
+        "vqav2",
+        "--questions",
+        questions,
+        "--images",
+        images,
+        "--max_new_tokens",
+        8,
+    ]
 
 
 def test_llava_answers_the_same_on_two_nodes_and_as_an_array(
@@ -112,7 +121,7 @@ LLAVA = """
 import sys
 from pathlib import Path
 from hnc_ds.config import ModelConfig
-from hnc_ds.llava.miniature.model import make_llava, make_tokenizer, save_llava
+from hnc_ds.llava.tiny_model import make_llava, make_tokenizer, save_llava
 from hnc_ds.model.load import load_model
 clip = load_model(ModelConfig(), 0)
 words = make_tokenizer(["what is the colour of the thing"])
@@ -139,7 +148,7 @@ LLAVA='' ASK=() ANNOTATIONS=''
 
 
 def last_of_pipeline(cluster: Cluster, project: Project, file: Path) -> str:
-    """Submit all stages, and wait for the last line of the job that tells how they ended."""
+    """Submit all stages, and wait for the last line of the job that reports how they ended."""
     environment = user(SLURM_CONF=cluster.environment["SLURM_CONF"])
     words = ["bash", "slurm/pipeline.sh", str(file)]
     subprocess.run(words, cwd=project.folder, env=environment, check=True, timeout=60)
@@ -182,11 +191,11 @@ def test_a_stage_that_fails_ends_those_that_need_it(
     cluster: Cluster, project: Project, scene_shards: Path, start: Path
 ) -> None:
     file = settings(project, scene_shards.parent, "--deepspeed_config cpu33 --steps 2")
-    told = last_of_pipeline(cluster, project, file)
+    message = last_of_pipeline(cluster, project, file)
     logs = project.folder / "slurm" / "logs"
-    assert told.startswith("pipeline: train failed: rank 0 on hncnode"), _all(logs)
-    assert "no DeepSpeed config at cpu33" in told
-    assert told.endswith("not run: evaluate report")
+    assert message.startswith("pipeline: train failed: rank 0 on hncnode"), _all(logs)
+    assert "no DeepSpeed config at cpu33" in message
+    assert message.endswith("not run: evaluate report")
     assert not (project.folder / "runs" / "first" / "report.html").exists()
 
 
@@ -203,9 +212,9 @@ def test_a_sweep_trains_every_combination_and_makes_one_page(
     words = ["slurm/sweep.sh", "grid.json", "--val", scene_shards / "val", "--out", "sweep", *flags]
     complete(cluster, project, "--array=0-1", "--gres=gpu:1", *words)
     runs = [project.folder / "sweep" / f"alpha={alpha}" for alpha in (0, 2)]
-    told = [json.loads((run / "config.json").read_text()) for run in runs]
-    assert [one["settings"]["loss"]["alpha"] for one in told] == [0, 2]
-    rates = [one["deepspeed"]["optimizer"]["params"]["lr"] for one in told]
+    message = [json.loads((run / "config.json").read_text()) for run in runs]
+    assert [one["settings"]["loss"]["alpha"] for one in message] == [0, 2]
+    rates = [one["deepspeed"]["optimizer"]["params"]["lr"] for one in message]
     assert rates == [1e-4, 1e-4]
     page = (project.folder / "sweep" / "report.html").read_text()
     assert "alpha=0" in page

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hnc_ds.errors import UserError
-from hnc_ds.shards.loader import EMPTY, Batch, Masks
+from hnc_ds.shards.loader import EMPTY, Batch, CaptionMasks
 from hnc_ds.training.feed import KEPT_PAIRS, DeviceTime, Feed
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_batches_come_in_order_prepared_for_their_step_and_a_problem_in_its_plac
     first, second = feed.take(), feed.take()
     assert first.batch.image_index_B.tolist() == [0, 1]
     assert first.alike_BK.tolist() == [[True], [False]]
-    assert first.batch.masks == Masks(pairs_repeat=False, negatives_vary=True)
+    assert first.batch.masks == CaptionMasks(pairs_repeat=False, negatives_vary=True)
     assert second.batch.image_index_B.tolist() == [10, 11]
     assert second.batch.used_T.tolist() == [2, 3]
     assert not second.alike_BK.any()
@@ -57,14 +57,20 @@ def test_masks_are_needed_where_something_stands_twice_or_a_slot_is_empty() -> N
     plain = batch(0)._replace(negative_BK=torch.tensor([[2], [2]]))
     alike = torch.tensor([50, 50, 52])
     cases = {
-        "nothing": (plain, Masks(False, False)),
-        "an image twice": (plain._replace(image_index_B=torch.tensor([4, 4])), Masks(True, False)),
-        "a caption twice": (plain._replace(positive_B=torch.tensor([1, 1])), Masks(True, False)),
-        "equal captions": (plain._replace(text_index_T=alike), Masks(True, False)),
-        "an empty slot": (batch(0), Masks(False, True)),
+        "nothing": (plain, CaptionMasks(False, False)),
+        "an image twice": (
+            plain._replace(image_index_B=torch.tensor([4, 4])),
+            CaptionMasks(True, False),
+        ),
+        "a caption twice": (
+            plain._replace(positive_B=torch.tensor([1, 1])),
+            CaptionMasks(True, False),
+        ),
+        "equal captions": (plain._replace(text_index_T=alike), CaptionMasks(True, False)),
+        "an empty slot": (batch(0), CaptionMasks(False, True)),
         "another's true caption": (
             plain._replace(negative_BK=torch.tensor([[2], [0]])),
-            Masks(False, True),
+            CaptionMasks(False, True),
         ),
     }
     for name, (made, expected) in cases.items():
@@ -133,7 +139,7 @@ def test_a_copy_is_made_beside_the_steps_which_wait_for_it_and_keep_its_memory(
     moved = [part for part in ready.batch if isinstance(part, torch.Tensor)]
     assert {id(part) for part in kept} == {id(p) for p in moved if p.device.type == "meta"}
     assert len(kept) == len(moved) - 1  # what stays on the host needs none
-    assert feed.lost() == 2.0  # both times that the events say it waited a second
+    assert feed.lost() == 2.0  # both times the events measured a wait of a second
     assert feed.lost() == 0.0
 
 

@@ -10,9 +10,8 @@ import torch
 
 from hnc_ds.checkpoint import complete_checkpoints, flaw_of, newest_checkpoint, read_settings
 from hnc_ds.config import ExportConfig, InterpolateConfig
-from hnc_ds.evaluation.interpolate import interpolate
-from hnc_ds.evaluation.mixed_folder import refuse_existing
 from hnc_ds.export.export import export
+from hnc_ds.interpolation import interpolate, refuse_existing
 from hnc_ds.model.load import load_folder
 from hnc_ds.train import main
 from tests.model import hugging_face
@@ -82,7 +81,7 @@ def test_a_checkpoint_that_was_moved_opens_here(run: Path, tmp_path: Path) -> No
     assert torch.equal(own(tmp_path / "moved"), own(newest_checkpoint(run)))
 
 
-def test_mixtures_and_exports_hold_the_text_side_too(run: Path, tmp_path: Path) -> None:
+def test_interpolated_models_and_exports_hold_the_text_side_too(run: Path, tmp_path: Path) -> None:
     first, last = complete_checkpoints(run)
     mixed = tmp_path / "mixed"
     settings = InterpolateConfig(start=str(first), final=str(last), save="1", save_to=mixed)
@@ -93,7 +92,7 @@ def test_mixtures_and_exports_hold_the_text_side_too(run: Path, tmp_path: Path) 
     refuse_existing(mixed, overwrite=True)  # it is ours, with all its files
 
 
-def test_a_run_goes_on_without_its_source(run: Path, scene_shards: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_without_its_source(run: Path, scene_shards: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     model = read_settings(run)["settings"]["model"]["model"]
     flags = given(run.parent, scene_shards, tmp_path / "run")

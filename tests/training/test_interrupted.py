@@ -1,4 +1,4 @@
-"""A run that ends before its last step leaves something to go on from, and goes on exactly."""
+"""A run that ends before its last step leaves a checkpoint, and resumes exactly."""
 
 import json
 import os
@@ -13,19 +13,23 @@ from safetensors.torch import load_file, save_file
 
 from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import LossConfig, ModelConfig, TrainConfig
-from hnc_ds.engine import Engine
+from hnc_ds.engine.engine import Engine
 from hnc_ds.errors import UserError
 from hnc_ds.model.load import load_model
 from hnc_ds.train import main
-from hnc_ds.training import passes
-from hnc_ds.training.course import refuse_inexact
+from hnc_ds.training import grad_cache
+from hnc_ds.training.setup import refuse_inexact
 
 SETTINGS = {
     "plain": [],
     "compared with the start, LoRA, average": [
-        *"--terms contrastive 1 distill 1 preference 1 l2_to_start 0.1 --ema 0.9".split(),
+        *"--terms contrastive 1 distill 1 preference 1 l2_sp 0.1 --ema 0.9".split(),
         *"--lora_rank 2 --negatives_from all_images --alpha 1 --alpha_end 3".split(),
         *"--alpha_steps 4 --grad_checkpointing".split(),
+    ],
+    "the average as reference": [
+        *"--preset degla --ema 0.9 --positives 2".split(),
+        *"--grad_checkpointing".split(),
     ],
     "last blocks": ["--last_blocks", "1", "--no-train_temperature"],
 }
@@ -49,7 +53,7 @@ def to(run: Path, arguments: list[str]) -> list[str]:
 
 def after_step(number: int, do: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something when a step has been computed."""
-    original, done = passes.step, []
+    original, done = grad_cache.step, []
 
     def step(*given: Any) -> Any:
         found = original(*given)
@@ -58,27 +62,30 @@ def after_step(number: int, do: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             do()
         return found
 
-    monkeypatch.setattr(passes, "step", step)
+    monkeypatch.setattr(grad_cache, "step", step)
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [*((name, signal.SIGTERM) for name in SETTINGS), ("plain", signal.SIGUSR1)],
+)
 def test_a_signal_saves_and_the_resumed_run_has_the_losses_of_an_uninterrupted_one(
-    settings: list[str],
+    settings: str,
     number: signal.Signals,
     arguments: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert main([*to(whole, arguments), *settings]) == 0
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    begun = [*to(cut, arguments), *SETTINGS[settings]]
+    assert main([*to(whole, arguments), *SETTINGS[settings]]) == 0
     with monkeypatch.context() as patch:
         after_step(1, lambda: os.kill(os.getpid(), number), patch)
-        assert main([*to(cut, arguments), *settings]) == 128 + number
+        assert main(begun) == 128 + number
     assert f"stopped by {number.name} after step 1 of 4" in capsys.readouterr().err
     assert [path.name for path in complete_checkpoints(cut)] == ["step-000001"]
-    assert main([*to(cut, arguments), *settings, "--resume"]) == 0
+    assert main([*begun, "--resume"]) == 0
     assert losses(cut) == losses(whole)
     for name in ("model.safetensors", "optimizer.safetensors", "averages.safetensors"):
         last = Path("checkpoints") / "step-000004" / name
@@ -112,10 +119,10 @@ def test_other_start_weights_are_refused_where_they_are_compared_with(
     state["logit_scale"] = state["logit_scale"] + 1
     save_file(state, weights)
     assert main([*arguments, *settings, "--resume", "--steps", "6"]) == 2
-    assert "its start weights are not those of before" in capsys.readouterr().err
+    assert "its initial weights have changed" in capsys.readouterr().err
 
 
-def test_a_resumed_run_says_where_it_goes_on_and_never_starts_over_silently(
+def test_a_resumed_run_reports_where_it_continues_and_never_starts_over_silently(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -133,17 +140,17 @@ def test_a_resumed_run_says_where_it_goes_on_and_never_starts_over_silently(
 
     os.truncate(last / "optimizer.safetensors", 100)
     assert main(flags) == 0
-    told = capsys.readouterr()
-    assert "step-000004 is left out: optimizer.safetensors has 100 bytes, not " in told.err
-    assert "step-000002 is taken" in told.err
-    assert "steps 2 to 4" in told.out
+    printed = capsys.readouterr()
+    assert "step-000004 is skipped: optimizer.safetensors has 100 bytes, not " in printed.err
+    assert "using step-000002" in printed.err
+    assert "steps 2 to 4" in printed.out
     assert complete_checkpoints(run) == [first, last]
 
     for checkpoint in (first, last):
         os.truncate(checkpoint / "model.safetensors", 100)
     log = (run / "log.jsonl").read_bytes()
     assert main(flags) == 2
-    assert "no checkpoint is complete (step-000004 is left out: model" in capsys.readouterr().err
+    assert "no checkpoint is complete (step-000004 is skipped: model" in capsys.readouterr().err
     assert ((run / "config.json").read_bytes(), (run / "log.jsonl").read_bytes()) == (record, log)
 
 
@@ -218,21 +225,38 @@ class Overflows:
         raise Exception("Current loss scale already at minimum - cannot decrease scale anymore.")
 
 
+@pytest.mark.parametrize(
+    ("stage", "has_statistics", "expected"),
+    [(3, False, "use stage 0, 1 or 2, or --reference start"), (2, True, "are not averaged")],
+)
+def test_an_average_as_reference_that_would_not_be_whole_is_refused(
+    stage: int, has_statistics: bool, expected: str
+) -> None:
+    loss = LossConfig(terms={"contrastive": 1.0, "distill": 1.0}, reference="average")
+    clip: Any = SimpleNamespace(has_batch_statistics=lambda: has_statistics)
+    sections = {"zero_optimization": {"stage": stage}, "gradient_accumulation_steps": 1}
+    with pytest.raises(UserError, match=expected):
+        refuse_inexact(TrainConfig(loss=loss, ema=0.9), clip, sections)
+
+
 def test_fp16_that_overflows_for_good_is_one_clear_line() -> None:
     engine = object.__new__(Engine)
-    deepspeeds = {"_flat_step": None, "_pieces": SimpleNamespace(stage=1), "_left_out": False}
-    engine.__dict__.update(_engine=Overflows(), _pull=0.0, _decay=0.0, **deepspeeds)
+    deepspeeds = {"_flat_step": None, "_fragments": SimpleNamespace(stage=1), "_skipped": False}
+    engine.__dict__.update(_engine=Overflows(), _l2_sp=0.0, _decay=0.0, **deepspeeds)
     with pytest.raises(UserError, match="fp16 overflows even with the smallest loss scale; lower"):
         engine.backward_and_step(torch.zeros(()))
 
 
-def test_batch_statistics_over_parts_are_refused(
+def test_batch_statistics_over_micro_batches_or_twice_are_refused(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    flags = [*arguments, "--model", "tiny-rn"]
+    assert main([*flags, "--grad_checkpointing"]) == 2
+    assert "would count each batch twice" in capsys.readouterr().err
     config = json.loads((tmp_path / "cpu.json").read_text())
     (tmp_path / "cpu.json").write_text(json.dumps(config | {"gradient_accumulation_steps": 2}))
-    assert main([*arguments, "--model", "RN50"]) == 2
-    assert "batch normalisation" in capsys.readouterr().err
+    assert main(flags) == 2
+    assert "batch normalization" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -249,7 +273,7 @@ def test_batch_statistics_over_parts_are_refused(
 def test_a_pull_on_gradients_that_are_elsewhere_is_refused(
     section: dict[str, Any], expected: str
 ) -> None:
-    loss = LossConfig(terms={"contrastive": 1.0, "l2_to_start": 1.0})
+    loss = LossConfig(terms={"contrastive": 1.0, "l2_sp": 1.0})
     clip: Any = SimpleNamespace(has_batch_statistics=lambda: False)
     with pytest.raises(UserError, match=expected):
         refuse_inexact(TrainConfig(loss=loss), clip, section | {"gradient_accumulation_steps": 1})

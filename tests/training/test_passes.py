@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from hnc_ds.config import LossConfig, ModelConfig
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
-from hnc_ds.objective.terms import Compared, LossTerms, objective
+from hnc_ds.objective.terms import LossInputs, LossTerms, objective
 from hnc_ds.shards.loader import Batch
-from hnc_ds.training import passes
-from hnc_ds.training.compare import Embedded, compare
+from hnc_ds.training import grad_cache
+from hnc_ds.training.grad_cache import Embedded, gather_inputs
 
 ROWS = 6
 
 
 def made_batch(clip: Clip, captions: list[str]) -> Batch:
-    """Six pictures, which share the captions if these are fewer."""
+    """Six images, which share the captions if these are fewer."""
     number = torch.arange(len(captions))
     nothing = torch.zeros((ROWS, 0), dtype=torch.int64)
     token_TL = clip.tokenize(captions)
@@ -38,8 +38,8 @@ def made_batch(clip: Clip, captions: list[str]) -> Batch:
     )
 
 
-def loss_of(batch: Batch, embedded: Embedded) -> tuple[LossTerms, Compared]:
-    compared = compare(embedded, batch, all_negatives=False)
+def loss_of(batch: Batch, embedded: Embedded) -> tuple[LossTerms, LossInputs]:
+    compared = gather_inputs(embedded, batch, LossConfig())
     return objective(compared, LossConfig(), 1.0), compared
 
 
@@ -47,7 +47,7 @@ class InParts:
     """An engine of one process that only adds up gradients."""
 
     def __init__(self, clip: Clip, parts: int) -> None:
-        self.module, self.parts = clip, parts
+        self.module, self.micro_batches = clip, parts
         self.outputs: list[tuple[torch.Tensor, ...]] = []
 
     def forward(self, *inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -66,14 +66,14 @@ def gradients(clip: Clip) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("parts", [2, 3, 6])
 @pytest.mark.parametrize("captions", [6, 4, 1])
-def test_parts_add_up_to_the_gradient_of_the_whole(parts: int, captions: int) -> None:
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(parts: int, captions: int) -> None:
     clip = load_model(ModelConfig(), seed=0).double()
     texts = ["a dog", "a", "a red star in a box", "two cats on a sofa", "the sea", "a b c d e"]
     batch = made_batch(clip, texts[:captions])
     loss_of(batch, Embedded(*clip(batch.images_B3RR, batch.token_TL)))[0].total.backward()
     expected = gradients(clip)
     engine: Any = InParts(clip, parts)
-    passes.step(engine, batch, partial(loss_of, batch), seed=0)
+    grad_cache.step(engine, batch, partial(loss_of, batch), seed=0)
     found = gradients(clip)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-11, rtol=1e-9, msg=name)
@@ -84,11 +84,11 @@ def test_what_is_random_in_the_model_is_the_same_in_both_passes() -> None:
     clip.towers.visual.ln_pre.register_forward_hook(lambda _, __, out: F.dropout(out, 0.5))
     batch = made_batch(clip, ["a dog", "a cat", "the sea"])
     engine: Any = InParts(clip, 3)
-    passes.step(engine, batch, partial(loss_of, batch), seed=5)
+    grad_cache.step(engine, batch, partial(loss_of, batch), seed=5)
     first, second = engine.outputs[:3], engine.outputs[3:]
     assert len(second) == 3
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one[0], two[0])
     assert not torch.equal(first[0][0], first[1][0])
-    passes.step(engine, batch, partial(loss_of, batch), seed=50)
+    grad_cache.step(engine, batch, partial(loss_of, batch), seed=50)
     assert not torch.equal(engine.outputs[6][0], first[0][0])

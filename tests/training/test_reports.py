@@ -13,15 +13,15 @@ from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError
 from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.train import main
-from hnc_ds.training.reports import Report, Reports
-from hnc_ds.training.stops import Stops
+from hnc_ds.training.loop import Report, Reports
+from hnc_ds.training.signals import Signals
 
 from .test_interrupted import logged_steps
 
 CPU = torch.device("cpu")
 
 
-def test_reports_come_in_order_each_once_and_none_before_it_is_wanted() -> None:
+def test_reports_come_in_order_each_once_and_none_before_it_is_requested() -> None:
     reports = Reports(CPU)
     for step in range(4):
         reports.send(step, wish=10 * step, has_problem=step == 2, loss=torch.ones(()))
@@ -33,7 +33,7 @@ def test_reports_come_in_order_each_once_and_none_before_it_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_and_a_gradient_are_told_apart(value: float) -> None:
+def test_losses_and_gradients_that_are_not_finite_are_distinguished(value: float) -> None:
     reports = Reports(CPU)
     reports.send(0, 0, False, torch.tensor([value]), torch.zeros(1))
     reports.send(1, 0, False, torch.tensor(1.0), torch.ones(1))
@@ -53,7 +53,7 @@ def agree() -> None:
     ]
 
 
-def test_what_one_rank_reports_all_ranks_hear(run_on_ranks: Callable[..., None]) -> None:
+def test_what_one_rank_reports_all_ranks_receive(run_on_ranks: Callable[..., None]) -> None:
     run_on_ranks(3, agree)
 
 
@@ -71,18 +71,18 @@ def train_beside_a_rank_without_data(arguments: list[str]) -> None:
 
 
 def train_while_one_rank_is_asked_to_stop(arguments: list[str]) -> None:
-    """Rank 1 hears it in the second step."""
-    original, own = Stops.wish, rank()
+    """Rank 1 receives it in the second step."""
+    original, own = Signals.wish, rank()
     seen: list[Any] = []
 
-    def wish(stops: Stops) -> int:
+    def wish(stops: Signals) -> int:
         seen.append(1)
         # Two reports are sent before the first step.
         return 85 if own == 1 and len(seen) > 3 else 0
 
-    Stops.wish = property(wish)  # type: ignore[assignment,method-assign]
+    Signals.wish = property(wish)  # type: ignore[assignment,method-assign]
     assert main(arguments) == 128 + 15
-    Stops.wish = original  # type: ignore[method-assign]
+    Signals.wish = original  # type: ignore[method-assign]
 
 
 def test_ranks_end_together_before_the_batch_that_one_lacks(
@@ -98,7 +98,7 @@ def test_ranks_end_together_before_the_batch_that_one_lacks(
     assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["step-000002"]
 
 
-def test_a_wish_of_one_rank_stops_all_after_the_same_step(
+def test_a_request_of_one_rank_stops_all_after_the_same_step(
     arguments: list[str],
     tmp_path: Path,
     run_on_ranks: Callable[..., None],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hnc_ds.training import stops
-from hnc_ds.training.stops import SIGNALS, Stops
+from hnc_ds.training import signals
+from hnc_ds.training.signals import SIGNALS, Signals
 
 
 class Ended(list[tuple[str, int]]):
@@ -35,8 +35,8 @@ def ended() -> Ended:
 
 
 @pytest.fixture
-def heard(ended: Ended) -> Iterator[Stops]:
-    with Stops(end=ended) as found:
+def heard(ended: Ended) -> Iterator[Signals]:
+    with Signals(end=ended) as found:
         yield found
 
 
@@ -50,7 +50,7 @@ def test_a_signal_is_remembered_for_the_loop_and_the_handlers_come_back(
     number: signal.Signals, ended: Ended
 ) -> None:
     before = signal.getsignal(number)
-    with Stops(end=ended) as found:
+    with Signals(end=ended) as found:
         found.after_steps(Path("run"))
         assert found.asked == 0
         send(number)
@@ -61,7 +61,7 @@ def test_a_signal_is_remembered_for_the_loop_and_the_handlers_come_back(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_the_first_step_the_process_ends_at_once_with_one_line(
-    number: signal.Signals, heard: Stops, ended: Ended
+    number: signal.Signals, heard: Signals, ended: Ended
 ) -> None:
     send(number)
     again = "the same command with --resume starts again"
@@ -69,7 +69,7 @@ def test_before_the_first_step_the_process_ends_at_once_with_one_line(
     assert ended.only() == (line, 128 + number)
 
 
-def test_sigterm_and_sigusr1_may_come_again_and_again(heard: Stops, ended: Ended) -> None:
+def test_sigterm_and_sigusr1_may_come_again_and_again(heard: Signals, ended: Ended) -> None:
     heard.after_steps(Path("run"))
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
         send(number)
@@ -80,9 +80,9 @@ def test_sigterm_and_sigusr1_may_come_again_and_again(heard: Stops, ended: Ended
 
 
 def test_a_second_ctrl_c_ends_the_process_and_names_what_continues(
-    heard: Stops, ended: Ended, monkeypatch: pytest.MonkeyPatch
+    heard: Signals, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stops, "SAME_SECONDS", 0.0)
+    monkeypatch.setattr(signals, "SAME_SECONDS", 0.0)
     heard.after_steps(Path("runs/my run"))
     for _ in range(2):
         send(signal.SIGINT)
@@ -90,10 +90,10 @@ def test_a_second_ctrl_c_ends_the_process_and_names_what_continues(
     assert ended.only() == (f"interrupted twice, not saved; {again}", 130)
 
 
-def test_two_that_come_together_are_one(
-    heard: Stops, ended: Ended, monkeypatch: pytest.MonkeyPatch
+def test_two_signals_that_come_together_are_one(
+    heard: Signals, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stops, "SAME_SECONDS", 60.0)
+    monkeypatch.setattr(signals, "SAME_SECONDS", 60.0)
     heard.after_steps(Path("run"))
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGINT)
@@ -104,7 +104,7 @@ def test_two_that_come_together_are_one(
 
 
 def test_while_a_saved_step_is_measured_the_process_ends_at_once(
-    heard: Stops, ended: Ended
+    heard: Signals, ended: Ended
 ) -> None:
     heard.after_steps(Path("runs/a"))
     with heard.at_once("while step 8 of 20 was measured"):
@@ -116,9 +116,9 @@ def test_while_a_saved_step_is_measured_the_process_ends_at_once(
     assert ended.only() == (line, 143)
 
 
-def test_the_last_line_says_what_came_and_how_to_continue(heard: Stops) -> None:
+def test_the_last_line_names_the_signal_and_how_to_continue(heard: Signals) -> None:
     heard.after_steps(Path("runs/first"))
-    end = heard.stopped(stops.FIRST - signal.SIGUSR1, "after step 7 of 100")
+    end = heard.stopped(signals.FIRST - signal.SIGUSR1, "after step 7 of 100")
     assert str(end) == (
         "stopped by SIGUSR1 after step 7 of 100, saved in runs/first; "
         "the same command with --run runs/first --resume continues"
@@ -126,10 +126,10 @@ def test_the_last_line_says_what_came_and_how_to_continue(heard: Stops) -> None:
     assert end.status == 128 + signal.SIGUSR1
 
 
-def test_a_process_that_was_asked_hears_nothing_while_it_ends(ended: Ended) -> None:
+def test_a_process_that_was_signalled_ignores_signals_while_it_ends(ended: Ended) -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        with Stops(ends_process=True, end=ended) as found:
+        with Signals(ends_process=True, end=ended) as found:
             found.after_steps(Path("run"))
             send(signal.SIGTERM)
         assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
@@ -140,7 +140,7 @@ def test_a_process_that_was_asked_hears_nothing_while_it_ends(ended: Ended) -> N
 
 
 def test_a_process_that_is_forked_meanwhile_keeps_its_signals_to_itself(
-    heard: Stops, ended: Ended
+    heard: Signals, ended: Ended
 ) -> None:
     heard.after_steps(Path("run"))
     fork = multiprocessing.get_context("fork")

@@ -15,13 +15,12 @@ from hnc_ds.checkpoint import complete_checkpoints
 from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
 from hnc_ds.errors import Stopped, UserError
 from hnc_ds.evaluation.evaluate import evaluate
-from hnc_ds.evaluation.items import ItemsHeader, PairItem
+from hnc_ds.evaluation.results import ItemsHeader, PairItem
 from hnc_ds.model.load import load_model
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
-from hnc_ds.training import validation, worst
-from hnc_ds.training.saving import Best, read_best
-from hnc_ds.training.validation import HeldOut, Validation
+from hnc_ds.training import checkpointing
+from hnc_ds.training.checkpointing import Best, HeldOut, Validation, read_best
 
 METRIC = "hnc-shards/pair_accuracy/all"
 
@@ -63,13 +62,13 @@ def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_th
     assert best.value == max(found.values())
 
 
-def test_a_measurement_that_a_signal_cut_short_is_made_up_for_when_the_run_is_resumed(
+def test_a_measurement_that_a_signal_cut_short_is_repeated_when_the_run_is_resumed(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [*arguments]
     whole[whole.index(str(tmp_path / "run"))] = str(tmp_path / "whole")
     assert main(whole) == 0
-    run, measure = tmp_path / "run", Validation.of_checkpoint
+    run, measure = tmp_path / "run", Validation.measure_checkpoint
     for step in (2, 4):
         resumed = ["--resume"] if step == 4 else []
         with monkeypatch.context() as patch:
@@ -79,7 +78,7 @@ def test_a_measurement_that_a_signal_cut_short_is_made_up_for_when_the_run_is_re
                     raise Stopped("as the process would end", 143)
                 return measure(self, number)
 
-            patch.setattr(Validation, "of_checkpoint", cut_short)
+            patch.setattr(Validation, "measure_checkpoint", cut_short)
             assert main([*arguments, *resumed]) == 143
         assert complete_checkpoints(run)[-1].name == f"step-00000{step}"
         assert step not in dict(scores(run))
@@ -108,9 +107,9 @@ def test_tensorboard_shows_the_pairs_that_are_most_wrong(
     assert main(arguments) == 0
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
-    pictures = events.Images("eval/worst_pairs")
-    assert [picture.step for picture in pictures] == [0, 2, 4]
-    assert pictures[0].width > 1500
+    images = events.Images("eval/worst_pairs")
+    assert [image.step for image in images] == [0, 2, 4]
+    assert images[0].width > 1500
 
 
 def pair(image: int, positive_score: float, negative_score: float) -> PairItem:
@@ -130,20 +129,20 @@ def test_the_worst_pairs_are_of_different_images_and_shown_with_their_margins(
     scene_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
-    original = worst.drawn_sheet
+    original = checkpointing.drawn_sheet
 
     def drawn(cards: list[Any], seed: int) -> Any:
         shown.extend(sample.image_id for _, sample in cards)
         return original(cards, seed)
 
-    monkeypatch.setattr(worst, "drawn_sheet", drawn)
+    monkeypatch.setattr(checkpointing, "drawn_sheet", drawn)
     leads = [(0, 0.1), (0, -0.4), (0, -0.3), (1, 0.2), (2, -0.2), (3, 0.3)]
     items = [pair(image, 0.5 + lead, 0.5) for image, lead in leads]
-    picture = worst.draw_worst(items, ShardReader(scene_shards / "val"))
+    image = checkpointing.draw_worst(items, ShardReader(scene_shards / "val"))
     assert shown == ["0   margin -0.400", "2   margin -0.200", "1   margin +0.200"]
-    assert picture is not None
-    assert picture.dtype == np.uint8
-    assert worst.draw_worst([], ShardReader(scene_shards / "val")) is None
+    assert image is not None
+    assert image.dtype == np.uint8
+    assert checkpointing.draw_worst([], ShardReader(scene_shards / "val")) is None
 
 
 def test_a_model_whose_weights_are_nan_is_not_measured_while_training(
@@ -153,11 +152,11 @@ def test_a_model_whose_weights_are_nan_is_not_measured_while_training(
     clip = load_model(ModelConfig(), seed=0)
     with torch.no_grad():
         clip.towers.visual.conv1.weight[0] = float("nan")
-    told = (
+    message = (
         r"^step-0: the image embedding of \S+ is not finite .* its weight visual\.conv1\.weight is"
     )
-    with pytest.raises(UserError, match=told):
-        Validation(config, tmp_path, torch.device("cpu")).of_start(clip)
+    with pytest.raises(UserError, match=message):
+        Validation(config, tmp_path, torch.device("cpu")).measure_initial(clip)
 
 
 def judged(tmp_path: Path, scene_shards: Path, values: list[float], **settings: Any) -> list[bool]:
@@ -170,13 +169,13 @@ def test_training_ends_after_so_many_measurements_without_a_better_one(
     scene_shards: Path, tmp_path: Path
 ) -> None:
     values = [0.5, 0.4, 0.6, 0.6, 0.55]
-    assert judged(tmp_path, scene_shards, values, stop_early=2) == [False] * 4 + [True]
+    assert judged(tmp_path, scene_shards, values, early_stopping_patience=2) == [False] * 4 + [True]
     best = read_best(tmp_path)
     assert best is not None
     assert (best.step, best.value) == (20, 0.6)  # the first of equals
 
 
-def test_without_a_limit_it_goes_on(scene_shards: Path, tmp_path: Path) -> None:
+def test_without_a_limit_training_continues(scene_shards: Path, tmp_path: Path) -> None:
     assert not any(judged(tmp_path, scene_shards, [0.5, *[0.1] * 30]))
 
 
@@ -194,7 +193,7 @@ def test_the_best_checkpoint_outlives_later_ones(
     assert kept == ["step-000001", "step-000004"]
 
 
-def test_a_run_that_goes_on_before_its_best_checkpoint_forgets_it(
+def test_a_run_that_resumes_before_its_best_checkpoint_forgets_it(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, values = tmp_path / "run", iter([0.1, 0.2, 0.3, 0.9, 0.15])
@@ -211,20 +210,20 @@ def test_an_average_is_measured_in_place_of_the_weights(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    original = validation.load_folder
+    original = checkpointing.load_folder
 
     def load(folder: Path) -> Any:
         loaded.append(folder.name)
         return original(folder)
 
-    monkeypatch.setattr(validation, "load_folder", load)
+    monkeypatch.setattr(checkpointing, "load_folder", load)
     assert main([*arguments, "--ema", "0.5"]) == 0
     assert loaded == ["average", "average"]
 
 
 @pytest.fixture
 def crepe(tmp_path: Path) -> tuple[str, str]:
-    """A released benchmark and its pictures, as flags name them."""
+    """A released benchmark and its images, as flags name them."""
     folder = tmp_path / "crepe"
     folder.mkdir()
     rows = {}
@@ -269,5 +268,5 @@ def test_an_unknown_score_is_refused_before_there_is_a_run(
 
 
 def test_settings_of_measuring_need_something_to_measure() -> None:
-    with pytest.raises(UserError, match="need --eval_shards or --eval"):
-        TrainConfig(stop_early=2)
+    with pytest.raises(UserError, match="give --eval_shards or --eval"):
+        TrainConfig(early_stopping_patience=2)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from hnc_ds import sums
-from hnc_ds.model import packed
+from hnc_ds import metrics
+from hnc_ds.model import text
 from hnc_ds.shards.loader import Batch
 from hnc_ds.train import main
-from hnc_ds.training import loop, passes
+from hnc_ds.training import grad_cache, loop
 
 from .waiting import PlayedDevice
 
@@ -20,8 +20,13 @@ OBJECTIVES = {
     "negatives of all images": ["--negatives_from", "all_images"],
     "no negatives, captions of others": ["--alpha", "0", "--unrelated_negatives", "2"],
     "everything, averaged": [
-        *"--terms contrastive 1 margin 1 preference 1 distill 1 l2_to_start 0.1".split(),
+        *"--terms contrastive 1 margin 1 preference 1 distill 1 l2_sp 0.1".split(),
         *"--negatives_from all_images --ema 0.9 --grad_checkpointing".split(),
+    ],
+    "the average as reference, several positives": [
+        *"--preset degla --positives 2".split(),
+        *"--terms contrastive 1 hard_negative 1 text_grounded 1 feature_distill 1".split(),
+        *"adaptive_margin 1 intra_modal 1".split(),
     ],
 }
 
@@ -52,7 +57,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def on_device(where: torch.device, host: torch.Tensor) -> torch.Tensor:
         return device.copy(host)
 
-    for module in (packed, passes):
+    for module in (text, grad_cache):
         monkeypatch.setattr(module, "on_device", on_device)
     monkeypatch.setattr(loop._Steps, "run", run)
     monkeypatch.setattr(loop._Steps, "_step", step)
@@ -70,7 +75,7 @@ def test_a_step_that_is_not_logged_waits_for_the_device_once(
     played: list[list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sums, "KEPT_STEPS", 2)  # that are summed up between lines, too
+    monkeypatch.setattr(metrics, "KEPT_STEPS", 2)  # that are summed up between lines, too
     config = json.loads((tmp_path / "cpu.json").read_text())
     config["optimizer"]["params"]["fused"] = True
     config["gradient_accumulation_steps"] = parts

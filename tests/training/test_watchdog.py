@@ -37,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
-def test_a_process_that_gets_on_is_left_alone() -> None:
+def test_a_process_that_makes_progress_is_left_alone() -> None:
     ended = Ended()
     with Watchdog(PATIENCE, ended) as dog:
         for step in range(20):
@@ -47,7 +47,7 @@ def test_a_process_that_gets_on_is_left_alone() -> None:
 
 
 @pytest.mark.usefixtures("_quick")
-def test_a_process_alone_that_is_stuck_is_told_where() -> None:
+def test_a_single_process_that_is_stuck_reports_where() -> None:
     ended = Ended()
     with Watchdog(PATIENCE, ended) as dog:
         dog.beat("the checkpoint of step 7")
@@ -70,7 +70,7 @@ def one_rank_is_slow(folder: Path) -> None:
         assert lines[0] is not None
         assert "rank 1 is stuck at step 2" in lines[0]
     else:
-        assert lines == [None]  # rank 0 speaks for all
+        assert lines == [None]  # rank 0 reports for all
 
 
 def test_the_rank_that_is_behind_is_named_and_all_ranks_end(
@@ -92,10 +92,10 @@ def one_rank_dies(folder: Path) -> None:
         lines = ended.wait(20)
     assert lines[0] is not None
     assert lines[0].startswith("rank 1 is gone; nothing was heard of it after step 1")
-    (folder / "told").touch()
+    (folder / "reported").touch()
 
 
 def test_a_rank_that_died_is_named(run_on_ranks: Callable[..., None], tmp_path: Path) -> None:
     run_on_ranks(2, one_rank_dies, tmp_path)
     assert (tmp_path / "pid").exists()
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "reported").exists()

@@ -1,7 +1,7 @@
 """A device that a CPU plays: which operations would make the host wait for it.
 
 What was put there, and everything computed from it, lies on the device. On a CPU both are the same
-memory, so they are told apart by what they were made from.
+memory, so they are distinguished by what they were made from.
 """
 
 import gc
@@ -30,7 +30,7 @@ OPERATIONS = frozenset(
         "_assert_async",
     )
 )
-"""Whose results, or their shapes, the host asks for."""
+"""Operators whose results, or their shapes, the host reads."""
 
 METHODS = {getattr(torch.Tensor, name): name for name in ("tolist", "numpy", "cpu", "new_tensor")}
 """Copies between host and device that wait, and that a CPU does without an operation."""

@@ -1,1 +1,2 @@
-"""Files that others made or read: scene graphs, captions, the released HNC files, caption lists."""
+"""File formats of others: scene graphs, released HNC files, lists of captions; and
+captions.jsonl."""

@@ -1,22 +1,134 @@
-"""Lists of captions as images with all their captions, and with the negatives that a list has.
+"""Read lists of captions: images with all their captions, and negatives if the list has some.
 
-Their layouts are in caption_rows.py. Rows of one image may lie apart.
+caption_rows.py reads the layouts. Rows of one image need not be adjacent: an external sort by the
+first row of the image gathers them in bounded memory. What exceeds MOST_HELD bytes goes to unnamed
+temporary files, which are merged at the end.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import heapq
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
 
-from hnc_ds.captions.formats.caption_rows import HELP, Read, rows_of
-from hnc_ds.captions.formats.gathered import Row, gathered, path_of
-from hnc_ds.captions.formats.gzipped import open_unzipped
-from hnc_ds.captions.formats.negative_columns import KNOWN, NegativeColumns
+import msgspec
+
+from hnc_ds.captions.formats.caption_rows import HELP, NegativeColumns, Read, Row, rows_of
 from hnc_ds.errors import UserError
+from hnc_ds.images import SUFFIXES
+from hnc_ds.reading import open_unzipped
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
+MOST_HELD = 1 << 26
+
+
+class _Placed(NamedTuple):
+    image: int
+    """Rank of the image by its first row."""
+    row: int
+    content: bytes
+
+
+def gathered(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """(image id, all its rows) of every image, in the order in which images first appear.
+
+    An id is the file name without folder and suffix, preceded by as many folders as are needed to
+    distinguish files of one name.
+
+    Raises:
+        UserError: No room for temporary files.
+    """
+    places: dict[str, int] = {}
+    with _Sorter() as sorter:
+        for number, row in enumerate(rows):
+            image = places.setdefault(path_of(row.file), len(places))
+            sorter.add(_Placed(image, number, msgspec.msgpack.encode(row)))
+        ids = _ids(places)
+        for image, group in groupby(sorter.sorted(), key=lambda placed: placed.image):
+            yield ids[image], [msgspec.msgpack.decode(placed.content, type=Row) for placed in group]
+
+
+def path_of(file: str) -> str:
+    """'a\\b\\9.JPG' -> 'a/b/9', without '..'."""
+    parts = PurePosixPath(file.strip().replace("\\", "/")).parts
+    path = "/".join(part for part in parts if part not in ("/", ".."))
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot and stem and f".{suffix.lower()}" in SUFFIXES else path
+
+
+def _ids(paths: Iterable[str]) -> list[str]:
+    """The shortest ends of the paths that are unique."""
+    of_name: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        of_name[path.rpartition("/")[2]].append(path)
+    ids: dict[str, str] = {}
+    for name, alike in of_name.items():
+        ids.update([(alike[0], name)] if len(alike) == 1 else _unique_ends(alike))
+    return [ids[path] for path in paths]
+
+
+def _unique_ends(paths: list[str]) -> Iterator[tuple[str, str]]:
+    length, ends = 1, [""]
+    while len(set(ends)) < len(paths):
+        length += 1
+        ends = ["/".join(path.split("/")[-length:]) for path in paths]
+    return zip(paths, ends, strict=True)
+
+
+class _Sorter:
+    """An external merge sort."""
+
+    def __init__(self) -> None:
+        self._held: list[_Placed] = []
+        self._bytes = 0
+        self._files: list[BinaryIO] = []
+
+    def __enter__(self) -> "_Sorter":
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def add(self, placed: _Placed) -> None:
+        """Add one row."""
+        self._held.append(placed)
+        self._bytes += len(placed.content) + 150  # overhead of the Python objects
+        if self._bytes > MOST_HELD:
+            self._put_aside()
+
+    def sorted(self) -> Iterator[_Placed]:
+        """All rows, in order."""
+        self._held.sort()
+        return heapq.merge(*map(_read, self._files), self._held)
+
+    def _put_aside(self) -> None:
+        self._held.sort()
+        try:
+            file = tempfile.TemporaryFile()  # noqa: SIM115, closed by __exit__
+            self._files.append(file)
+            for placed in self._held:
+                content = msgspec.msgpack.encode(placed)
+                file.write(len(content).to_bytes(4, "big") + content)
+            file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{tempfile.gettempdir()}: no room for temporary files ({error.strerror}); set "
+                "TMPDIR to another folder"
+            ) from error
+        self._held, self._bytes = [], 0
+
+
+def _read(file: BinaryIO) -> Iterator[_Placed]:
+    file.seek(0)
+    while size := file.read(4):
+        yield msgspec.msgpack.decode(file.read(int.from_bytes(size, "big")), type=_Placed)
+
+
 GROUP_TYPE = "caption"
-"""Of the groups that come from lists."""
+"""Type of caption groups from lists."""
 
 
 class ListedImage(NamedTuple):
@@ -25,9 +137,9 @@ class ListedImage(NamedTuple):
     image_id: str
     """Its file name without folder and suffix."""
     captions: tuple[str, ...]
-    """With single spaces, each once."""
+    """Unique, with single spaces."""
     negatives: tuple[tuple[Negative, ...], ...]
-    """That the list has of each caption; none is proven false."""
+    """The list's negatives of each caption; none is proven false."""
 
 
 def read_caption_list(
@@ -35,74 +147,66 @@ def read_caption_list(
     splits: Sequence[str],
     irregular: Counter[str],
     negatives: NegativeColumns = NegativeColumns(),  # noqa: B008, a constant
-    *,
-    needs_negatives: bool = False,
 ) -> Iterator[ListedImage]:
     """The images of a list with all their captions, in the order of their first rows.
 
     Args:
         path: The file.
-        splits: Of Karpathy's file, those that are read; all when empty.
-        irregular: Is told what was left out, and why.
-        negatives: Which columns they are in.
-        needs_negatives: Whether there must be such a column.
+        splits: Splits of Karpathy's file to read; all when empty.
+        irregular: Receives counts of what is left out, by reason.
+        negatives: Columns of negatives.
 
     Raises:
-        UserError: Missing, broken, or of no known layout; splits or columns that the file does not
-            have. Names file and place.
+        UserError: Missing, broken, or of unknown layout; splits or columns that the file does not
+            have. The message names file and place.
     """
     negatives.check()
     if not path.is_file():
         raise UserError(f"{path}: no such file; {HELP}")
-    read = Read(path, negatives, irregular, needs_negatives, set())
+    read = Read(path, negatives, irregular, set())
     with open_unzipped(path) as file:
         for image_id, rows in gathered(_named(rows_of(file, splits, read), read)):
             if image := _listed(image_id, rows, irregular):
                 yield image
 
 
-def read_listed_groups(path: Path, negatives: NegativeColumns) -> Iterator[ImageCaptions]:
-    """The images of a list with negatives, as captions.jsonl has them. When the file ends, a line
-    says what was read.
+def read_listed_groups(
+    path: Path, negatives: NegativeColumns, splits: Sequence[str] = ()
+) -> Iterator[ImageCaptions]:
+    """The images of a list as in captions.jsonl; captions without negatives have none. Prints a
+    summary at the end.
 
-    Raises:
-        UserError: As ``read_caption_list``; it holds no negatives at all.
+    Args and errors as ``read_caption_list``.
     """
     irregular: Counter[str] = Counter()
     types: Counter[str] = Counter()
-    for image in read_caption_list(path, (), irregular, negatives, needs_negatives=True):
+    for image in read_caption_list(path, splits, irregular, negatives):
         types.update(negative.type for own in image.negatives for negative in own)
         pairs = zip(image.captions, image.negatives, strict=True)
         groups = (CaptionGroup(caption, GROUP_TYPE, own) for caption, own in pairs)
         yield ImageCaptions(image.image_id, tuple(groups))
-    told = [f"{count:,} of type {name}" for name, count in sorted(types.items())]
-    told = told or ["no negatives"]
-    told += [f"{count:,} {what}" for what, count in sorted(irregular.items())]
-    print(f"{path}: negatives that are not proven false: {', '.join(told)}")
+    parts = [f"{count:,} of type {name}" for name, count in sorted(types.items())]
+    parts = parts or ["none (--negative_columns names their columns)"]
+    parts += [f"{count:,} {what}" for what, count in sorted(irregular.items())]
+    print(f"{path}: negatives that are not proven false: {', '.join(parts)}")
 
 
 def plain(caption: str) -> str:
-    """What two captions have in common that say the same in the same words."""
+    """A caption without differences of case and final punctuation."""
     return caption.casefold().rstrip(" .!")
 
 
 def _named(rows: Iterator[tuple[Row, str]], read: Read) -> Iterator[Row]:
     for row, where in rows:
         if not path_of(row.file):
-            raise UserError(f"{read.path}: {where}: no image is named; mend the row")
+            raise UserError(f"{read.path}: {where}: no image is named; fix the row")
         yield row
     if absent := [name for name in read.negatives.names if name not in read.met]:
-        raise UserError(f"{read.path}: nothing has a column '{absent[0]}' (--negative_columns)")
-    if read.needs_negatives and not read.met:
-        raise UserError(
-            f"{read.path}: a list of captions without negatives; make some with 'hnc-ds "
-            "swap-words', or name their columns with --negative_columns (known without: "
-            f"{', '.join(KNOWN)})"
-        )
+        raise UserError(f"{read.path}: no row has a column '{absent[0]}' (--negative_columns)")
 
 
 def _listed(image_id: str, rows: Sequence[Row], irregular: Counter[str]) -> ListedImage | None:
-    """The captions of an image, each once, with their negatives; nothing where it has none."""
+    """The unique captions of an image with their negatives; None if it has no caption."""
     captions: dict[str, dict[str, Negative]] = {}
     for row in rows:
         false = [(type_, " ".join(text.split())) for type_, text in row.negatives]
@@ -114,7 +218,7 @@ def _listed(image_id: str, rows: Sequence[Row], irregular: Counter[str]) -> List
         del captions[""]
     if not captions:
         return None
-    # What a caption of the image says is true of it.
+    # Other captions of the image are true of it.
     true = {plain(caption) for caption in captions}
     kept = [[n for n in own.values() if plain(n.caption) not in true] for own in captions.values()]
     if dropped := sum(map(len, captions.values())) - sum(map(len, kept)):

@@ -1,61 +1,174 @@
-"""The rows of lists of captions as people have them: COCO, Karpathy's splits, tables, JSON.
+"""Rows of lists of captions: COCO, Karpathy's splits, tables, JSON.
 
     {"images": [{id, file_name}, ...], "annotations": [{image_id, caption}, ...]}     COCO
     {"images": [{filename, split, sentences: [{raw}, ...]}, ...]}                     Karpathy
     filepath,title                                                    a header; also tabs or '|'
     {"image": "a/b.jpg", "caption": "..."}       in lines, in one array, or in one object by number
 
-Tables and rows of JSON may have negatives in further columns (negative_columns.py). What a file is,
-is told by its content; any may be gzipped. COCO's captions lie apart from their images and are held
-in memory, all else is streamed, and gathered by image.
+Tables and rows of JSON may have negatives in further columns. A cell holds one caption, or a list
+of captions in Python or JSON syntax, as in NegCLIP and CREPE; only plain string literals are
+evaluated. The layout is recognised by content; any file may be gzipped. COCO files, which separate
+captions from images, are held in memory; all others are streamed and gathered by image.
 """
 
+import ast
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 import msgspec
 
-from hnc_ds.captions.formats.gathered import Row
-from hnc_ds.captions.formats.negative_columns import KNOWN, UNUSED, NegativeColumns, texts_of
 from hnc_ds.errors import UserError
 from hnc_ds.reading import ShallowJson, decode_json, lines, parse_json
+
+KNOWN = {
+    "neg_caption": "negclip",
+    "neg_captions": "negclip",
+    "hard_negs": "crepe",
+    "valid_hard_negs_atom": "crepe_atom",
+    "valid_hard_negs_comp": "crepe_comp",
+    "negative_caption": "negative",
+    "negative_captions": "negative",
+    "negative": "negative",
+    "negatives": "negative",
+    "hard_negative": "negative",
+    "hard_negatives": "negative",
+    "hard_negative_captions": "negative",
+    "false_caption": "negative",
+    "foil": "foil",
+    "relation_aug_caption": "relation_aug",
+    "adj_aug_caption": "adj_aug",
+    "noun_aug_caption": "noun_aug",
+    "verb_aug_caption": "verb_aug",
+}
+"""Column -> type, of columns that are recognised as negatives: those of NegCLIP, FSC-CLIP, CREPE,
+SugarCrepe, CE-CLIP and others."""
+
+UNUSED = {"neg_image": "cells of neg_image, which are not used"}
+"""Columns that are not used, and the reason under which they are counted."""
+
+_NAME = re.compile(r"[\w.+-]{1,64}")
+_OPENS = re.compile(r"\[\s*['\"]")
+_TEXT = re.compile(r"""\s*((?:'(?:[^'\\]|\\.)*')|(?:"(?:[^"\\]|\\.)*"))\s*(,|\]\s*\Z)""", re.DOTALL)
+
+
+class NegativeColumns(NamedTuple):
+    """Which columns are negatives, by the user's choice; by default those of KNOWN."""
+
+    names: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    """One for each name, or one for all; by default those of KNOWN, else the columns' names."""
+
+    def check(self) -> None:
+        """Check the types.
+
+        Raises:
+            UserError: A type is not a name, or their number is not that of the columns.
+        """
+        for name in self.types:
+            if not _NAME.fullmatch(name):
+                raise UserError(
+                    f"negative_type '{name}': use letters, digits, '_', '-', '.' or '+'"
+                )
+        if len(self.types) > 1 and len(self.types) != len(self.names):
+            raise UserError(
+                f"negative_type names {len(self.types)} types for {len(self.names)} "
+                "--negative_columns; give one for all, or one for each"
+            )
+
+    def among(self, columns: Collection[str]) -> dict[str, str]:
+        """Type by column, of those that are present."""
+        return {name: self._type(name) for name in self.names or KNOWN if name in columns}
+
+    def _type(self, name: str) -> str:
+        if len(self.types) > 1:
+            return self.types[self.names.index(name)]
+        return self.types[0] if self.types else KNOWN.get(name, name)
+
+
+def texts_of(value: Any) -> list[str]:
+    """The captions of a cell or JSON value; none of an empty one.
+
+    Raises:
+        ValueError: It is neither text nor a list of texts, or a broken list.
+    """
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return value
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        raise ValueError("neither text nor a list of texts")
+    cell = value.strip()
+    if cell == "[]" or not cell:
+        return []
+    return list(_listed(cell)) if _OPENS.match(cell) else [value]
+
+
+def _listed(cell: str) -> Iterator[str]:
+    """The strings of a list in Python or JSON syntax."""
+    at, end = 1, ","
+    while end == ",":
+        if cell[at : at + 9].strip() == "]":  # a trailing comma
+            return
+        found = _TEXT.match(cell, at)
+        if found is None:
+            raise ValueError(f"a list that is truncated or not of texts at '{cell[at : at + 40]}'")
+        yield _text(found[1])
+        at, end = found.end(), found[2]
+
+
+def _text(literal: str) -> str:
+    try:
+        return str(ast.literal_eval(literal.replace("\n", "\\n").replace("\r", "\\r")))
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"not a text: {literal[:40]}") from error
+
 
 IMAGE_COLUMNS = (
     "filepath", "image", "file_name", "filename", "image_path", "image_name", "image_id", "path",
 )  # fmt: skip
 CAPTION_COLUMNS = ("caption", "title", "text", "sentence", "comment", "raw")
-"""The first that is there counts."""
+"""The first that is present is used."""
 
 _BOX = frozenset(("x", "y", "width", "height"))
-"""Columns of CREPE's, whose captions are of a part of the image."""
+"""Columns of CREPE, whose captions describe a part of the image."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 16
 LARGEST_COCO = 1 << 28
-"""Bytes of a file that is held in memory; COCO's largest has a third."""
+"""Maximum bytes of a file that is held in memory; COCO's largest has a third of it."""
 
+NO_SPLITS = "has no splits; leave out --split, which is for Karpathy's files"
 HELP = "give COCO's captions, Karpathy's, a CSV or TSV with a header, or JSON Lines"
 
 
+class Row(NamedTuple):
+    """One row of a list: an image with captions."""
+
+    file: str
+    """The image's path as in the list, with folders and suffix."""
+    captions: tuple[str, ...]
+    negatives: tuple[tuple[str, str], ...] = ()
+    """(type, caption) of each; they apply to all captions of the row."""
+
+
 class Read(NamedTuple):
-    """How a list is read, and what is met."""
+    """How a list is read, and what has been found."""
 
     path: Path
     negatives: NegativeColumns
     irregular: Counter[str]
-    needs_negatives: bool
     met: set[str]
-    """Columns of negatives that were there."""
+    """Columns of negatives that occurred."""
 
     def columns(self, names: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
-        """Those of negatives, with their types."""
-        found = self.negatives.among(names)
-        self.met.update(found)
-        return found
+        """Type by column of negatives."""
+        columns = self.negatives.among(names)
+        self.met.update(columns)
+        return columns
 
 
 class _CocoImage(msgspec.Struct):
@@ -84,23 +197,28 @@ class _KarpathyImage(msgspec.Struct):
 
 
 def is_list(start: bytes) -> bool:
-    """Whether a file that starts so is a list of captions, and none of captions.jsonl or HNC."""
+    """Whether a file with this start is a list of captions, neither captions.jsonl nor HNC."""
     start = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start[:1] != b"{":
         return True
-    return _are_members(start) or _is_row(start.partition(b"\n")[0], CAPTION_COLUMNS)
+    is_row = _is_row(start.partition(b"\n")[0], CAPTION_COLUMNS)
+    return is_row or _are_members(start) or _ARRAYS.match(start) is not None
+
+
+_ARRAYS = re.compile(rb'\{\s*"(?:info|licenses|images|annotations|dataset)"\s*:')
+"""The first key of COCO's and of Karpathy's files."""
 
 
 def rows_of(file: BinaryIO, splits: Sequence[str], read: Read) -> Iterator[tuple[Row, str]]:
-    """The rows of a list, each with where it stands.
+    """The rows of a list, each with its place for messages.
 
     Args:
         file: Open at its start.
-        splits: Of Karpathy's file, those that are read; all when empty.
-        read: How.
+        splits: Splits of Karpathy's file to read; all when empty.
+        read: How to read.
 
     Raises:
-        UserError: Broken, or of no known layout; splits where there are none. Names the place.
+        UserError: Broken, or of unknown layout; splits of a file without splits. Names the place.
     """
     path = read.path
     start = file.read(_START_BYTES).removeprefix(_BYTE_ORDER_MARK)
@@ -108,7 +226,7 @@ def rows_of(file: BinaryIO, splits: Sequence[str], read: Read) -> Iterator[tuple
     if b'"sentences"' in start and start.lstrip()[:1] == b"{":
         return _karpathy_rows(file, path, splits)
     if splits:
-        raise UserError(f"{path}: has no splits; leave out --split, which is for Karpathy's files")
+        raise UserError(f"{path}: {NO_SPLITS}")
     match start.lstrip()[:1]:
         case b"{":
             if _is_row(start.partition(b"\n")[0]):
@@ -124,7 +242,7 @@ def rows_of(file: BinaryIO, splits: Sequence[str], read: Read) -> Iterator[tuple
 
 
 def _is_row(line: bytes, wanted: Sequence[str] = ()) -> bool:
-    """Whether a line is an object that is no file of its own; with one of the keys, if any."""
+    """Whether a line is the JSON object of one row; with one of the keys, if any are given."""
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -138,7 +256,7 @@ _MEMBERS = re.compile(
     rb'\s*\{\s*"[^"\\]*"\s*:\s*\{\s*"(?:%s)"\s*:\s*["\[]'
     % "|".join((*IMAGE_COLUMNS, *CAPTION_COLUMNS, *KNOWN)).encode()
 )
-"""{"0": {"filename": "a.jpg", ... : SugarCrepe's."""
+"""{"0": {"filename": "a.jpg", ...: SugarCrepe's layout."""
 
 
 def _are_members(start: bytes) -> bool:
@@ -193,7 +311,7 @@ def _json_lines(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
         if line.isspace():
             continue
         where = f"line {number}"
-        found = parse_json(line, f"{read.path}: {where}", "mend the line", "broken JSON")
+        found = parse_json(line, f"{read.path}: {where}", "fix the line", "broken JSON")
         yield _row(_converted(found, dict[str, Any], read.path, where), read, where), where
 
 
@@ -208,7 +326,7 @@ def _table_rows(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
         for n, name in enumerate(names):
             key = name.strip().lower()
             if key and key in places:
-                raise UserError(f"{read.path}: the column '{key}' stands twice; remove one")
+                raise UserError(f"{read.path}: the column '{key}' occurs twice; remove one")
             places.setdefault(key, n)
         wanted = _columns(list(places), read)
         for cells in reader:
@@ -233,7 +351,7 @@ def _delimiter(header: str) -> str:
 
 
 class _Wanted(NamedTuple):
-    """The columns of a table that are read."""
+    """The columns to read of a table."""
 
     image: str
     caption: str
@@ -259,7 +377,7 @@ def _columns(names: Sequence[str], read: Read) -> _Wanted:
 
 def _table_row(cells: dict[str, str], wanted: _Wanted, read: Read, where: str) -> Row:
     if any(n not in cells for n in (wanted.image, wanted.caption, *wanted.negatives)):
-        raise UserError(f"{read.path}: {where}: fewer columns than the header; mend the line")
+        raise UserError(f"{read.path}: {where}: fewer columns than the header; fix the line")
     captions = _texts(cells[wanted.caption], wanted.caption, read, where)
     # An empty cell is counted as an empty caption.
     return Row(
@@ -282,7 +400,7 @@ def _row(found: dict[str, Any], read: Read, where: str) -> Row:
 def _negatives(
     found: Mapping[str, Any], columns: Mapping[str, str], read: Read, where: str
 ) -> tuple[tuple[str, str], ...]:
-    """(type, caption) of a row's; and what of it is not used is counted."""
+    """(type, caption) of a row's negatives; counts what is not used."""
     read.irregular.update(what for name, what in UNUSED.items() if found.get(name))
     if columns and found.keys() >= _BOX:
         read.irregular["captions of a part of an image (x, y, width, height)"] += 1
@@ -297,12 +415,12 @@ def _texts(value: Any, name: str, read: Read, where: str) -> tuple[str, ...]:
     try:
         return tuple(texts_of(value))
     except ValueError as error:
-        raise UserError(f"{read.path}: {where}: {name}: {error}; mend the row") from error
+        raise UserError(f"{read.path}: {where}: {name}: {error}; fix the row") from error
 
 
 def _items(file: BinaryIO, path: Path, prefix: str) -> Iterator[Any]:
-    """Elements of a JSON array, or (key, value) of the top level without a prefix; one in memory at
-    a time."""
+    """Elements of a JSON array, or (key, value) of the top level if the prefix is empty; one in
+    memory at a time."""
     count = 0
     try:
         shallow = ShallowJson(file, path, prefix.count(".") + 1)

@@ -3,9 +3,9 @@
     {"2386621": {"captions": {"17": {caption, label, type, replaced, cpt_p_id, ...}, ...}}, ...}
     {"n100552.jpg": {"0": {caption, label, type, replaced}, ...}, ...}      (human-written test set)
 
-In the first a negative names its positive in ``cpt_p_id``; in the second captions 2k and 2k + 1
-are a pair. What can be told to be wrong from a pair's own texts and boxes is left out, counted and
-told; comparisons that become right by the exchange of two captions or two nouns are mended.
+In the first layout a negative refers to its positive in ``cpt_p_id``; in the second, captions 2k
+and 2k + 1 are a pair. Pairs that are wrong by their own texts and boxes are left out and counted;
+comparisons that become right by swapping two captions or two nouns are corrected.
 
 Source: Doenmez et al. 2023 (HNC), doi:10.18419/darus-4341.
 """
@@ -26,19 +26,19 @@ from hnc_ds.reading import decode_json
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 COMPARISON = "obj_comp_count"
-"""Believed as far as its boxes bear it out: the release wrote 'fewer' with its nouns exchanged, so
-that 45 % of the positives are false and 17 % of the negatives true."""
+"""Checked against the boxes: the release has 'fewer' with swapped nouns, so 45 % of the positives
+are false and 17 % of the negatives true."""
 
 COUNT = "obj_count"
-"""Some of its negatives have a singular noun after a plural number: 'There are four tree.'"""
+"""Some negatives have a singular noun after a plural number: 'There are four tree.'"""
 
 MINIMAL_WORDS = 4
-"""Most words that the texts of a minimal pair exchange, as 'is' for 'to the left of'."""
+"""Maximum number of words that differ in a minimal pair, as 'is' and 'to the left of'."""
 
-MENDED = f"{COMPARISON} mended by their boxes"
+CORRECTED = f"{COMPARISON} corrected by their boxes"
 
 _START = re.compile(rb'\s*\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{)')
-"""{"2386621": {... ; a line of captions.jsonl starts {"image_id": "..."""
+"""{"2386621": {...; a line of captions.jsonl starts {"image_id": "..."""
 
 _COMPARED = re.compile(r"there are (as many|more|fewer) (.+) (?:as|than) (.+)")
 _COMPARE = {"as many": operator.eq, "more": operator.gt, "fewer": operator.lt}
@@ -47,7 +47,7 @@ _COUNTED = re.compile(r"there are \S+ (.+)")
 
 
 class _Record(msgspec.Struct):
-    """One caption of the release; its other fields are not used."""
+    """One caption of the release; other fields are not used."""
 
     caption: str
     label: Literal[0, 1]
@@ -58,7 +58,7 @@ class _Record(msgspec.Struct):
 
 
 class _Box(msgspec.Struct):
-    """Of a boxed object only its name is used."""
+    """A boxed object; only its name is used."""
 
     name: str
 
@@ -67,10 +67,10 @@ _Pair = tuple[_Record, _Record]
 
 
 def is_release(start: bytes) -> bool:
-    """Whether a file that starts like this holds released captions, and not lines of ours.
+    """Whether a file with this start is a released file, and not captions.jsonl.
 
     Args:
-        start: Long enough for white space and one image id.
+        start: Enough bytes for white space and one image id.
     """
     return _START.match(start) is not None
 
@@ -78,30 +78,30 @@ def is_release(start: bytes) -> bool:
 def read_release(file: BinaryIO, path: Path) -> Iterator[ImageCaptions]:
     """The images of a released HNC file, with or without the ``captions`` level.
 
-    Image ids lose their '.jpg'. Positives of one text are one group. When the file ends, a line
-    says how many pairs were left out and why.
+    Image ids lose their '.jpg'. Positives of equal text form one group. Prints a summary of what
+    was left out, and why, at the end.
 
     Args:
-        file: Open on the (unzipped) JSON.
+        file: The (unzipped) JSON.
         path: For messages.
 
     Raises:
-        UserError: Broken or truncated JSON, or not HNC's layout; names the image.
+        UserError: Broken or truncated JSON, or another layout; names the image.
     """
     tally: Counter[str] = Counter()
     for name, content in _items(file, path):
         records = _records(content, f"{path}: image {name}")
         yield ImageCaptions(name.removesuffix(".jpg"), _groups(records, tally))
-    print(_told(path, tally))
+    print(_summary(path, tally))
 
 
 def _items(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
-    """(image name, its object) of the top level; one image in memory at a time."""
+    """(image name, its value) of the top level; one image in memory at a time."""
     seen: set[str] = set()
     for member in members_of(file, path):
         where = f"{path}: image {member.key}"
         if member.key in seen:
-            raise UserError(f"{where} stands twice; copy the file again")
+            raise UserError(f"{where} occurs twice; copy the file again")
         seen.add(member.key)
         yield member.key, decode_json(member.value, object, where)
 
@@ -116,7 +116,7 @@ def _records(content: Any, where: str) -> dict[str, _Record]:
 
 
 def _groups(records: dict[str, _Record], tally: Counter[str]) -> tuple[CaptionGroup, ...]:
-    """The caption groups of an image, in the order in which their positives are first paired."""
+    """The caption groups of an image, in the order of the first pairs of their positives."""
     true_texts = {
         _plain(record.caption)
         for record in records.values()
@@ -124,7 +124,7 @@ def _groups(records: dict[str, _Record], tally: Counter[str]) -> tuple[CaptionGr
     }
     positives: dict[str, _Record] = {}
     negatives: dict[str, dict[str, Negative]] = {}
-    for positive, negative in _believable(_pairs(records, tally), tally):
+    for positive, negative in _checked(_pairs(records, tally), tally):
         right, wrong = _plain(positive.caption), _plain(negative.caption)
         if fault := _fault(right, wrong, true_texts):
             tally[fault] += 1
@@ -160,7 +160,7 @@ def _pairs_by_id(records: dict[str, _Record], tally: Counter[str]) -> Iterator[_
 
 
 def _pairs_of_neighbours(records: dict[str, _Record], tally: Counter[str]) -> Iterator[_Pair]:
-    """Captions 2k (true) and 2k + 1 (false) of the same type; by number, for gaps may occur."""
+    """Captions 2k (true) and 2k + 1 (false) of the same type; by number, as there may be gaps."""
     for name, record in records.items():
         if record.label == 1:
             continue
@@ -168,13 +168,13 @@ def _pairs_of_neighbours(records: dict[str, _Record], tally: Counter[str]) -> It
         if positive is None or positive.label != 1 or positive.type != record.type:
             tally["without a partner"] += 1
             continue
-        if _words_exchanged(positive.caption, record.caption) > MINIMAL_WORDS:
+        if _words_that_differ(positive.caption, record.caption) > MINIMAL_WORDS:
             tally["not minimal"] += 1
         yield positive, record
 
 
-def _believable(pairs: Iterable[_Pair], tally: Counter[str]) -> Iterator[_Pair]:
-    """The pairs whose numbers are right, as far as the pairs themselves can tell."""
+def _checked(pairs: Iterable[_Pair], tally: Counter[str]) -> Iterator[_Pair]:
+    """The pairs whose numbers are right, as far as the pairs themselves show."""
     for pair in pairs:
         tally["pairs"] += 1
         types = {record.type for record in pair}
@@ -183,7 +183,7 @@ def _believable(pairs: Iterable[_Pair], tally: Counter[str]) -> Iterator[_Pair]:
             if isinstance(checked, str):
                 tally[f"{COMPARISON} {checked}"] += 1
                 continue
-            tally[MENDED] += checked != pair
+            tally[CORRECTED] += checked != pair
             yield checked
         elif COUNT in types and _number_clashes(*(_plain(record.caption) for record in pair)):
             tally[f"{COUNT} with a singular noun after a plural number"] += 1
@@ -192,33 +192,33 @@ def _believable(pairs: Iterable[_Pair], tally: Counter[str]) -> Iterator[_Pair]:
 
 
 def _checked_comparison(positive: _Record, negative: _Record) -> _Pair | str:
-    """The pair, true one first, as counted in its boxes; else the reason to leave it out.
+    """The pair, true caption first, checked by its boxes; else the reason to leave it out.
 
-    Where it is wrong as it stands, the nouns of "fewer" are put right. If such pairs were only left
-    out, "fewer" would remain in false captions alone and give the label away.
+    Wrong comparisons with "fewer" are corrected. If they were left out, "fewer" would occur in
+    false captions only and reveal the label.
     """
     names = _names_of_boxes(positive, negative)
     match _comparison_holds(positive.caption, names), _comparison_holds(negative.caption, names):
         case True, False:
             return positive, negative
         case False, True:
-            return _turned(positive, negative)
+            return _with_labels_swapped(positive, negative)
         case (None, _) | (_, None):
             return "whose boxes do not show what they count"
-    mended = _with_nouns_exchanged(positive), _with_nouns_exchanged(negative)
-    if [_comparison_holds(record.caption, names) for record in mended] == [True, False]:
-        return mended
+    corrected = _with_nouns_swapped(positive), _with_nouns_swapped(negative)
+    if [_comparison_holds(record.caption, names) for record in corrected] == [True, False]:
+        return corrected
     return "that no exchange makes true and false by their boxes"
 
 
-def _with_nouns_exchanged(record: _Record) -> _Record:
-    """A caption with "fewer" whose nouns the release exchanged, put right."""
+def _with_nouns_swapped(record: _Record) -> _Record:
+    """The caption with the nouns of "fewer" swapped."""
     caption = _FEWER.sub(r"\1\4\3\2", record.caption)
     return msgspec.structs.replace(record, caption=caption)
 
 
 def _names_of_boxes(*records: _Record) -> list[str]:
-    """The name of each object that is boxed in the records; none where a box has no name."""
+    """The name of each boxed object in the records; empty if a box has no name."""
     boxes: dict[str, Any] = {}
     for record in records:
         if isinstance(record.bboxes, dict):
@@ -230,7 +230,7 @@ def _names_of_boxes(*records: _Record) -> list[str]:
 
 
 def _comparison_holds(caption: str, names: list[str]) -> bool | None:
-    """Whether a comparison is true of objects of these names; None if that cannot be told."""
+    """Whether a comparison is true of objects of these names; None if unknown."""
     match = _COMPARED.fullmatch(_plain(caption))
     if match is None:
         return None
@@ -242,14 +242,14 @@ def _comparison_holds(caption: str, names: list[str]) -> bool | None:
 
 
 def _count(noun: str, names: list[str]) -> int | None:
-    """How many of the names a noun means; None if none, or if one of them means several things."""
+    """Number of names that a noun matches; None if none, or if one of them is a plural."""
     meant = [name for name in names if plural(name) == noun or singular(name) == singular(noun)]
     if not meant or any(is_plural(name) for name in meant):
         return None
     return len(meant)
 
 
-def _turned(positive: _Record, negative: _Record) -> _Pair:
+def _with_labels_swapped(positive: _Record, negative: _Record) -> _Pair:
     words = _two_strings(negative.replaced)
     return (
         _Record(negative.caption, 1, negative.type),
@@ -262,14 +262,14 @@ def _number_clashes(right: str, wrong: str) -> bool:
     nouns = {match[1] for text in (right, wrong) if (match := _COUNTED.fullmatch(text))}
     if len(nouns) > len({singular(noun) for noun in nouns}):
         return True  # 'three buses' and 'four bus'
-    # Of a noun in s standing alone nobody can tell: 'bus', 'broccolis'.
+    # The number of a lone noun in s is ambiguous: 'bus', 'broccolis'.
     return any(
         not is_plural(noun) and shows_number(noun) and not noun.endswith("s") for noun in nouns
     )
 
 
 def _fault(right: str, wrong: str, true_texts: set[str]) -> str | None:
-    """Why the texts of a pair cannot be a true and a false caption."""
+    """The reason why two texts cannot be a true and a false caption; None if they can."""
     if not right or not wrong:
         return "empty text"
     if right == wrong:
@@ -280,12 +280,12 @@ def _fault(right: str, wrong: str, true_texts: set[str]) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """What makes two texts the same: case, spacing and the final stop do not count."""
+    """A text without differences of case, spacing and final full stop."""
     return " ".join(text.casefold().rstrip(" .").split())
 
 
-def _words_exchanged(one: str, other: str) -> int:
-    """Words of one text that the other lacks, whichever side has more of them."""
+def _words_that_differ(one: str, other: str) -> int:
+    """Number of words that one text has and the other lacks; the larger of both directions."""
     ours, theirs = Counter(_plain(one).split()), Counter(_plain(other).split())
     return max((ours - theirs).total(), (theirs - ours).total())
 
@@ -297,11 +297,11 @@ def _two_strings(replaced: Any) -> tuple[str, str] | None:
     return None
 
 
-def _told(path: Path, tally: Counter[str]) -> str:
+def _summary(path: Path, tally: Counter[str]) -> str:
     pairs, loose = tally.pop("pairs", 0), tally.pop("not minimal", 0)
-    mended = tally.pop(MENDED, 0)
+    corrected = tally.pop(CORRECTED, 0)
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.items()) if count)
     kept = f"; kept {loose} that differ in more than {MINIMAL_WORDS} words" if loose else ""
-    repaired = f"; repaired: {mended} {MENDED}" if mended else ""
+    repaired = f"; repaired: {corrected} {CORRECTED}" if corrected else ""
     of_pairs = f"{counted(pairs, 'pair')} of captions"
     return f"{path}: {of_pairs}; left out: {left_out or 'none'}{kept}{repaired}"

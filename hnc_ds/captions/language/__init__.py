@@ -1,1 +1,1 @@
-"""Words: which names, attributes and predicates mean what, and how claims are put in English."""
+"""English vocabulary and grammar: meanings of words, wording of claims."""

@@ -1,8 +1,8 @@
-"""Which attributes exclude each other: "red" is evidence against "blue", silence is not.
+"""Classes of attributes whose values exclude each other: an annotated "red" refutes "blue".
 
-The lists are this project's own (vocabulary/attributes.json), in everyday English. Values that a
-person could well see in one thing (gray and silver) stand in one cell or among the compatible
-pairs, and never refute each other.
+The lists are this project's own (vocabulary/attributes.json). Values that people may both use for
+one object (gray and silver) are in the same cell or compatible, so they never refute each other.
+Scores are grouped by class, or by predicate (``Negative.about``).
 """
 
 from functools import lru_cache
@@ -14,25 +14,26 @@ from hnc_ds.captions.language.vocabulary import read_lists
 
 
 class AttributeClass(msgspec.Struct, frozen=True, eq=False):
-    """Values of which a thing has one."""
+    """A set of values of which an object usually has one, such as colours."""
 
     name: str
     cells: tuple[frozenset[str], ...]
-    """Values of different cells exclude each other; those of one cell do not."""
+    """Values of different cells exclude each other; values of one cell do not."""
     compatible: frozenset[str] = frozenset()
-    """'a/b': values from different cells that may hold of one thing all the same."""
+    """'a/b': values of different cells that do not exclude each other."""
     unless: frozenset[str] = frozenset()
     """Attributes that make a second value likely: a striped shirt has two colours."""
     several: bool = False
-    """Whether a thing can have two values (a red and white bus); those two exclude no third."""
+    """Whether an object can have two values (a red and white bus); two values then exclude no third
+    one."""
     made_of: bool = False
-    """Whether the predicate reads 'made of wood'."""
+    """Whether the sentence reads 'is made of wood' instead of 'is wood'."""
     before_noun: bool = True
-    """Whether it reads well before the noun: 'the red bus', but not 'the on lamp'."""
+    """Whether values read well before a noun: 'the red bus', but not 'the on lamp'."""
     of: tuple[str, ...] = ()
-    """Groups of kinds.json of which captions say values of this class; all when empty."""
+    """Groups of kinds.json to which the class applies; empty for all."""
     not_of: tuple[str, ...] = ()
-    """Groups of which they do not."""
+    """Groups to which the class does not apply."""
 
 
 class _Lists(msgspec.Struct, frozen=True):
@@ -42,24 +43,28 @@ class _Lists(msgspec.Struct, frozen=True):
     aliases: dict[str, str]
     counts: dict[str, int]
     only_of: dict[str, tuple[str, ...]]
+    not_of: dict[str, tuple[str, ...]]
 
 
 _lists = read_lists("attributes.json", _Lists)
 
 CLASSES = _lists.classes
-"""In the order in which their values stand before a noun: 'the large red wooden box'."""
+"""All classes, in the order of adjectives before a noun: 'the large red wooden box'."""
 
 ALIASES = _lists.aliases
-"""Other spellings of a value -> the value."""
+"""Spelling variant -> value."""
 
 COUNTS = _lists.counts
-"""Value -> how many objects of GQA's training graphs carry it."""
+"""Value -> number of objects in GQA's training graphs that have it."""
 
 _ONLY_OF = _lists.only_of
-"""Value -> the groups of kinds.json of which alone captions say it, whatever its class."""
+"""Value -> the only groups of kinds.json to which it applies, whatever its class."""
+
+_NOT_OF = _lists.not_of
+"""Value -> groups to which it does not apply. A floor of denim would be an implausible negative."""
 
 RANK = {c.name: rank for rank, c in enumerate(CLASSES)}
-"""Class name -> its place before a noun, counted from the front."""
+"""Class name -> position before a noun, from the front."""
 
 _CLASSES_OF: dict[str, tuple[AttributeClass, ...]] = {
     value: tuple(c for c in CLASSES if any(value in cell for cell in c.cells))
@@ -70,18 +75,20 @@ _CLASSES_OF: dict[str, tuple[AttributeClass, ...]] = {
 
 
 def classes_of(attribute: str) -> tuple[AttributeClass, ...]:
-    """The classes an attribute is a value of; () for one that nothing is known about."""
+    """The classes that contain an attribute; () if it is in none."""
     return _CLASSES_OF.get(attribute, ())
 
 
 @lru_cache(maxsize=1 << 16)
 def class_of(attribute: str, name: str) -> AttributeClass | None:
-    """The class in which captions speak of an attribute of things of a name, if there is one.
+    """The class of an attribute for objects of a name; None if it does not apply to them.
 
-    'thin' of a man is about his build, of a pole about its thickness.
+    'thin' is about a man's build, but about a pole's thickness.
     """
     only_of = _ONLY_OF.get(attribute)
     if only_of and not any(is_a(name, group) for group in only_of):
+        return None
+    if any(is_a(name, group) for group in _NOT_OF.get(attribute, ())):
         return None
     for cls in classes_of(attribute):
         if cls.of and not any(is_a(name, group) for group in cls.of):
@@ -101,10 +108,10 @@ def exclude(cls: AttributeClass, a: str, b: str) -> bool:
 
 @lru_cache(maxsize=1 << 17)
 def holds_of(annotated: frozenset[str], attribute: str) -> bool | None:
-    """Whether a thing with these annotated attributes has an attribute; None if they do not tell.
+    """Whether an object with these annotated attributes has an attribute; None if unknown.
 
-    True only if it is annotated and nothing else annotated excludes it; False only if annotated
-    values of one of its classes all exclude it and no second value is likely.
+    True if it is annotated and no other annotation excludes it; False if the annotated values of
+    one of its classes all exclude it and no second value is likely.
     """
     excluded = [
         _excluded_by(cls, annotated - {attribute}, attribute) for cls in classes_of(attribute)
@@ -123,3 +130,25 @@ def _excluded_by(cls: AttributeClass, annotated: frozenset[str], attribute: str)
     if not values or not all(exclude(cls, value, attribute) for value in values):
         return False
     return not cls.several or (len(values) == 1 and not (annotated & cls.unless))
+
+
+PREDICATE, ATTRIBUTE = "predicate", "attribute"
+KINDS = (PREDICATE, ATTRIBUTE)
+
+_BETWEEN = ": "
+
+
+def kind_of(about: str) -> str:
+    """PREDICATE or ATTRIBUTE."""
+    return ATTRIBUTE if about in RANK else PREDICATE
+
+
+def group_of(about: str) -> str:
+    """The name of a group: 'predicate: on', 'attribute: colour'."""
+    return f"{kind_of(about)}{_BETWEEN}{about}"
+
+
+def about_of(group: str) -> str | None:
+    """The inverse of ``group_of``; None for the name of another group."""
+    kind, between, about = group.partition(_BETWEEN)
+    return about if between and kind in KINDS else None

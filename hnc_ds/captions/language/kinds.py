@@ -1,7 +1,7 @@
-"""What the names of objects stand for: which of them may name the same thing, and what is stuff.
+"""Groups of object names (people, vehicles, stuff ...) and names that may mean the same object.
 
-The lists are this project's own (vocabulary/kinds.json), with everyday English in mind. Where a
-name can be understood in two ways, they take the way that lets fewer captions be written.
+The lists are this project's own (vocabulary/kinds.json). An ambiguous name is listed in the sense
+that permits fewer captions.
 """
 
 from functools import cache, lru_cache
@@ -19,12 +19,12 @@ class _Lists(msgspec.Struct, frozen=True):
     """kinds.json. All names are in the singular."""
 
     groups: dict[str, frozenset[str]]
-    """Names for one sort of thing, e.g. 'people'."""
+    """Group -> names: 'people' -> 'man', 'girl' ..."""
     parted: dict[str, tuple[Axis, ...]]
-    """Any two names of these groups may name one thing, unless an axis parts them: has them in
-    different cells. A name in no cell of an axis is silent about it (a skier: man or woman?)."""
+    """Group -> axes. Any two names of the group may mean one object, unless an axis has them in
+    different cells. A name in no cell of an axis is open on it (a skier: man or woman?)."""
     may_be_the_same: tuple[frozenset[str], ...]
-    """Sets of which any two names may name one thing."""
+    """Sets of names of which any two may mean one object."""
 
 
 _lists = read_lists("kinds.json", _Lists)
@@ -35,7 +35,7 @@ GROUPS = _lists.groups
 
 @lru_cache(maxsize=1 << 17)
 def may_be_the_same(name: str, other: str) -> bool:
-    """Whether one object could bear both names: plurals, wider and narrower names, synonyms.
+    """Whether one object may have both names: plurals, hypernyms, synonyms.
 
     'dogs' and 'dog', 'man' and 'person', 'palm tree' and 'tree'; not 'man' and 'woman'.
     """
@@ -51,22 +51,22 @@ def may_be_the_same(name: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def families(name: str) -> frozenset[str]:
-    """Names that may stand for one thing have some of these in common; others may, too."""
+    """Index keys of a name: two names without a common key cannot mean the same object."""
     facets = _facets(name)
     sets = [f"set {number}" for number in facets.sets]
     return facets.endings | {facets.singular, *sets, *facets.cells}
 
 
 class _Facets(NamedTuple):
-    """All that matters about a name when it is compared: found once for each name."""
+    """The properties of a name that ``may_be_the_same`` compares."""
 
     singular: str
     endings: frozenset[str]
     """'dining room table' -> 'table', 'room table'."""
     sets: frozenset[int]
-    """Which sets of may_be_the_same it is in."""
+    """Indices of its sets in ``may_be_the_same``."""
     cells: dict[str, tuple[int | None, ...]]
-    """Its cell on each axis of each parted group that it belongs to."""
+    """Parted group -> its cell on each axis."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -96,9 +96,8 @@ def _parted(cells: tuple[int | None, ...], others: tuple[int | None, ...]) -> bo
 
 @lru_cache(maxsize=1 << 14)
 def groups_of(name: str) -> frozenset[str]:
-    """The groups that a name belongs to. Names of the same ones share one set: there are few
-    hundred different sets, however many names."""
-    names = {name, singular(name)}  # 'glasses' are worn, though one of several is a glass
+    """The groups of a name. Equal sets are one object, as there are only a few hundred of them."""
+    names = {name, singular(name)}  # 'glasses' are worn, but a 'glass' is not
     words = names | {word.rsplit(" ", 1)[-1] for word in names}
     return _shared(frozenset(g for g, members in GROUPS.items() if not members.isdisjoint(words)))
 
@@ -109,7 +108,7 @@ def _shared(groups: frozenset[str]) -> frozenset[str]:
 
 
 def is_a(name: str, group: str) -> bool:
-    """Whether a name, in either number and perhaps after other words, is one of a group's."""
+    """Whether a name or its last word, in singular or plural, is in a group."""
     return group in groups_of(name)
 
 
@@ -127,6 +126,5 @@ def is_one_being(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_several(name: str) -> bool:
-    """Whether the name stands for more than one thing: 'hats', but neither 'jeans' nor 'glasses',
-    of which one is worn."""
+    """Whether the name means more than one object: 'hats', but neither 'jeans' nor 'glasses'."""
     return is_plural(name) and singular(name) != name and name not in GROUPS["worn_by_one"]

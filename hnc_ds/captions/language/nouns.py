@@ -1,8 +1,7 @@
-"""The number of English nouns, by rule and by lists of exceptions (vocabulary/nouns.json).
+"""Singular and plural of English nouns, by rule and by lists of exceptions (vocabulary/nouns.json).
 
-The names of scene graphs are common nouns, some of several words ("traffic lights"); only the
-last word carries the number. Every function is pure and cached: the same few thousand names
-come up again and again.
+The names of scene graphs are common nouns, some of several words ("traffic lights"), of which the
+last one carries the number. Functions are cached, as the same few thousand names recur.
 """
 
 from collections.abc import Mapping
@@ -17,39 +16,38 @@ class _Lists(msgspec.Struct, frozen=True):
     """nouns.json."""
 
     irregular_plurals: dict[str, str]
-    """Last words: plural -> singular."""
+    """Last word in the plural -> in the singular."""
     irregular_endings: dict[str, str]
-    """Of last words: plural -> singular: 'firemen', 'bookshelves'."""
+    """Plural ending -> singular ending: 'firemen', 'bookshelves'."""
     regular_all_the_same: frozenset[str]
-    """Words that end as the irregular ones, in either number: 'human', 'specimen'."""
+    """Regular words with the ending of an irregular one: 'human', 'specimen'."""
     plural_in_oes: frozenset[str]
     """Singulars; other words in -o have a plural in -os."""
     plural_only: frozenset[str]
-    """Plural in form and agreement, without a singular that names one whole thing: 'jeans'. Whole
-    names or last words."""
+    """Names or last words with a plural form and plural verb for one object: 'jeans'."""
     singular_in_s: frozenset[str]
     unchanged: frozenset[str]
-    """The same in both numbers: 'sheep'."""
+    """Words with the same form in singular and plural: 'sheep'."""
     uncountable: frozenset[str]
-    """Said without an article and never in the plural, on their own or as a last word: 'water'."""
+    """Names or last words without article and plural: 'water'."""
     countable: frozenset[str]
-    """Names that take an article though they end in an uncountable word: 'lamp shade'."""
+    """Names that take an article although their last word is uncountable: 'lamp shade'."""
     one_of_a_sort: frozenset[str]
-    """Of the uncountable ones, those with an article after another word: 'a blue sky'."""
+    """Uncountable words that take an article after another word: 'a blue sky'."""
     capitals: tuple[str, ...]
-    """Words that are not written in small letters."""
+    """Words with capitals."""
 
 
 _lists = read_lists("nouns.json", _Lists)
 
 CAPITALS = {word.lower(): word for word in _lists.capitals}
-"""'tv' -> 'TV', 'mickey mouse' -> 'Mickey Mouse': names of scene graphs come in small letters."""
+"""'tv' -> 'TV', 'mickey mouse' -> 'Mickey Mouse'; names of scene graphs are in small letters."""
 
 
 NUMBER_WORDS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
-"""Numbers that captions say; larger ones nobody counts at a glance."""
+"""Numbers in captions; people do not count larger ones at a glance."""
 
 _PLURAL_OF = {one: many for many, one in _lists.irregular_plurals.items()}
 _SINGULAR_OF = {f"{word}es": word for word in _lists.singular_in_s} | _lists.irregular_plurals
@@ -58,7 +56,7 @@ _HARD_CH = (
     "narch", "iarch", "rarch", "garch", "ptych", "stomach", "loch", "epoch", "eunuch", "tech",
     "czech",
 )  # fmt: skip
-"""Ends of words in which -ch sounds like k: their plural is in -chs."""
+"""Endings in which -ch is pronounced k: the plural is in -chs."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -77,7 +75,7 @@ def is_plural(name: str) -> bool:
 
 
 def _head(name: str) -> str:
-    """What carries the number: 'glass' of 'glass of water'."""
+    """The part that carries the number: 'glass' of 'glass of water'."""
     return name.partition(" of ")[0]
 
 
@@ -86,7 +84,7 @@ def _is_plural_only(head: str) -> bool:
 
 
 def _ends_with_one_of(name: str, names: frozenset[str]) -> bool:
-    """Whether a name is one of some, perhaps after other words."""
+    """Whether a name, or the end of it, is one of ``names``."""
     words = name.split(" ")
     return any(" ".join(words[start:]) in names for start in range(len(words)))
 
@@ -119,13 +117,10 @@ def _with_other_ending(word: str, endings: Mapping[str, str]) -> str | None:
 
 @lru_cache(maxsize=1 << 14)
 def singular(name: str) -> str:
-    """The singular of a noun phrase, perhaps itself: 'wine glasses' -> 'wine glass'.
-
-    Of two names with the same singular, one is the other's plural.
-    """
+    """The singular of a noun phrase; a singular stays as it is: 'wine glasses' -> 'wine glass'."""
     head, of, rest = name.partition(" of ")
     before, space, word = head.rpartition(" ")
-    if _is_plural_only(head) and word != "glasses":  # several to drink from, if not worn
+    if _is_plural_only(head) and word != "glasses":  # also the plural of a drinking glass
         return name
     return f"{before}{space}{_singular_word(word)}{of}{rest}"
 
@@ -141,14 +136,14 @@ def plural(name: str) -> str:
 
 
 def shows_number(name: str) -> bool:
-    """Whether a noun tells one from many: not 'sheep', nor 'jeans'."""
+    """Whether singular and plural of a noun differ: not for 'sheep' or 'jeans'."""
     head = _head(name)
     return head.rsplit(" ", 1)[-1] not in _lists.unchanged and not _is_plural_only(head)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_one_of_a_sort(words: str) -> bool:
-    """Whether a noun takes an article because a word before it says which sort: 'a blue sky'."""
+    """Whether an uncountable noun takes an article after another word: 'a blue sky'."""
     return " " in words and words.lower().rsplit(" ", 1)[-1] in _lists.one_of_a_sort
 
 

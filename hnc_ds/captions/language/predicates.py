@@ -1,9 +1,8 @@
-"""Facts about predicates: what follows from an edge, what it excludes, and of what it is said.
+"""Semantics of predicates: entailment, exclusion, and the names that they apply to.
 
-The lists are this project's own (vocabulary/predicates.json). A predicate is either a place ("on"),
-a verb of place and a place ("sitting on", which entails "on"), or something else ("wearing").
-An edge is evidence in both directions: "the cup is on the table" says something about the table
-and the cup, too. Every function here is pure and cached by its words.
+The lists are this project's own (vocabulary/predicates.json). A predicate is a place ("on"), a verb
+and a place ("sitting on", which entails "on"), or anything else ("wearing"). An edge is evidence in
+both directions: "cup on table" also excludes "table on cup". Functions are cached.
 """
 
 from functools import cache, lru_cache
@@ -16,7 +15,7 @@ from hnc_ds.captions.language.vocabulary import read_lists
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    """Of what some places or predicates are said, by groups of kinds.json; empty: of anything."""
+    """Groups of kinds.json to which predicates apply; an empty set stands for any name."""
 
     predicates: frozenset[str]
     subjects: frozenset[str] = frozenset()
@@ -25,7 +24,7 @@ class _Usage(msgspec.Struct, frozen=True):
     not_objects: frozenset[str] = frozenset()
 
     def fits(self, subject: frozenset[str], object_: frozenset[str]) -> bool:
-        """Whether it is said of names of these groups."""
+        """Whether it applies to a subject and an object of these groups."""
         return (
             (not self.subjects or not self.subjects.isdisjoint(subject))
             and (not self.objects or not self.objects.isdisjoint(object_))
@@ -35,16 +34,16 @@ class _Usage(msgspec.Struct, frozen=True):
 
 
 class _OneBearer(msgspec.Struct, frozen=True):
-    """What somebody does to a thing of some groups, so that nobody else does it."""
+    """Actions on an object that only one being performs at a time."""
 
     done: frozenset[str]
     refutes: frozenset[str]
-    """Of everybody else."""
+    """Predicates that are false for every other subject."""
     objects: frozenset[str]
 
 
 class _OneObject(msgspec.Struct, frozen=True):
-    """What somebody does to one thing of some groups at a time."""
+    """Actions that a being performs on one object of some groups at a time."""
 
     predicates: frozenset[str]
     objects: frozenset[str]
@@ -56,40 +55,40 @@ class _Lists(msgspec.Struct, frozen=True):
     synonyms: tuple[tuple[str, ...], ...]
     entails: dict[str, tuple[str, ...]]
     verbs_of_place: frozenset[str]
-    """'VERB PLACE' entails PLACE; these verbs are said of things, too."""
+    """Verbs for which 'VERB PLACE' entails PLACE; their subjects may also be things."""
     inverse: tuple[tuple[str, str], ...]
-    """s -a-> o is the same fact as o -b-> s."""
+    """Pairs (a, b) for which s -a-> o is the same fact as o -b-> s."""
     asymmetric: frozenset[str]
-    """Of s -p-> o and o -p-> s only one can hold."""
+    """Predicates p for which s -p-> o excludes o -p-> s."""
     symmetric: frozenset[str]
-    """Hold in both directions, or may well: never swapped."""
+    """Predicates that hold or may hold in both directions; never swapped."""
     exclusive: tuple[tuple[str, ...], ...]
-    """Of two predicates of a row only one can hold between s and o."""
+    """Rows of predicates of which only one can hold between s and o."""
     postures: dict[str, frozenset[str]]
-    """First words that exclude others, of people and animals, whatever the object."""
+    """First word -> first words that it excludes for people and animals, whatever the object."""
     loose_postures_of_animals: frozenset[str]
-    """'a/b': not of animals: a cat that lies is often said to sit."""
+    """'a/b': exceptions for animals: a lying cat is often called sitting."""
     attributes_of_verbs: dict[str, str]
-    """Attribute -> the first word that says the same, where they differ."""
+    """Attribute -> first word with the same meaning, where the two differ."""
     stances: dict[str, frozenset[str]]
-    """As ``postures``, of anything."""
+    """As ``postures``, for any subject."""
     one_bearer: tuple[_OneBearer, ...]
     one_object: tuple[_OneObject, ...]
     touch: frozenset[str]
-    """Need contact."""
+    """Predicates that need contact."""
     upon: frozenset[str]
-    """Need the subject above the lower end of what bears it; 'on' does not: lamps hang."""
+    """Predicates whose subject is not below the object's box. 'on' is not one: lamps hang."""
     places_said: frozenset[str]
-    """What may follow 'is' and, after a verb of place, 'is standing'."""
+    """Places that may follow 'is' as well as 'is standing'."""
     paths_said: frozenset[str]
-    """What may follow a verb of place only."""
+    """Places that may only follow a verb."""
     said_of_things: frozenset[str]
-    """Deeds that things do, too: snow covers the ground."""
+    """Actions whose subject may be a thing: snow covers the ground."""
     never_said: frozenset[str]
     usage: tuple[_Usage, ...]
-    """Where predicates are said at all; those of no row anywhere."""
+    """Names to which predicates apply; predicates in no row apply to all names."""
     offered: tuple[_Usage, ...]
-    """Where they are put in place of others: where they are often true."""
+    """Names for which predicates are often true, so that they may replace others."""
 
 
 _lists = read_lists("predicates.json", _Lists)
@@ -97,7 +96,7 @@ _lists = read_lists("predicates.json", _Lists)
 _OFFERED = frozenset(p for row in _lists.offered for p in row.predicates)
 
 Body = Literal["thing", "animal", "person"]
-"""What a subject is, as far as its posture tells anything."""
+"""Kinds of subjects that differ in their postures."""
 
 _VERBS = frozenset(
     verb
@@ -113,9 +112,9 @@ _INVERSES: dict[str, frozenset[str]] = {
     for name in pair
 }
 _SAID_TOO = frozenset(("above", "below", "holding", "in", "on"))
-"""Other places and deeds that follow say too little (near) or the same in other words."""
+"""Entailed predicates worth a caption; others are too weak ('near') or synonyms."""
 
-# 'filled with' and 'wearing' say more than the other side of their pair does.
+# The inverse of 'filled with' is 'in', but not the reverse: 'filled with' is more specific.
 _ONE_WAY = {"in": "filled with"}
 _EXCLUSIVE = frozenset(
     (a, b) for row in _lists.exclusive for a in row for b in row if a != b
@@ -124,7 +123,7 @@ _EXCLUSIVE = frozenset(
 
 @lru_cache(maxsize=1)
 def known() -> tuple[str, ...]:
-    """Every predicate that some list of predicates.json names."""
+    """All predicates of predicates.json that can be worded."""
     rows = [*_lists.synonyms, *_lists.inverse, *_lists.exclusive, *_lists.entails.values()]
     names = {name for row in rows for name in row} | {*_lists.entails, *_lists.places_said}
     names |= _lists.asymmetric | _lists.symmetric | _lists.touch
@@ -144,7 +143,7 @@ def place_of(predicate: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def implied(predicate: str) -> frozenset[str]:
-    """Everything that s -predicate-> o says in the same direction, itself included."""
+    """All predicates that s -predicate-> o implies from s to o, including itself."""
     found: set[str] = set()
     pending = [predicate]
     while pending:
@@ -161,7 +160,7 @@ def implied(predicate: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1 << 14)
 def implied_backwards(predicate: str) -> frozenset[str]:
-    """What s -predicate-> o says of o and s: 'under' -> 'above'."""
+    """All predicates that s -predicate-> o implies from o to s: 'under' -> 'above'."""
     return frozenset(
         other
         for name in implied(predicate)
@@ -173,40 +172,44 @@ def implied_backwards(predicate: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1 << 14)
 def is_order(predicate: str) -> bool:
-    """Whether it puts things in one line: a before b and b before c make a before c."""
+    """Whether it is a linear order: a before b and b before c imply a before c."""
     return predicate in ("to the left of", "to the right of", "above", "below")
 
 
 @lru_cache(maxsize=1 << 14)
 def entailed(predicate: str) -> tuple[str, ...]:
-    """What it says besides and people say on its own, sorted: 'sitting on' -> 'on'."""
+    """Sorted predicates that it implies and that are worth a caption: 'sitting on' -> 'on'."""
     return tuple(sorted((implied(predicate) & _SAID_TOO) - {predicate}))
 
 
 @lru_cache(maxsize=1 << 14)
 def inverse_said(predicate: str) -> tuple[str, ...]:
-    """Predicates that say the same from the other end: 'above' -> 'below'."""
+    """Sorted inverse predicates: 'above' -> 'below'."""
     place = place_of(predicate)
     return tuple(sorted(_INVERSES.get(predicate, ()))) if place == predicate else ()
 
 
 @lru_cache(maxsize=1 << 16)
 def excludes(known: str, claim: str, body: Body) -> bool:
-    """Whether s -known-> o leaves no room for s -claim-> o.
+    """Whether s -known-> o excludes s -claim-> o.
 
     Args:
         known: A predicate that holds.
-        claim: Another one.
-        body: Of the subject.
+        claim: Another predicate.
+        body: Kind of body of the subject.
     """
-    if verbs_exclude(verb_of(known), verb_of(claim), body):
-        return True
+    return verbs_exclude(verb_of(known), verb_of(claim), body) or rows_exclude(known, claim)
+
+
+@lru_cache(maxsize=1 << 16)
+def rows_exclude(known: str, claim: str) -> bool:
+    """Whether a row of ``exclusive`` holds both, or what they imply: 'on' and 'under'."""
     return any((a, b) in _EXCLUSIVE for a in implied(known) for b in implied(claim))
 
 
 @lru_cache(maxsize=1 << 16)
 def excludes_backwards(known: str, claim: str) -> bool:
-    """Whether s -known-> o leaves no room for o -claim-> s."""
+    """Whether s -known-> o excludes o -claim-> s."""
     if implied(known) & implied(claim) & _lists.asymmetric:
         return True
     known_back, claim_back = implied_backwards(known), implied_backwards(claim)
@@ -217,22 +220,22 @@ def excludes_backwards(known: str, claim: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def verb_of(predicate: str) -> str:
-    """What the subject's body does: 'sitting' of 'sitting on'; '' where it does not say."""
+    """The posture or movement of the subject: 'sitting' of 'sitting on'; '' if there is none."""
     verb = predicate.partition(" ")[0]
-    # Who flies a kite stands below it.
+    # Someone 'flying' a kite is on the ground.
     return verb if verb in _VERBS and predicate != "flying" else ""
 
 
 @lru_cache(maxsize=1 << 14)
 def verb_of_attribute(attribute: str) -> str:
-    """The same of an attribute: 'sitting' of 'seated'."""
+    """The same for an attribute: 'sitting' of 'seated'."""
     verb = _lists.attributes_of_verbs.get(attribute, attribute)
     return verb if verb in _VERBS else ""
 
 
 @lru_cache(maxsize=1 << 14)
 def verbs_exclude(known: str, claim: str, body: Body) -> bool:
-    """Whether something whose body does one thing cannot do another one meanwhile."""
+    """Whether two postures or movements of one body exclude each other."""
     pairs = (known, claim), (claim, known)
     if any(b in _lists.stances.get(a, ()) for a, b in pairs):
         return True
@@ -244,66 +247,66 @@ def verbs_exclude(known: str, claim: str, body: Body) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def denied_to_others(predicate: str, object_: str) -> frozenset[str]:
-    """What nobody else does to a thing of a name, as somebody does one thing to it: one hat has
-    one wearer."""
+    """Predicates that are false for other subjects because someone performs an action on the
+    object: a hat has one wearer."""
     if is_several(object_):
         return frozenset()
-    groups, said = groups_of(object_), implied(predicate)
+    groups, implies = groups_of(object_), implied(predicate)
     rows = (row for row in _lists.one_bearer if not row.objects.isdisjoint(groups))
-    return frozenset(p for row in rows if not row.done.isdisjoint(said) for p in row.refutes)
+    return frozenset(p for row in rows if not row.done.isdisjoint(implies) for p in row.refutes)
 
 
 @lru_cache(maxsize=1 << 16)
 def denied_elsewhere(predicate: str, object_: str, other: str) -> frozenset[str]:
-    """What somebody does not do to another thing, as he does one thing to the object: he rides one
-    horse."""
+    """Predicates that are false for another object because the subject performs an action on this
+    one: a rider rides one horse."""
     if is_several(object_) or is_several(other):
         return frozenset()
-    groups, others, said = groups_of(object_), groups_of(other), implied(predicate)
+    groups, others, implies = groups_of(object_), groups_of(other), implied(predicate)
     rows = (
         row
         for row in _lists.one_object
         if not row.objects.isdisjoint(groups) and not row.objects.isdisjoint(others)
     )
     return frozenset(
-        p for row in rows if not row.predicates.isdisjoint(said) for p in row.predicates
+        p for row in rows if not row.predicates.isdisjoint(implies) for p in row.predicates
     )
 
 
 @lru_cache(maxsize=1 << 14)
 def is_upon(predicate: str) -> bool:
-    """Whether the subject has its weight on the object."""
+    """Whether the object carries the subject's weight."""
     return not implied(predicate).isdisjoint(_lists.upon)
 
 
 @lru_cache(maxsize=1 << 14)
 def needs_contact(predicate: str) -> bool:
-    """Whether it cannot hold between things that lie apart."""
+    """Whether it cannot hold between objects that lie apart."""
     return not implied(predicate).isdisjoint(_lists.touch)
 
 
 @lru_cache(maxsize=1 << 14)
 def may_be_mutual(predicate: str) -> bool:
-    """Whether it holds in both directions or may do so; such predicates are never swapped."""
+    """Whether it holds or may hold in both directions; such predicates are never swapped."""
     return not implied(predicate).isdisjoint(_lists.symmetric)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_action(predicate: str) -> bool:
-    """Whether only people and animals do it: 'riding', but not 'parked on' or 'standing on'."""
+    """Whether it is an action, not a place: 'riding', but not 'parked on' or 'standing on'."""
     verb, _, place = predicate.partition(" ")
     return verb.endswith("ing") and not (place and verb in _lists.verbs_of_place)
 
 
 @lru_cache(maxsize=1 << 14)
 def has_verb(predicate: str) -> bool:
-    """Whether it tells more than a place: 'standing on', 'wearing'."""
+    """Whether it contains a verb: 'standing on', 'wearing'."""
     return is_action(predicate) or place_of(predicate) != predicate
 
 
 @lru_cache(maxsize=1 << 14)
 def can_be_said(predicate: str) -> bool:
-    """Whether 'The S is PREDICATE the O.' is English."""
+    """Whether 'The S is PREDICATE the O.' is correct English."""
     if predicate in _lists.never_said:
         return False
     if predicate in _lists.places_said or is_action(predicate):
@@ -314,7 +317,7 @@ def can_be_said(predicate: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_said_of(predicate: str, subject: str, object_: str) -> bool:
-    """Whether people would say it of things with these names: not 'the sky is near the nose'."""
+    """Whether it makes sense for these names: not 'the sky is near the nose'."""
     return _fits(predicate, groups_of(subject), groups_of(object_))
 
 
@@ -329,12 +332,13 @@ def _fits(predicate: str, subject: frozenset[str], object_: frozenset[str]) -> b
 
 @lru_cache(maxsize=1 << 12)
 def _usage_of(predicate: str) -> tuple[_Usage, ...]:
-    said = {predicate, place_of(predicate)}
-    return tuple([usage for usage in _lists.usage if not usage.predicates.isdisjoint(said)])
+    names = {predicate, place_of(predicate)}
+    return tuple([usage for usage in _lists.usage if not usage.predicates.isdisjoint(names)])
 
 
 class Offer:
-    """Predicates that are often true of some pairs of names; there is one of the same ones."""
+    """Predicates that are often true for a pair of names. Equal ones are one object, hashed by
+    identity."""
 
     __slots__ = ("predicates",)
 
@@ -344,8 +348,8 @@ class Offer:
 
 @lru_cache(maxsize=1 << 15)
 def is_likely(predicate: str, subject: str, object_: str) -> bool:
-    """Whether it is often true of things with these names: not 'the mirror is in the toothbrush'.
-    A predicate that is never put in another's place is, wherever it is said."""
+    """Whether it is often true for these names: not 'the mirror is in the toothbrush'. Predicates
+    that never replace others are likely wherever they make sense."""
     if not is_said_of(predicate, subject, object_):
         return False
     return predicate not in _OFFERED or predicate in offer(subject, object_).predicates
@@ -353,9 +357,7 @@ def is_likely(predicate: str, subject: str, object_: str) -> bool:
 
 @lru_cache(maxsize=1 << 15)
 def offer(subject: str, object_: str) -> Offer:
-    """Predicates that are often true of things with these names, sorted: those that may take the
-    place of one that is true of them. The same ones are one object, to look up what became of
-    them."""
+    """Sorted predicates that are often true for these names and may replace a true predicate."""
     return _offer_of(groups_of(subject), groups_of(object_))
 
 

@@ -1,7 +1,7 @@
-"""What an exchange of words leaves true, or may: relations that hold in both directions, synonyms.
+"""Words whose exchange may leave a caption true: symmetric relations and synonyms.
 
-Relations come from predicates.json ('symmetric' there), whatever else from symmetric.json. Where a
-word can be understood in two ways, it is taken in the way that lets fewer captions be written.
+Relations come from predicates.json ('symmetric' there), everything else from symmetric.json. An
+ambiguous word is listed in the sense that permits fewer captions.
 """
 
 from functools import lru_cache
@@ -19,41 +19,41 @@ class _Lists(msgspec.Struct, frozen=True):
     """symmetric.json."""
 
     mutual_between_animals_only: frozenset[str]
-    """Both can do it to each other, if both are people or animals."""
+    """Actions that two people or animals can do to each other."""
     symmetric_too: frozenset[str]
-    """Besides those of predicates.json."""
+    """Symmetric predicates beyond those of predicates.json."""
     object_or_place: dict[str, frozenset[str]]
-    """Verbs whose object and a place with such a preposition may be told the other way round: one
-    rides a wave on a surfboard, and a surfboard on a wave."""
+    """Verb -> prepositions whose place may be exchanged with the object: one rides a wave on a
+    surfboard, or a surfboard on a wave."""
     on_or_in: frozenset[str]
-    """Of which one is as good as another where one of two things is the ground of all."""
+    """Prepositions that are interchangeable if one of two things is the ground."""
     joining: frozenset[str]
     places_of_several_words: tuple[str, ...]
     quantities: tuple[str, ...]
-    """Stand where an article does: 'lots of'."""
+    """Words in the place of an article: 'lots of'."""
     fixed: tuple[str, ...]
-    """Left as they are, and no part of a phrase."""
+    """Words that never change and belong to no phrase."""
     compounds: tuple[str, ...]
-    """One noun, though the tagger may see an adjective in it."""
+    """Nouns in which the tagger may see an adjective."""
     measure_nouns: frozenset[str]
     """'a cup of tea' is one phrase, about tea."""
     never_swapped_nouns: frozenset[str]
-    """Abstract, or about the picture itself."""
+    """Nouns that are abstract or about the image itself."""
     wide_nouns: frozenset[str]
-    """Stand for many others: 'animal', 'furniture'."""
+    """Hypernyms: 'animal', 'furniture'."""
     sides: frozenset[str]
-    """Of things; not swapped either."""
+    """Sides of things; not swapped either."""
     never_swapped_adjectives: frozenset[str]
     never_swapped_adverbs: frozenset[str]
     never_swapped_verbs: frozenset[str]
-    """Mean little without their object, or need one thing more than others."""
+    """Verbs with little meaning of their own, or with a special complement."""
     alike_verbs: tuple[frozenset[str], ...]
-    """Of which two may be said of one scene."""
+    """Sets of verbs of which two may describe one scene."""
     alike_adjectives: tuple[frozenset[str], ...]
     light_or_dark: frozenset[str]
     people_endings: tuple[str, ...]
     not_people: frozenset[str]
-    """Things whose names end like that."""
+    """Things whose names have such an ending."""
 
 
 LISTS = read_lists("symmetric.json", _Lists)
@@ -61,26 +61,25 @@ LISTS = read_lists("symmetric.json", _Lists)
 COMPOUNDS = frozenset(LISTS.compounds).union(
     name for names in GROUPS.values() for name in names if " " in name
 )
-"""Nouns of several words: 'traffic light'."""
+"""Nouns with several words: 'traffic light'."""
 
 
 @lru_cache(maxsize=1 << 14)
 def is_mutual(predicate: str, both_may_act: bool) -> bool:
-    """Whether s -predicate-> o may hold from o to s as well.
+    """Whether a predicate may hold from o to s if it holds from s to o.
 
     Args:
         predicate: 'walking with', 'next to', 'holding'.
         both_may_act: Whether both ends may be people or animals.
     """
-    said = implied(predicate)
-    if said & LISTS.mutual_between_animals_only:
+    if implied(predicate) & LISTS.mutual_between_animals_only:
         return both_may_act
     return predicate in LISTS.symmetric_too or may_be_mutual(predicate)
 
 
 @lru_cache(maxsize=1 << 14)
 def may_act(noun: str) -> bool:
-    """Whether a noun may stand for people or animals: 'surfer', 'dogs'; not 'computer'."""
+    """Whether a noun may mean people or animals: 'surfer', 'dogs'; not 'computer'."""
     word = singular(noun.rsplit(" ", 1)[-1])
     if is_animate(noun):
         return True
@@ -92,9 +91,10 @@ def may_act(noun: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def same_thing(noun: str, other: str) -> bool:
-    """Whether two nouns of one caption may speak of one thing: 'man' and 'person', 'dog', 'dogs'.
+    """Whether two nouns of one caption may mean the same object: 'man' and 'person', 'dog', 'dogs'.
 
-    A caption tells a fork from a knife and a couch from a chair, though a graph may confuse them.
+    Stricter than ``may_be_the_same``: captions distinguish a fork from a knife and a couch from a
+    chair, which annotators of graphs may confuse.
     """
     if singular(noun) == singular(other):
         return True
@@ -104,13 +104,13 @@ def same_thing(noun: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def verbs_alike(lemma: str, other: str) -> bool:
-    """Whether two verbs may be said of one scene: 'sit' and 'rest'."""
+    """Whether two verbs may describe one scene: 'sit' and 'rest'."""
     return lemma == other or any(lemma in row and other in row for row in LISTS.alike_verbs)
 
 
 @lru_cache(maxsize=1 << 14)
 def adjectives_alike(adjective: str, other: str) -> bool:
-    """Whether two adjectives may be said of one thing of one sort: 'big' and 'large'."""
+    """Whether two adjectives may describe one object: 'big' and 'large'."""
     if adjective == other or set(adjective.split()) & set(other.split()):
         return True
     if any(adjective in row and other in row for row in LISTS.alike_adjectives):
@@ -122,6 +122,6 @@ def adjectives_alike(adjective: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def ing_forms(lemma: str) -> tuple[str, ...]:
-    """How the verb may be spelt in -ing, to find it in the lists: 'ride' -> 'riding'."""
+    """Candidate spellings of the verb in -ing, for look-ups in the lists: 'ride' -> 'riding'."""
     stem = lemma[:-1] if lemma.endswith("e") else lemma
     return f"{stem}ing", f"{lemma}ing", f"{lemma}{lemma[-1:]}ing"

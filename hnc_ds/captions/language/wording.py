@@ -1,10 +1,11 @@
-"""Claims in English: the only place that knows how a caption is put.
+"""Claims as English sentences; the only module that words captions.
 
-Sentences are built from claims alone, so that a true caption and the false ones beside it are
-worded alike. Nouns and their number are in nouns.py.
+Sentences are built from claims alone, so true and false captions have the same wording. The number
+of nouns is in nouns.py.
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from hnc_ds.captions.language.attribute_classes import RANK, classes_of
@@ -46,12 +47,12 @@ _A = re.compile(
     r"uni|us[aeu]|ut[eio]|uri|uk[ru]|ubi|eu|ewe|one|once|ouija|u-"
     r"|(us|uk|ups|usps|ufo|usb|uv)s?\b"
 )
-"""How words begin whose article follows their sound, not their letter; the first one goes first."""
+"""Beginnings of words whose article follows their sound, not their letter; _AN takes precedence."""
 
 
 @lru_cache(maxsize=1 << 14)
 def indefinite(words: str) -> str:
-    """With 'a' or 'an' by the sound; without, if plural: 'an hour', 'a uniform', 'jeans'."""
+    """The words with 'a' or 'an', or with no article if plural: 'an hour', 'a uniform', 'jeans'."""
     if is_plural(words) or not (is_countable(words) or is_one_of_a_sort(words)):
         return words
     lower = words.lower()
@@ -82,7 +83,7 @@ def _capitalized(words: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def spelled(name: str) -> str:
-    """A name with the capitals that it has in English: 'tv stand' -> 'TV stand', 'tvs' -> 'TVs'."""
+    """A name with its English capitals: 'tv stand' -> 'TV stand', 'tvs' -> 'TVs'."""
     return CAPITALS.get(name) or " ".join([_capital(word) for word in name.split(" ")])
 
 
@@ -95,29 +96,33 @@ def _capital(word: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def predicative(attribute: str) -> str:
-    """What follows 'is': 'red', 'made of wood'."""
+    """The form after 'is': 'red', 'made of wood'."""
     if any(cls.made_of for cls in classes_of(attribute)):
         return f"made of {attribute}"
     return _AFTER_VERB.get(attribute, attribute)
 
 
 def before_noun(attribute: str) -> str:
-    """The form that stands before a noun: 'wooden'."""
+    """The form before a noun: 'wooden'."""
     return _BEFORE_NOUN.get(attribute, attribute)
 
 
 @lru_cache(maxsize=1 << 14)
-def rank(attribute: str) -> int:
-    """Place of an adjective before its noun, from the front: 'large' before 'red'."""
+def _rank(attribute: str) -> int:
     return min((RANK[cls.name] for cls in classes_of(attribute)), default=0)
 
 
-@lru_cache(maxsize=1 << 12)  # an image says the same again and again, with other changes
+def in_order(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Adjectives in the order in which they stand before a noun: 'large' before 'red'."""
+    return tuple(sorted(attributes, key=lambda a: (_rank(a), a)))
+
+
+@lru_cache(maxsize=1 << 12)  # one true caption has many false ones
 def sentence(claim: Claim) -> str:
     """A claim as a sentence.
 
-    Of a part of "both" or "either" an attribute stands before its noun ('There is a red star.'),
-    unless both are about one thing: 'The star is both red and large.'
+    In "both" and "either" an attribute stands before its noun ('There is both a red star and ...'),
+    unless both parts are about the same object: 'The star is both red and large.'
     """
     match claim:
         case Related(subject, predicate, object_):
@@ -167,7 +172,7 @@ def _existence(claim: HasAttribute | Related, quantifier: str) -> str:
 
 
 def _rest(claim: HasAttribute | Related) -> str:
-    """What is said of the subject, without the verb."""
+    """The predicate of the sentence without its verb."""
     if isinstance(claim, HasAttribute):
         return predicative(claim.attribute)
     return f"{claim.predicate} {with_article(claim.object)}"
@@ -197,11 +202,11 @@ def _one_subject(
 
 
 def _thing(claim: HasAttribute | Related) -> str:
-    """'a red star'; a relation stays behind its noun: 'a star above the ring'."""
+    """'a red star', 'a star above the ring'."""
     if isinstance(claim, Related):
         return f"{indefinite(noun_phrase(claim.subject))} {_rest(claim)}"
     subject = claim.subject
-    attributes = tuple(sorted((*subject.attributes, claim.attribute), key=lambda a: (rank(a), a)))
+    attributes = in_order((*subject.attributes, claim.attribute))
     return indefinite(noun_phrase(Phrase(subject.name, attributes)))
 
 

@@ -1,1 +1,1 @@
-"""True statements of an image, and the false captions made from them."""
+"""True statements about an image and the hard negatives derived from them."""

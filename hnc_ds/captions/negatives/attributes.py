@@ -1,49 +1,51 @@
-"""Negatives about attributes: another attribute, or another thing that is said to have it."""
+"""Negatives about attributes: another attribute, or the same attribute of another object."""
 
 import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from typing import NamedTuple
 
+from hnc_ds.captions.balance import Prior
 from hnc_ds.captions.language.attribute_classes import COUNTS, AttributeClass, class_of, exclude
-from hnc_ds.captions.language.wording import before_noun, noun_phrase, predicative
-from hnc_ds.captions.negatives.exchange import (
+from hnc_ds.captions.language.wording import before_noun, in_order, noun_phrase, predicative
+from hnc_ds.captions.negatives.changes import (
     DRAWN,
     Bundle,
     CaptionPair,
     Change,
+    Proposal,
     caption_pair,
     exchanges,
     grouped,
     judged,
+    some,
+    sort_of,
 )
-from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
-from hnc_ds.captions.negatives.references import in_order, reads_as_another
+from hnc_ds.captions.negatives.references import reads_as_another
 from hnc_ds.captions.negatives.statements import (
     AttributeStatement,
     DescribedImage,
     RelationStatement,
+    objects_of,
 )
 from hnc_ds.captions.truth.claims import HasAttribute, Phrase, Related
 
 VALUES = 8
-"""Of an attribute's class, that are proposed in its place."""
+"""Values of an attribute's class proposed in its place."""
 VALUES_BESIDE = 4
-"""The same, of an attribute in a relation."""
+"""The same, for an attribute that is part of a relation."""
 
 RARE = 20
-"""Objects that a value is taken to have at least, of GQA's."""
+"""Lower bound of the number of GQA objects with a value, in the weights of draws."""
 
 
 def wrong_attribute(image: DescribedImage) -> Iterator[Bundle]:
     """'The star is red.' -> 'The star is green.', where something else in the image is green.
 
-    With tables also values that nothing in the image has: drawn as often as things of that name
-    have them. A draw that hits the true value gives no negative, so that of each name every value
-    is as often true as false.
-
-    Source: Doenmez et al. 2023 (HNC), type "attribute"; the balance is ours.
+    With tables, half of the statements take a value drawn by how often objects of that name have
+    it. A draw of the true value gives no negative, so every value is true as often as false.
     """
-    statements = image.attribute_statements()
+    statements = image.attribute_statements
     if image.options.tables is not None:
         rng = image.stream("attribute")
         drawn = [s for s in statements if rng.random() < DRAWN]
@@ -58,75 +60,86 @@ def wrong_attribute(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def put_attribute(one: AttributeStatement, other: AttributeStatement) -> Change | None:
-    """One's claim with the other's attribute, both of one class."""
+    """One's claim with the other's attribute of the same class."""
     return _with_value(one, other.claim.attribute)
 
 
 def wrong_bearer(image: DescribedImage) -> Iterator[Bundle]:
-    """'The star is red.' -> 'The ring is red.'
-
-    Source: Doenmez et al. 2023 (HNC), type "object"; the balance is ours.
-    """
-    statements = image.attribute_statements()
+    """'The star is red.' -> 'The ring is red.'"""
+    statements = image.attribute_statements
     for pairs in exchanges(image, statements, _put_bearer):
         yield tuple(_attribute_pair(s, change, "object") for s, change in pairs)
 
 
 def wrong_described_subject(image: DescribedImage) -> Iterator[Bundle]:
-    """'The red star is above the ring.' -> 'The green star is above the ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "attribute_subg"; the balance is ours.
-    """
+    """'The red star is above the ring.' -> 'The green star is above the ring.'"""
     statements = image.relation_statements(True, False)
     for group in grouped(statements, lambda s: _last_class(s.claim.subject).name):
         for pairs in exchanges(image, group, _put_description):
             yield tuple(
-                caption_pair(s.claim, "relation_attr", (s.subject, s.object), c, "attribute_subg")
+                caption_pair(s.claim, "relation_attr", objects_of(s), c, "attribute_subg")
                 for s, c in pairs
             )
 
 
 def propose_attribute(image: DescribedImage) -> Iterator[Proposal]:
-    """'The star is red.' -> 'The star is green.', as wrong_attribute."""
-    for place, statement, value in other_values(image, image.attribute_statements(), "attribute"):
+    """As wrong_attribute: 'The star is red.' -> 'The star is green.'"""
+    for place, statement, value, prior in other_values(
+        image, image.attribute_statements, "attribute"
+    ):
         yield Proposal(
             (statement.claim.attribute, value),
             value_contexts(statement),
-            partial(_say_attribute, statement, value),
+            partial(_attribute_bundle, statement, value),
             place,
+            prior=prior,
         )
+
+
+class OtherValue(NamedTuple):
+    """A value that an object provably does not have."""
+
+    place: int
+    """Position of the statement among those of its type."""
+    statement: AttributeStatement
+    """The true statement."""
+    value: str
+    """The false value."""
+    prior: Prior | None
+    """GQA's counts for the change, if known."""
 
 
 def other_values(
     image: DescribedImage,
     statements: Sequence[AttributeStatement],
     type_: str,
-    most: int = VALUES,
-) -> Iterator[tuple[int, AttributeStatement, str]]:
-    """Values that a thing proves not to have: (place of the statement, statement, value).
+    limit: int = VALUES,
+) -> Iterator[OtherValue]:
+    """Values that objects provably do not have.
 
     Args:
-        image: Of the statements.
-        statements: In drawn order.
-        type_: Names the stream of the draws.
-        most: Values that are proposed in place of one.
+        image: The image that the statements describe.
+        statements: True statements, in drawn order.
+        type_: Name of the random stream.
+        limit: Maximum number of values proposed in place of one.
     """
     rng = image.stream(f"values {type_}")
     for place, statement in enumerate(statements):
         claim, cls = statement.claim, statement.cls
         values, weights = _values(cls, claim.subject.name, claim.attribute)
-        for value in some(values, weights, most, rng):
+        for value in some(values, weights, limit, rng):
             if image.refutes(HasAttribute(claim.subject, value)):
-                yield place, statement, value
+                prior = _prior(cls, claim.attribute, value, limit)
+                yield OtherValue(place, statement, value, prior)
 
 
 def value_contexts(statement: AttributeStatement) -> tuple[str, ...]:
-    """Of things of that name, of that sort, of any."""
+    """Contexts of a change of attribute: things of that name, of that sort, any things."""
     name = statement.claim.subject.name
     return name, sort_of(name), ""
 
 
-def _say_attribute(statement: AttributeStatement, value: str) -> Bundle:
+def _attribute_bundle(statement: AttributeStatement, value: str) -> Bundle:
     claim = statement.claim
     words = predicative(claim.attribute), predicative(value)
     change = Change(HasAttribute(claim.subject, value), words, (statement.subject,))
@@ -134,31 +147,30 @@ def _say_attribute(statement: AttributeStatement, value: str) -> Bundle:
 
 
 def propose_bearer(image: DescribedImage) -> Iterator[Proposal]:
-    """'The star is red.' -> 'The ring is red.', as wrong_bearer."""
-    for place, statement in enumerate(image.attribute_statements()):
+    """As wrong_bearer: 'The star is red.' -> 'The ring is red.'"""
+    for place, statement in enumerate(image.attribute_statements):
         claim = statement.claim
         for i, phrase in image.things:
             if not (claim.subject.definite and phrase.definite):
-                continue  # 'A ring is red.' speaks of rings
+                continue  # 'A ring is red.' is about any ring
             change = _put_on(statement, i, phrase)
             if change is None or not image.refutes(change.claim):
                 continue
             yield Proposal(
                 change.replaced,
-                # No wider: each thing has its own values, and tells which caption is true.
+                # No wider context: each name has its own values, so it would give the label away.
                 (claim.attribute,),
-                partial(_say_bearer, statement, change),
+                partial(_bearer_bundle, statement, change),
                 place,
             )
 
 
-def _say_bearer(statement: AttributeStatement, change: Change) -> Bundle:
+def _bearer_bundle(statement: AttributeStatement, change: Change) -> Bundle:
     return (_attribute_pair(statement, change, "object"),)
 
 
 def propose_described_subject(image: DescribedImage) -> Iterator[Proposal]:
-    """'The red star is above the ring.' -> 'The green star is above the ring.', as
-    wrong_described_subject."""
+    """As wrong_described_subject: 'The red star is above the ring.' -> 'The green star is ...'"""
     rng = image.stream("values attribute_subg")
     for place, statement in enumerate(image.relation_statements(True, False)):
         subject = statement.claim.subject
@@ -170,29 +182,53 @@ def propose_described_subject(image: DescribedImage) -> Iterator[Proposal]:
                 yield Proposal(
                     (old, value),
                     (subject.name, sort_of(subject.name), ""),
-                    partial(_say_described, statement, change),
+                    partial(_described_bundle, statement, change),
                     place,
+                    prior=_prior(cls, old, value, VALUES_BESIDE),
                 )
 
 
-def _say_described(statement: RelationStatement, change: Change) -> Bundle:
-    ends = statement.subject, statement.object
-    return (caption_pair(statement.claim, "relation_attr", ends, change, "attribute_subg"),)
+def _described_bundle(statement: RelationStatement, change: Change) -> Bundle:
+    objects = objects_of(statement)
+    return (caption_pair(statement.claim, "relation_attr", objects, change, "attribute_subg"),)
 
 
 @lru_cache(maxsize=1 << 14)
 def _values(
     cls: AttributeClass, name: str, attribute: str
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Values of a class that exclude a value, said of things of a name, and their weights: what is
-    drawn as often as it is true has a counterpart more often."""
+    """Values of a class that exclude an attribute of things of a name, and their weights.
+
+    The weights are GQA's frequencies: then more changes have a counterpart.
+    """
     values = tuple(
         value
         for cell in cls.cells
         for value in sorted(cell)
         if class_of(value, name) is cls and exclude(cls, value, attribute)
     )
-    return values, tuple([float(max(RARE, COUNTS.get(value, 0))) for value in values])
+    return values, tuple([_weight(value) for value in values])
+
+
+@lru_cache(maxsize=1 << 13)
+def _prior(cls: AttributeClass, old: str, new: str, limit: int) -> Prior | None:
+    """GQA's counts for a change, if ``limit`` values are proposed in place of one."""
+    if old not in COUNTS or new not in COUNTS:
+        return None
+    values = [value for cell in cls.cells for value in cell]
+    of_class = sum(COUNTS.get(value, 0) for value in values)
+
+    def drawn(a: str, b: str) -> float:
+        all_ = sum(_weight(value) for value in values if exclude(cls, value, a))
+        return min(1.0, limit * _weight(b) / all_)
+
+    shares = COUNTS[old] / of_class, COUNTS[new] / of_class
+    return Prior((old, new), shares, (drawn(old, new), drawn(new, old)))
+
+
+def _weight(value: str) -> float:
+    """How often a value is proposed, relative to the others of its class."""
+    return float(max(RARE, COUNTS.get(value, 0)))
 
 
 def _with_value(statement: AttributeStatement, value: str) -> Change | None:
@@ -220,7 +256,7 @@ def _put_bearer(one: AttributeStatement, other: AttributeStatement) -> Change | 
 
 
 def _put_on(statement: AttributeStatement, i: int, subject: Phrase) -> Change | None:
-    """The claim about object i instead, in the words for that one."""
+    """The claim about object i, which the phrase ``subject`` means."""
     attribute = statement.claim.attribute
     cls = class_of(attribute, subject.name)
     if cls is None or statement.subject == i or attribute in subject.name.split(" "):
@@ -236,7 +272,7 @@ def _put_description(one: RelationStatement, other: RelationStatement) -> Change
 
 
 def _redescribed(one: RelationStatement, new: str) -> Change | None:
-    """The claim with another value in place of its subject's last attribute."""
+    """The claim with another value as its subject's last attribute."""
     subject = one.claim.subject
     *kept, old = subject.attributes
     cls = _last_class(subject)
@@ -247,12 +283,12 @@ def _redescribed(one: RelationStatement, new: str) -> Change | None:
         return None
     claim = Related(phrase, one.claim.predicate, one.claim.object)
     words = before_noun(old), before_noun(new)
-    return Change(claim, words, (one.subject, one.object), about=cls.name)
+    return Change(claim, words, objects_of(one), about=cls.name)
 
 
 def _last_class(phrase: Phrase) -> AttributeClass:
     cls = class_of(phrase.attributes[-1], phrase.name)
-    assert cls is not None  # or it would not stand before the noun
+    assert cls is not None  # only attributes with a class stand before a noun
     return cls
 
 

@@ -1,4 +1,4 @@
-"""Negatives about how many there are: counts, comparisons of counts, some and none."""
+"""Negatives about numbers: counts, comparisons of counts, existence."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,18 +18,20 @@ from hnc_ds.captions.language.wording import (
     sentence,
 )
 from hnc_ds.captions.negatives.attributes import other_values, put_attribute, value_contexts
-from hnc_ds.captions.negatives.completeness import may_be_more
-from hnc_ds.captions.negatives.exchange import (
+from hnc_ds.captions.negatives.changes import (
     DRAWN,
     Bundle,
     CaptionPair,
     Change,
+    Proposal,
     about,
     exchanges,
     grouped,
     judged,
+    may_be_more,
+    some,
+    sort_of,
 )
-from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
 from hnc_ds.captions.negatives.references import is_sayable
 from hnc_ds.captions.negatives.relations import (
     both,
@@ -40,12 +42,7 @@ from hnc_ds.captions.negatives.relations import (
     put_object,
     put_subject,
 )
-from hnc_ds.captions.negatives.statements import (
-    AttributeStatement,
-    DescribedImage,
-    RelationStatement,
-    objects_of,
-)
+from hnc_ds.captions.negatives.statements import DescribedImage, Statement, objects_of
 from hnc_ds.captions.truth import boxes
 from hnc_ds.captions.truth.claims import (
     TURNED,
@@ -60,24 +57,25 @@ from hnc_ds.captions.truth.claims import (
 from hnc_ds.records import Negative
 
 NUMBERS = 2
-"""That are proposed in place of one."""
-MOST_COUNTED = 6
+"""Numbers proposed in place of the true one."""
+MAX_NUMBER = 6
 """The largest number that is proposed."""
 COMPARISONS = 3
-"""Of an image."""
+"""Maximum number of comparisons per image."""
 CLEARLY_MORE = 2
-"""Things, more than which are more than one, though another one may not be boxed."""
+"""Objects beyond which their number surely exceeds a single object's, even if one of those is not
+annotated."""
 STATEMENTS = 12
-"""Of an image, of which it is said that there is one, or none."""
+"""Maximum number of attribute statements per image that become existence captions."""
 VALUES_OF_NONE = 3
-"""Proposed of each of them: one is said."""
+"""Values proposed in place of one in existence captions."""
 
-UNLIKE = 4.0
-"""Where one of several things is so many times what another is to the eye, there may be more of
-them, too small to be boxed."""
+MUCH_LARGER = 4.0
+"""Ratio of saliences from which on objects of a name may have further, smaller ones that are not
+annotated."""
 
 PAIRS_OF_EXISTENCE = 2
-"""That one change gives: what is true and what is false are each said with 'no', too."""
+"""Pairs per change: the true and the false claim each give one, as both also occur with 'no'."""
 
 _S = TypeVar("_S")
 _Count = tuple[str, int]
@@ -86,10 +84,8 @@ _Count = tuple[str, int]
 def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
     """'There are two stars.' -> 'There are three stars.', where there are three of another thing.
 
-    Numbers above one change places, so that nouns stay in the plural. With tables also a number
-    drawn as often as images have so many of that name: one or more, each as often true as false.
-
-    Source: Doenmez et al. 2023 (HNC), type "obj_count"; the balance is ours.
+    Only numbers above one are exchanged, so nouns stay in the plural. With tables, half of the
+    counts take a number drawn by how many images have that many; each is true as often as false.
     """
     counts = known_numbers(image)
     tables = image.options.tables
@@ -109,10 +105,10 @@ def wrong_count(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def propose_count(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_count: another number of the same things, a near one more often.
+    """As wrong_count; near numbers are proposed more often.
 
-    Also with an attribute: 'There are two white horses.' -> 'There are three white horses.', or
-    '... two black horses.'
+    Also with an attribute: 'There are two white horses.' -> 'There are three white horses.' or
+    'There are two black horses.'
     """
     rng = image.stream("obj_count")
     numbers = dict(known_numbers(image))
@@ -122,29 +118,29 @@ def propose_count(image: DescribedImage) -> Iterator[Proposal]:
         phrase = " ".join((*claim.attributes, claim.name))
         contexts = phrase, claim.name, sort_of(claim.name), ""
         least = 1 if claim.attributes else 2
-        others = [n for n in range(least, MOST_COUNTED + 1) if n != claim.number]
+        others = [n for n in range(least, MAX_NUMBER + 1) if n != claim.number]
         near = [1 / abs(n - claim.number) for n in others]
         for other in some(others, near, NUMBERS, rng):
             change = _with_number(claim, other)
             if change is not None and image.refutes(change.claim):
                 words = NUMBER_WORDS[claim.number], NUMBER_WORDS[other]
-                speak = partial(_say_count, image, claim, change)
-                yield Proposal(words, contexts, speak, place, narrow=2)
+                make_bundle = partial(_count_bundle, image, claim, change)
+                yield Proposal(words, contexts, make_bundle, place, narrow=2)
     yield from _counts_of_others(image, claims[len(numbers) :], len(claims))
 
 
 def _counts_with_attributes(image: DescribedImage, numbers: dict[str, int]) -> Iterator[Counted]:
-    """'two white horses', of each horse of which one knows whether it is white."""
+    """'two white horses', where the graph proves of each horse whether it is white."""
     if not numbers:
         return
     seen = set()
-    for statement in image.existences():
+    for statement in image.existences:
         name, attribute = statement.claim.subject.name, statement.claim.attribute
         if name not in numbers or not statement.cls.before_noun or (name, attribute) in seen:
             continue
         seen.add((name, attribute))
         number = image.graph.count(name, (attribute,))
-        if number is not None and number <= MOST_COUNTED:
+        if number is not None and number <= MAX_NUMBER:
             yield Counted(name, number, (attribute,))
 
 
@@ -155,32 +151,31 @@ def _counts_of_others(
     by_name = {(claim.name, claim.attributes[0]): claim for claim in claims}
     statements = [
         statement
-        for statement in image.existences()
+        for statement in image.existences
         if (statement.claim.subject.name, statement.claim.attribute) in by_name
     ]
-    for place, statement, value in other_values(image, statements, "obj_count"):
+    for place, statement, value, prior in other_values(image, statements, "obj_count"):
         name, old = statement.claim.subject.name, statement.claim.attribute
         claim = by_name[name, old]
         words = before_noun(old), before_noun(value)
         wrong = replace(claim, attributes=(value,))
         change = Change(wrong, words, image.graph.bearers(name), about=statement.cls.name)
         if image.refutes(wrong):
-            speak = partial(_say_count, image, claim, change)
-            yield Proposal((old, value), value_contexts(statement), speak, start + place)
+            make_bundle = partial(_count_bundle, image, claim, change)
+            contexts = value_contexts(statement)
+            yield Proposal((old, value), contexts, make_bundle, start + place, prior=prior)
 
 
-def _say_count(image: DescribedImage, claim: Counted, change: Change) -> Bundle:
+def _count_bundle(image: DescribedImage, claim: Counted, change: Change) -> Bundle:
     return (_count_pair(image, claim, change),)
 
 
 def known_numbers(image: DescribedImage) -> list[tuple[str, int]]:
-    """Names whose number is known, with that number.
+    """Names with their number of objects, where it is known.
 
-    Where words balance over the data set, the graphs are people's: who boxes one horse may leave
-    out the one beside it, however large it is (of two photographs of GQA that were looked at, one
-    shows two horses and one three traffic lights, with one box each). Who boxes two of a kind more
-    often boxes all. So those are names of at least two things of which there are likely no more,
-    each clearly beside the others and none much smaller than others.
+    With balance over the data set the graphs come from annotators, who may box one horse and not
+    the one next to it; those who box two more often box all. So a name needs at least two objects,
+    clearly apart and of similar salience, and must not be one that ``may_be_more``.
     """
     if image.options.balance == "image":
         return image.counted_names()
@@ -197,7 +192,7 @@ def known_numbers(image: DescribedImage) -> list[tuple[str, int]]:
 
 
 def _single_ones(image: DescribedImage) -> list[_Count]:
-    """Names of which one thing is boxed, and that do not stand about in numbers."""
+    """Names with one annotated object that do not come in numbers."""
     graph, more = image.graph, may_be_more(image)
     single = sorted(name for name, boxed in Counter(graph.names).items() if boxed == 1)
     return [
@@ -206,22 +201,21 @@ def _single_ones(image: DescribedImage) -> list[_Count]:
 
 
 def _are_all_seen(image: DescribedImage, objects: tuple[int, ...]) -> bool:
-    """Whether things of a name lie beside each other, none of them much smaller than others."""
+    """Whether objects lie clearly apart and none is much less salient than another."""
     weights = [image.salience[i] for i in objects]
     places = image.graph.places
     aside = all(places[i][j] & _ASIDE for i in objects for j in objects if i < j)
-    return aside and max(weights) < UNLIKE * min(weights)
+    return aside and max(weights) < MUCH_LARGER * min(weights)
 
 
 _ASIDE = boxes.LEFT | boxes.RIGHT | boxes.ABOVE | boxes.BELOW
 
 
 def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_existence, also of things with an attribute: 'There is no red star that is below
-    the ring.'"""
+    """As wrong_existence, also with an attribute: 'There is no red star that is below the ring.'"""
     type_ = "obj_verify_count"
     described = [s for s in image.relation_statements(True, False) if s.claim.subject.attributes]
-    statements = [*_in_turn(image.existing_relations(), described)]
+    statements = [*_in_turn(image.existing_relations, described)]
     can_be_none = _can_be_none(image)
     statements = [s for s in statements if can_be_none(s.claim.subject)]
     for changed in other_parts(image, statements, type_):
@@ -229,20 +223,18 @@ def propose_existence(image: DescribedImage) -> Iterator[Proposal]:
             if changed.twin is not None and not can_be_none(changed.twin.wrong.subject):
                 changed = changed._replace(twin=None)
             pairs = tuple([(one.statement, one.change()) for one in both(changed)])
-            speak = partial(_say_verified, pairs, type_)
-            yield proposal_of(changed, speak, pairs=PAIRS_OF_EXISTENCE)
+            make_bundle = partial(_existence_bundle, pairs, type_)
+            yield proposal_of(changed, make_bundle, pairs=PAIRS_OF_EXISTENCE)
 
 
 def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_attribute_existence, also of things with another attribute: 'There is no large star
-    that is green.'"""
+    """As wrong_attribute_existence, also with another attribute: 'There is no large star that is
+    green.'"""
     type_ = "obj_verify_count_attr"
-    described = [s for s in image.attribute_statements() if s.claim.subject.attributes]
+    described = [s for s in image.attribute_statements if s.claim.subject.attributes]
     can_be_none = _can_be_none(image)
-    statements = [
-        s for s in _in_turn(image.existences(), described) if can_be_none(s.claim.subject)
-    ]
-    for place, statement, value in other_values(
+    statements = [s for s in _in_turn(image.existences, described) if can_be_none(s.claim.subject)]
+    for place, statement, value, prior in other_values(
         image, statements[:STATEMENTS], type_, VALUES_OF_NONE
     ):
         words = predicative(statement.claim.attribute), predicative(value)
@@ -250,30 +242,27 @@ def propose_attribute_existence(image: DescribedImage) -> Iterator[Proposal]:
         yield Proposal(
             (statement.claim.attribute, value),
             value_contexts(statement),
-            partial(_say_verified, ((statement, change),), type_),
+            partial(_existence_bundle, ((statement, change),), type_),
             place,
             PAIRS_OF_EXISTENCE,
+            prior=prior,
         )
 
 
 def _in_turn(*lists: Iterable[_S]) -> Iterator[_S]:
-    """One of each in turn, as long as they last."""
+    """Yields one item of each list in turn."""
     for items in zip_longest(*lists):
         yield from (item for item in items if item is not None)
-
-
-def _say_verified(pairs: "_Pairs", type_: str) -> Bundle:
-    return next(_verified(pairs, type_), ())
 
 
 def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
     """'There are more stars than rings.' -> 'There are fewer stars than rings.'
 
-    The same two are also told the other way round ('fewer rings than stars'); 'as many' changes
-    places with either.
+    Each comparison also occurs with its nouns exchanged ('fewer rings than stars'); 'as many' is
+    exchanged with 'more' or 'fewer'.
 
-    Source: Doenmez et al. 2023 (HNC), type "obj_comp_count"; the published "fewer" had its nouns
-    exchanged.
+    The released files have the nouns of
+    "fewer" the wrong way round.
     """
     pairs = comparable(image)
     image.stream("obj_comp_count").shuffle(pairs)
@@ -286,8 +275,8 @@ def wrong_comparison(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
-    """As wrong_comparison. What is told both ways balances word by word; beside that, of two names
-    each is to be the more frequent one as often as the other."""
+    """As wrong_comparison. A comparison in both directions balances word by word; the contexts also
+    make each of two names the more frequent one equally often."""
     rng = image.stream("obj_comp_count")
     pairs = comparable(image)
     for place, pair in enumerate(some(pairs, [1.0] * len(pairs), COMPARISONS, rng)):
@@ -297,11 +286,11 @@ def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
         claim = _compared(one, other)
         if claim.comparator == "as many":
             comparator: Comparator = rng.choice(("more", "fewer"))
-            speak = partial(_comparisons, image, (claim, comparator))
-            yield Proposal(("as many", comparator), contexts, speak, place)
+            make_bundle = partial(_comparisons, image, (claim, comparator))
+            yield Proposal(("as many", comparator), contexts, make_bundle, place)
             continue
-        speak = partial(_comparisons, image, (claim, "as many"))
-        yield Proposal((claim.comparator, "as many"), contexts, speak, place)
+        make_bundle = partial(_comparisons, image, (claim, "as many"))
+        yield Proposal((claim.comparator, "as many"), contexts, make_bundle, place)
         first = _compared(*sorted((one, other)))
         names = first.name, first.other
         contexts = "|".join(names), "|".join(map(sort_of, names)), ""
@@ -310,9 +299,10 @@ def propose_comparison(image: DescribedImage) -> Iterator[Proposal]:
 
 
 def comparable(image: DescribedImage) -> list[tuple[_Count, _Count]]:
-    """Names of whose numbers one knows which is larger.
+    """Pairs of names whose numbers can be compared.
 
-    Who boxes three cups and one dog may leave out a second dog, but not two more.
+    With balance over the data set, also three annotated cups with one annotated dog: annotators may
+    leave out a second dog, but hardly two more.
     """
     known = known_numbers(image)
     if image.options.balance == "image":
@@ -329,42 +319,42 @@ def _said_both_ways(image: DescribedImage, claim: Compared) -> Bundle:
 def wrong_existence(image: DescribedImage) -> Iterator[Bundle]:
     """'There is at least one star that is above the ring.' -> 'There is no star that is ...'
 
-    And the reverse with what an exchange makes false: 'There is no star that is below the ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "obj_verify_count"; the balance is ours.
+    And the reverse for the claim that an exchange makes false: 'There is no star that is below the
+    ring.' -> 'There is at least one star that is ...'
     """
     can_be_none = _can_be_none(image)
-    statements = [s for s in image.existing_relations() if can_be_none(s.claim.subject)]
+    statements = [s for s in image.existing_relations if can_be_none(s.claim.subject)]
     for pairs in in_turn(
         predicate_exchanges(image, statements),
         exchanges(image, statements, put_subject),
         exchanges(image, statements, put_object),
     ):
-        yield from _verified(pairs, "obj_verify_count")
+        if bundle := _existence_bundle(pairs, "obj_verify_count"):
+            yield bundle
 
 
 def wrong_attribute_existence(image: DescribedImage) -> Iterator[Bundle]:
     """'There is at least one star that is red.' -> 'There is no star that is red.'
 
-    And the reverse with what an exchange makes false: 'There is no star that is green.'
-
-    Source: Doenmez et al. 2023 (HNC), type "obj_verify_count_attr"; the balance is ours.
+    And the reverse for the claim that an exchange makes false: 'There is no star that is green.'
+    -> 'There is at least one star that is green.'
     """
     can_be_none = _can_be_none(image)
-    statements = [s for s in image.existences() if can_be_none(s.claim.subject)]
+    statements = [s for s in image.existences if can_be_none(s.claim.subject)]
     for group in grouped(statements, lambda s: s.cls.name):
         for pairs in exchanges(image, group, put_attribute):
-            yield from _verified(pairs, "obj_verify_count_attr")
+            if bundle := _existence_bundle(pairs, "obj_verify_count_attr"):
+                yield bundle
 
 
 def _can_be_none(image: DescribedImage) -> Callable[[Phrase], bool]:
-    """Of which things 'no' can be said, and proven."""
+    """Returns a predicate: whether the graph can prove that there is no such object."""
     more = may_be_more(image)
     return lambda phrase: _is_one_of_some(phrase) and not more(phrase.name)
 
 
 def _is_one_of_some(phrase: Phrase) -> bool:
-    """Whether there can be one of it: not 'at least one water'."""
+    """Whether the noun is countable: not 'at least one water'."""
     return is_countable(singular(phrase.name))
 
 
@@ -407,69 +397,37 @@ def _compared(one: _Count, other: _Count) -> Compared:
 
 
 def _comparisons(image: DescribedImage, *changes: tuple[Compared, Comparator]) -> Bundle:
-    """Each claim with another comparator. Counts are known here, so all of them are false."""
+    """Each claim with another comparator, which is false as the counts are known."""
     bundle = []
     for claim, comparator in changes:
         wrong = Compared(claim.name, comparator, claim.other)
         objects = (*image.graph.bearers(claim.name), *image.graph.bearers(claim.other))
-        negative = Negative(
-            sentence(wrong), "obj_comp_count", _joint(claim, comparator), False, objects
-        )
+        words: tuple[str, str] = claim.comparator, comparator
+        negative = Negative(sentence(wrong), "obj_comp_count", words, False, objects)
         bundle.append(CaptionPair(sentence(claim), "obj_comp_count", objects, negative))
     return tuple(bundle)
 
 
-def _joint(claim: Compared, comparator: Comparator) -> tuple[str, str]:
-    return claim.comparator, comparator
+def _existence_bundle(pairs: Iterable[tuple[Statement, Change]], type_: str) -> Bundle:
+    """'At least one' for the true claims and 'no' for the false ones, each against its opposite.
 
-
-_Pairs = tuple[tuple[AttributeStatement | RelationStatement, Change], ...]
-
-
-def _verified(pairs: _Pairs, type_: str) -> Iterator[Bundle]:
-    """'At least one' of what is true, 'no' of what is false, and both the wrong way round.
-
-    With both statements of an exchange, so that "no" goes with each word as often truly as falsely.
+    Both statements of an exchange are in the bundle, so "no" occurs with each word as often in true
+    captions as in false ones. Empty if a claim is not proven false.
     """
     bundle = []
     for statement, change in pairs:
-        assert isinstance(change.claim, HasAttribute | Related)
-        right, wrong, none = statement.claim, change.claim, "no"
-        objects = objects_of(statement)
+        right, wrong = statement.claim, change.claim
+        assert isinstance(wrong, HasAttribute | Related)
         if change.open_world or not _is_one_of_some(right.subject):
-            return  # 'no' must be proven
-        some = existence_words(right.subject.name)
-        bundle.append(
-            _quantified(
-                existence_sentence(right),
-                sentence(Not(right)),
-                (some, none),
-                objects,
-                type_,
-                about(right),
-            )
-        )
-        some = existence_words(wrong.subject.name)
-        bundle.append(
-            _quantified(
-                sentence(Not(wrong)),
-                existence_sentence(wrong),
-                (none, some),
-                change.objects,
-                type_,
-                about(wrong),
-            )
-        )
-    yield tuple(bundle)
-
-
-def _quantified(
-    right: str,
-    wrong: str,
-    words: tuple[str, str],
-    objects: tuple[int, ...],
-    type_: str,
-    turns_on: str,
-) -> CaptionPair:
-    negative = Negative(wrong, type_, words, False, objects, turns_on)
-    return CaptionPair(right, type_, objects, negative, turns_on)
+            return ()
+        for claim, objects, is_true in (
+            (right, objects_of(statement), True),
+            (wrong, change.objects, False),
+        ):
+            captions = existence_sentence(claim), sentence(Not(claim))
+            words = existence_words(claim.subject.name), "no"
+            if not is_true:
+                captions, words = captions[::-1], words[::-1]
+            negative = Negative(captions[1], type_, words, False, objects, about(claim))
+            bundle.append(CaptionPair(captions[0], type_, objects, negative, about(claim)))
+    return tuple(bundle)

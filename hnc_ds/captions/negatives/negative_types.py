@@ -1,116 +1,136 @@
-"""The table of negative types. To add one: write its function, add its line here.
+"""The table of negative types. To add one, write its functions and add a line here.
 
-A negative type is a function (image) -> Iterator[Bundle]. It yields pairs that it can
-justify from the image's scene graph and nothing it cannot, in bundles whose words balance;
-choosing among them is groups.py's work. Order is the order of columns in reports.
+A negative type yields only pairs that the image's scene graph proves, in bundles whose words
+balance; groups.py chooses among them. The order is that of columns in reports.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
+from typing import NamedTuple
 
 from hnc_ds.captions.negatives import attributes, counting, logic, relations, swaps
-from hnc_ds.captions.negatives.exchange import Bundle
-from hnc_ds.captions.negatives.proposals import Proposal
+from hnc_ds.captions.negatives.changes import Bundle, Proposal
 from hnc_ds.captions.negatives.statements import DescribedImage
 
-NegativeType = Callable[[DescribedImage], Iterator[Bundle]]
-Proposing = Callable[[DescribedImage], Iterator[Proposal]]
 
-HNC_TYPES: dict[str, NegativeType] = {
-    "attribute": attributes.wrong_attribute,
-    "object": attributes.wrong_bearer,
-    "attribute_subg": attributes.wrong_described_subject,
-    "relation_subj": relations.wrong_subject,
-    "relation_obj": relations.wrong_object,
-    "relation_pred": relations.wrong_predicate,
-    "relation_attr_subj": relations.wrong_described_bearer,
-    "relation_attr_obj": relations.wrong_described_object,
-    "relation_attr_pred": relations.wrong_described_predicate,
-    "obj_count": counting.wrong_count,
-    "obj_comp_count": counting.wrong_comparison,
-    "obj_verify_count": counting.wrong_existence,
-    "obj_verify_count_attr": counting.wrong_attribute_existence,
-    "and_logic_attr": logic.both_attributes,
-    "and_logic_rel": logic.both_relations,
-    "xor_logic_attr": logic.either_attribute,
-    "xor_logic_rel": logic.either_relation,
-}
-"""The types of Doenmez et al. 2023, under the names of the released files."""
+class NegativeType(NamedTuple):
+    """The functions of a negative type."""
 
-SWAP_TYPES: dict[str, NegativeType] = {
-    "swap": swaps.swapped_ends,
-    "swap_attribute": swaps.swapped_attributes,
+    bundles: Callable[[DescribedImage], Iterator[Bundle]]
+    """Negatives that balance within the image."""
+    statements: Callable[[DescribedImage], Sequence[object]] = lambda image: ()
+    """True statements that it may change, for the statistics."""
+    proposals: Callable[[DescribedImage], Iterator[Proposal]] | None = None
+    """Changes for the balance over the data set; None for types whose negatives have the words of
+    their positives, which use ``bundles``."""
+    pairs: int = 1
+    """Caption pairs per change."""
+
+
+_attributes = attrgetter("attribute_statements")
+
+
+def _relations(subject: bool, object_: bool) -> Callable[[DescribedImage], Sequence[object]]:
+    return lambda image: image.relation_statements(subject, object_)
+
+
+def _either_relations(image: DescribedImage) -> Sequence[object]:
+    if image.options.balance == "image":
+        return logic.fans(image)
+    return image.relation_statements(False, False)
+
+
+def _swappable(image: DescribedImage) -> Sequence[object]:
+    return [*image.relation_statements(True, True), *logic.existing(image)]
+
+
+HNC_TYPES = {
+    "attribute": NegativeType(
+        attributes.wrong_attribute, _attributes, attributes.propose_attribute
+    ),
+    "object": NegativeType(attributes.wrong_bearer, _attributes, attributes.propose_bearer),
+    "attribute_subg": NegativeType(
+        attributes.wrong_described_subject,
+        _relations(True, False),
+        attributes.propose_described_subject,
+    ),
+    "relation_subj": NegativeType(
+        relations.wrong_subject, _relations(False, False), relations.propose_subject
+    ),
+    "relation_obj": NegativeType(
+        relations.wrong_object, _relations(False, False), relations.propose_object
+    ),
+    "relation_pred": NegativeType(
+        relations.wrong_predicate, _relations(False, False), relations.propose_predicate
+    ),
+    "relation_attr_subj": NegativeType(
+        relations.wrong_described_bearer,
+        _relations(True, False),
+        relations.propose_described_bearer,
+    ),
+    "relation_attr_obj": NegativeType(
+        relations.wrong_described_object,
+        _relations(False, True),
+        relations.propose_described_object,
+    ),
+    "relation_attr_pred": NegativeType(
+        relations.wrong_described_predicate,
+        _relations(True, True),
+        relations.propose_described_predicate,
+    ),
+    "obj_count": NegativeType(counting.wrong_count, counting.known_numbers, counting.propose_count),
+    "obj_comp_count": NegativeType(
+        counting.wrong_comparison, counting.comparable, counting.propose_comparison
+    ),
+    "obj_verify_count": NegativeType(
+        counting.wrong_existence,
+        attrgetter("existing_relations"),
+        counting.propose_existence,
+        counting.PAIRS_OF_EXISTENCE,
+    ),
+    "obj_verify_count_attr": NegativeType(
+        counting.wrong_attribute_existence,
+        attrgetter("existences"),
+        counting.propose_attribute_existence,
+        counting.PAIRS_OF_EXISTENCE,
+    ),
+    "and_logic_attr": NegativeType(
+        logic.both_attributes, logic.existing, logic.propose_both_attributes
+    ),
+    "and_logic_rel": NegativeType(
+        logic.both_relations, _relations(False, False), logic.propose_both_relations
+    ),
+    "xor_logic_attr": NegativeType(
+        logic.either_attribute, logic.existing, logic.propose_either_attribute
+    ),
+    "xor_logic_rel": NegativeType(
+        logic.either_relation, _either_relations, logic.propose_either_relation
+    ),
+}
+"""The types of Doenmez et al. 2023 (HNC), under the names of the released files; the proofs and the
+balance are ours."""
+
+SWAP_TYPES = {
+    "swap": NegativeType(swaps.swapped_ends, swaps.described_or_bare),
+    "swap_attribute": NegativeType(swaps.swapped_attributes, _swappable),
 }
 
-PEER_TYPES: dict[str, NegativeType] = {
-    "negclip_noun": swaps.swapped_nouns,
-    "negclip_adjective": partial(swaps.swapped_attributes, type_="negclip_adjective"),
-    "negclip_verb": swaps.swapped_verb_phrases,
-    "structure_clip_relation": partial(swaps.swapped_ends, type_="structure_clip_relation"),
-    "structure_clip_attribute": partial(swaps.swapped_attributes, type_="structure_clip_attribute"),
+PEER_TYPES = {
+    "negclip_noun": NegativeType(swaps.swapped_nouns),
+    "negclip_adjective": NegativeType(partial(swaps.swapped_attributes, type_="negclip_adjective")),
+    "negclip_verb": NegativeType(swaps.swapped_verb_phrases),
+    "structure_clip_relation": NegativeType(
+        partial(swaps.swapped_ends, type_="structure_clip_relation")
+    ),
+    "structure_clip_attribute": NegativeType(
+        partial(swaps.swapped_attributes, type_="structure_clip_attribute")
+    ),
 }
-"""The negatives of NegCLIP and Structure-CLIP, for comparison. They are made when named: beside
-the types above most of them would be the same captions once more."""
+"""The negatives of NegCLIP and Structure-CLIP, for comparison; not made by default, as most of them
+equal captions of the types above."""
 
 NEGATIVE_TYPES = HNC_TYPES | SWAP_TYPES | PEER_TYPES
-
-PROPOSING: dict[str, Proposing] = {
-    "attribute": attributes.propose_attribute,
-    "object": attributes.propose_bearer,
-    "attribute_subg": attributes.propose_described_subject,
-    "relation_subj": relations.propose_subject,
-    "relation_obj": relations.propose_object,
-    "relation_pred": relations.propose_predicate,
-    "relation_attr_subj": relations.propose_described_bearer,
-    "relation_attr_obj": relations.propose_described_object,
-    "relation_attr_pred": relations.propose_described_predicate,
-    "obj_count": counting.propose_count,
-    "obj_comp_count": counting.propose_comparison,
-    "obj_verify_count": counting.propose_existence,
-    "obj_verify_count_attr": counting.propose_attribute_existence,
-    "and_logic_attr": logic.propose_both_attributes,
-    "and_logic_rel": logic.propose_both_relations,
-    "xor_logic_attr": logic.propose_either_attribute,
-    "xor_logic_rel": logic.propose_either_relation,
-}
-"""How a type is balanced over the data set. Those that are not here are balanced by themselves,
-in each image: their negatives hold the words of their positives, or are exchanged."""
-
-
-STATEMENTS: dict[str, Callable[[DescribedImage], int]] = {
-    "attribute": lambda image: len(image.attribute_statements()),
-    "object": lambda image: len(image.attribute_statements()),
-    "attribute_subg": lambda image: len(image.relation_statements(True, False)),
-    "relation_subj": lambda image: len(image.relation_statements(False, False)),
-    "relation_obj": lambda image: len(image.relation_statements(False, False)),
-    "relation_pred": lambda image: len(image.relation_statements(False, False)),
-    "relation_attr_subj": lambda image: len(image.relation_statements(True, False)),
-    "relation_attr_obj": lambda image: len(image.relation_statements(False, True)),
-    "relation_attr_pred": lambda image: len(image.relation_statements(True, True)),
-    "obj_count": lambda image: len(counting.known_numbers(image)),
-    "obj_comp_count": lambda image: len(counting.comparable(image)),
-    "obj_verify_count": lambda image: len(image.existing_relations()),
-    "obj_verify_count_attr": lambda image: len(image.existences()),
-    "and_logic_attr": lambda image: len(logic.existing(image)),
-    "and_logic_rel": lambda image: len(image.relation_statements(False, False)),
-    "xor_logic_attr": lambda image: len(logic.existing(image)),
-    "xor_logic_rel": lambda image: len(
-        logic.fans(image)
-        if image.options.balance == "image"
-        else image.relation_statements(False, False)
-    ),
-    "swap": lambda image: len(swaps.described_or_bare(image)),
-    "swap_attribute": lambda image: (
-        len(image.relation_statements(True, True)) + len(logic.existing(image))
-    ),
-}
-"""How many true statements of an image a type may change, for the statistics."""
-
-PAIRS_OF_A_CHANGE = {
-    "obj_verify_count": counting.PAIRS_OF_EXISTENCE,
-    "obj_verify_count_attr": counting.PAIRS_OF_EXISTENCE,
-}
-"""Types of which one change gives more than one pair."""
 
 DEFAULT_TYPES = tuple(HNC_TYPES | SWAP_TYPES)
 
@@ -120,4 +140,4 @@ FAMILIES = {
     "negclip": tuple(name for name in PEER_TYPES if name.startswith("negclip")),
     "structure_clip": tuple(name for name in PEER_TYPES if name.startswith("structure_clip")),
 }
-"""What `--types` takes besides single names."""
+"""Names that `--types` accepts for several types."""

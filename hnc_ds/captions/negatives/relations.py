@@ -1,4 +1,4 @@
-"""Negatives that replace one part of a relation: its subject, its object or its predicate."""
+"""Negatives that replace the subject, the object or the predicate of a relation."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,24 +17,33 @@ from hnc_ds.captions.language.predicates import (
     needs_contact,
 )
 from hnc_ds.captions.language.wording import noun_phrase, spelled, with_article
-from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, exchanges, judged
-from hnc_ds.captions.negatives.proposals import Proposal, some, sort_of
+from hnc_ds.captions.negatives.changes import (
+    Bundle,
+    Change,
+    Proposal,
+    caption_pair,
+    exchanges,
+    judged,
+    some,
+    sort_of,
+)
 from hnc_ds.captions.negatives.references import fitting
 from hnc_ds.captions.negatives.statements import (
     DescribedImage,
     RelationStatement,
     are_mixed_up,
     mirrored,
+    objects_of,
 )
 from hnc_ds.captions.truth.claims import Phrase, Related
 from hnc_ds.captions.truth.indexed_graph import FALSE
 
 PREDICATES = 3
-"""Of those that are refuted, proposed in place of one."""
+"""Refuted predicates proposed in place of a true one."""
 PREDICATES_BESIDE = 2
-"""The same, of a relation that stands beside something else."""
+"""The same, for a relation that is part of a longer caption."""
 STATEMENTS_BESIDE = 6
-"""Of an image, that do so."""
+"""Statements of an image that become part of longer captions."""
 
 COMMON = frozenset(
     (
@@ -43,95 +52,75 @@ COMMON = frozenset(
         "standing on", "riding",
     )
 )  # fmt: skip
-"""Predicates that annotators write most often, as attributes.COMMON."""
+"""Predicates that annotators write most often."""
 COMMON_WEIGHT = 3.0
+"""How much more often a common predicate is proposed than another one."""
 
 NARROW = 3
-"""Of the contexts of a change."""
+"""Number of narrow contexts of a change."""
 
 Pairs = tuple[tuple[RelationStatement, Change], ...]
 End = Literal["subject", "object"]
 
 
 def wrong_subject(image: DescribedImage) -> Iterator[Bundle]:
-    """'The star is above the ring.' -> 'The cross is above the ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_subj"; the proof and the balance are ours.
-    """
+    """'The star is above the ring.' -> 'The cross is above the ring.'"""
     for pairs in subject_exchanges(image):
         yield _bundle(pairs, "relation", "relation_subj")
 
 
 def wrong_object(image: DescribedImage) -> Iterator[Bundle]:
-    """'The star is above the ring.' -> 'The star is above the cross.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_obj"; the proof and the balance are ours.
-    """
+    """'The star is above the ring.' -> 'The star is above the cross.'"""
     for pairs in object_exchanges(image):
         yield _bundle(pairs, "relation", "relation_obj")
 
 
 def wrong_predicate(image: DescribedImage) -> Iterator[Bundle]:
-    """'The star is above the ring.' -> 'The star is below the ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_pred"; the proof and the balance are ours.
-    """
+    """'The star is above the ring.' -> 'The star is below the ring.'"""
     for pairs in bare_predicate_exchanges(image):
         yield _bundle(pairs, "relation", "relation_pred")
 
 
 def wrong_described_bearer(image: DescribedImage) -> Iterator[Bundle]:
-    """'The red star is above the ring.' -> 'The red cross is above the ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_attr_subj"; the proof and the balance are
-    ours.
-    """
+    """'The red star is above the ring.' -> 'The red cross is above the ring.'"""
     statements = image.relation_statements(True, False)
     for pairs in exchanges(image, statements, _put_subject_noun):
         yield _bundle(pairs, "relation_attr", "relation_attr_subj")
 
 
 def wrong_described_object(image: DescribedImage) -> Iterator[Bundle]:
-    """'The star is above the blue ring.' -> 'The star is above the blue cross.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_attr_obj"; the proof and the balance are
-    ours.
-    """
+    """'The star is above the blue ring.' -> 'The star is above the blue cross.'"""
     statements = image.relation_statements(False, True)
     for pairs in exchanges(image, statements, _put_object_noun):
         yield _bundle(pairs, "relation_attr", "relation_attr_obj")
 
 
 def wrong_described_predicate(image: DescribedImage) -> Iterator[Bundle]:
-    """'The red star is above the blue ring.' -> 'The red star is below the blue ring.'
-
-    Source: Doenmez et al. 2023 (HNC), type "relation_attr_pred"; the proof and the balance are
-    ours.
-    """
+    """'The red star is above the blue ring.' -> 'The red star is below the blue ring.'"""
     for pairs in predicate_exchanges(image, image.relation_statements(True, True)):
         yield _bundle(pairs, "relation_attr", "relation_attr_pred")
 
 
 def subject_exchanges(image: DescribedImage) -> Iterator[Pairs]:
-    """Of the plainest statements."""
+    """Exchanges of subjects between statements without attributes."""
     statements = image.relation_statements(False, False)
-    return image.shared("subjects", lambda: exchanges(image, statements, put_subject))
+    return image.exchanged("subjects", lambda: exchanges(image, statements, put_subject))
 
 
 def object_exchanges(image: DescribedImage) -> Iterator[Pairs]:
-    """Of the plainest statements."""
+    """Exchanges of objects between statements without attributes."""
     statements = image.relation_statements(False, False)
-    return image.shared("objects", lambda: exchanges(image, statements, put_object))
+    return image.exchanged("objects", lambda: exchanges(image, statements, put_object))
 
 
 def bare_predicate_exchanges(image: DescribedImage) -> Iterator[Pairs]:
-    """Of the plainest statements."""
+    """Exchanges of predicates between statements without attributes."""
     statements = image.relation_statements(False, False)
-    return image.shared("predicates", lambda: predicate_exchanges(image, statements))
+    return image.exchanged("predicates", lambda: predicate_exchanges(image, statements))
 
 
 def in_turn(*kinds: Iterator[Pairs]) -> Iterator[Pairs]:
-    """Exchanges of several kinds, one of each in turn."""
+    """Yields one exchange of each kind in turn."""
     waiting = deque(kinds)
     while waiting:
         kind = waiting.popleft()
@@ -144,7 +133,7 @@ def in_turn(*kinds: Iterator[Pairs]) -> Iterator[Pairs]:
 def predicate_exchanges(
     image: DescribedImage, statements: list[RelationStatement]
 ) -> Iterator[Pairs]:
-    """A fact and the same fact said from its other end exchange predicates; then two facts do."""
+    """Exchanges of predicates: first between a statement and its inverse, then between any two."""
     seen: set[tuple[int, str, int]] = set()
     for statement in statements:
         if (statement.subject, statement.claim.predicate, statement.object) in seen:
@@ -158,18 +147,18 @@ def predicate_exchanges(
 
 
 def propose_predicate(image: DescribedImage) -> Iterator[Proposal]:
-    """'The star is above the ring.' -> 'The star is below the ring.', as wrong_predicate."""
+    """As wrong_predicate: 'The star is above the ring.' -> 'The star is below the ring.'"""
     statements = image.relation_statements(False, False)
     return _proposals(other_predicates(image, statements, "relation_pred"), "relation_pred")
 
 
 def propose_subject(image: DescribedImage) -> Iterator[Proposal]:
-    """'The star is above the ring.' -> 'The cross is above the ring.', as wrong_subject."""
+    """As wrong_subject: 'The star is above the ring.' -> 'The cross is above the ring.'"""
     return _proposals(_plain_ends(image, "subject"), "relation_subj")
 
 
 def propose_object(image: DescribedImage) -> Iterator[Proposal]:
-    """'The star is above the ring.' -> 'The star is above the cross.', as wrong_object."""
+    """As wrong_object: 'The star is above the ring.' -> 'The star is above the cross.'"""
     return _proposals(_plain_ends(image, "object"), "relation_obj")
 
 
@@ -195,36 +184,36 @@ def propose_described_object(image: DescribedImage) -> Iterator[Proposal]:
 
 
 class Changed(NamedTuple):
-    """A relation that is refuted, made of one that is true."""
+    """A true relation and a refuted one made from it."""
 
     place: int
-    """Of the statement, among its type's."""
+    """Position of the statement among those of its type."""
     statement: RelationStatement
     wrong: Related
     objects: tuple[int, int]
-    """What the wrong one speaks of."""
+    """The objects that the refuted relation is about."""
     words: tuple[str, str]
     """(words before, words after)."""
     twin: "Changed | None" = None
-    """The same fact said from its other end, changed alike: 'The ring is below the star.' -> 'The
-    ring is above the star.' The words of both balance."""
+    """The inverse relation with the opposite change: 'The ring is below the star.' -> 'The ring is
+    above the star.' The words of both balance."""
 
     def change(self) -> Change:
-        """As for an exchange."""
+        """The same as a Change."""
         return Change(self.wrong, self.words, self.objects)
 
 
-def _plain_ends(image: DescribedImage, end: End) -> Iterator[Changed]:
-    """Of the plainest statements, for several types."""
+def _plain_ends(image: DescribedImage, end: End) -> list[Changed]:
+    """Statements without attributes that get another subject or object; several types use them."""
     statements = image.relation_statements(False, False)
-    return image.shared(f"other {end}s", lambda: other_ends(image, statements, end))
+    return image.cached(f"other {end}s", lambda: other_ends(image, statements, end))
 
 
 def other_parts(
     image: DescribedImage, statements: Sequence[RelationStatement], type_: str
 ) -> Iterator[Changed]:
-    """Statements with another predicate, subject or object, of a few of them: for types that put
-    a relation beside something else."""
+    """The first statements with another predicate, subject or object, for types whose captions
+    have a relation as one of their parts."""
     few = statements[:STATEMENTS_BESIDE]
     yield from other_predicates(image, few, type_, PREDICATES_BESIDE)
     if statements is image.relation_statements(False, False):
@@ -239,15 +228,15 @@ def other_predicates(
     image: DescribedImage,
     statements: Sequence[RelationStatement],
     type_: str,
-    most: int = PREDICATES,
+    limit: int = PREDICATES,
 ) -> Iterator[Changed]:
-    """Statements with another predicate.
+    """Statements with another, refuted predicate.
 
     Args:
-        image: Of the statements.
-        statements: In drawn order.
-        type_: Names the stream of the draws.
-        most: Predicates that are proposed in place of one.
+        image: The image that the statements describe.
+        statements: True relations, in drawn order.
+        type_: Name of the random stream.
+        limit: Maximum number of predicates proposed in place of one.
     """
     rng = image.stream(f"predicates {type_}")
     for place, statement in enumerate(statements):
@@ -256,16 +245,16 @@ def other_predicates(
         if turned is not None:
             yield turned
         found = _in_place_of(claim.predicate, image.graph.refuted_predicates(*ends))
-        for predicate in some(found, _weights(found), most, rng):
+        for predicate in some(found, _weights(found), limit, rng):
             if turned is not None and predicate == turned.wrong.predicate:
                 continue
             wrong = Related(claim.subject, predicate, claim.object)
-            if image.refutes(wrong):  # of any other subject of the name as well
+            if image.refutes(wrong):  # also for other objects that the phrases may mean
                 yield Changed(place, statement, wrong, ends, (claim.predicate, predicate))
 
 
 def _turned(image: DescribedImage, place: int, statement: RelationStatement) -> Changed | None:
-    """The statement and its mirror image, each with the other's predicate."""
+    """The statement and its inverse, each with the other's predicate."""
     other = mirrored(image, statement)
     if other is None:
         return None
@@ -289,10 +278,10 @@ def other_ends(
     """Statements with another subject or object, as other_predicates.
 
     Args:
-        image: Of the statements.
-        statements: In drawn order.
-        end: Which of both is changed.
-        noun_alone: Whether its attributes stay before the other noun.
+        image: The image that the statements describe.
+        statements: True relations, in drawn order.
+        end: Which part is replaced.
+        noun_alone: Whether only the noun is replaced and its attributes stay.
     """
     for place, statement in enumerate(statements):
         claim, ends = statement.claim, (statement.subject, statement.object)
@@ -314,8 +303,7 @@ def other_ends(
 def _may_take_its_place(
     image: DescribedImage, claim: Related, end: End
 ) -> list[tuple[int, Phrase]]:
-    """Things that would make sense at an end of a claim. Kept for the image: it is asked again
-    for each type."""
+    """Objects that make sense at one end of a claim; cached for all types of the image."""
     key = f"{end} {claim.predicate} {claim.subject.name} {claim.object.name}"
     found: list[tuple[int, Phrase]] | None = image.fitting_things.get(key)
     if found is None:
@@ -335,8 +323,11 @@ def _may_take_its_place(
 
 
 def _may_be_false(image: DescribedImage, i: int, predicate: str, j: int, noun_alone: bool) -> bool:
-    """Whether it may be that the claim about this very pair is false: asked first, as it is quick.
-    After other attributes than its own, the thing itself may not be meant."""
+    """A quick check before ``refutes``: whether the claim about this pair of objects is false.
+
+    With ``noun_alone`` the new noun follows attributes of another object, so the phrase may not
+    mean this object and the check always passes.
+    """
     if noun_alone or image.graph.relation(i, predicate, j) is FALSE:
         return True
     image.tried += 1
@@ -344,7 +335,7 @@ def _may_be_false(image: DescribedImage, i: int, predicate: str, j: int, noun_al
 
 
 def counted_words(changed: Changed, noun_alone: bool = False) -> tuple[str, str]:
-    """Of whole phrases with their articles, which balance, too."""
+    """The words that balance: whole phrases with their articles, unless only nouns change."""
     claim, wrong = changed.statement.claim, changed.wrong
     for one, other in ((claim.subject, wrong.subject), (claim.object, wrong.object)):
         if one != other and not noun_alone:
@@ -352,41 +343,42 @@ def counted_words(changed: Changed, noun_alone: bool = False) -> tuple[str, str]
     return changed.words
 
 
-def _proposals(found: Iterator[Changed], type_: str) -> Iterator[Proposal]:
+def _proposals(found: Iterable[Changed], type_: str) -> Iterator[Proposal]:
     kind = "relation_attr" if type_.startswith("relation_attr") else "relation"
     for changed in found:
-        speak = partial(_say, changed, kind, type_)
-        yield proposal_of(changed, speak, kind == "relation_attr")
+        make_bundle = partial(_changed_bundle, changed, kind, type_)
+        yield proposal_of(changed, make_bundle, kind == "relation_attr")
 
 
 def proposal_of(
-    changed: Changed, speak: Callable[[], Bundle], noun_alone: bool = False, pairs: int = 1
+    changed: Changed, make_bundle: Callable[[], Bundle], noun_alone: bool = False, pairs: int = 1
 ) -> Proposal:
-    """The proposal of a change, which says the twin, too, where there is one.
+    """The proposal of a change, together with its twin if it has one.
 
     Args:
-        changed: What changes.
-        speak: Words it.
-        noun_alone: As counted_words.
-        pairs: Of one change.
+        changed: The change.
+        make_bundle: Makes its caption pairs.
+        noun_alone: As in other_ends.
+        pairs: Number of caption pairs per change.
     """
     if changed.twin is not None:
-        return Proposal(("", ""), (), speak, changed.place, 2 * pairs)
+        return Proposal(("", ""), (), make_bundle, changed.place, 2 * pairs)
     words = counted_words(changed, noun_alone)
-    return Proposal(words, relation_contexts(changed), speak, changed.place, pairs, NARROW)
+    return Proposal(words, relation_contexts(changed), make_bundle, changed.place, pairs, NARROW)
 
 
-def _say(changed: Changed, kind: str, type_: str) -> Bundle:
+def _changed_bundle(changed: Changed, kind: str, type_: str) -> Bundle:
     return _bundle([(one.statement, one.change()) for one in both(changed)], kind, type_)
 
 
 def both(changed: Changed) -> tuple[Changed, ...]:
-    """The change and its twin."""
+    """The change and its twin, if it has one."""
     return (changed,) if changed.twin is None else (changed, changed.twin)
 
 
 def relation_contexts(changed: Changed) -> tuple[str, ...]:
-    """In which a change of one part is to balance: beside the two others, from words to sorts."""
+    """Contexts in which a change of one part balances: the two other parts, as names, then as
+    sorts."""
     claim, wrong = changed.statement.claim, changed.wrong
     subject, object_ = claim.subject.name, claim.object.name
     if wrong.predicate != claim.predicate:
@@ -396,13 +388,13 @@ def relation_contexts(changed: Changed) -> tuple[str, ...]:
         kept, fixed, letter = subject, claim.object.attributes, "o"
     else:
         kept, fixed, letter = object_, claim.subject.attributes, "s"
-    said = f"{letter}|{claim.predicate}|{' '.join(fixed)}"
-    return f"{said}|{kept}", f"{said}|{sort_of(kept)}", said, letter
+    context = f"{letter}|{claim.predicate}|{' '.join(fixed)}"
+    return f"{context}|{kept}", f"{context}|{sort_of(kept)}", context, letter
 
 
 @lru_cache(maxsize=1 << 14)
 def _in_place_of(predicate: str, refuted: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the refuted predicates those that may take its place."""
+    """The refuted predicates that may replace a predicate."""
     return tuple([p for p in refuted if p != predicate and _same_sort(p, predicate)])
 
 
@@ -459,7 +451,7 @@ def put_predicate(one: RelationStatement, other: RelationStatement) -> Change | 
 
 
 def _put_subject_noun(one: RelationStatement, other: RelationStatement) -> Change | None:
-    """One's claim with the other's noun after its own attributes."""
+    """One's claim with the noun of the other's subject after its own attributes."""
     change = put_subject(one, other)
     phrase = _renamed(one.claim.subject, other.claim.subject.name)
     if change is None or phrase is None:
@@ -478,7 +470,7 @@ def _put_object_noun(one: RelationStatement, other: RelationStatement) -> Change
 
 
 def _renamed(phrase: Phrase, name: str) -> Phrase | None:
-    """Another noun after the same attributes, if they are said of such things."""
+    """The phrase with another noun; None if its attributes do not suit that noun."""
     return None if name == phrase.name else fitting(name, phrase.attributes, phrase.definite)
 
 
@@ -487,12 +479,12 @@ def _nouns(before: Phrase, after: Phrase) -> tuple[str, str]:
 
 
 def _in_one_order(one: RelationStatement, other: RelationStatement) -> bool:
-    """Whether an exchange cannot be false both ways: a left of b, c left of d."""
+    """Whether an exchange cannot make both statements false: a left of b, c left of d."""
     return one.claim.predicate == other.claim.predicate and is_order(one.claim.predicate)
 
 
 def _same_sort(predicate: str, replaced: str) -> bool:
-    """Whether one predicate may take another's place: 'on' that of 'in', not of 'near'."""
+    """Whether a predicate may replace another one: 'on' may replace 'in', but not 'near'."""
     if needs_contact(predicate) and not needs_contact(replaced):
         return False
     return has_verb(replaced) or not has_verb(predicate)
@@ -500,13 +492,11 @@ def _same_sort(predicate: str, replaced: str) -> bool:
 
 @lru_cache(maxsize=1 << 15)
 def _alike(name: str, other: str, predicate: str) -> bool:
-    """Whether one may take the other's place without making nonsense."""
+    """Whether one name may replace the other and still make sense."""
     if has_verb(predicate) and is_animate(name) != is_animate(other):
         return False
     return all(is_a(name, group) == is_a(other, group) for group in ("body_parts", "grounds"))
 
 
 def _bundle(pairs: Iterable[tuple[RelationStatement, Change]], kind: str, type_: str) -> Bundle:
-    return tuple(
-        caption_pair(s.claim, kind, (s.subject, s.object), change, type_) for s, change in pairs
-    )
+    return tuple(caption_pair(s.claim, kind, objects_of(s), change, type_) for s, change in pairs)

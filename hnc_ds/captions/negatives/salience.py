@@ -1,7 +1,7 @@
-"""What one sees first: how much each object of an image is worth speaking of.
+"""Salience: weights of an image's objects in the seeded draws of captions.
 
-Large things and living ones come before parts and backgrounds, and what annotators said more about
-before the rest. A weight is the chance of an object in seeded draws, beside others.
+Large objects, people and animals weigh more than parts and backgrounds, and so do objects with
+more annotations.
 """
 
 import random
@@ -16,21 +16,21 @@ from hnc_ds.records import SceneGraph, SceneObject
 _T = TypeVar("_T")
 
 ANIMATE = 3.0
-"""Times as likely as another thing of the same size."""
+"""Factor for people and animals, relative to other things of the same size."""
 PART = 0.15
-"""A leg, a pipe: beside a thing that is not part of another one."""
+"""Factor for parts of other objects: a leg, a pipe."""
 BACKGROUND = 0.3
-"""A wall, the sky: their boxes are large whether or not one looks at them."""
-LEAST = 0.05
-"""Share of the image's side that the smallest thing counts as."""
-TOLD = 1.25
-"""For having attributes, and again for relations other than to its sides."""
+"""Factor for a wall or the sky, whose boxes are large although nobody looks at them."""
+MIN_SIDE = 0.05
+"""Lower bound of an object's side, as a fraction of the image's."""
+ANNOTATED = 1.25
+"""Factor for having attributes, and again for relations other than left and right."""
 
 LARGEST = 5
-"""Things of an image that its captions are to mention wherever something can be said of them."""
+"""Number of objects of an image that its captions mention whenever they have statements."""
 
 SIDES = frozenset({"to the left of", "to the right of"})
-"""The predicates of nine relations in ten of GQA: annotated by rule, not because they matter."""
+"""Predicates of 89 % of GQA's relations: annotated by rule, not because they matter."""
 
 
 def salience(graph: SceneGraph) -> tuple[float, ...]:
@@ -42,11 +42,11 @@ def salience(graph: SceneGraph) -> tuple[float, ...]:
 
 def _weight(found: SceneObject, area: int) -> float:
     side = sqrt(max(0, min(found.w * found.h, area)) / area)
-    weight = max(LEAST, side) * _of_name(found.name)
+    weight = max(MIN_SIDE, side) * _of_name(found.name)
     if found.attributes:
-        weight *= TOLD
+        weight *= ANNOTATED
     if any(relation.name not in SIDES for relation in found.relations):
-        weight *= TOLD
+        weight *= ANNOTATED
     return weight
 
 
@@ -61,19 +61,19 @@ def _of_name(name: str) -> float:
 
 @lru_cache(maxsize=1 << 14)
 def is_background(name: str) -> bool:
-    """Whether things of a name are what others stand on or before."""
+    """Whether a name is a background: ground or stuff that others stand on or before."""
     return is_a(name, "stuff") or is_a(name, "grounds")
 
 
 @lru_cache(maxsize=1 << 14)
 def is_part(name: str) -> bool:
-    """Whether things of a name belong to larger ones."""
+    """Whether things of a name are parts of larger ones."""
     return is_a(name, "body_parts") or is_a(name, "parts")
 
 
 def largest(graph: SceneGraph) -> tuple[int, ...]:
-    """The largest things of an image that are neither parts nor backgrounds, by the area of their
-    boxes; places among the sorted ids."""
+    """The objects with the largest boxes that are neither parts nor backgrounds, as positions among
+    the sorted ids."""
     objects = [graph.objects[object_id] for object_id in sorted(graph.objects)]
     things = [
         i
@@ -85,9 +85,9 @@ def largest(graph: SceneGraph) -> tuple[int, ...]:
 
 
 def shuffled(items: Sequence[_T], weights: Sequence[float], rng: random.Random) -> list[_T]:
-    """All items in drawn order: the first one by its weight, the next among the rest, and so on.
+    """A weighted shuffle: each next item is drawn from the rest by weight.
 
-    Source: Efraimidis and Spirakis 2006, as a race of exponential clocks.
+    Source: Efraimidis and Spirakis 2006, in the form of exponential clocks.
     """
     clock = [-log(1.0 - rng.random()) / weight for weight in weights]
     return [items[place] for place in sorted(range(len(items)), key=clock.__getitem__)]

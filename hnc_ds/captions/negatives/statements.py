@@ -1,14 +1,14 @@
-"""What can truly be said about one image, and in which words: the positives of all families.
+"""True statements about one image: the positives of all negative types.
 
-An object is spoken of as "the star" or "the red star" only where these words can mean no other
-object of the image. Choosing the words is part of the seeded draw, and so is choosing among the
-statements: no predicate may crowd out the rest. Frames are worded only when a type asks for them.
+An object is called "the star" or "the red star" only where these words fit no other object of the
+image. Both the words and the statements are drawn with the seed; predicates take turns, so no
+predicate crowds out the rest. Statements are computed when a negative type first needs them.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from copy import copy
+from functools import cached_property
 from itertools import islice, tee
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -18,11 +18,7 @@ from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
 from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
 from hnc_ds.captions.language.predicates import inverse_said, is_said_of
-from hnc_ds.captions.negatives.references import (
-    References,
-    is_sayable,
-    references_of,
-)
+from hnc_ds.captions.negatives.references import References, is_sayable, references_of
 from hnc_ds.captions.negatives.salience import SIDES, largest, salience, shuffled
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
@@ -30,33 +26,34 @@ from hnc_ds.captions.truth.holds import is_refuted
 from hnc_ds.captions.truth.indexed_graph import TRUE, IndexedGraph
 from hnc_ds.records import SceneGraph
 
-_Found = TypeVar("_Found")
+_Item = TypeVar("_Item")
 
 FACTS = 24
-"""Relations of an image that are spoken of, where words balance over the data set."""
-ALIKE = 2
-"""Of them, that are spoken of in the same words: 'a leg'."""
+"""Maximum number of relations per image, with balance over the data set."""
 THINGS = 12
-"""Objects of an image that they are about."""
+"""Maximum number of objects that these relations are about."""
+ALIKE = 2
+"""Maximum number of these objects with the same phrase: 'a leg'."""
+MIN_SIDES = 2
+"""Left and right relations of an image that has no other relations."""
 TWO_ATTRIBUTES = 0.3
-"""How often one attribute is said of a thing named with another: 'The white horse is large.'"""
-FEWEST_SIDES = 2
-"""Of them, relations to the left and right where there are no others."""
+"""Probability that the subject of an attribute statement carries a second attribute: 'The white
+horse is large.'"""
 
 
 class Options(NamedTuple):
-    """How an image is spoken of."""
+    """Settings of the captions of one image."""
 
-    most: int = 48
-    """Caption groups of an image."""
+    max_groups: int = 48
+    """Maximum number of caption groups."""
     by_colour: float = 2 / 3
-    """How often a noun's attribute is its colour, where it has one."""
+    """Probability that a described noun carries its colour, if it has one."""
     open_world: bool = False
-    """Whether negatives may be written that are not proven, tagged as such."""
+    """Whether to also write negatives that the graph does not refute, tagged as such."""
     tables: Tables | None = None
-    """Frequencies of the training graphs."""
+    """Frequencies counted over the training graphs."""
     balance: Literal["data", "image"] = "image"
-    """Whether words of true and false captions balance over the data set or in each image."""
+    """Whether words balance between true and false captions over the data set or in each image."""
 
 
 class AttributeStatement(Struct, frozen=True):
@@ -75,8 +72,11 @@ class RelationStatement(Struct, frozen=True):
     object: int
 
 
+Statement = AttributeStatement | RelationStatement
+
+
 class Fact(Struct, frozen=True):
-    """A relation that is true between two objects, not worded yet."""
+    """A true relation between two objects, without its phrases."""
 
     subject: int
     predicate: str
@@ -84,145 +84,139 @@ class Fact(Struct, frozen=True):
 
 
 class DescribedImage:
-    """An image's scene graph with what can truly be said of it, drawn when asked for.
+    """The scene graph of an image with the true statements about it, each kind computed once.
 
     Args:
-        graph: What is annotated.
-        seed: Of all draws; every kind of statement has a stream of its own.
-        options: How it is spoken of.
-        types: How many negative types are to share the image's caption groups.
+        graph: The annotations.
+        seed: Seed for all draws; every kind of statement has its own random stream.
+        options: Settings of the captions.
+        types: Number of negative types that share the image's caption groups.
     """
 
     def __init__(self, graph: SceneGraph, seed: str, options: Options, types: int = 1) -> None:
         self.graph = IndexedGraph(graph)
         self.options = options
-        self.quota = max(2, (4 if options.balance == "data" else 2) * options.most // types)
-        """Negatives of one type."""
+        self.quota = max(2, (4 if options.balance == "data" else 2) * options.max_groups // types)
+        """Maximum number of negatives of one type."""
         self._seed = seed
         self.references = tuple([references_of(self.graph, i) for i in range(len(graph.objects))])
         self.salience = salience(graph) if options.balance == "data" else ()
         self.largest = largest(graph) if options.balance == "data" else ()
-        self._things: list[tuple[int, Phrase]] | None = None
         self.fitting_things: dict[str, list[tuple[int, Phrase]]] = {}
-        self._facts: list[Fact] | None = None
-        self._attributes: list[AttributeStatement] | None = None
-        self._existences: list[AttributeStatement] | None = None
-        self._existing: list[RelationStatement] | None = None
-        self._framed: dict[tuple[bool, bool], list[RelationStatement]] = {}
-        self._shared: dict[str, Iterator[Any]] = {}
+        self._worded: dict[tuple[bool, bool], list[RelationStatement]] = {}
+        self._lists: dict[str, list[Any]] = {}
+        self._exchanges: dict[str, Iterator[Any]] = {}
         self.tried = 0
-        """Changes that were judged so far."""
+        """Number of changes checked against the graph so far."""
         self.refuted = 0
-        """Those of them that the graph refutes."""
+        """Number of these that the graph refutes."""
 
     def refutes(self, claim: Claim) -> bool:
-        """Whether the graph refutes a change of a statement; counts it."""
+        """Whether the graph refutes a changed statement; counts the check."""
         self.tried += 1
         is_false = is_refuted(self.graph, claim)
         self.refuted += is_false
         return is_false
 
     def stream(self, purpose: str) -> random.Random:
-        """Random numbers for one purpose: the same whatever else is drawn."""
+        """A random generator for one purpose, independent of all other draws."""
         # A string seeds through its bytes, not through hash(): the same in every process.
         return random.Random(f"{self._seed}/{purpose}")
 
-    def shared(self, name: str, find: Callable[[], Iterator[_Found]]) -> Iterator[_Found]:
-        """What ``find`` gives, for several types: found once, as far as it is asked for.
+    def cached(self, name: str, find: Callable[[], Iterator[_Item]]) -> list[_Item]:
+        """The items of ``find``, computed once for all negative types that use them."""
+        if name not in self._lists:
+            self._lists[name] = [*find()]
+        return self._lists[name]
 
-        It holds the image, and the image holds it until ``close``.
+    def exchanged(self, name: str, find: Callable[[], Iterator[_Item]]) -> Iterator[_Item]:
+        """As ``cached``, computed only as far as some type consumes it.
+
+        A type stops at its quota, which usually leaves most exchanges untried. The iterators refer
+        to the image until ``close``.
         """
-        if name not in self._shared:
-            self._shared[name] = tee(find(), 1)[0]
-        return copy(self._shared[name])
+        mine, self._exchanges[name] = tee(self._exchanges.get(name) or find())
+        return mine
 
     def close(self) -> None:
-        """Let go of what is shared, so that the image leaves no cycle behind."""
-        self._shared.clear()
+        """Break the reference cycles of ``exchanged``: workers run without garbage collection."""
+        self._exchanges.clear()
 
+    @cached_property
     def attribute_statements(self) -> list[AttributeStatement]:
-        """Those that say an attribute of an object, in drawn order."""
-        if self._attributes is None:
-            rng = self.stream("attributes")
-            self._attributes = self._in_drawn_order(list(_attribute_statements(self, rng)), rng)
-        return self._attributes
+        """Statements that an object has an attribute, in drawn order."""
+        rng = self.stream("attributes")
+        return self._in_drawn_order(list(_attribute_statements(self, rng)), rng)
 
+    @cached_property
     def existences(self) -> list[AttributeStatement]:
-        """As attribute_statements, but of any thing of the name: 'there is a red star'."""
-        if self._existences is None:
-            rng = self.stream("existences")
-            self._existences = self._in_drawn_order(list(_existences(self)), rng)
-        return self._existences
+        """Statements that some object of a name has an attribute, in drawn order: 'there is a red
+        star'."""
+        return self._in_drawn_order(list(_existences(self)), self.stream("existences"))
 
-    @property
+    @cached_property
     def things(self) -> list[tuple[int, Phrase]]:
-        """The objects that relations are about, with words that single them out: the largest ones
-        and others by what one sees first. All changes are between these, so that where one takes
-        another's place the reverse is likely to be proposed, too."""
-        if self._things is None:
-            told = {i: found.plainest_or_any() for i, found in enumerate(self.references)}
-            said = [i for i, phrase in told.items() if phrase is not None]
-            order = shuffled(said, [self.salience[i] for i in said], self.stream("things"))
-            order.sort(key=lambda i: (i not in self.largest, not _is_the(told[i])))
-            self._things = []
-            alike: Counter[Phrase] = Counter()
-            for i in order:
-                phrase = told[i]
-                if phrase is None or alike[phrase] == ALIKE or len(self._things) == THINGS:
-                    continue
-                alike[phrase] += 1
-                self._things.append((i, phrase))
-        return self._things
+        """The objects that relations are about, with their phrases: the largest objects first, then
+        a draw by salience. All changes are between these objects, so the reverse of a change is
+        likely to be proposed as well."""
+        phrases = {i: found.plainest_or_any() for i, found in enumerate(self.references)}
+        named = [i for i, phrase in phrases.items() if phrase is not None]
+        order = shuffled(named, [self.salience[i] for i in named], self.stream("things"))
+        order.sort(key=lambda i: (i not in self.largest, not _is_definite(phrases[i])))
+        things: list[tuple[int, Phrase]] = []
+        alike: Counter[Phrase] = Counter()
+        for i in order:
+            phrase = phrases[i]
+            if phrase is None or alike[phrase] == ALIKE or len(things) == THINGS:
+                continue
+            alike[phrase] += 1
+            things.append((i, phrase))
+        return things
 
     def _in_drawn_order(
         self, statements: list[AttributeStatement], rng: random.Random
     ) -> list[AttributeStatement]:
-        """What one sees first comes first, where words balance over the data set."""
+        """Salient objects tend to come first, with balance over the data set."""
         if self.options.balance == "data":
             return shuffled(statements, [self.salience[s.subject] for s in statements], rng)
         rng.shuffle(statements)
         return statements
 
+    @cached_property
     def facts(self) -> list[Fact]:
-        """Relations that are true and can be said, in drawn order: no predicate too often."""
-        if self._facts is None:
-            rng = self.stream("relations")
-            if self.options.balance == "data":
-                self._facts = salient_facts(self, rng, FACTS)
-                return self._facts
-            most = max(4, self.options.most // 2)
-            self._facts = list(islice(_facts(self, rng, max(2, most // 4)), most))
-        return self._facts
+        """True relations that have English words, in drawn order; predicates take turns."""
+        rng = self.stream("relations")
+        if self.options.balance == "data":
+            return salient_facts(self, rng, FACTS)
+        limit = max(4, self.options.max_groups // 2)
+        return list(islice(_facts(self, rng, max(2, limit // 4)), limit))
 
+    @cached_property
     def existing_relations(self) -> list[RelationStatement]:
-        """As relation_statements, but of any thing of the name: 'a star that is above the ring'."""
-        if self._existing is None:
-            rng = self.stream("existing relations")
-            if self.options.balance == "data":
-                found = self.facts()
-            else:
-                facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
-                found = list(islice(facts, 2 * self.quota))
-            self._existing = [_of_any(self, fact) for fact in found]
-        return self._existing
+        """Relations of some object of a name: 'a star that is above the ring'."""
+        if self.options.balance == "data":
+            return [_of_any(self, fact) for fact in self.facts]
+        rng = self.stream("existing relations")
+        facts = _facts(self, rng, max(2, self.quota // 2), any_subject=True)
+        return [_of_any(self, fact) for fact in islice(facts, 2 * self.quota)]
 
     def relation_statements(self, subject: bool, object_: bool) -> list[RelationStatement]:
-        """Those that relate two objects, the ends named with or without an attribute.
+        """Relations between two objects.
 
-        A bare end still gets an attribute where it needs one to be singled out.
+        An object that its name does not single out always carries an attribute.
 
         Args:
-            subject: Whether the subject is named with an attribute.
-            object_: Whether the object is.
+            subject: Whether the subject carries an attribute.
+            object_: Whether the object carries an attribute.
         """
         key = (subject, object_)
-        if key not in self._framed:
+        if key not in self._worded:
             rng = self.stream(f"relations {subject} {object_}")
-            self._framed[key] = list(_worded(self, subject, object_, rng))
-        return self._framed[key]
+            self._worded[key] = list(_worded(self, subject, object_, rng))
+        return self._worded[key]
 
     def is_usual(self, claim: Claim) -> bool:
-        """Whether the tables, where there are some, have met such a claim about such things."""
+        """Whether the tables contain such a claim about such things; True without tables."""
         tables = self.options.tables
         if tables is None:
             return True
@@ -235,13 +229,13 @@ class DescribedImage:
         return True
 
     def counted_names(self) -> list[tuple[str, int]]:
-        """Names whose number is known and small enough to be said, with that number."""
+        """Names with their number of objects, where it is known and has a number word."""
         names = sorted({*self.graph.names})
         counts = [(name, self.graph.count(name)) for name in names if is_sayable(name)]
         return [(name, n) for name, n in counts if n is not None and n < len(NUMBER_WORDS)]
 
 
-def _is_the(phrase: Phrase | None) -> bool:
+def _is_definite(phrase: Phrase | None) -> bool:
     return phrase is not None and phrase.definite
 
 
@@ -253,7 +247,7 @@ def _attribute_statements(
         plainest = references.plainest_or_any() if over_data else references.plainest()
         if plainest is None:
             continue
-        for attribute, cls in references.told:
+        for attribute, cls in references.attributes:
             phrase = references.any_one if references.plainest() is None else references.bare
             if phrase is None or (over_data and rng.random() < TWO_ATTRIBUTES):
                 others = [p for p in references.described if _is_silent(p, cls)]
@@ -265,36 +259,40 @@ def _attribute_statements(
 def _existences(image: DescribedImage) -> Iterator[AttributeStatement]:
     for i, (name, references) in enumerate(zip(image.graph.names, image.references, strict=True)):
         phrase = Phrase(name, definite=False)
-        for attribute, cls in references.told:
+        for attribute, cls in references.attributes:
             if attribute not in name.split(" "):
                 yield AttributeStatement(HasAttribute(phrase, attribute), i, cls)
 
 
 def _is_silent(phrase: Phrase, cls: AttributeClass) -> bool:
-    """Whether a phrase gives no attribute of a class away."""
+    """Whether a phrase contains no attribute of a class."""
     return all(class_of(a, phrase.name) is not cls for a in phrase.attributes)
 
 
 def _facts(
-    image: DescribedImage, rng: random.Random, most: int, any_subject: bool = False
+    image: DescribedImage, rng: random.Random, per_predicate: int, any_subject: bool = False
 ) -> Iterator[Fact]:
-    """One of each predicate in turn, at most ``most`` of any.
+    """Facts whose objects have a definite phrase; predicates take turns.
 
-    Objects can be singled out in words, and subjects too, unless any one of a name will do.
+    Args:
+        image: The image.
+        rng: Random generator.
+        per_predicate: Maximum number of facts with the same predicate.
+        any_subject: Whether subjects need no definite phrase.
     """
     graph = image.graph
     single = [found.plainest() is not None for found in image.references]
     subjects = [is_sayable(name) for name in graph.names] if any_subject else single
     piles: dict[str, list[tuple[int, int]]] = {}
-    for (i, j), told in sorted(graph.edges.items()):
+    for (i, j), edges in sorted(graph.edges.items()):
         if subjects[i] and single[j]:
-            for predicate in {*told}:
+            for predicate in {*edges}:
                 piles.setdefault(predicate, []).append((i, j))
     names = [name for name in sorted(piles) if piles[name]]
     rng.shuffle(names)
     for name in names:
         rng.shuffle(piles[name])
-    left = dict.fromkeys(names, most)
+    left = dict.fromkeys(names, per_predicate)
     while left:
         for predicate in list(left):
             fact = _next_fact(graph, predicate, piles[predicate])
@@ -305,15 +303,16 @@ def _facts(
                 yield fact
 
 
-def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[Fact]:
-    """Relations of what one sees first. Predicates take turns, and each of an image's largest
-    things comes at least once where something is said of it; left and right are at most as many
-    as all others.
+def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list[Fact]:
+    """Facts drawn by salience.
+
+    First comes one fact of each of the image's largest objects, then predicates take turns. Left
+    and right are at most half of the facts, or MIN_SIDES facts.
 
     Args:
-        image: With what is stated of it.
-        rng: Of the draws.
-        most: Facts, at most.
+        image: The image.
+        rng: Random generator.
+        limit: Maximum number of facts.
     """
     graph, weights = image.graph, image.salience
     piles: dict[str, list[Fact]] = {}
@@ -337,36 +336,37 @@ def salient_facts(image: DescribedImage, rng: random.Random, most: int) -> list[
             if any(map(chosen.add, about)):
                 break
     waiting = {name: iter(piles[name]) for name in names}
-    _take_turns(chosen, {name: waiting[name] for name in others}, most // 2)
-    said = sum(fact.predicate in SIDES for fact in chosen.facts)
-    sides = max(FEWEST_SIDES, min(len(chosen.facts) - said, most // 2))
+    _take_turns(chosen, {name: waiting[name] for name in others}, limit // 2)
+    taken = sum(fact.predicate in SIDES for fact in chosen.facts)
+    sides = max(MIN_SIDES, min(len(chosen.facts) - taken, limit // 2))
     _take_turns(
         chosen,
         {name: waiting[name] for name in names if name in SIDES},
-        len(chosen.facts) + sides - said,
+        len(chosen.facts) + sides - taken,
     )
-    _take_turns(chosen, {name: waiting[name] for name in others}, most)
+    _take_turns(chosen, {name: waiting[name] for name in others}, limit)
     return chosen.facts
 
 
-def _take_turns(chosen: "_Facts", piles: dict[str, Iterator[Fact]], most: int) -> None:
-    """One of each predicate in turn, until there are so many."""
+def _take_turns(chosen: "_Facts", piles: dict[str, Iterator[Fact]], limit: int) -> None:
+    """Add one fact of each predicate in turn, until there are ``limit`` facts."""
     waiting = {**piles}
-    while waiting and len(chosen.facts) < most:
+    while waiting and len(chosen.facts) < limit:
         for name in list(waiting):
-            if len(chosen.facts) < most and not any(map(chosen.add, waiting[name])):
+            if len(chosen.facts) < limit and not any(map(chosen.add, waiting[name])):
                 del waiting[name]
 
 
 class _Facts:
-    """Facts as they are chosen: of two things one of a kind, from either end."""
+    """Chosen facts: one per pair of objects and predicate, a predicate and its inverse counting
+    as the same."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self._known: set[tuple[int, int, str]] = set()
 
     def add(self, fact: Fact) -> bool:
-        """Take it, if nothing like it is there."""
+        """Add a fact unless an equivalent one is present; returns whether it was added."""
         kind = min(fact.predicate, *inverse_said(fact.predicate), key=str)
         key = (min(fact.subject, fact.object), max(fact.subject, fact.object), kind)
         if key in self._known:
@@ -379,8 +379,9 @@ class _Facts:
 def _next_fact(graph: IndexedGraph, predicate: str, pile: list[tuple[int, int]]) -> Fact | None:
     while pile:
         i, j = pile.pop()
-        said = is_said_of(predicate, graph.names[i], graph.names[j])
-        if said and graph.relation(i, predicate, j) is TRUE:
+        if not is_said_of(predicate, graph.names[i], graph.names[j]):
+            continue
+        if graph.relation(i, predicate, j) is TRUE:
             return Fact(i, predicate, j)
     return None
 
@@ -396,7 +397,7 @@ def _worded(
     image: DescribedImage, subject: bool, object_: bool, rng: random.Random
 ) -> Iterator[RelationStatement]:
     over_data = image.options.balance == "data"
-    for fact in image.facts():
+    for fact in image.facts:
         phrases = [
             _name_end(image.references[i], described, image.options.by_colour, rng, over_data)
             for i, described in ((fact.subject, subject), (fact.object, object_))
@@ -420,17 +421,18 @@ def _name_end(
 
 
 def are_mixed_up(one: Phrase, other: Phrase) -> bool:
-    """Whether a sentence about both would leave open which is which: 'a star above the star'."""
+    """Whether a sentence with both phrases is ambiguous: 'a star above the star'."""
     if one.definite and other.definite:
         return one == other
     return may_be_the_same(one.name, other.name)
 
 
 def mirrored(image: DescribedImage, statement: RelationStatement) -> RelationStatement | None:
-    """The same fact said from the other end, if that is English: 'left of' -> 'right of'."""
+    """The same fact with subject and object exchanged, if English has an inverse predicate: 'left
+    of' -> 'right of'."""
     claim = statement.claim
     if image.graph.candidates(claim.subject) != (statement.subject,):
-        return None  # as the object it would be 'the star', and there are several
+        return None  # as an object the phrase would be definite, but several things fit it
     for predicate in inverse_said(claim.predicate):
         if not is_said_of(predicate, claim.object.name, claim.subject.name):
             continue
@@ -440,8 +442,8 @@ def mirrored(image: DescribedImage, statement: RelationStatement) -> RelationSta
     return None
 
 
-def objects_of(statement: AttributeStatement | RelationStatement) -> tuple[int, ...]:
-    """What a statement speaks of."""
+def objects_of(statement: Statement) -> tuple[int, ...]:
+    """The objects that a statement is about."""
     if isinstance(statement, RelationStatement):
         return statement.subject, statement.object
     return (statement.subject,)

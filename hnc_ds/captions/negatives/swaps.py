@@ -1,7 +1,7 @@
-"""Negatives that exchange parts of one caption: the same words, bound to each other wrongly.
+"""Negatives that swap two parts of one caption: the same words in another order.
 
-Whatever holds in both directions, or may do so, is never exchanged: two people who walk with each
-other, things next to each other (`symmetric` in vocabulary/predicates.json).
+Predicates that hold or may hold in both directions ('walking with', 'next to'; `symmetric` in
+vocabulary/predicates.json) are never swapped.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from msgspec.structs import replace
 from hnc_ds.captions.language.kinds import is_animate
 from hnc_ds.captions.language.predicates import has_verb, is_said_of, may_be_mutual
 from hnc_ds.captions.language.wording import before_noun, noun_phrase, spelled
-from hnc_ds.captions.negatives.exchange import Bundle, Change, caption_pair, judged
-from hnc_ds.captions.negatives.logic import companions, existing
+from hnc_ds.captions.negatives.changes import Bundle, Change, caption_pair, judged
+from hnc_ds.captions.negatives.logic import existing, with_companions
 from hnc_ds.captions.negatives.references import fitting
 from hnc_ds.captions.negatives.relations import put_subject
-from hnc_ds.captions.negatives.statements import DescribedImage, RelationStatement
+from hnc_ds.captions.negatives.statements import DescribedImage, RelationStatement, objects_of
 from hnc_ds.captions.truth.claims import Both, HasAttribute, Phrase, Related
 
 
 def swapped_ends(image: DescribedImage, type_: str = "swap") -> Iterator[Bundle]:
     """'The red star is above the blue ring.' -> 'The blue ring is above the red star.'
 
-    Whole noun phrases change places, attributes and all: with attributes where both ends have one.
+    Whole noun phrases are swapped, with attributes where both objects have one.
 
     Source: the ordering test of Yuksekgonul et al. 2023 (ARO), relations; the exchange of subject
     and object in Huang et al. 2024 (Structure-CLIP).
@@ -67,7 +67,7 @@ def swapped_attributes(image: DescribedImage, type_: str = "swap_attribute") -> 
             continue
         wrong = Related(ends[0], claim.predicate, ends[1])
         words = _last(claim.subject), _last(claim.object)
-        change = judged(image, Change(wrong, words, (statement.subject, statement.object)))
+        change = judged(image, Change(wrong, words, objects_of(statement)))
         if change is not None:
             yield _bundle(statement, change, type_)
     yield from _swapped_in_a_pair(image, type_)
@@ -79,7 +79,7 @@ def swapped_verb_phrases(image: DescribedImage) -> Iterator[Bundle]:
 
     Source: Yuksekgonul et al. 2023 (NegCLIP), two verb phrases exchanged; the proof is ours.
     """
-    for one, other in companions(
+    for one, other in with_companions(
         image, image.relation_statements(False, False), image.stream("negclip_verb")
     ):
         first, second = put_subject(other, one), put_subject(one, other)
@@ -96,20 +96,17 @@ def swapped_verb_phrases(image: DescribedImage) -> Iterator[Bundle]:
 
 
 def described_or_bare(image: DescribedImage) -> list[RelationStatement]:
-    """Relations, of which those between things that can be described are described."""
+    """Relations, with attributes where both objects have one."""
     described = image.relation_statements(True, True)
-    said = {(s.subject, s.claim.predicate, s.object) for s in described}
+    known = {(s.subject, s.claim.predicate, s.object) for s in described}
     bare = image.relation_statements(False, False)
-    return [
-        *described,
-        *(s for s in bare if (s.subject, s.claim.predicate, s.object) not in said),
-    ]
+    return [*described, *(s for s in bare if (s.subject, s.claim.predicate, s.object) not in known)]
 
 
 def _with_ends(
     claim: Related, subject: Phrase, object_: Phrase, statement: RelationStatement
 ) -> Change | None:
-    """The claim between other ends; None where that is no English or may be just as true."""
+    """The claim with other ends; None if that makes no sense or may be true."""
     predicate = claim.predicate
     if may_be_mutual(predicate):
         return None
@@ -117,13 +114,11 @@ def _with_ends(
         return None  # 'The hat is wearing the man.'
     if not is_said_of(predicate, subject.name, object_.name):
         return None
-    return Change(
-        Related(subject, predicate, object_), ("", ""), (statement.subject, statement.object)
-    )
+    return Change(Related(subject, predicate, object_), ("", ""), objects_of(statement))
 
 
 def _attributes_exchanged(one: Phrase, other: Phrase) -> tuple[Phrase, Phrase] | None:
-    """Both phrases with the other's last attribute."""
+    """Both phrases, each with the other's last attribute."""
     mine, theirs = one.attributes[-1], other.attributes[-1]
     if mine in other.attributes or theirs in one.attributes:
         return None
@@ -137,7 +132,7 @@ def _last(phrase: Phrase) -> str:
 
 
 def _swapped_in_a_pair(image: DescribedImage, type_: str) -> Iterator[Bundle]:
-    for one, other in companions(image, existing(image), image.stream(type_)):
+    for one, other in with_companions(image, existing(image), image.stream(type_)):
         names = one.claim.subject.name, other.claim.subject.name
         values = one.claim.attribute, other.claim.attribute
         if values[0] == values[1] or names[0] == names[1]:
@@ -157,5 +152,4 @@ def _swapped_in_a_pair(image: DescribedImage, type_: str) -> Iterator[Bundle]:
 
 def _bundle(statement: RelationStatement, change: Change, type_: str) -> Bundle:
     kind = "relation_attr" if statement.claim.subject.attributes else "relation"
-    objects = statement.subject, statement.object
-    return (caption_pair(statement.claim, kind, objects, change, type_),)
+    return (caption_pair(statement.claim, kind, objects_of(statement), change, type_),)

@@ -1,1 +1,1 @@
-"""A language model words captions; the scene graph says which of them are true and false."""
+"""A language model rewords captions; the scene graph proves which are true and false."""

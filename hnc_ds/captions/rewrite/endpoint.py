@@ -1,10 +1,10 @@
 """A language model behind an OpenAI-compatible endpoint: vLLM, Ollama, llama.cpp's server.
 
-    GET  ENDPOINT/models               is the model there? Asked before the first answer
+    GET  ENDPOINT/models               checks that the model exists, before the first request
     POST ENDPOINT/chat/completions     one prompt, one answer
 
-aiohttp's one home beside shards/remote.py. What a server sends is bounded in size and never acted
-on. The API key goes into the header of a request and nowhere else.
+Only this file and shards/remote.py import aiohttp. Responses are bounded in size. The API key is
+used in request headers only.
 """
 
 import asyncio
@@ -22,23 +22,23 @@ from hnc_ds.errors import UserError, did_you_mean
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 MOST_BYTES = 1 << 20
-"""Of a response."""
+"""Maximum bytes of a response."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before the second attempt, doubled each time; before any."""
+"""Seconds before the second attempt, doubled for each further one; maximum."""
 
 MODELS_SHOWN = 10
 
 _AGAIN = (408, 409, 425, 429)
-"""Statuses, besides 5xx, that may be others a little later."""
+"""HTTP statuses besides 5xx that are worth a retry."""
 
 
 class Retry(Exception):
-    """What may go well a little later; says what was wrong.
+    """A failure that is worth a retry.
 
     Args:
         problem: For the message after the last attempt.
-        pause: Seconds that the server asks for, if it does.
+        pause: Seconds requested by the server, if any.
     """
 
     def __init__(self, problem: str, pause: float | None = None) -> None:
@@ -67,20 +67,20 @@ class _Models(msgspec.Struct):
 
 
 class Endpoint:
-    """One server and one model of it.
+    """A model on a server.
 
     Args:
-        url: Up to /v1.
-        model: Its name there.
-        timeout: Seconds of a request, from its start to the last byte.
-        retries: Further attempts of a request that fails.
-        requests: How many are under way at once, at most.
+        url: Address up to /v1.
+        model: Name of the model.
+        timeout: Seconds for a request, up to the last byte.
+        retries: Further attempts after a failed request.
+        requests: Maximum number of concurrent requests.
     """
 
     def __init__(self, url: str, model: str, timeout: float, retries: int, requests: int) -> None:
         self.url, self.model = url.rstrip("/"), model
-        self.asked = 0
-        """Questions that the server answered."""
+        self.answered = 0
+        """Number of answers of the server."""
         self._timeout, self._retries = timeout, retries
         self._room = asyncio.Semaphore(requests)
         self._first = asyncio.Lock()
@@ -88,10 +88,10 @@ class Endpoint:
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, question: Question) -> str:
-        """The model's answer, cut off where it is too long.
+        """The model's answer, truncated to LONGEST_ANSWER.
 
         Raises:
-            UserError: No such server or model, a request it refuses, no answer after all attempts.
+            UserError: No such server or model, a rejected request, no answer after all attempts.
         """
         async with self._room:
             async with self._first:
@@ -106,17 +106,17 @@ class Endpoint:
                 "max_tokens": question.tokens,
                 "stream": False,
             }
-            answer = await self._insist(body)
-        self.asked += 1
+            answer = await self._with_retries(body)
+        self.answered += 1
         return answer
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
     async def _check(self) -> None:
-        """Whether the server is there and has the model; one that has no list is believed."""
+        """Check that the server is reachable and lists the model, if it lists any."""
         try:
             status, content, _ = await self._send("GET", "/models", None)
         except Retry as error:
@@ -137,7 +137,7 @@ class Endpoint:
                 f"it has {shown}"
             )
 
-    async def _insist(self, body: dict[str, Any]) -> str:
+    async def _with_retries(self, body: dict[str, Any]) -> str:
         for attempt in range(self._retries + 1):
             try:
                 return await self._complete(body)
@@ -147,8 +147,8 @@ class Endpoint:
                 pause = FIRST_PAUSE * 2**attempt if problem.pause is None else problem.pause
                 await asyncio.sleep(min(pause, LONGEST_PAUSE))
         raise UserError(
-            f"{self.url}: {problem}, {self._retries + 1} times; see to the server and run the same "
-            "command again: it continues, what was answered is kept"
+            f"{self.url}: {problem}, {self._retries + 1} times; check the server and run the same "
+            "command again, it continues with the answers so far"
         )
 
     async def _complete(self, body: dict[str, Any]) -> str:
@@ -156,31 +156,31 @@ class Endpoint:
         if status in (401, 403):
             raise UserError(self._not_allowed(status))
         if status >= 500 or status in _AGAIN:
-            raise Retry(f"answers with HTTP {status}{_said(content)}", pause)
+            raise Retry(f"answers with HTTP {status}{_error_message(content)}", pause)
         if status == 404:
             raise UserError(
-                f"{self.url}/chat/completions: not there (HTTP 404){_said(content)}; does "
+                f"{self.url}/chat/completions: not found (HTTP 404){_error_message(content)}; does "
                 "--endpoint end in /v1, and does the server have the model?"
             )
         if status != 200:
             raise UserError(
-                f"{self.url}: refuses a request with HTTP {status}{_said(content)}; see whether "
-                "its model takes a chat with seed, temperature and max_tokens"
+                f"{self.url}: rejects a request with HTTP {status}{_error_message(content)}; check "
+                "that its model supports chats with seed, temperature and max_tokens"
             )
         try:
             choices = msgspec.json.decode(content, type=_Completion).choices
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Retry(f"sends what is no chat completion ({_plain(str(error))})") from error
+            raise Retry(f"sends no chat completion ({_plain(str(error))})") from error
         text = (choices[0].message.content or "") if choices else ""
         return text[:LONGEST_ANSWER]
 
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> tuple[int, bytes, float | None]:
-        """Status, body and wished pause of a response.
+        """Status, body and requested pause of a response.
 
         Raises:
-            Retry: There is none.
+            Retry: There is no response.
         """
         limit = aiohttp.ClientTimeout(total=self._timeout)
         try:
@@ -222,10 +222,10 @@ class Endpoint:
 
 
 def check_url(url: str) -> None:
-    """Refuse an address that is none, or that holds a password.
+    """Check the address of a server.
 
     Raises:
-        UserError: Either.
+        UserError: It is not an HTTP address, or contains a password or query.
     """
     try:
         parts = urlsplit(url)
@@ -236,13 +236,13 @@ def check_url(url: str) -> None:
         raise UserError(f"endpoint is {url}; give an address such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query:
         raise UserError(
-            f"endpoint {parts.scheme}://{host}: holds a password or a query; put the API key into "
+            f"endpoint {parts.scheme}://{host}: contains a password or query; put the API key into "
             f"the environment variable {KEY_VARIABLE}"
         )
 
 
-def _said(content: bytes) -> str:
-    """What a server says of an error, in brackets."""
+def _error_message(content: bytes) -> str:
+    """A server's error message, in parentheses."""
     try:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -253,7 +253,7 @@ def _said(content: bytes) -> str:
 
 
 def _plain(text: str) -> str:
-    """A server's words for a terminal: one short line without control characters."""
+    """A server's text for a terminal: one short line without control characters or the API key."""
     line = "".join(c if c.isprintable() else " " for c in text[:2000])
     key = os.environ.get(KEY_VARIABLE)
     return " ".join((line.replace(key, "***") if key else line).split())[:200]

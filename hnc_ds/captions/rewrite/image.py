@@ -1,10 +1,9 @@
-"""One image: what the model writes about it becomes caption groups, as far as the graph proves it.
+"""Reword the captions of one image with a language model and verify the results by its graph.
 
-Of a drawn group the true caption and one false caption are reworded by the same prompt; where
-wanted, the model writes further false captions, which are then reworded, too. A rewording is kept
-if every way to read it says what its original says, and the graph proves it true, or false. Each
-true rewording becomes a group of its own with false ones beside it, so that both sides of every
-pair are in the model's words.
+One prompt rewords the true caption and a false caption of a chosen group; on request the model also
+writes further false captions, which are reworded too. A rewording is kept if all its readings mean
+the same as the original and the graph proves it true, or false. Each true rewording forms a group
+with false ones, so both sides of every pair are in the model's words.
 """
 
 import asyncio
@@ -33,10 +32,10 @@ from hnc_ds.captions.truth.indexed_graph import IndexedGraph
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative, SceneGraph
 
 SOURCE = "rewrite"
-"""``CaptionGroup.source`` of what comes from here."""
+"""``CaptionGroup.source`` of the new groups."""
 
 WRITTEN = "rewrite"
-"""Type of a negative that the model thought of; a reworded one keeps its type."""
+"""Type of negatives that the model writes; reworded ones keep their type."""
 
 PAIRS = "pairs in the model's words"
 UNREAD = "groups that are not read back or not proven"
@@ -47,26 +46,26 @@ PROOF = "captions of the model that the graph does not prove"
 TWICE = "captions of the model that are there already"
 CHANGE = "negatives of the model that change more than one thing, or nothing"
 ALONE = "captions of the model without a counterpart"
-"""Reasons in OUT.stats.json, and what was kept."""
+"""Keys of counts in OUT.stats.json."""
 
 Ask = Callable[[str, int], Awaitable[str]]
-"""(prompt, captions wanted) -> the model's answer."""
+"""(prompt, number of captions) -> the model's answer."""
 
 
 class Wanted(NamedTuple):
-    """How much of an image is reworded."""
+    """Numbers of captions to make for an image."""
 
     per_image: int
-    """Groups."""
+    """Groups to reword."""
     rewordings: int
-    """Of each caption."""
+    """Rewordings of each caption."""
     negatives: int
-    """That the model thinks of, for a group."""
+    """Negatives per group that the model writes."""
     seed: int
 
 
-class _Said(NamedTuple):
-    """A caption with what it claims."""
+class _Caption(NamedTuple):
+    """A caption with its claim."""
 
     caption: str
     claim: Claim
@@ -74,29 +73,29 @@ class _Said(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """A group that is reworded."""
+    """A group to reword."""
 
     group: CaptionGroup
-    positive: _Said
-    negative: _Said
+    positive: _Caption
+    negative: _Caption
     of: Negative
-    """The record of ``negative``."""
+    """Its record of ``negative``."""
 
 
 async def reworded(
     captions: ImageCaptions, graph: SceneGraph, wanted: Wanted, ask: Ask, tally: Counter[str]
 ) -> ImageCaptions:
-    """An image's captions with those in the model's words behind them.
+    """An image's captions, followed by those in the model's words.
 
-    What comes depends on the captions, the graph, the settings and the answers alone, not on the
-    order in which answers come.
+    The result depends on the captions, the graph, the settings and the answers, not on the order in
+    which answers arrive.
 
     Args:
-        captions: Of the image.
-        graph: That they were made from.
-        wanted: How much.
-        ask: Asks the model.
-        tally: Grows by what was kept and dropped, by the reasons above.
+        captions: Captions of the image.
+        graph: The graph they were made from.
+        wanted: Numbers of captions.
+        ask: Queries the model.
+        tally: Receives counts of what is kept and dropped, by the keys above.
 
     Raises:
         UserError: As ``ask``.
@@ -115,16 +114,16 @@ def _texts(group: CaptionGroup) -> Iterator[str]:
 
 
 class _Image:
-    """What captions of one image are read and judged by."""
+    """Reads and verifies captions of one image."""
 
     def __init__(self, graph: SceneGraph, ask: Ask, tally: Counter[str]) -> None:
         self.graph = IndexedGraph(graph)
         self.words = ImageWords(self.graph)
-        self.names = sorted({found.name for found in graph.objects.values()})
+        self.names = sorted({obj.name for obj in graph.objects.values()})
         self.ask, self.tally = ask, tally
 
     def provable(self, groups: Iterable[CaptionGroup], rng: random.Random) -> Iterator[_Chosen]:
-        """Groups in drawn order of which the true caption and a false one are proven."""
+        """Groups in random order whose true caption and one false caption are proven."""
         order = [g for g in groups if not g.source and any(not n.open_world for n in g.negatives)]
         rng.shuffle(order)
         for group in order:
@@ -132,45 +131,47 @@ class _Image:
             negatives = [n for n in group.negatives if not n.open_world]
             rng.shuffle(negatives)
             read = ((n, self._read(n.caption, False)) for n in negatives)
-            found = next(((n, said) for n, said in read if said), None) if positive else None
-            if positive is None or found is None:
+            negative = next(((n, c) for n, c in read if c), None) if positive else None
+            if positive is None or negative is None:
                 self.tally[UNREAD] += 1
                 continue
-            yield _Chosen(group, positive, found[1], found[0])
+            yield _Chosen(group, positive, negative[1], negative[0])
 
-    def _read(self, caption: str, is_true: bool) -> _Said | None:
+    def _read(self, caption: str, is_true: bool) -> _Caption | None:
         claims = readings(caption, self.words)
         if not claims or not all(rewords(claim, claims[0]) for claim in claims):
             return None
         if not all(self._proves(claim, is_true) for claim in claims):
             return None
-        return _Said(caption, claims[0], is_true)
+        return _Caption(caption, claims[0], is_true)
 
     def _proves(self, claim: Claim, is_true: bool) -> bool:
         return (is_proven_true if is_true else is_proven_false)(self.graph, claim)
 
     async def groups(self, chosen: _Chosen, wanted: Wanted) -> list[CaptionGroup]:
-        """The new groups of a chosen one; a true rewording each."""
+        """The new groups of a chosen group, one for each true rewording."""
         written = await self._written(chosen.positive, wanted.negatives)
-        said = (chosen.positive, chosen.negative, *written)
-        true, *false = await asyncio.gather(*(self._rewordings(s, wanted.rewordings) for s in said))
-        of = [replace(chosen.of, replaced=None), *map(self._record, written)]
-        found = []
-        for place, positive in enumerate(true):
+        originals = (chosen.positive, chosen.negative, *written)
+        true, *false = await asyncio.gather(
+            *(self._rewordings(caption, wanted.rewordings) for caption in originals)
+        )
+        records = [replace(chosen.of, replaced=None), *map(self._record, written)]
+        groups = []
+        for number, positive in enumerate(true):
             negatives = tuple(
-                replace(record, caption=captions[place])
-                for record, captions in zip(of, false, strict=True)
-                if place < len(captions)
+                replace(record, caption=captions[number])
+                for record, captions in zip(records, false, strict=True)
+                if number < len(captions)
             )
-            found.append(
+            groups.append(
                 replace(chosen.group, positive=positive, negatives=negatives, source=SOURCE)
             )
         self.tally[ALONE] += sum(len(captions[len(true) :]) for captions in false)
-        return found
+        return groups
 
-    async def _rewordings(self, said: _Said, count: int) -> list[str]:
-        """Captions that say the same, and that the graph proves alike."""
-        answer = await self.ask(reword_prompt(said.caption, count), count)
+    async def _rewordings(self, original: _Caption, count: int) -> list[str]:
+        """Rewordings with the same meaning and a proof by the graph."""
+        answer = await self.ask(reword_prompt(original.caption, count), count)
         found: list[str] = []
         for caption in captions_in(answer, count):
             if len(found) == count:
@@ -178,22 +179,22 @@ class _Image:
             claims = self._readings(caption)
             if not claims:
                 continue
-            if not all(rewords(claim, said.claim) for claim in claims):
+            if not all(rewords(claim, original.claim) for claim in claims):
                 self.tally[MEANING] += 1
-            elif not all(self._proves(claim, said.is_true) for claim in claims):
+            elif not all(self._proves(claim, original.is_true) for claim in claims):
                 self.tally[PROOF] += 1
-            elif caption == said.caption or caption in found:
+            elif caption == original.caption or caption in found:
                 self.tally[TWICE] += 1
             else:
                 found.append(caption)
         return found
 
-    async def _written(self, true: _Said, count: int) -> list[_Said]:
-        """False captions that the model makes of a true one by one change."""
+    async def _written(self, true: _Caption, count: int) -> list[_Caption]:
+        """False captions that the model makes from a true one by one change."""
         if not count:
             return []
         answer = await self.ask(contradict_prompt(true.caption, self.names, count), count)
-        found: list[_Said] = []
+        found: list[_Caption] = []
         for caption in captions_in(answer, count):
             if len(found) == count:
                 break
@@ -208,27 +209,27 @@ class _Image:
             elif any(caption == other.caption for other in found):
                 self.tally[TWICE] += 1
             else:
-                found.append(_Said(caption, claims[0], False))
+                found.append(_Caption(caption, claims[0], False))
         return found
 
     def _readings(self, caption: str) -> tuple[Claim, ...]:
-        """All claims that a caption may make; counts why there is none."""
+        """All readings of a caption; counts the reason if there is none."""
         claims = readings(caption, self.words)
         if not claims:
             known = all(map(self.words.knows, words_of(caption) or ("",)))
             self.tally[FORM if known else WORDS] += 1
         return claims
 
-    def _record(self, said: _Said) -> Negative:
-        named = objects(self.graph, said.claim)
-        return Negative(said.caption, WRITTEN, objects=named, about=about(said.claim))
+    def _record(self, original: _Caption) -> Negative:
+        named = objects(self.graph, original.claim)
+        return Negative(original.caption, WRITTEN, objects=named, about=about(original.claim))
 
     def new(self, found: Iterable[list[CaptionGroup]], known: set[str]) -> Iterator[CaptionGroup]:
-        """Those of the groups that say something new.
+        """The groups without captions that exist already.
 
         Args:
-            found: Of each chosen group.
-            known: All captions of the image; grows.
+            found: New groups of each chosen group.
+            known: All captions of the image; new ones are added.
         """
         for group in (group for groups in found for group in groups):
             negatives = []

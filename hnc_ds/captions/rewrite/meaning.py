@@ -1,6 +1,6 @@
-"""Does one caption say the same as another, or change one thing of it? And does the graph prove it?
+"""Compare claims, and prove them by the graph: same meaning, exactly one change, true or false.
 
-Asked of claims, after parsing.py has read the captions.
+parsing.py reads captions as claims.
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,10 @@ from hnc_ds.captions.truth.indexed_graph import FALSE, TRUE, IndexedGraph
 
 
 def rewords(new: Claim, old: Claim) -> bool:
-    """Whether a claim is another one in other words.
+    """Whether a claim has the meaning of another one.
 
-    Both entail each other; and what is 'the star' in the new one was so in the old one, as 'a star'
-    may be one of several. It is not asked which of them are true, so that true and false captions
-    are sifted alike.
+    Both entail each other, and a definite phrase of the new one is definite in the old one, as 'a
+    star' may be one of several. Truth plays no role, so true and false captions pass the same test.
     """
     return _same(new, old) and _definite(new) <= _definite(old)
 
@@ -98,15 +97,15 @@ def phrases(claim: Claim) -> Iterator[Phrase]:
 
 
 def is_proven_true(graph: IndexedGraph, claim: Claim) -> bool:
-    """Whether the graph makes it true, and each 'the star' is the only one it could be."""
+    """Whether the graph proves it true, and each definite phrase has exactly one referent."""
     return holds(graph, claim) is TRUE and _is_clear(graph, claim)
 
 
 def is_proven_false(graph: IndexedGraph, claim: Claim) -> bool:
-    """Whether the graph makes it false, whichever thing 'the star' could be.
+    """Whether the graph proves it false, for every referent of its definite phrases.
 
-    What is refuted is so for all of them. A negation, and an 'either' of which both are true, are
-    false because something is true: then 'the star' must be clear.
+    Refutation covers all referents. A negation, and an 'either' whose parts are both true, are
+    false because something is true; then definite phrases must have exactly one referent.
     """
     if holds(graph, claim) is not FALSE:
         return False
@@ -115,18 +114,18 @@ def is_proven_false(graph: IndexedGraph, claim: Claim) -> bool:
 
 
 def _is_clear(graph: IndexedGraph, claim: Claim) -> bool:
-    said = [*phrases(claim)]
-    if any(reads_as_another(phrase) for phrase in said):
+    named = [*phrases(claim)]
+    if any(reads_as_another(phrase) for phrase in named):
         return False
-    return all(len(graph.candidates(phrase)) == 1 for phrase in said if phrase.definite)
+    return all(len(graph.candidates(phrase)) == 1 for phrase in named if phrase.definite)
 
 
 def is_sensible(claim: Claim) -> bool:
-    """Whether people could say it of things with these names: not 'the wall wears a hat'."""
+    """Whether it is plausible for things of these names: not 'the wall wears a hat'."""
     match claim:
         case HasAttribute(subject, attribute):
-            said = (*subject.attributes, attribute)
-            return all(class_of(a, subject.name) is not None for a in said)
+            attributes = (*subject.attributes, attribute)
+            return all(class_of(a, subject.name) is not None for a in attributes)
         case Related(subject, predicate, object_):
             described = all(
                 class_of(a, phrase.name) is not None
@@ -142,7 +141,7 @@ def is_sensible(claim: Claim) -> bool:
 
 
 def change_between(old: Claim, new: Claim) -> tuple[str, str] | None:
-    """(words before, words after), if exactly one thing differs or two have changed places."""
+    """(words before, words after), if exactly one part differs or two are swapped."""
     before, after = [*_parts(old)], [*_parts(new)]
     if type(old) is not type(new) or [kind for kind, _ in before] != [kind for kind, _ in after]:
         return None
@@ -157,10 +156,10 @@ def change_between(old: Claim, new: Claim) -> tuple[str, str] | None:
 
 
 def _parts(claim: Claim) -> Iterator[tuple[str, str]]:
-    """What a claim is made of: (kind of the part, its words)."""
+    """The parts of a claim: (kind, words)."""
     match claim:
         case HasAttribute(subject):
-            # One set: 'the red star is large' and 'there is a large red star' say the same.
+            # A set: 'the red star is large' means 'there is a large red star'.
             yield "name", subject.name
             yield from (("attribute", before_noun(a)) for a in sorted(_attributes(claim)))
         case Related(subject, predicate, object_):
@@ -186,7 +185,7 @@ def _phrase_parts(phrase: Phrase) -> Iterator[tuple[str, str]]:
 
 
 def about(claim: Claim) -> str:
-    """What a false caption turns on, as in Negative: its predicate, the class of its attribute."""
+    """``Negative.about`` of a claim: its predicate or the class of its attribute."""
     match claim:
         case Related(_, predicate, _):
             return predicate
@@ -197,6 +196,6 @@ def about(claim: Claim) -> str:
 
 
 def objects(graph: IndexedGraph, claim: Claim) -> tuple[int, ...]:
-    """The objects that a claim names for certain, by their numbers."""
-    found = [graph.candidates(phrase) for phrase in phrases(claim)]
-    return tuple(dict.fromkeys(i for one in found if len(one) == 1 for i in one))
+    """The numbers of the objects to which a claim refers unambiguously."""
+    candidates = [graph.candidates(phrase) for phrase in phrases(claim)]
+    return tuple(dict.fromkeys(i for found in candidates if len(found) == 1 for i in found))

@@ -1,10 +1,9 @@
-"""English back into claims: every way in which a whole caption can be read, or none.
+"""Parse captions into claims: all readings of a whole caption.
 
-The grammar is small and strict. It knows what wording.py writes and the common ways of saying the
-same: 'There is a star above the ring.', 'Above the ring is the star.', 'The hat is worn by a man.',
-'A man wears the hat.', 'A white horse near the building'. Articles and verbs must agree with their
-nouns. What does not fit to the last word has no reading; a caption with two different readings is
-for the caller to refuse.
+The grammar is small and strict. It covers the output of wording.py and common paraphrases: 'There
+is a star above the ring.', 'Above the ring is the star.', 'The hat is worn by a man.', 'A man wears
+the hat.', 'A white horse near the building'. Articles and verbs must agree with their nouns. A
+caption that does not match to its last word has no reading; callers decide about ambiguous ones.
 """
 
 import re
@@ -12,8 +11,7 @@ from collections.abc import Iterator
 
 from hnc_ds.captions.language.attribute_classes import classes_of
 from hnc_ds.captions.language.nouns import NUMBER_WORDS, is_countable, is_plural
-from hnc_ds.captions.language.wording import indefinite
-from hnc_ds.captions.negatives.references import in_order
+from hnc_ds.captions.language.wording import in_order, indefinite
 from hnc_ds.captions.rewrite.words import PASSIVE, PRESENT, ImageWords, Words
 from hnc_ds.captions.truth.claims import (
     Both,
@@ -29,10 +27,10 @@ from hnc_ds.captions.truth.claims import (
 )
 
 LONGEST = 200
-"""Characters of a caption that is read."""
+"""Maximum characters of a caption."""
 
 MOST_ATTRIBUTES = 3
-"""Before a noun."""
+"""Maximum number of attributes before a noun."""
 
 _WORD = r"[^\W_]+(?:['\-&][^\W_]+)*"
 _CAPTION = re.compile(rf"{_WORD}(?:,? {_WORD})*\.?")
@@ -42,18 +40,18 @@ _Part = HasAttribute | Related
 _Ended = Iterator[tuple[_Part, int]]
 _NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS) if number}
 _JOINTS: dict[Comparator, str] = {"more": "than", "fewer": "than", "as many": "as"}
-"""The word before what is compared with."""
+"""Comparator -> the word before the second noun."""
 
 
 def words_of(caption: str) -> Words | None:
-    """The words in small letters; None if it holds more than words and commas, or is too long."""
+    """The lowercase words; None if it has anything but words and commas, or is too long."""
     if len(caption) > LONGEST or not _CAPTION.fullmatch(caption):
         return None
     return tuple(_WORDS.findall(caption.lower()))
 
 
 def readings(caption: str, known: ImageWords) -> tuple[Claim, ...]:
-    """All claims that a caption may make, each once; none if it is not understood."""
+    """All distinct readings of a caption; none if it does not match the grammar."""
     words = words_of(caption)
     if words is None:
         return ()
@@ -61,7 +59,7 @@ def readings(caption: str, known: ImageWords) -> tuple[Claim, ...]:
 
 
 class _Noun:
-    """A noun phrase as it stands in a caption."""
+    """A noun phrase of a caption."""
 
     __slots__ = ("article", "end", "many", "phrase")
 
@@ -71,18 +69,18 @@ class _Noun:
 
 
 class _Reader:
-    """The grammar, a method a rule. A rule gives every way to read words from a place on.
+    """The grammar, one method per rule. A rule yields all readings of the words from a position.
 
     Args:
-        words: Of the caption.
-        known: What they may be.
+        words: Words of the caption.
+        known: The vocabulary of the image.
     """
 
     def __init__(self, words: Words, known: ImageWords) -> None:
         self.words, self.known = words, known
 
     def captions(self) -> Iterator[Claim]:
-        """Readings of all words together."""
+        """Readings of the whole caption."""
         yield from self._existences()
         yield from self._numbers()
         yield from self._whole(self._statements(0))
@@ -127,18 +125,18 @@ class _Reader:
             yield from self._described(end + comma, (*before, attribute))
 
     @staticmethod
-    def _fits(article: str, name: str, said: str) -> bool:
-        said = said.replace(" ,", ",")
+    def _fits(article: str, name: str, phrase: str) -> bool:
+        phrase = phrase.replace(" ,", ",")
         match article:
             case "a" | "an" | "":
-                return indefinite(said) == f"{article} {said}".strip()
+                return indefinite(phrase) == f"{article} {phrase}".strip()
             case "some":
                 return is_plural(name) or not is_countable(name)
             case "at least one":
                 return not is_plural(name)
         return True
 
-    # What is said of a thing
+    # Predicates
 
     def _rests(self, start: int, subject: Phrase) -> _Ended:
         """What follows 'is': 'red', 'near the house', 'worn by a man'."""
@@ -164,7 +162,7 @@ class _Reader:
                 yield Related(subject, predicate, found.phrase), found.end
 
     def _ends(self, start: int) -> Iterator[_Noun]:
-        """Noun phrases at the other end of a relation."""
+        """Noun phrases that can be the object of a relation."""
         return (n for n in self._nouns(start) if n.article not in ("no", "at least one"))
 
     def _verbs(self, start: int, many: bool) -> Iterator[str]:
@@ -194,7 +192,7 @@ class _Reader:
     # Captions
 
     def _statements(self, start: int, article: str | None = None) -> _Ended:
-        """'The star is red.'; with ``article`` only of subjects with that."""
+        """'The star is red.'; with ``article`` only if the subject has it."""
         for noun in self._nouns(start):
             if (noun.article == article) if article else (noun.article != "no"):
                 yield from self._verb_phrases(noun.end, noun.phrase, noun.many)
@@ -203,9 +201,9 @@ class _Reader:
         """'a red star', 'a star that is red', 'a star above the ring'.
 
         Args:
-            start: First word.
-            article: If it is to be this one.
-            many: Whether 'are' or 'is' goes before it, if one does.
+            start: Index of the first word.
+            article: The required article, if any.
+            many: Whether 'are' or 'is' precedes it, if one does.
         """
         for noun in self._nouns(start):
             if noun.article != (article or noun.article) or noun.article in ("the",):
@@ -237,7 +235,7 @@ class _Reader:
                             yield Related(subject.phrase, verb, place.phrase), subject.end
 
     def _existences(self) -> Iterator[Claim]:
-        """'There is ...' one thing, both or either of two, or none."""
+        """'There is ...' one thing, both or either of two, or no thing."""
         for many in (False, True):
             if not (self._has(0, "there") and self._be(1, many)):
                 continue
@@ -251,7 +249,7 @@ class _Reader:
                     yield Either(first, second) if word == "either" else Both(first, second)
 
     def _two(self, firsts: _Ended, joint: str) -> Iterator[tuple[_Part, _Part]]:
-        """Two things with a word between them."""
+        """Two things joined by a word."""
         for first, end in firsts:
             if self._has(end, joint):
                 for second in self._whole(self._things(end + 1)):
@@ -272,9 +270,9 @@ class _Reader:
 
     def _comparisons(self) -> Iterator[Claim]:
         for comparator, joint in _JOINTS.items():
-            said = comparator.split(" ")
-            first = 2 + len(said)
-            if not self._has(2, *said):
+            comparing = comparator.split(" ")
+            first = 2 + len(comparing)
+            if not self._has(2, *comparing):
                 continue
             for (name, many), end in self.known.counted_names(self.words, first):
                 if not (many and self._has(end, joint)):
@@ -294,7 +292,7 @@ class _Reader:
 
     def _of_one_thing(self) -> Iterator[Claim]:
         """'The box is (both) above the ring and on the mat.', '... above either the ring or the
-        mat.' Of 'the' something: of 'a' box the two claims could be about two boxes."""
+        mat.' Only with 'the': with 'a box' the two claims could be about two boxes."""
         for noun in self._nouns(0):
             if noun.article != "the" or not self._be(noun.end, noun.many):
                 continue

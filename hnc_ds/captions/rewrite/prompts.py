@@ -1,9 +1,8 @@
-"""What the model is asked, and the captions in its answer.
+"""The prompts, and the captions in the model's answers.
 
-A true caption and a false one are reworded by the same prompt, one at a time, so the model does not
-know which it has, and its style cannot give the label away. An answer is text and nothing else:
-lines of it that are no captions are dropped by whoever parses them. Who changes a prompt raises
-VERSION of rewrite.py.
+One prompt rewords true and false captions, one at a time, so the model does not know the label and
+its style cannot reveal it. Lines of an answer that are no captions fail to parse later and are
+dropped. A change of a prompt requires a new VERSION in rewrite.py.
 """
 
 import re
@@ -13,15 +12,15 @@ from hnc_ds.captions.language.nouns import CAPITALS
 from hnc_ds.captions.rewrite.parsing import LONGEST
 
 TOKENS_A_CAPTION = 48
-"""Of an answer; a caption has some fifteen."""
+"""Token budget of a caption; one has about fifteen."""
 TOKENS_OF_THOUGHT = 64
-"""For a line that the model puts before its captions."""
+"""Token budget for a line before the captions."""
 
 LONGEST_ANSWER = 1 << 14
-"""Characters of an answer that are kept."""
+"""Maximum characters of an answer."""
 
 _MORE_LINES = 4
-"""Lines beside the captions that were asked for: headings, greetings."""
+"""Allowance for further lines: headings, greetings."""
 
 _REWORD = """\
 Write the caption of an image in other words. Keep exactly what it says: the same things by the
@@ -57,28 +56,28 @@ Caption: {caption}
 """
 
 MOST_NAMES = 24
-"""Of an image in a prompt."""
+"""Maximum number of names of things in a prompt."""
 
 
 def reword_prompt(caption: str, count: int) -> str:
-    """Asks for a caption in other words."""
+    """The prompt for ``count`` rewordings of a caption."""
     return _REWORD.format(caption=caption, count=count)
 
 
 def contradict_prompt(caption: str, names: Iterable[str], count: int) -> str:
-    """Asks for false captions that differ in one thing.
+    """The prompt for false captions that differ in one thing.
 
     Args:
-        caption: A true one.
-        names: Of the things in the image.
-        count: How many.
+        caption: A true caption.
+        names: Names of the things in the image.
+        count: Number of captions.
     """
     some = ", ".join(sorted({*names})[:MOST_NAMES])
     return _CONTRADICT.format(caption=caption, names=some, count=count)
 
 
 def tokens_of(count: int) -> int:
-    """How many tokens an answer of so many captions may have."""
+    """Maximum number of tokens of an answer with ``count`` captions."""
     return count * TOKENS_A_CAPTION + TOKENS_OF_THOUGHT
 
 
@@ -87,11 +86,11 @@ _QUOTES = "\"'`\u201c\u201d\u2018\u2019 "
 
 
 def captions_in(answer: str, count: int) -> list[str]:
-    """The lines of an answer that may be captions, without marks of lists and quotes.
+    """The lines of an answer that may be captions, without list markers and quotes.
 
     Args:
-        answer: Whatever the model wrote; what it thought before it (</think>) is left out.
-        count: How many captions it was asked for.
+        answer: The model's text; reasoning up to </think> is dropped.
+        count: Number of requested captions.
     """
     written = answer.rpartition("</think>")[2][:LONGEST_ANSWER]
     lines = (_MARK.sub("", line.strip()).strip(_QUOTES) for line in written.splitlines())
@@ -99,9 +98,9 @@ def captions_in(answer: str, count: int) -> list[str]:
 
 
 def tidy(line: str) -> str:
-    """A line as captions are written: single spaces, a capital, a full stop, straight apostrophes.
+    """Normalise a caption: single spaces, initial capital, full stop, straight apostrophes.
 
-    Other capitals stay where they belong to a word, as in 'TV'.
+    Other capitals stay only in words such as 'TV'.
     """
     words = line[: LONGEST + 2].replace("\u2019", "'").rstrip(" .").split()
     text = " ".join(w if w.rstrip(",") in _CAPITALS else w.lower() for w in words)

@@ -4,12 +4,13 @@
         --endpoint http://localhost:8000/v1 --model NAME --out train.rewritten.captions.jsonl.gz
 
 The groups of the input come first, unchanged; those of the model follow and are tagged by
-``source``. The model only words: no caption is written whose label the scene graph does not prove.
-Beside the file lie OUT.stats.json with the counts, and OUT.answers.sqlite with all answers.
+``source``. The scene graph proves the label of every caption. OUT.stats.json holds the counts,
+OUT.answers.sqlite all answers. Jobs of an array (--part) share the images.
 """
 
 import asyncio
 import gc
+import os
 import tempfile
 import warnings
 from collections import Counter
@@ -29,7 +30,6 @@ from hnc_ds.captions.captions_file import (
     check_output,
     chunk_of,
     holds_captions_of,
-    sha256_of,
     write_captions,
 )
 from hnc_ds.captions.coverage import coverage_of
@@ -37,18 +37,21 @@ from hnc_ds.captions.formats.captions import check_is_file, read_captions
 from hnc_ds.captions.formats.json_members import Member
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
 from hnc_ds.captions.parts import write_part
-from hnc_ds.captions.rewrite.answers import Answers, Question, open_answers
+from hnc_ds.captions.rewrite.answers import Answers, Question, gather_answers, open_answers
 from hnc_ds.captions.rewrite.endpoint import Endpoint, check_url
 from hnc_ds.captions.rewrite.image import SOURCE, WRITTEN, Wanted, reworded
 from hnc_ds.captions.rewrite.prompts import tokens_of
 from hnc_ds.captions.text_classifier import check_installed
 from hnc_ds.config import RewriteConfig
+from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, counted
+from hnc_ds.interruptions import signals_cancel
 from hnc_ds.output_lock import only_writer
-from hnc_ds.records import ImageCaptions
+from hnc_ds.reading import sha256_of
+from hnc_ds.records import ImageCaptions, SceneGraph
 
 VERSION = 1
-"""Raise it when the same answers would now give other captions: parts of older ones are dropped."""
+"""Increased when the same answers would give other captions; older parts are then removed."""
 
 AUDITED_IMAGES = 5000
 
@@ -57,7 +60,7 @@ _T = TypeVar("_T")
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What the captions depend on, besides the answers."""
+    """Everything the captions depend on, besides the answers."""
 
     version: int
     source: str
@@ -78,7 +81,7 @@ def rewrite(config: RewriteConfig) -> None:
     """Write a file of captions with those in the model's words, and the statistics.
 
     A run that was stopped continues where it was when started again with the same settings;
-    nothing is asked twice.
+    no question is sent twice.
 
     Raises:
         UserError: Missing or broken input, captions of other graphs, existing output, no server or
@@ -103,60 +106,66 @@ def rewrite(config: RewriteConfig) -> None:
     if is_there and not config.audit:
         print(f"rewrite: {config.out} holds these captions already; nothing to do")
         return
-    with only_writer(config.out):
+    place = read_part(config.part)
+    total: Counts | None
+    with only_writer(config.out, place):
         if is_there:
             print(f"rewrite: {config.out} holds these captions already")
             total = read_counts(config.out)
         else:
             check_output(config.out, config.overwrite)
-            total = _write(config, settings)
-        if config.audit:
+            total = _write(config, settings, place)
+        if config.audit and total is not None:
             _audit(config, settings, total)
 
 
 def _check(config: RewriteConfig) -> None:
-    """Everything that can be refused before work starts."""
+    """Check the settings before work starts."""
     check_is_file(config.captions)
     if not config.scene_graphs.is_file():
         raise UserError(
             f"{config.scene_graphs}: no such file; give the scene graphs that {config.captions} "
             "was made from"
         )
-    if config.captions.resolve() == config.out.resolve():
-        raise UserError(f"out is {config.out}, which is read; name another file")
+    if os.path.realpath(config.captions) == os.path.realpath(config.out):
+        raise UserError(f"out is {config.out}, which is also an input; name another file")
     check_url(config.endpoint)
     check_output(config.out, overwrite=True)
     if config.audit:
         check_installed()
 
 
-def _write(config: RewriteConfig, settings: _Settings) -> Counts:
+def _write(config: RewriteConfig, settings: _Settings, place: tuple[int, int]) -> Counts | None:
+    """Write the file, or a job's part of it; returns the counts if the file is complete."""
     cache = config.cache or answers_path_of(config.out)
     read = ReadCounts()
-    with only_writer(cache), open_answers(cache) as answers, _Model(config, answers) as model:
+    with open_answers(cache, place) as answers, _Model(config, answers) as model:
 
         def make(items: list[_Item]) -> Chunk:
             irregular: Counter[str] = Counter()
             wanted = Wanted(config.per_image, config.rewordings, config.negatives, config.seed)
             graphs = [decode_scene_graph(config.scene_graphs, m, irregular) for _, m in items]
+            for (captions, _), graph in zip(items, graphs, strict=True):
+                _check_objects(config, captions, graph)
             made = model.run(
-                _together(
+                _gather(
                     reworded(captions, graph, wanted, model.ask, irregular)
                     for (captions, _), graph in zip(items, graphs, strict=True)
                 )
             )
-            gc.collect()  # tasks and connections leave cycles, other than captions
+            gc.collect(1)  # young tasks and connections leave cycles, other than captions
             covered = map(coverage_of, graphs, made)
             return chunk_of(zip(made, covered, strict=True), irregular, settings.compressed)
 
         total = write_captions(
-            config.out, settings, _in_step(config, read), make, 1, read.irregular
+            config.out, settings, _aligned(config, read), make, 1, read.irregular, place
         )
         print(
-            f"rewrite: {counted(model.asked, 'answer')} of {config.model}, "
-            f"{counted(model.known, 'answer')} from {cache}"
+            f"rewrite: {counted(model.answered, 'answer')} of {config.model}, "
+            f"{counted(model.known, 'answer')} from {answers.path}"
         )
-    assert total is not None  # this process makes all parts
+    if total is not None and place[1] > 1:
+        gather_answers(cache)
     return total
 
 
@@ -166,11 +175,11 @@ def answers_path_of(out: Path) -> Path:
     return out.with_name(f"{name}.answers.sqlite")
 
 
-def _in_step(config: RewriteConfig, read: ReadCounts) -> Iterator[_Item]:
-    """Each image's captions with its graph. Graphs of images without captions are passed over.
+def _aligned(config: RewriteConfig, read: ReadCounts) -> Iterator[_Item]:
+    """Captions and graph of each image. Graphs of images without captions are skipped.
 
     Raises:
-        UserError: An image has no graph behind that of the image before it.
+        UserError: An image has no graph after that of the image before it.
     """
     graphs = scene_graph_members(config.scene_graphs, read)
     for captions in read_captions(config.captions):
@@ -183,21 +192,37 @@ def _in_step(config: RewriteConfig, read: ReadCounts) -> Iterator[_Item]:
         yield captions, member
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+def _check_objects(config: RewriteConfig, captions: ImageCaptions, graph: SceneGraph) -> None:
+    """Check that the objects that captions name are in the graph.
+
+    Raises:
+        UserError: One is not.
+    """
+    for group in captions.groups:
+        for named in (group.objects, *(negative.objects for negative in group.negatives)):
+            if any(not 0 <= i < len(graph.objects) for i in named):
+                raise UserError(
+                    f"{config.captions}: image '{captions.image_id}' has captions about objects "
+                    f"{named[:4]}, but {counted(len(graph.objects), 'object')} in "
+                    f"{config.scene_graphs}; give the scene graphs that the captions were made from"
+                )
+
+
+async def _gather(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     return await asyncio.gather(*work)
 
 
 class _Model:
-    """The model with its answers so far, and the loop in which it is asked.
+    """The model, its cached answers, and the event loop.
 
     Args:
-        config: Which, and how it is asked.
-        answers: Those that are known.
+        config: Model and endpoint.
+        answers: Cached answers.
     """
 
     def __init__(self, config: RewriteConfig, answers: Answers) -> None:
         self.known = 0
-        """Answers that were there."""
+        """Number of answers from the cache."""
         self._config, self._answers = config, answers
         self._endpoint = Endpoint(
             config.endpoint, config.model, config.timeout, config.retries, config.requests
@@ -215,11 +240,11 @@ class _Model:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End what is under way, at once."""
+        """Cancel pending requests."""
         if error is not None:  # a signal may come between making a coroutine and starting it
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         self._progress.close()
-        self._loop.run_until_complete(self._end())
+        self.run(self._end())
         self._loop.close()
 
     async def _end(self) -> None:
@@ -230,16 +255,18 @@ class _Model:
         await self._endpoint.close()
 
     @property
-    def asked(self) -> int:
-        """Answers that the server gave."""
-        return self._endpoint.asked
+    def answered(self) -> int:
+        """Number of answers of the server."""
+        return self._endpoint.answered
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do some work that asks, to its end."""
-        return self._loop.run_until_complete(work)
+        """Run a coroutine to its end. A signal cancels it and is then raised."""
+        task = self._loop.create_task(work)
+        with signals_cancel(lambda: self._loop.call_soon_threadsafe(task.cancel)):
+            return self._loop.run_until_complete(task)
 
     async def ask(self, prompt: str, count: int) -> str:
-        """The answer to a prompt: the known one, or the server's. The same is asked once."""
+        """The cached answer to a prompt, or the server's; equal questions are sent once."""
         config = self._config
         question = Question(config.model, prompt, config.seed, config.temperature, tokens_of(count))
         key = question.key()
@@ -261,13 +288,13 @@ class _Model:
 
 
 def _audit(config: RewriteConfig, settings: _Settings, total: Counts) -> None:
-    """How far text alone gives away the labels of what the model worded."""
+    """Audit the text-only baseline on the reworded captions."""
     with tempfile.TemporaryDirectory() as folder:
         only = Path(folder) / "rewritten.captions.jsonl"
         with only.open("wb") as file:
             for image in read_captions(config.out):
                 groups = tuple(group for group in image.groups if group.source == SOURCE)
                 file.write(msgspec.json.encode(replace(image, groups=groups)) + b"\n")
-        found = audit(only, AUDITED_IMAGES, config.seed)
-    write_part(stats_path_of(config.out), [stats_json(settings, settings.types, total, found)])
-    print(table(found))
+        results = audit(only, AUDITED_IMAGES, config.seed)
+    write_part(stats_path_of(config.out), [stats_json(settings, settings.types, total, results)])
+    print(table(results))

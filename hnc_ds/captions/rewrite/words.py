@@ -1,8 +1,8 @@
-"""The words that a caption of one image may hold, and what they stand for.
+"""The vocabulary of captions of one image, with meanings.
 
-A closed list: names of the image's scene graph, attributes and predicates that the package knows or
-the graph has, and their other forms (wooden, wears, worn by, left of). A caption with any other
-word cannot be proven.
+It is closed: names of the image's scene graph, attributes and predicates of the package or the
+graph, and their other forms (wooden, wears, worn by, left of). A caption with any other word cannot
+be proven.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,12 @@ from hnc_ds.captions.truth.indexed_graph import IndexedGraph, can_be_counted
 
 _Meaning = TypeVar("_Meaning")
 Words = tuple[str, ...]
-"""A caption in small letters, word by word; commas are words."""
+"""The lowercase words of a caption; commas are words."""
 
 
 class _Verbs(msgspec.Struct, frozen=True):
-    """verbs.json: gerund -> (base form, participle). A participle is given where the verb takes an
-    object and is said in the passive."""
+    """verbs.json: gerund -> (base form, participle). Only verbs with a passive have a
+    participle."""
 
     verbs: dict[str, tuple[str, str | None]]
 
@@ -40,7 +40,7 @@ _PLACES = (
     "pushed by", "larger than", "bigger than", "smaller than", "taller than", "shorter than",
     "longer than", "along", "across", "against", "through", "down", "up", "with",
 )  # fmt: skip
-"""Predicates that stand behind 'is', or behind a verb of place."""
+"""Predicates that follow 'is' or a verb of place."""
 
 _OTHER_PLACES = {
     f"{before}{side}{after} of": f"to the {side} of"
@@ -48,11 +48,11 @@ _OTHER_PLACES = {
     for before in ("", "to the ", "on the ")
     for after in ("", " side", "-hand side", " hand side")
 }
-"""'on the left side of' and its like."""
+"""Variants such as 'on the left side of'."""
 
 
 class Phrasebook(Generic[_Meaning]):
-    """Phrases of one or more words with their meanings, of which a phrase may have several."""
+    """Phrases of one or more words with one or more meanings each."""
 
     def __init__(self, entries: Iterable[tuple[str, _Meaning]]) -> None:
         self._found: dict[Words, tuple[_Meaning, ...]] = {}
@@ -65,7 +65,7 @@ class Phrasebook(Generic[_Meaning]):
         self.words = frozenset(word for key in self._found for word in key)
 
     def at(self, words: Words, start: int) -> Iterator[tuple[_Meaning, int]]:
-        """What the words from ``start`` on may mean, each with where its phrase ends."""
+        """Meanings of the phrases that begin at ``start``, each with the end of its phrase."""
         for end in range(start + 1, min(start + self._longest, len(words)) + 1):
             for meaning in self._found.get(words[start:end], ()):
                 yield meaning, end
@@ -89,7 +89,7 @@ def _adjectives(values: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _complements(values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """What follows 'is'."""
+    """Attributes as they follow 'is'."""
     yield from _adjectives(values)
     for value in values:
         yield predicative(value), value
@@ -116,9 +116,9 @@ _STATIC = Phrasebook(
         *_OTHER_PLACES.items(),
         *((gerund, gerund) for gerund, (_, participle) in _VERBS.items() if participle),
         *(
-            (f"{gerund} {said}", f"{gerund} {place}")
+            (f"{gerund} {words}", f"{gerund} {place}")
             for gerund in _VERBS
-            for said, place in (*((p, p) for p in _PLACES), *_OTHER_PLACES.items())
+            for words, place in (*((p, p) for p in _PLACES), *_OTHER_PLACES.items())
             if place_of(f"{gerund} {place}") == place
         ),
     ]
@@ -129,14 +129,14 @@ _GRAMMAR = frozenset(
     "either and or , exactly only located situated positioned seen can be by two three four five "
     "six seven eight nine ten".split()
 )
-"""Words of the sentence itself: see parsing.py."""
+"""Function words of the grammar in parsing.py."""
 
 
 class ImageWords:
-    """What captions of one image may be made of.
+    """The vocabulary of one image.
 
     Args:
-        graph: Of the image.
+        graph: Graph of the image.
     """
 
     def __init__(self, graph: IndexedGraph) -> None:
@@ -151,15 +151,15 @@ class ImageWords:
         own = sorted({a for attributes in graph.attributes for a in attributes} - {*_VALUES})
         self._own_adjectives = Phrasebook(_adjectives(own))
         self._own_complements = Phrasebook(_complements(own))
-        edges = sorted({p for told in graph.edges.values() for p in told if can_be_said(p)})
+        edges = sorted({p for edge in graph.edges.values() for p in edge if can_be_said(p)})
         self._own_predicates = Phrasebook((p, p) for p in edges)
 
     def names(self, words: Words, start: int) -> set[tuple[str, int]]:
-        """Names that begin there, each with its end."""
+        """Names that begin at ``start``, each with its end."""
         return set(self._names.at(words, start))
 
     def counted_names(self, words: Words, start: int) -> set[tuple[tuple[str, bool], int]]:
-        """Names of things that are counted: ((singular, is it plural here), end)."""
+        """Names of countable things: ((singular, whether it is plural here), end)."""
         return set(self._numbered.at(words, start))
 
     def adjectives(self, words: Words, start: int) -> set[tuple[str, int]]:
@@ -174,13 +174,13 @@ class ImageWords:
         """Predicates as they follow 'is' or a noun: 'wearing', 'to the left of'."""
         return {*_STATIC.at(words, start), *self._own_predicates.at(words, start)}
 
-    def is_predicate(self, said: str) -> bool:
-        """Whether words are a predicate, as it is named in claims."""
-        words = tuple(said.split(" "))
-        return (said, len(words)) in self.predicates(words, 0)
+    def is_predicate(self, phrase: str) -> bool:
+        """Whether a phrase is a predicate under its name in claims."""
+        words = tuple(phrase.split(" "))
+        return (phrase, len(words)) in self.predicates(words, 0)
 
     def knows(self, word: str) -> bool:
-        """Whether a word may stand in a caption at all."""
+        """Whether a word may occur in a caption."""
         books = (
             self._names, self._numbered, self._own_adjectives, self._own_complements,
             self._own_predicates, _ADJECTIVES, _COMPLEMENTS, PASSIVE, _STATIC,

@@ -1,1 +1,1 @@
-"""What a scene graph says about a claim: TRUE, FALSE or UNKNOWN."""
+"""Truth of a claim according to a scene graph: TRUE, FALSE or UNKNOWN."""

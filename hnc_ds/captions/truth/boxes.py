@@ -1,7 +1,7 @@
-"""What two boxes in the picture say about where things are. Pixels; y grows downwards.
+"""Spatial evidence from pairs of bounding boxes. Pixels; y grows downwards.
 
-Boxes only ever refute, and only by a margin: a box is drawn by hand, and a thing in front of
-another in the scene can be anywhere beside it in the picture.
+Boxes mostly refute relations, and only by a margin, because they are drawn by hand and show no
+depth.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,32 @@ from numpy.typing import NDArray
 from hnc_ds.records import SceneObject
 
 MARGIN = 0.25
-"""How far one centre must lie beyond the other: in sides of the smaller box ..."""
-LEAST_MARGIN = 0.01
-"""... but at least this share of the picture's side."""
+"""Minimum distance of two centres for a direction, in sides of the smaller box ..."""
+MIN_MARGIN = 0.01
+"""... and in sides of the image."""
 GAP = 0.05
-"""Things that touch have boxes no further apart than this share of the picture's longer side."""
+"""Maximum distance between the boxes of touching objects, in longer sides of the image."""
 LARGER = 1.5
-"""A box this much wider and higher than another is not inside it."""
+"""A box this many times as wide and as high as another cannot be inside it."""
 TWICE = 0.75
-"""Two boxes of one name that share this much of their union may be one thing, annotated twice."""
+"""Intersection over union from which on two boxes of one name may be one object annotated twice."""
 
 STRAIGHT = 0.5
-"""Share of the narrower box's width that lies over or under the other one."""
+"""Minimum overlap in width for one box to lie over another, as a fraction of the narrower one."""
 
 LEFT, RIGHT, ABOVE, BELOW, APART, TOO_LARGE, DOUBLE, KNOWN, OVER, UNDER, LOWER, AWAY = (
     1 << bit for bit in range(12)
 )
-"""Bits of ``places``: a lies clearly to the left of b (...), too far from it to touch it, is too
-large to be inside it, covers nearly the same place; both boxes have an area; a lies straight over
-b (under it), with most of the narrower one's width; a begins where b ends, or below that. AWAY is
-set by others: a is too far from b to touch it, but may hold it by a string."""
+"""Bits of ``places`` for boxes (a, b).
+
+LEFT, RIGHT, ABOVE, BELOW: a lies clearly in that direction of b. APART: too far away to touch.
+TOO_LARGE: a cannot be inside b. DOUBLE: nearly the same place. KNOWN: both boxes have an area.
+OVER, UNDER: straight over or under b. LOWER: the top of a is not above the bottom of b. AWAY (set
+by indexed_graph.py): too far away to touch, but a may hold b by a string."""
 
 
 class Box(NamedTuple):
-    """Corners; right and bottom are beyond the last pixel."""
+    """Corners; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -45,14 +47,14 @@ class Box(NamedTuple):
 
 
 def box_of(found: SceneObject) -> Box | None:
-    """An object's box; None if it has no area and so says nothing."""
+    """An object's box; None if it has no area."""
     if found.w <= 0 or found.h <= 0:
         return None
     return Box(found.x, found.y, found.x + found.w, found.y + found.h)
 
 
 def nearly_one(a: Box, b: Box) -> bool:
-    """Whether two boxes cover nearly the same place, as DOUBLE of ``places``, for a single pair."""
+    """Whether two boxes cover nearly the same place: DOUBLE for a single pair."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
     if width <= 0 or height <= 0:
@@ -62,17 +64,14 @@ def nearly_one(a: Box, b: Box) -> bool:
 
 
 def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.int64]:
-    """What is clear of each pair (a, b) of boxes of a picture: bits, as rows a of columns b.
-
-    All pairs at once: it is asked of most of them, and numpy does it in the time of a few.
-    """
+    """The bits of all pairs (a, b) of an image's boxes, as rows a of columns b."""
     corners = np.array([box or (0, 0, 0, 0) for box in boxes], dtype=np.float64).reshape(-1, 4)
     left, top, right, bottom = corners.T
     is_left, gap_x, wider = _along(left, right, width)
     is_above, gap_y, higher = _along(top, bottom, height)
     shared = np.minimum(gap_x, 0) * np.minimum(gap_y, 0)
     area = (right - left) * (bottom - top)
-    # One over the other: no overlap in height, and most of the smaller one's width is shared.
+    # One over the other: no overlap in height, but in most of the narrower one's width.
     width_least = np.minimum(right - left, (right - left)[:, None])
     straight = (gap_y >= 0) & (-gap_x > STRAIGHT * width_least)
     bits: NDArray[np.int64] = (
@@ -97,16 +96,15 @@ def places(boxes: Sequence[Box | None], width: int, height: int) -> NDArray[np.i
 def _along(
     low: NDArray[np.float64], high: NDArray[np.float64], side: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
-    """Of spans a and b along a picture's side of so many pixels, for each pair (a, b).
+    """Compares all pairs of spans (a, b) along one side of an image.
 
     Returns:
-        Whether a clearly precedes b: both its ends come first, and its middle by a margin, so that
-        a span within another neither precedes it nor follows it. The gap between them, negative
-        where they overlap. Whether a is much longer.
+        Whether a clearly precedes b (both ends come first, the middle by a margin); the gap between
+        them, negative where they overlap; whether a is much longer.
     """
     a_low, a_high, length = low[:, None], high[:, None], high - low
     a_length = length[:, None]
-    margin = np.maximum(MARGIN * np.minimum(a_length, length), LEAST_MARGIN * side)
+    margin = np.maximum(MARGIN * np.minimum(a_length, length), MIN_MARGIN * side)
     middle = low + high  # twice the middle
     precedes = (a_low < low) & (a_high < high) & (middle - middle[:, None] > 2 * margin)
     gap = np.maximum(a_low, low) - np.minimum(a_high, high)

@@ -1,6 +1,6 @@
-"""What a caption can claim: a small algebra. Claims know no English and no image.
+"""Claims that captions make, as a small algebra independent of English and of images.
 
-``truth.holds`` says whether a claim is true of an image, ``wording`` puts it into words.
+``truth.holds`` evaluates a claim on a scene graph, ``language.wording`` makes it a sentence.
 """
 
 from typing import Literal
@@ -10,27 +10,27 @@ import msgspec
 Comparator = Literal["as many", "more", "fewer"]
 
 TURNED: dict[Comparator, Comparator] = {"more": "fewer", "fewer": "more", "as many": "as many"}
-"""What the same comparison says from its other end."""
+"""The comparator after the two names are exchanged."""
 
 
 class Phrase(msgspec.Struct, frozen=True, cache_hash=True):
-    """A noun phrase: a name and attributes, in the order in which they are said."""
+    """A noun phrase: a name and its attributes in spoken order."""
 
     name: str
     attributes: tuple[str, ...] = ()
     definite: bool = True
-    """'the star', or any one of several: 'a star'. What is meant is the same."""
+    """'the star' or 'a star'; only the wording depends on it."""
 
 
 class HasAttribute(msgspec.Struct, frozen=True):
-    """Something has an attribute: 'The star is red.', 'There is a red star.'"""
+    """'The star is red.', 'There is a red star.'"""
 
     subject: Phrase
     attribute: str
 
 
 class Related(msgspec.Struct, frozen=True):
-    """A relation holds: 'The red star is above the ring.'"""
+    """'The red star is above the ring.'"""
 
     subject: Phrase
     predicate: str
@@ -38,13 +38,13 @@ class Related(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """There are exactly so many: 'There are two stars.', 'There are two red stars.'"""
+    """An exact number: 'There are two stars.', 'There are two red stars.'"""
 
     name: str
     """In the singular."""
     number: int
     attributes: tuple[str, ...] = ()
-    """That all of them have, in the order in which they are said."""
+    """Attributes of all of them, in spoken order."""
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class Both(msgspec.Struct, frozen=True):
     first: HasAttribute | Related
     second: HasAttribute | Related
     clauses: bool = False
-    """Said of these very things: 'The star is red and the ring is blue.'"""
+    """Whether each part is a clause: 'The star is red and the ring is blue.'"""
 
 
 class Either(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class Either(msgspec.Struct, frozen=True):
     first: HasAttribute | Related
     second: HasAttribute | Related
     clauses: bool = False
-    """Said of these very things: 'Either the star is red or the ring is blue.'"""
+    """Whether each part is a clause: 'Either the star is red or the ring is blue.'"""
 
 
 Claim = HasAttribute | Related | Counted | Compared | Not | Both | Either

@@ -1,13 +1,12 @@
-"""Is a claim true of an image, false of it, or can its scene graph not tell?
+"""Three-valued truth of a claim, according to the scene graph of an image.
 
-Annotations are incomplete, so nothing is false because it is not annotated. FALSE has to be
-earned for everything that the words could mean: an attribute that excludes the claimed one, boxes
-that lie clearly the other way or too far apart, an annotated relation that leaves no room for the
-claimed one, a number that the names allow to be counted. TRUE needs an annotation that nothing
-contradicts. All else is UNKNOWN.
+Annotations are incomplete, so a missing annotation proves nothing. FALSE needs evidence for every
+object that the words could mean: an attribute that excludes the claimed one, boxes that lie the
+other way or too far apart, a relation that excludes the claimed one, a number of objects that can
+be counted. TRUE needs an annotation that nothing contradicts. Everything else is UNKNOWN.
 
-A noun phrase means any object that could bear it: "The man ..." is true if it holds for some man,
-and false only if it holds for none - nor for any person who might be a man.
+A noun phrase means any object that may have the name: "The man ..." is true if it holds for some
+man and false only if it is refuted for all men and for every person who might be one.
 """
 
 from hnc_ds.captions.truth.claims import (
@@ -29,11 +28,11 @@ _NEGATION = {TRUE: FALSE, FALSE: TRUE, UNKNOWN: UNKNOWN}
 
 
 def holds(graph: IndexedGraph, claim: Claim) -> Truth:
-    """What the graph says about a claim, read existentially.
+    """The truth of a claim, read existentially.
 
-    TRUE if it is annotated of objects that the phrases surely fit; FALSE if it is refuted for
-    every object (pair of objects) that the phrases may mean. A phrase whose name no object bears
-    makes the claim UNKNOWN. Negation, "both" and "either" (exactly one) follow three-valued logic.
+    TRUE if it is annotated for objects that the phrases surely fit; FALSE if it is refuted for
+    every object (or pair) that the phrases may mean; UNKNOWN if no object has the name. Negation,
+    "both" and "either" (exactly one) follow three-valued logic.
     """
     match claim:
         case Related():
@@ -54,7 +53,7 @@ def holds(graph: IndexedGraph, claim: Claim) -> Truth:
 
 
 def is_refuted(graph: IndexedGraph, claim: Claim) -> bool:
-    """Whether ``holds`` says FALSE: the quicker question, which is asked of every change."""
+    """Whether ``holds`` returns FALSE; faster, as every change of a statement is checked."""
     if isinstance(claim, Related):
         return _refutes_relation(graph, claim)
     if isinstance(claim, HasAttribute):

@@ -1,8 +1,7 @@
-"""One image's scene graph, arranged for questions about single objects and pairs of them.
+"""A scene graph, indexed for queries about single objects and pairs of objects.
 
-What is annotated, what the boxes refute and what annotated relations leave no room for meet here;
-``truth.holds`` puts the answers together for whole claims. The same objects are asked about again
-and again, so every answer is kept.
+Combines the annotations, the evidence of the boxes and what annotated relations exclude;
+``truth.holds`` builds on it for whole claims. Results are cached, as many captions share them.
 """
 
 from enum import Enum
@@ -26,7 +25,7 @@ from hnc_ds.records import SceneGraph, SceneObject
 
 
 class Truth(Enum):
-    """What a scene graph says about a claim."""
+    """Truth of a claim according to a scene graph."""
 
     TRUE = "true"
     FALSE = "false"
@@ -37,7 +36,7 @@ TRUE, FALSE, UNKNOWN = Truth.TRUE, Truth.FALSE, Truth.UNKNOWN
 
 
 class IndexedGraph:
-    """A scene graph, arranged for questions. Objects are numbered by their ids in sorted order."""
+    """An indexed scene graph. Objects are numbered in the order of their sorted ids."""
 
     def __init__(self, graph: SceneGraph) -> None:
         ids = sorted(graph.objects)
@@ -48,7 +47,8 @@ class IndexedGraph:
         self.attributes = tuple([_attributes(found) for found in objects])
         self.edges: dict[tuple[int, int], tuple[str, ...]] = {}
         self._deeds: list[list[tuple[str, int]]] = [[] for _ in objects]
-        """Of each object: what it does, to which others; nine relations in ten say sides alone."""
+        """Per object: (predicate, other object) of its relations, without directions, which are
+        nine relations in ten."""
         for i, found in enumerate(objects):
             for relation in found.relations:
                 j = number[relation.object]
@@ -56,7 +56,7 @@ class IndexedGraph:
                     self._deeds[i].append((relation.name, j))
                 self.edges[i, j] = (*self.edges.get((i, j), ()), relation.name)
         self.places = _places(graph, objects, [self._is_raised(i) for i in range(len(objects))])
-        """Of each pair of objects: what its boxes say, as bits of ``boxes``."""
+        """Per pair of objects: bits of ``boxes``."""
         self._poses = tuple([self._poses_of(i) for i in range(len(self.names))])
         self._one_bearer, self._one_object = self._restricting_edges()
         self._family: dict[str, list[int]] = {}
@@ -69,8 +69,8 @@ class IndexedGraph:
         self._counts: dict[str, int | None] = {}
 
     def _is_raised(self, i: int) -> bool:
-        """Whether a higher box means that object i is above something. Of what stands on the ground
-        it may only mean that it is further away."""
+        """Whether a higher box means that object i is above something; for objects that stand on
+        the ground it may mean that they are further away."""
         deeds = self._deeds[i]
         if deeds and any(_is_put_down(p, self.names[j]) for p, j in deeds):
             return False
@@ -79,7 +79,7 @@ class IndexedGraph:
         return not _stands(self.names[i])
 
     def bearers(self, name: str) -> tuple[int, ...]:
-        """Objects that the name may stand for, whatever their attributes."""
+        """Objects that may have the name, whatever their attributes."""
         found = self._bearers.get(name)
         if found is None:
             kin = {i for family in families(name) for i in self._family.get(family, ())}
@@ -88,7 +88,7 @@ class IndexedGraph:
         return found
 
     def candidates(self, phrase: Phrase) -> tuple[int, ...]:
-        """Objects that the phrase may mean: bearers of the name that no attribute rules out."""
+        """Objects that the phrase may mean: bearers of the name without excluding attributes."""
         found = self._candidates.get(phrase)
         if found is None:
             found = self.bearers(phrase.name)
@@ -98,7 +98,7 @@ class IndexedGraph:
         return found
 
     def certain(self, phrase: Phrase) -> tuple[int, ...]:
-        """Objects that the phrase surely fits: of that very name, all attributes annotated."""
+        """Objects that the phrase surely fits: of exactly that name, all attributes annotated."""
         return tuple(
             i
             for i in self.candidates(phrase)
@@ -115,13 +115,13 @@ class IndexedGraph:
         return _in_pose(poses, _body(self.names[i]), attribute, found)
 
     def relation(self, i: int, predicate: str, j: int) -> Truth:
-        """Whether object i stands in a relation to object j."""
+        """Whether the relation from object i to object j holds."""
         state = self._states.get((i, j)) or self._state(i, j)
         return state.truth(predicate)
 
     def stated(self, i: int, j: int) -> tuple[str, ...]:
-        """Predicates that are true from object i to object j and can be said, sorted: annotated
-        ones, what follows from them, and above or below that boxes prove."""
+        """Sorted predicates with English words that hold from object i to object j: annotated ones,
+        those that follow from them, and 'above' or 'below' if the boxes prove it."""
         state = self._states.get((i, j)) or self._state(i, j)
         true = state.true_ones
         if true is None:
@@ -132,13 +132,17 @@ class IndexedGraph:
         return tuple([p for p in true if predicates.is_said_of(p, name, other)])
 
     def refuted_predicates(self, i: int, j: int) -> tuple[str, ...]:
-        """Predicates that could be said from object i to object j and are false, sorted."""
+        """Sorted predicates that suit objects i and j and are false."""
         state = self._states.get((i, j)) or self._state(i, j)
         offer = predicates.offer(self.names[i], self.names[j])
         found = state.refuted.get(offer)
         if found is None:
             found = state.refuted[offer] = _refuted(state, offer.predicates)
         return found
+
+    def facts(self, i: int, j: int) -> "Facts":
+        """Everything on which the truth of relations from object i to object j depends."""
+        return (self._states.get((i, j)) or self._state(i, j)).facts
 
     def _state(self, i: int, j: int) -> "_State":
         name = self.names[i]
@@ -155,30 +159,30 @@ class IndexedGraph:
         return found
 
     def _poses_of(self, i: int) -> frozenset[str]:
-        """What the body of object i does by its attributes and relations; nothing of several."""
+        """Postures and movements of object i by its attributes and relations; none for plurals."""
         name = self.names[i]
         if not _is_single(name):
             return _NOTHING
         found = {predicates.verb_of_attribute(a) for a in self.attributes[i]}
         for predicate, j in self._deeds[i]:
             verb = predicates.verb_of(predicate)
-            if verb and not self.places[i][j] & _refuting(predicate):
+            if verb and not self.places[i][j] & refuting(predicate):
                 found.add(verb)
         found.discard("")
-        if "perched" in found:  # of birds people say as well that they sit, or stand
+        if "perched" in found:  # perched birds are also called sitting or standing
             found -= {"sitting", "standing"}
         return frozenset(found) if found else _NOTHING
 
     def _restricting_edges(self) -> tuple["_Edges", "_Edges"]:
-        """Edges of single beings that deny something of others, by their object; and those that
-        deny it of other objects, by their subject."""
+        """Edges of single beings that exclude relations of other subjects, by their object; and
+        those that exclude relations to other objects, by their subject."""
         of_object: _Edges = {}
         of_subject: _Edges = {}
         for i, deeds in enumerate(self._deeds):
             if not deeds or not is_one_being(self.names[i]):
                 continue
             for predicate, j in deeds:
-                if self.places[i][j] & _refuting(predicate):
+                if self.places[i][j] & refuting(predicate):
                     continue
                 if predicates.denied_to_others(predicate, self.names[j]):
                     of_object.setdefault(j, []).append((i, predicate))
@@ -187,20 +191,32 @@ class IndexedGraph:
         return of_object, of_subject
 
     def _denied(self, i: int, j: int) -> frozenset[str]:
-        """What the being i does not do to j: another one does it to j, or i does it to another."""
+        """Predicates from the being i to j that other relations exclude."""
+        if j not in self._one_bearer and i not in self._one_object:
+            return _NOTHING
+        found = self.denied_by_others(i, j) | self.denied_elsewhere(i, j)
+        return frozenset(found) if found else _NOTHING
+
+    def denied_by_others(self, i: int, j: int) -> set[str]:
+        """Predicates from the being i to j that are excluded because another being does it to j."""
         found: set[str] = set()
-        # Who is on a board that another one rides may be said to ride it, too.
+        # A second person on a board that someone rides may also ride it.
         is_on = any(p == "on" or predicates.is_upon(p) for p in self.edges.get((i, j), ()))
         for other, predicate in self._one_bearer.get(j, ()) if not is_on else ():
             if self._are_two(i, other):
                 found |= predicates.denied_to_others(predicate, self.names[j])
+        return found
+
+    def denied_elsewhere(self, i: int, j: int) -> set[str]:
+        """Predicates from the being i to j that are excluded because i does it to another one."""
+        found: set[str] = set()
         for other, predicate in self._one_object.get(i, ()):
             if self._are_two(j, other):
                 found |= predicates.denied_elsewhere(predicate, self.names[other], self.names[j])
-        return frozenset(found) if found else _NOTHING
+        return found
 
     def _are_two(self, i: int, j: int) -> bool:
-        """Whether two objects are surely two things, not one that is boxed under two names."""
+        """Whether two objects are surely different, not one object boxed under two names."""
         if i == j:
             return False
         apart = boxes.LEFT | boxes.RIGHT | boxes.APART
@@ -211,11 +227,11 @@ class IndexedGraph:
         )
 
     def count(self, name: str, attributes: tuple[str, ...] = ()) -> int | None:
-        """How many things of a name, with attributes, there are; None if the graph cannot tell.
+        """Number of objects of a name, with attributes; None if it is unknown.
 
-        It can for names in the singular of things that are annotated one by one, if nothing else
-        in the image could bear the name and no two of them lie in the same place; with attributes
-        if each of them surely has these or surely has not.
+        It is known for singular names of objects that are annotated one by one, if no other object
+        may have the name and no two boxes coincide; with attributes, if each object surely has all
+        of them or surely lacks one.
         """
         if name not in self._counts:
             self._counts[name] = self._count(name)
@@ -228,7 +244,7 @@ class IndexedGraph:
     def _count(self, name: str) -> int | None:
         if not can_be_counted(name):
             return None
-        # A number is said with the plural, and 'glasses' may be those on a nose.
+        # A number takes the plural, and 'glasses' may also be spectacles.
         found = self.bearers(plural(name))
         if not found or any(self.names[i] != name for i in found):
             return None
@@ -236,19 +252,19 @@ class IndexedGraph:
         return None if any(self._may_be_one(place) for place in pairs) else len(found)
 
     def may_be_one(self, i: int, j: int) -> bool:
-        """Whether two objects may be one thing, annotated twice."""
+        """Whether two objects may be one, annotated twice."""
         named_alike = may_be_the_same(self.names[i], self.names[j])
         return named_alike and self._may_be_one(self.places[i][j])
 
     @staticmethod
     def _may_be_one(place: int) -> bool:
-        """Whether two of a name may be one thing, boxed twice; boxes without area tell nothing."""
+        """The same for two objects of one name; boxes without area prove nothing."""
         return bool(place & boxes.DOUBLE) or not place & boxes.KNOWN
 
 
 @lru_cache(maxsize=1 << 14)
 def can_be_counted(name: str) -> bool:
-    """Whether annotators box every single one: no plurals, stuff, parts or groups."""
+    """Whether annotators box objects of a name one by one: no plurals, stuff, parts or groups."""
     if is_plural(name) or singular(name) != name or not shows_number(name):
         return False
     if not is_countable(name):
@@ -264,14 +280,14 @@ def _attributes(found: SceneObject) -> frozenset[str]:
 
 def _places(graph: SceneGraph, objects: list[SceneObject], raised: list[bool]) -> list[list[int]]:
     drawn = [boxes.box_of(found) for found in objects]
-    # A size that is not known must not make the margins small.
+    # An unknown image size must not make the margins small.
     width = max([graph.width, *[b.right for b in drawn if b]])
     height = max([graph.height, *[b.bottom for b in drawn if b]])
     found = boxes.places(drawn, width, height)
-    # Boxes that lie apart tell nothing of what goes on beyond its box, or is held by a string.
+    # Separate boxes prove nothing for stuff, which continues beyond its box, nor for kites.
     endless = [is_a(one.name, "stuff") for one in objects]
     far = [is_a(one.name, "held_from_afar") for one in objects]
-    # Nor can the box of a ground or a sky show that it is over something.
+    # The box of a ground or of the sky cannot prove that it is over something.
     bounded = boxes.APART | boxes.OVER | boxes.UNDER | boxes.LOWER
     found[endless] &= ~bounded
     found[:, endless] &= ~bounded
@@ -292,16 +308,16 @@ _DIRECTIONS = {
     "above": (boxes.ABOVE, boxes.BELOW),
     "below": (boxes.BELOW, boxes.ABOVE),
 }
-"""What the boxes of a pair show if it is so, and if it is not."""
+"""Predicate -> (bit that supports it, bit that refutes it)."""
 
 
 _PROVEN = {"above": boxes.OVER, "below": boxes.UNDER}
-"""What the boxes of a pair show on their own, where nothing is annotated that says more."""
+"""Predicate -> bit that proves it, unless a more specific relation is annotated."""
 
 
 @lru_cache(maxsize=1 << 14)
-def _refuting(predicate: str) -> int:
-    """The bits of which one is enough against a predicate."""
+def refuting(predicate: str) -> int:
+    """Bits each of which refutes a predicate."""
     implied = predicates.implied(predicate)
     bits = sum(against for name, (_, against) in _DIRECTIONS.items() if name in implied)
     bits |= boxes.TOO_LARGE if "inside" in implied else 0
@@ -312,21 +328,21 @@ def _refuting(predicate: str) -> int:
 
 
 @lru_cache(maxsize=1 << 14)
-def _favouring(predicate: str) -> int:
+def favouring(predicate: str) -> int:
     implied = predicates.implied(predicate)
     return sum(bit for name, (bit, _) in _DIRECTIONS.items() if name in implied)
 
 
-_Facts = tuple[
+Facts = tuple[
     tuple[str, ...], tuple[str, ...], predicates.Body, int, int, frozenset[str], frozenset[str]
 ]
-"""Arguments of ``_judge`` but for the predicate."""
+"""Arguments of ``truth_of_pair`` without the predicate."""
 _Edges = dict[int, list[tuple[int, str]]]
 """Object -> (object at the other end, predicate)."""
 
 _NOTHING: frozenset[str] = frozenset()
 _UP = frozenset(("hanging", "hung", "mounted", "flying"))
-"""Verbs of what is above the ground."""
+"""Verbs of objects above the ground."""
 _STANDING = (
     "people", "animals", "vehicles", "plants", "seats", "supports", "grounds", "mounts", "entered",
     "rooms", "standing",
@@ -334,7 +350,7 @@ _STANDING = (
 _BESIDE = frozenset(
     ("to the left of", "to the right of", "near", "next to", "by", "beside", "close to")
 )
-"""Predicates that leave open which of two things is higher."""
+"""Predicates that leave open which of two objects is higher."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -347,19 +363,19 @@ def _body(name: str) -> predicates.Body:
 
 @lru_cache(maxsize=1 << 14)
 def _is_single(name: str) -> bool:
-    """Whether a name stands for one thing that does one thing at a time."""
+    """Whether a name stands for one object with one posture at a time."""
     return not is_plural(name) and not any(is_a(name, g) for g in ("groups", "stuff", "plants"))
 
 
 @lru_cache(maxsize=1 << 14)
 def _stands(name: str) -> bool:
-    """Whether things of a name stand on the ground: not what hangs, is worn or part of others."""
+    """Whether objects of a name stand on the ground: they neither hang nor belong to others."""
     return not is_a(name, "raised") and any(is_a(name, group) for group in _STANDING)
 
 
 @lru_cache(maxsize=1 << 14)
 def _is_put_down(predicate: str, other: str) -> bool:
-    """Whether what stands in a relation to something lies or stands on it."""
+    """Whether a relation to ``other`` means to lie or stand on it."""
     if not predicates.is_upon(predicate) and predicate != "on":
         return False
     return is_a(other, "supports") and not is_a(other, "hosts")
@@ -367,7 +383,7 @@ def _is_put_down(predicate: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _in_pose(poses: frozenset[str], body: predicates.Body, attribute: str, found: Truth) -> Truth:
-    """What is found of an attribute, if the relations of a thing say what its body does."""
+    """The truth of an attribute, corrected by the postures that the object's relations imply."""
     verb = predicates.verb_of_attribute(attribute)
     if not verb or not any(predicates.verbs_exclude(known, verb, body) for known in poses):
         return found
@@ -376,8 +392,8 @@ def _in_pose(poses: frozenset[str], body: predicates.Body, attribute: str, found
 
 
 def _surely_exclude(poses: frozenset[str], verb: str, body: predicates.Body) -> bool:
-    """Whether poses leave no room for a verb, whichever of them are slips: of 'sitting' and
-    'standing' one is, and 'walking' is open."""
+    """Whether poses exclude a verb even if one of two contradicting poses is an annotation error:
+    'sitting' and 'standing' together leave 'walking' open."""
     against = [known for known in poses if predicates.verbs_exclude(known, verb, body)]
     return any(
         all(other in against for other in poses if predicates.verbs_exclude(known, other, "person"))
@@ -386,10 +402,9 @@ def _surely_exclude(poses: frozenset[str], verb: str, body: predicates.Body) -> 
 
 
 class _State:
-    """All that is known of two objects, and what has been concluded from it. There are few
-    different ones: pairs of many images share them."""
+    """The facts about a pair of objects and cached conclusions; pairs of many images share it."""
 
-    def __init__(self, facts: _Facts) -> None:
+    def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.truths: dict[str, Truth] = {}
         self.has_edges = bool(facts[0] or facts[1])
@@ -397,20 +412,20 @@ class _State:
         self.refuted: dict[predicates.Offer, tuple[str, ...]] = {}
 
     def truth(self, predicate: str) -> Truth:
-        """Of a predicate from the first to the second."""
+        """The truth of a predicate from the first object to the second."""
         found = self.truths.get(predicate)
         if found is None:
-            found = self.truths[predicate] = _judge(*self.facts, predicate)
+            found = self.truths[predicate] = truth_of_pair(*self.facts, predicate)
         return found
 
 
 @lru_cache(maxsize=1 << 14)
-def _state_of(facts: _Facts) -> _State:
+def _state_of(facts: Facts) -> _State:
     return _State(facts)
 
 
 def _true_ones(state: _State) -> tuple[str, ...]:
-    """Predicates that are annotated, that follow or that boxes prove, sorted."""
+    """Sorted predicates that are annotated, that follow from these or that boxes prove."""
     forwards, backwards, _, place, *_ = state.facts
     found = {*forwards}
     found.update(p for known in forwards for p in predicates.entailed(known))
@@ -424,12 +439,12 @@ def _refuted(state: _State, offered: tuple[str, ...]) -> tuple[str, ...]:
     if state.has_edges:
         return tuple([p for p in offered if state.truth(p) is FALSE])
     _, _, _, place, _, poses, denied = state.facts
-    if not poses and not denied:  # of most pairs: what ``_judge`` comes to
-        return tuple([p for p in offered if place & _refuting(p)])
+    if not poses and not denied:  # a shortcut of ``truth_of_pair`` for most pairs
+        return tuple([p for p in offered if place & refuting(p)])
     return tuple([p for p in offered if state.truth(p) is FALSE])
 
 
-def _judge(
+def truth_of_pair(
     forwards: tuple[str, ...],
     backwards: tuple[str, ...],
     body: predicates.Body,
@@ -439,39 +454,38 @@ def _judge(
     denied: frozenset[str],
     predicate: str,
 ) -> Truth:
-    """Whether s -predicate-> o, from the edges between them, from their boxes and from what s
-    does besides.
+    """The truth of s -predicate-> o by the edges between them, their boxes and the postures of s.
 
     Args:
         forwards: Predicates of edges from s to o.
         backwards: Predicates of edges from o to s.
-        body: Of s.
+        body: Kind of body of s.
         place: Bits of (s, o).
         place_back: Bits of (o, s).
-        poses: What the body of s does; nothing of several things.
-        denied: Predicates that edges to other objects leave no room for.
-        predicate: What is claimed.
+        poses: Postures of s; empty for plurals.
+        denied: Predicates that edges to other objects exclude.
+        predicate: The claimed predicate.
     """
-    refuted = bool(place & _refuting(predicate))
-    claimed = _says(forwards, backwards, predicate)
+    refuted = bool(place & refuting(predicate))
+    claimed = _implies(forwards, backwards, predicate)
     elsewhere = _is_elsewhere(poses, denied, body, predicate, claimed)
-    if not claimed and (refuted or (elsewhere and not place & _favouring(predicate))):
+    if not claimed and (refuted or (elsewhere and not place & favouring(predicate))):
         return FALSE
     annotated = forwards + backwards
-    # An edge that the boxes contradict may be a slip of the hand: it proves nothing.
-    forwards = tuple([p for p in forwards if not place & _refuting(p)])
-    backwards = tuple([p for p in backwards if not place_back & _refuting(p)])
+    # An edge that the boxes contradict may be an annotation error and proves nothing.
+    forwards = tuple([p for p in forwards if not place & refuting(p)])
+    backwards = tuple([p for p in backwards if not place_back & refuting(p)])
     excluded = _excludes(forwards, backwards, predicate, body)
     if claimed:
-        sure = not (refuted or excluded or elsewhere) and _says(forwards, backwards, predicate)
+        sure = not (refuted or excluded or elsewhere) and _implies(forwards, backwards, predicate)
         return TRUE if sure else UNKNOWN
     if place & _PROVEN.get(predicate, 0) and not excluded:
         return TRUE if _BESIDE.issuperset(annotated) else UNKNOWN
-    if not excluded or place & _favouring(predicate):
+    if not excluded or place & favouring(predicate):
         return UNKNOWN
-    # Where "behind" and "in front of" are both annotated, "standing behind" is open, too.
+    # If "behind" and "in front of" are both annotated, "standing behind" is open as well.
     disputed = any(
-        _says(forwards, backwards, p) and _excludes(forwards, backwards, p, body)
+        _implies(forwards, backwards, p) and _excludes(forwards, backwards, p, body)
         for p in predicates.implied(predicate)
     )
     return UNKNOWN if disputed else FALSE
@@ -485,11 +499,11 @@ def _is_elsewhere(
     predicate: str,
     claimed: bool,
 ) -> bool:
-    """Whether what s does besides leaves no room for a predicate, claimed by an edge or not."""
+    """Whether other relations of s exclude a predicate; ``claimed`` if an edge annotates it."""
     if denied and not denied.isdisjoint(predicates.implied(predicate)):
         return True
     verb = predicates.verb_of(predicate) if poses else ""
-    # Who is said to sit and to stand may well stand on something else.
+    # With both 'sitting' and 'standing' annotated, either may belong to another object.
     if not verb or (verb in poses and not claimed):
         return False
     if not claimed:
@@ -497,8 +511,8 @@ def _is_elsewhere(
     return any(predicates.verbs_exclude(known, verb, body) for known in poses)
 
 
-def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:
-    """Whether edges from s to o, and from o to s, say that s -predicate-> o."""
+def _implies(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str) -> bool:
+    """Whether edges from s to o, or from o to s, imply s -predicate-> o."""
     return any(predicate in predicates.implied(p) for p in forwards) or any(
         predicate in predicates.implied_backwards(p) for p in backwards
     )
@@ -507,7 +521,7 @@ def _says(forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str)
 def _excludes(
     forwards: tuple[str, ...], backwards: tuple[str, ...], predicate: str, body: predicates.Body
 ) -> bool:
-    """Whether edges from s to o, and from o to s, leave no room for s -predicate-> o."""
+    """Whether edges from s to o, or from o to s, exclude s -predicate-> o."""
     return any(predicates.excludes(p, predicate, body) for p in forwards) or any(
         predicates.excludes_backwards(p, predicate) for p in backwards
     )

@@ -1,4 +1,4 @@
-"""Lists of captions in every layout, and what is said of broken ones."""
+"""Lists of captions in every layout, and the errors for broken ones."""
 
 import gzip
 import json
@@ -6,11 +6,10 @@ from collections import Counter
 
 import pytest
 
-from hnc_ds.captions.formats import gathered
-from hnc_ds.captions.formats.caption_lists import read_caption_list
-from hnc_ds.captions.formats.captions import read_captions
-from hnc_ds.captions.formats.gathered import path_of
-from hnc_ds.captions.formats.negative_columns import NegativeColumns, texts_of
+from hnc_ds.captions.formats import caption_lists
+from hnc_ds.captions.formats.caption_lists import path_of, read_caption_list
+from hnc_ds.captions.formats.caption_rows import NegativeColumns, texts_of
+from hnc_ds.captions.formats.captions import captioned_images, read_captions
 from hnc_ds.errors import UserError
 
 EXPECTED = [("000000000009", ("A cat.", "A dog.")), ("000000000025", ("A bird.",))]
@@ -165,7 +164,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         ('filepath,title\n1.jpg,"A cat.\n2.jpg,A dog.\n', "unexpected end of data"),
         (
             "filepath,title,neg_caption\n1.jpg,A cat.,\"['A dog.', A cow\"\n",
-            "line 2: neg_caption: a list that breaks off or is no list of texts at ' A cow'",
+            "line 2: neg_caption: a list that is truncated or not of texts at ' A cow'",
         ),
         ('{"image": "1.jpg", "caption": "A", "negatives": [3]}', "line 1: negatives: neither text"),
         ('{"0": {"filename": "1.jpg"}}', "member '0': needs an image"),
@@ -191,7 +190,7 @@ def test_a_missing_list_is_named(tmp_path):
 def test_rows_of_an_image_are_brought_together_however_far_they_lie_apart(
     tmp_path, monkeypatch, held
 ):
-    monkeypatch.setattr(gathered, "MOST_HELD", held)
+    monkeypatch.setattr(caption_lists, "MOST_HELD", held)
     path = tmp_path / "rows.csv"
     lines = [f"{n % 7}.jpg,Caption {n}.\n" for n in range(50)]
     path.write_text("filepath,title\n" + "".join(lines))
@@ -199,7 +198,7 @@ def test_rows_of_an_image_are_brought_together_however_far_they_lie_apart(
     assert read(path) == expected
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_files_of_one_name_are_distinguished_by_their_folders(tmp_path):
     path = tmp_path / "rows.csv"
     files = ["x/train/1.jpg", "y/train/1.jpg", "z/1.jpg", "x/2.jpg", "x/train/1.png", "../../etc/3"]
     path.write_text("filepath,title\n" + "".join(f"{file},Of {file}\n" for file in files))
@@ -265,7 +264,7 @@ WITH_NEGATIVES = {
 
 @pytest.mark.parametrize("name", WITH_NEGATIVES)
 def test_negatives_of_tables_and_json_become_groups_that_are_not_proven(tmp_path, capsys, name):
-    content, columns, expected, type_, told = WITH_NEGATIVES[name]
+    content, columns, expected, type_, summary = WITH_NEGATIVES[name]
     path = tmp_path / name
     path.write_text(content)
     images = list(read_captions(path, columns))
@@ -275,15 +274,38 @@ def test_negatives_of_tables_and_json_become_groups_that_are_not_proven(tmp_path
     } == expected
     negatives = [n for image in images for group in image.groups for n in group.negatives]
     assert {(n.type, n.open_world) for n in negatives} == {(type_, True)}
-    assert told in capsys.readouterr().out
+    assert summary in capsys.readouterr().out
 
 
-def test_columns_that_are_not_there_and_lists_without_negatives_are_refused(tmp_path):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_captions_of_a_list_without_negatives_are_groups_with_an_empty_list(tmp_path, capsys, name):
+    path = tmp_path / name
+    path.write_text(LAYOUTS[name])
+    images = [(i.image_id, tuple(g.positive for g in i.groups)) for i in read_captions(path)]
+    assert images == EXPECTED
+    assert not any(group.negatives for image in read_captions(path) for group in image.groups)
+    assert "not proven false: none (--negative_columns" in capsys.readouterr().out
+    assert [image_id for image_id, _ in captioned_images(path)] == [i for i, _ in EXPECTED]
+
+
+def test_karpathys_file_is_read_as_captions_by_its_splits(tmp_path):
+    path = tmp_path / "karpathy.json"
+    path.write_text(json.dumps(KARPATHY))
+    images = {i.image_id: [g.positive for g in i.groups] for i in read_captions(path)}
+    assert len(images) == len(KARPATHY["images"])
+    (name,) = read(path, "train")
+    assert [i.image_id for i in read_captions(path, NegativeColumns(), ("train",))] == [name[0]]
+    assert [n for n, _ in captioned_images(path, NegativeColumns(), ("train",))] == [name[0]]
+    path.write_text('{"image_id": "1", "groups": []}\n')
+    with pytest.raises(UserError, match="has no splits"):
+        list(read_captions(path, NegativeColumns(), ("train",)))
+
+
+def test_columns_that_are_not_there_are_refused(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("filepath,title\n1.jpg,A cat.\n")
     for columns, message in {
-        NegativeColumns(): "captions without negatives; make some with 'hnc-ds swap-words'",
-        NegativeColumns(("foul",)): "nothing has a column 'foul'",
+        NegativeColumns(("foul",)): "no row has a column 'foul'",
         NegativeColumns(("foul",), ("a/b",)): "negative_type 'a/b'",
         NegativeColumns(("foul",), ("a", "b")): "2 types for 1 --negative_columns",
     }.items():
@@ -323,7 +345,7 @@ def test_a_cell_is_a_caption_or_a_list_as_python_or_json_writes_it(cell, texts):
     ],
 )
 def test_a_cell_is_never_evaluated(cell):
-    with pytest.raises(ValueError, match=r"list of texts|no text"):
+    with pytest.raises(ValueError, match=r"list of texts|not of texts|not a text"):
         texts_of(cell)
 
 

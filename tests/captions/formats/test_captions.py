@@ -1,4 +1,4 @@
-"""Which reader a captions file gets, and what is said of one that no reader takes."""
+"""The reader of each kind of captions file, and the error for one that no reader takes."""
 
 import gzip
 import json
@@ -52,7 +52,6 @@ def test_a_release_without_images_has_none(tmp_path):
     [
         (b"", r"x\.jsonl: empty"),
         (b" \n\n", r"x\.jsonl: empty"),
-        (b"[]", r"x\.jsonl: a list of captions without negatives"),
         (b"\x89PNG\r\n", r"x\.jsonl: after line 0: not UTF-8 text in columns"),
         (
             LINES.encode() + b'{"image_id": "3", "gro',

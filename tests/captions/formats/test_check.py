@@ -1,4 +1,4 @@
-"""Whether a file of scene graphs is complete, said of whole files and of all that goes wrong."""
+"""Whether a file of scene graphs is complete: whole files, and every fault."""
 
 import gzip
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hnc_ds.captions.formats import check
-from hnc_ds.captions.formats.check import check_scene_graphs
+from hnc_ds.captions.formats import scene_graphs
+from hnc_ds.captions.formats.scene_graphs import check_scene_graphs
 from hnc_ds.captions.generate import generate
 from hnc_ds.config import GenerateConfig
 from hnc_ds.errors import UserError
@@ -38,19 +38,19 @@ def refusal(path: Path) -> str:
 @pytest.fixture
 def small_gqa(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if GQA had five training images."""
-    monkeypatch.setattr(check, "GQA_IMAGES", {"train_sceneGraphs.json": 5})
+    monkeypatch.setattr(scene_graphs, "GQA_IMAGES", {"train_sceneGraphs.json": 5})
 
 
-def test_a_whole_file_is_complete_and_told_what_it_holds(tmp_path: Path) -> None:
-    told = check_scene_graphs(write(tmp_path / "mine.json", graphs(3)))
-    assert told.endswith("mine.json: complete: 3 images, 6 objects, 3 relations")
+def test_a_whole_file_is_complete_and_its_contents_are_reported(tmp_path: Path) -> None:
+    summary = check_scene_graphs(write(tmp_path / "mine.json", graphs(3)))
+    assert summary.endswith("mine.json: complete: 3 images, 6 objects, 3 relations")
 
 
-def test_what_reading_would_mend_is_told(tmp_path: Path) -> None:
+def test_what_reading_would_fix_is_reported(tmp_path: Path) -> None:
     content = graphs(2)
     content["1"]["objects"]["b"]["name"] = " "
-    told = check_scene_graphs(write(tmp_path / "mine.json", content))
-    assert "met 2 objects without a name, 2 relations to a missing object" in told
+    summary = check_scene_graphs(write(tmp_path / "mine.json", content))
+    assert "met 2 objects without a name, 2 relations to a missing object" in summary
 
 
 @pytest.mark.usefixtures("small_gqa")
@@ -73,7 +73,10 @@ def test_rendered_scenes_of_the_same_file_name_are_not_compared_with_gqa(tmp_pat
 
 
 def test_gqas_own_numbers_are_those_published() -> None:
-    assert check.GQA_IMAGES == {"train_sceneGraphs.json": 74_942, "val_sceneGraphs.json": 10_696}
+    assert scene_graphs.GQA_IMAGES == {
+        "train_sceneGraphs.json": 74_942,
+        "val_sceneGraphs.json": 10_696,
+    }
 
 
 def test_a_file_that_was_cut_off_anywhere_is_not_complete(tmp_path: Path) -> None:

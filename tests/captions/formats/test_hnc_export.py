@@ -135,7 +135,7 @@ def test_a_pair_is_two_records_with_all_fields_of_the_release(tmp_path):
     }
 
 
-def test_only_relations_tell_the_replaced_words_on_the_true_side(tmp_path):
+def test_only_relations_state_the_replaced_words_on_the_true_side(tmp_path):
     path = write(tmp_path, ImageCaptions("1", (CATS, EITHER)))
     records = json.loads(path.read_text())["1"]["captions"]
 
@@ -159,7 +159,7 @@ def test_ids_count_through_the_whole_file(tmp_path):
             assert true is None if record["label"] else true["label"] == 1
 
 
-def test_what_is_not_proven_false_is_left_out_and_told(tmp_path, capsys):
+def test_what_is_not_proven_false_is_left_out_and_reported(tmp_path, capsys):
     path = write(tmp_path, ImageCaptions("1", (GUESSED,)), ImageCaptions("2", (GUESSED, ON)))
 
     assert "The dog is wet." not in path.read_text()
@@ -209,7 +209,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
 
 def test_a_folder_in_the_way_is_one_line(tmp_path):
     (tmp_path / "h.json").mkdir()
-    with pytest.raises(UserError, match=r"h\.json.*: cannot be read or written \(.+\); mend"):
+    with pytest.raises(UserError, match=r"h\.json.*: cannot be written \(.+\); fix"):
         write(tmp_path, ImageCaptions("1", (ON,)))
 
 
@@ -258,7 +258,7 @@ def test_an_object_that_the_graph_does_not_have_is_refused(tmp_path, place):
     group = msgspec.structs.replace(ON, objects=(4,) if place == "group" else ())
     if place == "negative":
         group = msgspec.structs.replace(ON, negatives=(Negative("X", "x", objects=(4,)),))
-    with pytest.raises(UserError, match=r"image '1' speaks of objects that .* does not have"):
+    with pytest.raises(UserError, match=r"image '1' refers to objects that .* does not have"):
         write(tmp_path, ImageCaptions("1", (group,)))
 
 

@@ -11,7 +11,7 @@ from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 
 def boxed(*names: str) -> dict[str, Any]:
-    """The boxes of a record that speaks of objects of these names."""
+    """The boxes of a record about objects of these names."""
     box = {"x": 1, "y": 2, "w": 3, "h": 4}
     return {str(n): {"bbox": box, "name": name} for n, name in enumerate(names)}
 
@@ -61,7 +61,7 @@ def texts(image: ImageCaptions) -> list[tuple[str, str]]:
         ("more TVs than men", "fewer TVs than men", ["tv", "TV", "man"]),
     ],
 )  # fmt: skip
-def test_a_comparison_that_its_boxes_bear_out_is_kept(tmp_path, capsys, true, false, names):
+def test_a_comparison_that_its_boxes_confirm_is_kept(tmp_path, capsys, true, false, names):
     captions = comparison(true, false, boxed(*names))
 
     assert texts(read(tmp_path, captions)) == [(f"There are {true}.", f"There are {false}.")]
@@ -77,7 +77,7 @@ def test_boxes_of_both_captions_count_and_each_object_once(tmp_path):
     ]
 
 
-def test_a_comparison_the_wrong_way_round_is_turned_and_told(tmp_path, capsys):
+def test_a_reversed_comparison_is_turned_and_reported(tmp_path, capsys):
     replaced = ["fewer", "more"]
     captions = comparison(
         "fewer cats than dogs", "more cats than dogs", boxed("cat", "cat", "dog"), replaced=replaced
@@ -92,12 +92,12 @@ def test_a_comparison_the_wrong_way_round_is_turned_and_told(tmp_path, capsys):
         ),
     )
     assert capsys.readouterr().out.endswith(
-        "1 pair of captions; left out: none; repaired: 1 obj_comp_count mended by their boxes\n"
+        "1 pair of captions; left out: none; repaired: 1 obj_comp_count corrected by their boxes\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("true", "false", "mended"),
+    ("true", "false", "corrected"),
     [
         ("fewer bananas than picnics", "more picnics than bananas",
          ("fewer picnics than bananas", "more picnics than bananas")),
@@ -105,12 +105,12 @@ def test_a_comparison_the_wrong_way_round_is_turned_and_told(tmp_path, capsys):
          ("more bananas than picnics", "fewer bananas than picnics")),
     ],
 )  # fmt: skip
-def test_fewer_whose_nouns_the_release_exchanged_is_put_right(
-    tmp_path, capsys, true, false, mended
+def test_fewer_whose_nouns_the_release_exchanged_is_corrected(
+    tmp_path, capsys, true, false, corrected
 ):
     captions = comparison(true, false, boxed("banana", "banana", "picnic"))
-    assert texts(read(tmp_path, captions)) == [tuple(f"There are {text}." for text in mended)]
-    assert "repaired: 1 obj_comp_count mended" in capsys.readouterr().out
+    assert texts(read(tmp_path, captions)) == [tuple(f"There are {text}." for text in corrected)]
+    assert "repaired: 1 obj_comp_count corrected" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_fewer_whose_nouns_the_release_exchanged_is_put_right(
          ["cat", "cat", "dog"], "whose boxes do not show what they count"),
     ],
 )  # fmt: skip
-def test_a_comparison_that_stays_wrong_or_untold_is_left_out_with_the_reason(
+def test_a_comparison_that_stays_wrong_or_undecided_is_left_out_with_the_reason(
     tmp_path, capsys, true, false, names, reason
 ):
     captions = comparison(true, false, boxed(*names))
@@ -136,7 +136,7 @@ def test_a_comparison_that_stays_wrong_or_untold_is_left_out_with_the_reason(
 
 
 @pytest.mark.parametrize("boxes", [None, [], {"1": None}, {"1": {"bbox": {}}}, {"1": {"name": 3}}])
-def test_boxes_that_are_none_leave_a_comparison_untold(tmp_path, capsys, boxes):
+def test_invalid_boxes_leave_a_comparison_undecided(tmp_path, capsys, boxes):
     captions = comparison("more cats than dogs", "fewer cats than dogs", boxes)
 
     assert texts(read(tmp_path, captions)) == []

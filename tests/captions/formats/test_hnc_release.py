@@ -136,7 +136,7 @@ def test_positives_of_the_same_text_are_one_group(tmp_path):
     ]
 
 
-# ------------------------------------------------------------------ what is left out, and told
+# ------------------------------------------------------------------ what is left out, and reported
 
 
 def test_pairs_that_cannot_be_right_are_left_out_and_counted(tmp_path, capsys):
@@ -182,7 +182,7 @@ def test_comparisons_counted_by_humans_are_kept(tmp_path):
     assert len(pairs(read(tmp_path, {"n1.jpg": captions}))) == 1
 
 
-def test_neighbours_of_many_different_words_are_kept_and_told(tmp_path, capsys):
+def test_neighbours_of_many_different_words_are_kept_and_reported(tmp_path, capsys):
     captions = {
         "0": neighbour("The white towels are in front of the porcelain sink.", 1),
         "1": neighbour("The old mirror is on top of a wooden counter.", 0),
@@ -275,7 +275,7 @@ def test_the_human_written_excerpt_reads_pair_for_pair(tmp_path, capsys):
     )
 
 
-IMAGES, PAIRS = 8600, 121  # 1.04 GB of JSON; the release has 121 pairs an image too
+IMAGES, PAIRS = 2150, 121  # 260 MB of JSON; the release has 121 pairs an image too
 MEASURE = """
 import resource, sys
 from pathlib import Path
@@ -322,10 +322,11 @@ def write_large_release(path: Path) -> int:
     return IMAGES * len(image)
 
 
-def test_a_file_of_a_gigabyte_is_read_within_little_memory(tmp_path):
+@pytest.mark.slow
+def test_a_file_of_a_quarter_gigabyte_is_read_within_little_memory(tmp_path):
     path = tmp_path / "large.json.gz"
-    assert write_large_release(path) >= 1e9
-    assert path.stat().st_size < 200e6
+    assert write_large_release(path) >= 250e6
+    assert path.stat().st_size < 50e6
 
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", MEASURE, str(path)]
@@ -334,5 +335,5 @@ def test_a_file_of_a_gigabyte_is_read_within_little_memory(tmp_path):
 
     images, negatives, peak_kib, grown_kib = map(int, done.stdout.splitlines()[-1].split())
     assert (images, negatives) == (IMAGES, IMAGES * PAIRS)
-    assert peak_kib < 1024 * 1024
-    assert grown_kib < 300 * 1024
+    assert peak_kib < 300 * 1024
+    assert grown_kib < 40 * 1024

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from hnc_ds.captions.formats.captions import read_captions
-from hnc_ds.captions.formats.image_ids import captioned_images
+from hnc_ds.captions.formats.captions import captioned_images, read_captions
 from hnc_ds.errors import UserError
 
 RECORD = {"caption": "The cup is red.", "label": 1, "type": "attribute", "cpt_p_id": None}

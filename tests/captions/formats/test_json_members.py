@@ -46,7 +46,7 @@ def cut(path, data, block):
 
 @settings(max_examples=300, deadline=None)
 @given(content=OBJECTS, layout=LAYOUTS, block=BLOCKS)
-def test_members_are_what_json_reads_and_stand_where_they_say(path, content, layout, block):
+def test_members_are_what_json_reads_and_their_offsets_are_true(path, content, layout, block):
     data = json.dumps(content, **layout).encode()
     found = cut(path, data, block)
     assert [(m.key, json.loads(m.value)) for m in found] == list(content.items())

@@ -110,7 +110,7 @@ def test_offsets_point_at_the_values(tmp_path, monkeypatch):
         assert data[member.offset : member.offset + len(member.value)] == member.value
 
 
-def test_what_real_files_hold_wrong_is_mended_and_counted(tmp_path):
+def test_known_faults_of_real_files_are_fixed_and_counted(tmp_path):
     content = {
         "1": a_graph(
             a=an_object(
@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
         (b'1, "objects": {"a": {"name": "', b'\xc3("}}}}'),
     ],
 )
-def test_broken_json_inside_of_a_graph_is_told_with_the_byte_in_the_file(tmp_path, good, bad):
+def test_broken_json_inside_of_a_graph_is_reported_with_the_byte_in_the_file(tmp_path, good, bad):
     first = b'{"1": {"width": 1, "height": 1, "objects": {}},\n "2": {"width": 1, "height": '
     path = tmp_path / "g.json"
     path.write_bytes(first + good + bad)
@@ -251,7 +251,7 @@ def test_a_key_that_stands_twice_in_a_graph_is_refused(tmp_path, key):
     value = text[text.index(key) + len(key) + 2 :]
     first = json.JSONDecoder().raw_decode(value)[1]
     path.write_text(text.replace(key, f"{key}: {value[:first]}, {key}", 1))
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="occurs twice"):
         list(read_scene_graphs(path))
 
 

@@ -1,7 +1,7 @@
 """Scene graphs made by hand, and the captions that come out of them."""
 
 from hnc_ds.captions.groups import caption_groups
-from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES, PROPOSING
+from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import Relation, SceneGraph, SceneObject
 
@@ -38,7 +38,7 @@ def in_a_row():
 
 def groups_of(objects, types=DEFAULT_TYPES, seed=0, most=48, image_id="1", **options):
     graph = SceneGraph(image_id, 100, 100, objects)
-    return caption_groups(graph, types, seed, Options(most=most, **options)).groups
+    return caption_groups(graph, types, seed, Options(max_groups=most, **options)).groups
 
 
 def over_seeds(objects, types=DEFAULT_TYPES, seeds=30, **options):
@@ -57,7 +57,6 @@ def proposed(objects, type_, seeds=40):
     for seed in range(seeds):
         graph = SceneGraph("1", 100, 100, objects)
         image = DescribedImage(graph, f"{seed}/1", Options(balance="data"))
-        for proposal in PROPOSING[type_](image):
-            found |= {(pair.positive, pair.negative.caption) for pair in proposal.speak()}
-        image.close()
+        for proposal in NEGATIVE_TYPES[type_].proposals(image):
+            found |= {(pair.positive, pair.negative.caption) for pair in proposal.make_bundle()}
     return found

@@ -91,7 +91,7 @@ def test_another_number_is_said_of_things_boxed_one_by_one():
 @pytest.mark.parametrize(
     "objects",
     [
-        cups([]),  # there may be another one: people box one of several
+        cups([]),  # there may be another one: annotators box one of several
         cups([], [], x=(60, 50, 3, 3)),  # and of those far away some
         cups([], [], x=(2, 52, 10, 10)),  # within another one: the same, boxed twice?
         cups([], [], name="door"),
@@ -102,7 +102,7 @@ def test_another_number_is_said_of_things_boxed_one_by_one():
         | {"p": thing("man", (5, 5, 9, 9)), "q": thing("woman", (70, 5, 9, 9))},
     ],
 )
-def test_no_number_is_said_of_what_may_be_boxed_in_part(objects):
+def test_what_may_be_boxed_in_part_is_given_no_number(objects):
     assert not proposed(objects, "obj_count", 5)
 
 

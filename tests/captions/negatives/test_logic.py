@@ -5,7 +5,7 @@ import re
 import pytest
 
 from hnc_ds.captions.language.wording import sentence
-from hnc_ds.captions.negatives import exchange
+from hnc_ds.captions.negatives import changes
 from hnc_ds.captions.truth.holds import holds
 from hnc_ds.captions.truth.indexed_graph import FALSE, TRUE, IndexedGraph
 from hnc_ds.records import SceneGraph
@@ -48,13 +48,13 @@ def test_one_of_two_attributes_changes_and_the_other_stands_beside_it_in_either_
     assert with_words(proposed(star_and_ring(["orange"]), "and_logic_attr"), "an orange star")
     for true, false in found:
         assert says(false, "red", "star") != says(false, "blue", "ring")
-        assert not says(false, "blue", "star")  # the companion's value gives nothing away
+        assert not says(false, "blue", "star")  # the companion's value reveals nothing
         assert not says(false, "red", "ring")
         assert true.startswith("There is both") == false.startswith("There is both")
 
 
 def says(text, value, name):
-    """Whether a caption says so, before the noun or in a clause of its own."""
+    """Whether a caption states it, before the noun or in a clause of its own."""
     return bool(re.search(rf"\ban? {value} {name}\b|\bthe {name} is {value}\b", text.lower()))
 
 
@@ -118,10 +118,10 @@ def test_of_things_of_which_there_may_be_others_relations_change_in_clauses(type
         "d": thing("cup", (72, 20, 9, 9)),
     }
     found = proposed(objects, type_, 80)
-    told = {text for pair in found for text in pair if "leaf is" in text}
-    assert any("leaf is above the ring" in text for text in told)
-    assert any("leaf is below the ring" in text for text in told)
-    for text in told:
+    texts = {text for pair in found for text in pair if "leaf is" in text}
+    assert any("leaf is above the ring" in text for text in texts)
+    assert any("leaf is below the ring" in text for text in texts)
+    for text in texts:
         assert re.fullmatch(r"(The|Either the) \w+ is [^.]* (and|or) the \w+ is [^.]*\.", text)
     assert not with_words(found, "There is", "leaf")
     several = objects | {"e": thing("leaf", (70, 90, 9, 9))}
@@ -218,7 +218,7 @@ def test_true_captions_hold_and_false_ones_are_refuted(type_, monkeypatch):
     def kept(claim):
         return claims.setdefault(sentence(claim), claim) and sentence(claim)
 
-    monkeypatch.setattr(exchange, "sentence", kept)
+    monkeypatch.setattr(changes, "sentence", kept)
     objects = row(star=[("to the left of", "c")])
     objects |= {
         "d": thing("dog", (60, 10, 20, 20), ["black", "large"], ("to the right of", "a")),

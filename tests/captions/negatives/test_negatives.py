@@ -124,7 +124,7 @@ def test_replaced_words_turn_the_positive_into_the_negative():
                     assert negative.caption in tries
 
 
-def test_captions_tell_which_objects_they_speak_of():
+def test_captions_state_the_objects_they_mention():
     objects = in_a_row()
     names = [objects[object_id].name for object_id in sorted(objects)]
     for group in groups_of(objects):

@@ -1,4 +1,4 @@
-"""What is spoken of first."""
+"""Which objects captions mention first."""
 
 import pytest
 
@@ -11,16 +11,12 @@ from tests.captions.negatives.small_scenes import thing
 def facts_of(objects, seed):
     graph = SceneGraph("1", 400, 400, objects)
     image = DescribedImage(graph, f"{seed}/1", Options(balance="data"))
-    found = [
-        (image.graph.names[fact.subject], fact.predicate, image.graph.names[fact.object])
-        for fact in image.facts()
-    ]
-    image.close()
-    return found
+    names = image.graph.names
+    return [(names[fact.subject], fact.predicate, names[fact.object]) for fact in image.facts]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_largest_things_are_spoken_of_though_only_left_and_right_is_said_of_them(seed):
+def test_the_largest_things_are_mentioned_even_if_only_left_and_right_are_annotated(seed):
     small = ["cup", "plate", "bottle", "book", "vase", "lamp", "phone", "clock"]
     objects = {
         "taxi": thing("taxi", (0, 200, 90, 90), (), ("to the left of", "cup")),

@@ -1,11 +1,14 @@
 """An OpenAI-compatible server in a thread, with a model that rewords by rules of its own.
 
+    python -m tests.captions.rewrite.fake_server    prints its address, serves until stdin ends
+
 It also writes what models write: greetings, other claims, adjectives nobody annotated, orders to
 whoever reads it.
 """
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +46,7 @@ def no_trouble(_: int) -> Response | None:
 
 
 def faithful(caption: str) -> list[str]:
-    """Captions that say the same."""
+    """Captions of the same meaning."""
     if found := _RELATION.fullmatch(caption):
         article, a, side, other, b = found.groups()
         back = f"{other.capitalize()} {b} is to the {_TURNED[side]} of {article.lower()} {a}."
@@ -56,7 +59,7 @@ def faithful(caption: str) -> list[str]:
 
 
 def unfaithful(caption: str) -> list[str]:
-    """Captions that say something else, or more."""
+    """Captions of another meaning, or of more."""
     flipped = re.sub(r"\b(left|right)\b", lambda side: _TURNED[side[0]], caption)
     recoloured = re.sub(r"\b(red|blue)\b", "green", caption)
     noun = caption.rstrip(".").split()[-1]
@@ -132,7 +135,7 @@ class FakeServer:
                     self.end_headers()
                     self.wfile.write(response.body)
                 except OSError:
-                    self.close_connection = True  # nobody listens any more
+                    self.close_connection = True  # the client is gone
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -146,7 +149,7 @@ def _answer(body: dict[str, Any]) -> str:
 
 
 class _Quiet(ThreadingHTTPServer):
-    """Says nothing of clients that are killed."""
+    """Ignores killed clients."""
 
     daemon_threads = True
 
@@ -167,3 +170,9 @@ def serving() -> Iterator[FakeServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+if __name__ == "__main__":
+    with serving() as alone:
+        print(alone.url, flush=True)
+        sys.stdin.read()

@@ -1,4 +1,4 @@
-"""English into claims, what says the same, and what one change is."""
+"""English into claims, equal meanings, and single changes."""
 
 import random
 from collections import Counter
@@ -129,7 +129,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("caption", FORMS)
-def test_what_captions_say(caption):
+def test_captions_have_the_claim_of_their_form(caption):
     assert readings(caption, WORDS) == (FORMS[caption],)
 
 
@@ -192,7 +192,7 @@ def test_every_caption_of_the_project_is_read_back_and_proven(balance):
 
 
 @pytest.mark.parametrize("caption", FORMS)
-def test_a_claim_in_the_projects_own_words_says_the_same(caption):
+def test_a_claim_in_the_projects_own_words_has_the_same_meaning(caption):
     claim = FORMS[caption]
     for said in readings(sentence(claim), WORDS):
         assert rewords(said, claim)
@@ -260,7 +260,7 @@ def claim_of(caption):
         ("The large horse is white.", "The white horse is large.", False),
     ],
 )
-def test_what_says_the_same(new, old, same):
+def test_rewordings_have_the_same_meaning(new, old, same):
     assert rewords(claim_of(new), claim_of(old)) is same
 
 
@@ -323,7 +323,7 @@ def test_what_the_graph_proves(caption, true, false):
     assert (is_proven_true(INDEXED, claim), is_proven_false(INDEXED, claim)) == (true, false)
 
 
-def test_what_nobody_says_is_no_change():
+def test_a_senseless_claim_is_no_change():
     assert is_sensible(claim_of("The man is wearing the hat."))
     assert not is_sensible(claim_of("The building is wearing the hat."))
     assert not is_sensible(claim_of("The building is wearing the hat and the horse is white."))

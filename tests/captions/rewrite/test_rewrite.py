@@ -1,75 +1,31 @@
 """The stage as a whole: labels, cache, resuming, a server that fails."""
 
-import gzip
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
+from itertools import chain
 
-import msgspec
 import pytest
 
-import hnc_ds
 from hnc_ds.captions import captions_file
 from hnc_ds.captions.caption_stats import stats_path_of
-from hnc_ds.captions.generate import generate
+from hnc_ds.captions.language.attribute_classes import CLASSES
 from hnc_ds.captions.rewrite import endpoint, image
 from hnc_ds.captions.rewrite.rewrite import answers_path_of, rewrite
-from hnc_ds.config import GenerateConfig, RewriteConfig
+from hnc_ds.config import RewriteConfig
 from hnc_ds.errors import UserError
-from hnc_ds.records import CaptionGroup, ImageCaptions
-from tests.captions.rewrite.fake_server import MODEL, ORDERS, Response, chat, serving
+from tests.captions.rewrite.fake_server import MODEL, ORDERS, Response, chat
+from tests.captions.rewrite.running import command, config, new_groups, read
 from tests.captions.test_generate import scene_graphs
 
-IMAGES = 10
-TYPES = ("attribute", "object", "attribute_subg", "relation_pred", "relation_attr_pred", "swap")
 KEY = "sk-secret-4711"
 
 
-@pytest.fixture
-def server():
-    with serving() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
-    monkeypatch.delenv(endpoint.KEY_VARIABLE, raising=False)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    graphs = scene_graphs(folder / "g.json", IMAGES)
-    captions = folder / "g.captions.jsonl.gz"
-    generate(GenerateConfig(scene_graphs=graphs, out=captions, types=TYPES, workers=1))
-    return graphs, captions
-
-
-def config(made, server, out, **settings):
-    graphs, captions = made
-    settings = {"endpoint": server.url, "model": MODEL, "retries": 1, "per_image": 4} | settings
-    return RewriteConfig(captions=captions, scene_graphs=graphs, out=out, **settings)
-
-
-def read(path: Path) -> list[ImageCaptions]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path) as file:
-        return [msgspec.json.decode(line, type=ImageCaptions) for line in file]
-
-
-def new_groups(path: Path) -> list[tuple[str, CaptionGroup]]:
-    return [(i.image_id, g) for i in read(path) for g in i.groups if g.source]
-
-
-NOUN = re.compile(r"(?:(red|blue|green) )?(star|ring|cross|moon)")
+COLOUR = "|".join(value for cls in CLASSES if cls.name == "colour" for value in chain(*cls.cells))
+NOUN = re.compile(rf"(?:\b({COLOUR}) )?(star|ring|cross|moon)")
 
 
 def is_true(caption: str, objects: dict[str, dict]) -> bool:
@@ -82,7 +38,7 @@ def is_true(caption: str, objects: dict[str, dict]) -> bool:
     side = re.search(r"left|right", caption)
     if side is None:
         [(_, name)] = nouns
-        colour = re.search(r"red|blue|green", caption)[0]
+        colour = re.search(rf"\b({COLOUR})\b", caption)[0]
         return any(o["name"] == name and colour in o["attributes"] for o in objects.values())
     first, second = fitting[::-1] if re.match(r"(To|On) the", caption) else fitting
     return any(
@@ -121,7 +77,7 @@ def test_what_is_kept_is_proven_and_tagged_and_the_rest_is_counted(made, server,
         assert counted[reason] > 10, reason
 
 
-def test_true_and_false_captions_are_reworded_by_one_prompt_that_does_not_say_which(
+def test_true_and_false_captions_are_reworded_by_one_prompt_without_the_label(
     made, server, tmp_path
 ):
     rewrite(config(made, server, tmp_path / "r.captions.jsonl", negatives=0, per_image=8))
@@ -138,15 +94,15 @@ def test_true_and_false_captions_are_reworded_by_one_prompt_that_does_not_say_wh
     assert {len(request["messages"]) for request in server.requests} == {1}
 
 
-def test_a_second_run_asks_nothing_and_writes_the_same_bytes(made, server, tmp_path, capsys):
+def test_a_second_run_sends_no_requests_and_writes_the_same_bytes(made, server, tmp_path, capsys):
     out = tmp_path / "r.captions.jsonl.gz"
     rewrite(config(made, server, out))
     first, asked = out.read_bytes(), len(server.requests)
     prompts = [request["messages"][0]["content"] for request in server.requests]
-    assert len({*prompts}) == len(prompts)  # the same caption of two images is asked once
+    assert len({*prompts}) == len(prompts)  # the same caption of two images is one request
     rewrite(config(made, server, out))
     assert "nothing to do" in capsys.readouterr().out
-    server.url = "http://127.0.0.1:9/v1"  # nobody is there, and nobody is needed
+    server.url = "http://127.0.0.1:9/v1"  # no server, and none is needed
     rewrite(config(made, server, out, overwrite=True, requests=3))
     assert out.read_bytes() == first
     assert len(server.requests) == asked
@@ -167,19 +123,6 @@ def test_other_settings_are_other_questions(made, server, tmp_path, change):
     assert last["temperature"] == change.get("temperature", 0.7)
     assert last["seed"] == change.get("seed", 0)
     assert last["model"] == MODEL
-
-
-def command(made, server, out: Path) -> subprocess.Popen[str]:
-    graphs, captions = made
-    flags = f"--endpoint {server.url} --model {MODEL} --requests 4 --per-image 4".split()
-    paths = ["--captions", captions, "--scene-graphs", graphs, "--out", out]
-    return subprocess.Popen(
-        [sys.executable, "-m", "hnc_ds.cli", "rewrite", *map(str, paths), *flags],
-        env=os.environ | {"PYTHONPATH": str(Path(hnc_ds.__file__).parents[1])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +152,7 @@ def test_a_run_that_was_stopped_continues_to_the_bytes_of_a_whole_one(
     again = command(made, server, stopped)
     assert again.wait(60) == 0, again.communicate()
     assert stopped.read_bytes() == whole.read_bytes()
-    # Asked again is at most what was under way.
+    # Repeated requests are at most those under way.
     assert len(server.requests) - before <= asked - 20 + 4
     assert stats_path_of(stopped).read_bytes() == stats_path_of(whole).read_bytes()
 
@@ -223,7 +166,7 @@ def test_a_server_that_fails_in_the_middle_leaves_finished_parts(
     rewrite(config(made, server, whole))
     asked = len(server.requests)
     server.trouble = lambda n: Response(503, b"busy") if n >= asked + asked * 3 // 4 else None
-    with pytest.raises(UserError, match=r"HTTP 503, 2 times; see to the server and run the same"):
+    with pytest.raises(UserError, match=r"HTTP 503, 2 times; check the server and run the same"):
         rewrite(config(made, server, out))
     assert [*tmp_path.glob("out.jsonl.parts/part-0000[01]")]
     assert not out.exists()
@@ -279,14 +222,14 @@ def test_a_server_that_is_not_there_or_too_slow_or_lacks_the_model(made, server,
 
 
 @pytest.mark.parametrize("models", [Response(404, b"no"), Response(200, b"[]")])
-def test_a_server_without_a_list_of_models_is_believed(made, server, tmp_path, models):
+def test_a_server_without_a_list_of_models_is_accepted(made, server, tmp_path, models):
     server.models = models
     rewrite(config(made, server, tmp_path / "out.jsonl", per_image=1))
     assert new_groups(tmp_path / "out.jsonl")
     assert server.asked_for_models == 1
 
 
-def test_what_fails_once_is_tried_again_when_the_server_says(made, server, tmp_path):
+def test_what_fails_once_is_retried_after_the_time_the_server_gives(made, server, tmp_path):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     rewrite(config(made, server, whole))
     asked = len(server.requests)
@@ -338,19 +281,25 @@ def test_answers_that_hold_no_captions_change_nothing(made, server, tmp_path, na
     assert answers_path_of(out).stat().st_size < 5 << 20
 
 
-def test_what_is_wrong_before_anything_is_asked(made, server, tmp_path):
+def test_errors_before_the_first_request(made, server, tmp_path):
     out = tmp_path / "out.jsonl"
     other = scene_graphs(tmp_path / "other.json", 3)
     with pytest.raises(UserError, match=r"image 'n3' is not in .*other\.json"):
         rewrite(config((other, made[1]), server, out))
+    fewer = json.loads(made[0].read_bytes())
+    for graph in fewer.values():
+        graph["objects"] = {key: graph["objects"][key] | {"relations": []} for key in "01"}
+    other.write_text(json.dumps(fewer))
+    with pytest.raises(UserError, match=r"image 'n0' has captions about objects .*but 2 objects"):
+        rewrite(config((other, made[1]), server, out))
     for wrong, message in (
         ({"endpoint": "localhost:8000"}, "give an address such as"),
-        ({"endpoint": "http://me:pa55@host/v1"}, "holds a password"),
+        ({"endpoint": "http://me:pa55@host/v1"}, "contains a password"),
         ({"endpoint": "http://[/v1"}, "give an address such as"),
         ({"out": tmp_path / "out.json"}, "must end in"),
         ({"captions": tmp_path / "no.jsonl"}, "no such file"),
         ({"scene_graphs": tmp_path / "no.json"}, "no such file"),
-        ({"out": made[1]}, "which is read"),
+        ({"out": made[1]}, "which is also an input"),
     ):
         good = {"captions": made[1], "scene_graphs": made[0], "out": out, "model": MODEL}
         with pytest.raises(UserError, match=message) as error:
@@ -378,4 +327,4 @@ def test_the_audit_is_of_the_models_captions(made, server, tmp_path, capsys):
     stats = json.loads(stats_path_of(out).read_bytes())
     pairs = sum(len(group.negatives) for _, group in new_groups(out))
     assert stats["audit"]["overall"]["pairs"] == pairs > 30
-    assert "One half is a guess." in capsys.readouterr().out
+    assert "Chance is 0.5." in capsys.readouterr().out

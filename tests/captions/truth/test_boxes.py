@@ -1,4 +1,4 @@
-"""What boxes say of each other."""
+"""What pairs of boxes show."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ BOXES = st.builds(
 
 
 @given(a=BOXES, b=BOXES)
-def test_of_a_single_pair_and_of_all_pairs_the_same_is_said(a: Box, b: Box) -> None:
+def test_a_single_pair_is_judged_as_among_all_pairs(a: Box, b: Box) -> None:
     assert nearly_one(a, b) == bool(places([a, b], 20, 20)[0, 1] & DOUBLE)
 
 

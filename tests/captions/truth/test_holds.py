@@ -134,7 +134,7 @@ def test_names_that_exclude_each_other_are_not_namesakes(name, other):
 
 
 @pytest.mark.parametrize("name", ["dog", "horses", "zebra", "flag", "pizza"])
-def test_one_told_colour_of_what_is_often_piebald_denies_no_other(name):
+def test_one_annotated_colour_of_what_is_often_piebald_denies_no_other(name):
     graph = image(a=thing(name, attributes=["black"]))
     assert holds(graph, is_(name, "black")) is TRUE
     assert holds(graph, is_(name, "white")) is UNKNOWN
@@ -224,7 +224,7 @@ def test_nested_and_nearly_level_boxes_refute_no_direction(box):
         assert holds(graph, rel("star", predicate, "ring")) is UNKNOWN
 
 
-def test_boxes_without_area_say_nothing():
+def test_boxes_without_area_prove_nothing():
     graph = image(a=thing("star", LEFT_BOX), b=thing("ring", (90, 40, 0, 0)))
     assert holds(graph, rel("star", "to the right of", "ring")) is UNKNOWN
     assert holds(graph, rel("star", "on", "ring")) is UNKNOWN
@@ -360,11 +360,11 @@ def test_an_edge_of_one_namesake_makes_the_claim_true_for_the_name():
     assert holds(graph, rel("star", "to the right of", "ring")) is TRUE
 
 
-# ---- relations: of what somebody does besides
+# ---- relations: simultaneous actions
 
 
 def people(**objects):
-    """Two people side by side, with things in between that may be anybody's."""
+    """Two people side by side, with things in between that may be either's."""
     man = objects.pop("man", {})
     woman = objects.pop("woman", {})
     return image(
@@ -484,7 +484,7 @@ def test_what_has_its_weight_on_a_thing_does_not_begin_below_it():
     )
     assert graph.relation(0, "lying on", 1) is FALSE
     assert graph.relation(0, "on", 1) is UNKNOWN  # a lamp would hang
-    assert graph.relation(0, "lying on", 2) is UNKNOWN  # the floor goes on
+    assert graph.relation(0, "lying on", 2) is UNKNOWN  # the floor extends beyond its box
 
 
 def test_what_follows_and_the_other_end_are_stated():
@@ -583,7 +583,7 @@ def test_there_is_none_only_if_it_is_refuted_for_every_namesake():
     assert holds(image(**one_below), Not(rel("star", "below", "ring"))) is not TRUE
 
 
-def test_what_is_stated_and_refuted_of_a_pair_is_what_is_asked_one_by_one():
+def test_what_is_stated_and_refuted_of_a_pair_agrees_with_single_queries():
     graph = image(
         a=thing("man", HIGH_BOX, b="riding", c="to the left of"),
         b=thing("horse", (40, 34, 20, 60)),

@@ -6,10 +6,8 @@ from collections import Counter
 
 import pytest
 
-from hnc_ds.captions.words.exchanged_words import exchanged
-from hnc_ds.captions.words.phrases import parse
-from hnc_ds.captions.words.tagging import LONGEST_WORD, Word, tag_sentences
-from hnc_ds.captions.words.word_swaps import WORD_SWAPS, swap_negatives
+from hnc_ds.captions.phrases import LONGEST_WORD, Word, parse, tag_sentences
+from hnc_ds.captions.swap_words import WORD_SWAPS, swap_negatives, swapped
 
 TYPES = tuple(WORD_SWAPS)
 
@@ -17,7 +15,7 @@ TYPES = tuple(WORD_SWAPS)
 def swaps(caption: str, type_: str) -> set[str]:
     """Everything that a type makes of a caption."""
     sentences = [parse(words) for words in tag_sentences(caption)]
-    return {exchanged(caption, s, *pair) for s in sentences for pair in WORD_SWAPS[type_](s)}
+    return {swapped(caption, s, *pair) for s in sentences for pair in WORD_SWAPS[type_](s)}
 
 
 def all_swaps(caption: str) -> set[str]:
@@ -177,7 +175,7 @@ def test_two_elements_change_places(caption, type_, expected):
         "😀 😀",
     ],
 )
-def test_nothing_comes_of_captions_whose_swaps_say_the_same_or_break_grammar(caption):
+def test_captions_whose_swaps_keep_the_meaning_or_break_grammar_have_none(caption):
     assert not all_swaps(caption)
 
 
@@ -195,7 +193,7 @@ def test_nothing_comes_of_captions_whose_swaps_say_the_same_or_break_grammar(cap
         ),
         ("A cup and a plate on a table", "A plate and a cup on a table"),
         ("A cat, a dog and a bird in a barn", "A bird, a dog and a cat in a barn"),
-        # The same scene, told in another way.
+        # The same scene, described in another order.
         (
             "A man riding a wave on a surfboard",
             "A man riding a surfboard on a wave",
@@ -207,7 +205,7 @@ def test_nothing_comes_of_captions_whose_swaps_say_the_same_or_break_grammar(cap
         # An adjective does not leave its compound, nor a noun its owner.
         ("A hot dog on a red plate", "A red dog on a hot plate"),
         ("A girl with her cat in a garden", "A girl with her garden in a cat"),
-        # What was said before stays where it is.
+        # The words before do not move.
         ("A cat on a bed and another cat on a rug", "Another cat on a bed and a cat on a rug"),
         # Verbs that lean on their object.
         (
@@ -216,7 +214,7 @@ def test_nothing_comes_of_captions_whose_swaps_say_the_same_or_break_grammar(cap
         ),
     ],
 )
-def test_what_says_the_same_in_other_words_never_comes_out(caption, never):
+def test_a_swap_never_has_the_meaning_of_its_caption(caption, never):
     assert never not in all_swaps(caption)
 
 
@@ -249,7 +247,7 @@ def made(caption: str, most: int = 9, types: tuple[str, ...] = TYPES, seed: int 
     return swap_negatives(caption, tag_sentences(caption), types, most, random.Random(seed))
 
 
-def test_negatives_are_open_world_and_say_what_was_exchanged():
+def test_negatives_are_open_world_and_name_what_was_exchanged():
     (negative,) = made("A cat on a box", types=("negclip_noun",))
     assert negative.caption == "A box on a cat"
     assert (negative.type, negative.replaced) == ("negclip_noun", ("cat", "box"))

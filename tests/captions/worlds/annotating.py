@@ -1,4 +1,4 @@
-"""The scene graph of a drawn world: a part of what is true, told as people tell it.
+"""The scene graph of a drawn world: a part of what is true, as people annotate it.
 
 They name a man a person, forget most of what is true, box some things twice, and slip: but only so
 that the slip can be seen, by another annotation or by the boxes.
@@ -11,14 +11,20 @@ from hnc_ds.records import Relation, SceneGraph, SceneObject
 from tests.captions.worlds.drawing import pattern_of
 from tests.captions.worlds.lexicon import MASS, PLURAL_ONLY, SOFT, plural
 from tests.captions.worlds.placing import HEIGHT, WIDTH, Box, centre
-from tests.captions.worlds.properties import MANY_COLOURED, NEVER_TOLD, NOTED, PROPERTIES, Property
+from tests.captions.worlds.properties import (
+    MANY_COLOURED,
+    NEVER_ANNOTATED,
+    NOTED,
+    PROPERTIES,
+    Property,
+)
 from tests.captions.worlds.worlds import YES, Thing, World
 
 SIDE_PAIRS = 2.5
 """Pairs of things tried, for each thing, as left and right of each other: 9 of 10 relations."""
 
 
-class Told(NamedTuple):
+class Annotated(NamedTuple):
     """One object of a scene graph."""
 
     thing: int
@@ -30,13 +36,13 @@ class Told(NamedTuple):
 
 
 def annotate(rng: random.Random, world: World, image_id: str) -> SceneGraph:
-    """What somebody tells of a world."""
-    told = [_tell(rng, world, i) for i in range(len(world.things))]
-    told += [_tell(rng, world, i) for i in range(len(told)) if rng.random() < 0.03]  # twice
-    _tell_sides(rng, world, told)
-    _tell_facts(rng, world, told)
-    _slip(rng, world, told)
-    ids = [str(1000 + number) for number in rng.sample(range(1000), len(told))]
+    """An annotator's scene graph of a world."""
+    boxed = [_annotated(rng, world, i) for i in range(len(world.things))]
+    boxed += [_annotated(rng, world, i) for i in range(len(boxed)) if rng.random() < 0.03]  # twice
+    _add_sides(rng, world, boxed)
+    _add_facts(rng, world, boxed)
+    _slip(rng, world, boxed)
+    ids = [str(1000 + number) for number in rng.sample(range(1000), len(boxed))]
     objects = {
         ids[number]: SceneObject(
             found.name,
@@ -44,13 +50,13 @@ def annotate(rng: random.Random, world: World, image_id: str) -> SceneGraph:
             attributes=tuple(found.attributes),
             relations=tuple(Relation(name=p, object=ids[j]) for p, j in found.relations),
         )
-        for number, found in enumerate(told)
+        for number, found in enumerate(boxed)
     }
     known = rng.random() < 0.97
     return SceneGraph(image_id, WIDTH * known, HEIGHT * known, objects)
 
 
-def _tell(rng: random.Random, world: World, i: int) -> Told:
+def _annotated(rng: random.Random, world: World, i: int) -> Annotated:
     thing = world.things[i]
     x, y, w, h = thing.box
     box = [value + _shake(rng, side) for value, side in ((x, w), (y, h), (w, w), (h, h))]
@@ -58,8 +64,8 @@ def _tell(rng: random.Random, world: World, i: int) -> Told:
         box[2:] = [0, 0]
     x, y, w, h = box
     name = _name(rng, thing)
-    told = _shared(world, thing.members) if thing.members else _attributes(rng, thing, name)
-    return Told(i, name, (x, y, w, h), told, [])
+    attributes = _shared(world, thing.members) if thing.members else _attributes(rng, thing, name)
+    return Annotated(i, name, (x, y, w, h), attributes, [])
 
 
 def _shake(rng: random.Random, side: int) -> int:
@@ -79,17 +85,17 @@ def _name(rng: random.Random, thing: Thing) -> str:
 
 
 def _attributes(rng: random.Random, thing: Thing, called: str) -> list[str]:
-    told = [name for prop in PROPERTIES for name in _values(rng, thing, prop, called)]
+    attributes = [name for prop in PROPERTIES for name in _values(rng, thing, prop, called)]
     if rng.random() < 0.1:
-        told.append(rng.choice(NOTED))
+        attributes.append(rng.choice(NOTED))
     if rng.random() < 0.05:
-        told.append(_contradiction(rng, thing, told))
-    rng.shuffle(told)
-    return [name for name in dict.fromkeys(told) if name]
+        attributes.append(_contradiction(rng, thing, attributes))
+    rng.shuffle(attributes)
+    return [name for name in dict.fromkeys(attributes) if name]
 
 
 def _values(rng: random.Random, thing: Thing, prop: Property, called: str) -> list[str]:
-    """What is told of a property: all of its values, or one where the name tells of more."""
+    """Annotated values of a property: all, or one where the name implies more."""
     values = [prop.values[i].names for i in thing.values.get(prop.name, [])]
     patterned = not pattern_of(thing).isdisjoint(MANY_COLOURED)
     striking = prop.name == "pattern" and patterned
@@ -97,15 +103,15 @@ def _values(rng: random.Random, thing: Thing, prop: Property, called: str) -> li
         return []
     if prop.name == "colour" and values and (patterned or called in MANY_COLOURED):
         values = [rng.choice(values)]
-    return [rng.choice(names) for names in values if names[0] not in NEVER_TOLD]
+    return [rng.choice(names) for names in values if names[0] not in NEVER_ANNOTATED]
 
 
-def _contradiction(rng: random.Random, thing: Thing, told: list[str]) -> str:
+def _contradiction(rng: random.Random, thing: Thing, attributes: list[str]) -> str:
     """A value that is wrong, beside the right one: 'open' and 'closed'."""
     for prop in rng.sample(PROPERTIES, len(PROPERTIES)):
         own = thing.values.get(prop.name, [])
-        if own and not prop.several and not {*prop.values[own[0]].names}.isdisjoint(told):
-            likely = {*prop.values[own[0]].arguable, *NEVER_TOLD}
+        if own and not prop.several and not {*prop.values[own[0]].names}.isdisjoint(attributes):
+            likely = {*prop.values[own[0]].arguable, *NEVER_ANNOTATED}
             had = {*prop.values[own[0]].names}
             others = [
                 value.names[0]
@@ -118,27 +124,27 @@ def _contradiction(rng: random.Random, thing: Thing, told: list[str]) -> str:
 
 
 def _shared(world: World, members: tuple[int, ...]) -> list[str]:
-    """What is told of a group: the values that all have, and no others of that property."""
+    """Annotated attributes of a group: the values that all have, and no others of that property."""
     values = [world.things[i].values for i in members]
     same = [p for p in PROPERTIES if all(v.get(p.name) == values[0].get(p.name) for v in values)]
     names = [prop.values[i].names[0] for prop in same for i in values[0].get(prop.name, [])]
-    return [name for name in names if name not in NEVER_TOLD]
+    return [name for name in names if name not in NEVER_ANNOTATED]
 
 
-def _tell_sides(rng: random.Random, world: World, told: list[Told]) -> None:
+def _add_sides(rng: random.Random, world: World, found: list[Annotated]) -> None:
     """Left and right, mostly from both ends."""
-    for _ in range(round(SIDE_PAIRS * len(told))):
-        one, other = rng.randrange(len(told)), rng.randrange(len(told))
-        if world.related(told[one].thing, "to the left of", told[other].thing) is YES:
-            told[one].relations.append(("to the left of", other))
+    for _ in range(round(SIDE_PAIRS * len(found))):
+        one, other = rng.randrange(len(found)), rng.randrange(len(found))
+        if world.related(found[one].thing, "to the left of", found[other].thing) is YES:
+            found[one].relations.append(("to the left of", other))
             if rng.random() < 0.9:
-                told[other].relations.append(("to the right of", one))
+                found[other].relations.append(("to the right of", one))
 
 
-def _tell_facts(rng: random.Random, world: World, told: list[Told]) -> None:
+def _add_facts(rng: random.Random, world: World, objects: list[Annotated]) -> None:
     """What things do with each other, and now and then what lies above or behind what."""
-    for found in told:
-        for other, end in enumerate(told):
+    for found in objects:
+        for other, end in enumerate(objects):
             facts = world.facts.get((found.thing, end.thing), {})
             sure = [p for p, verdict in facts.items() if verdict is YES]
             deeds = [p for p in sure if p not in SOFT]
@@ -147,22 +153,22 @@ def _tell_facts(rng: random.Random, world: World, told: list[Told]) -> None:
                 found.relations.extend((p, other) for p in some)
             elif sure and rng.random() < 0.04:
                 found.relations.append((rng.choice(sure), other))
-    for _ in range(len(told) // 2):
-        one, other = rng.randrange(len(told)), rng.randrange(len(told))
-        i, j = told[one].thing, told[other].thing
+    for _ in range(len(objects) // 2):
+        one, other = rng.randrange(len(objects)), rng.randrange(len(objects))
+        i, j = objects[one].thing, objects[other].thing
         predicate = rng.choice(["above", "below", "in front of", "behind", "larger than"])
         if rng.random() < 0.3 and world.things[i].posture:
             predicate = (
                 f"{world.things[i].posture} {rng.choice(['near', 'next to', 'behind', 'by'])}"
             )
         if (i, j) not in world.links and world.related(i, predicate, j) is YES:
-            told[one].relations.append((predicate, other))
+            objects[one].relations.append((predicate, other))
 
 
-def _slip(rng: random.Random, world: World, told: list[Told]) -> None:
+def _slip(rng: random.Random, world: World, found: list[Annotated]) -> None:
     """Wrong edges: to a side that the boxes deny, or against a right edge."""
-    one, other = rng.randrange(len(told)), rng.randrange(len(told))
-    a, b = told[one], told[other]
+    one, other = rng.randrange(len(found)), rng.randrange(len(found))
+    a, b = found[one], found[other]
     if a.thing == b.thing or (a.thing, b.thing) in world.links or min(a.box[2], b.box[2]) <= 0:
         return
     if a.box[0] + a.box[2] < b.box[0] and centre(a.box)[0] + 0.1 * WIDTH < centre(b.box)[0]:

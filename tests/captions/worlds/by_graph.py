@@ -110,7 +110,7 @@ class GraphFacts:
         return NO if refuted else MAYBE
 
     def _contradicted(self, i: int, predicate: str, j: int) -> bool:
-        """Whether what is annotated is against the boxes, as nobody would draw them, or edges."""
+        """Whether what is annotated contradicts the boxes, implausibly, or edges."""
         needs = follows(predicate)
         if any(self._side(i, side, j) < 0 and self._apart_along(i, side, j) for side in needs):
             return True
@@ -128,13 +128,13 @@ class GraphFacts:
         return 1
 
     def annotated(self, i: int, predicate: str, j: int, loosely: bool = False) -> bool:
-        """Whether an edge between two things says so."""
+        """Whether an edge between two things states it."""
         return any(predicate in follows(p, loosely) for p in self.edges.get((i, j), ())) or any(
             predicate in follows_back(p, loosely) for p in self.edges.get((j, i), ())
         )
 
     def boxed(self, i: int, predicate: str, j: int) -> bool:
-        """Whether the boxes say so: of sides alone, and where nothing annotated says otherwise."""
+        """Whether the boxes show it: sides alone, and only where no annotation contradicts."""
         if self._side(i, predicate, j) <= 0 or self._ruled_out(i, predicate, j):
             return False
         return predicate in SIDEWAYS or self._straight(i, predicate, j)
@@ -174,18 +174,18 @@ class GraphFacts:
         )
 
     def _taken(self, i: int, predicate: str, j: int) -> bool:
-        """Whether somebody else does so, where only one can."""
+        """Whether another one does so, where only one can."""
         theirs = [name for name in follows(predicate) if name in open_words.ONE_BEARER]
         return any(
             (k, other) != (i, j)
             and other == j
             and not (could_be(self.names[i], self.names[k]) and self._overlap(i, k) > SAME_PLACE)
-            and any({*theirs} & follows(known) for known in told)
-            for (k, other), told in self.edges.items()
+            and any({*theirs} & follows(known) for known in predicates)
+            for (k, other), predicates in self.edges.items()
         )
 
     def _side(self, i: int, predicate: str, j: int) -> int:
-        """1 if boxes show a side, -1 if they show the other one, 0 if they tell nothing."""
+        """1 if boxes show a side, -1 if they show the other one, 0 if they show neither."""
         a, b = self.boxes[i], self.boxes[j]
         axis = {"to the left of": 0, "to the right of": 0, "above": 1, "below": 1}.get(predicate)
         if a is None or b is None or axis is None:
@@ -348,7 +348,7 @@ class GraphJudge:
         )
 
     def _namesakes(self, phrase: Phrase) -> list[int]:
-        """Things of that very name that nothing tells from what the phrase says."""
+        """Things of that very name that nothing distinguishes from the phrase."""
         return [
             i
             for i, name in enumerate(self.facts.names)

@@ -10,7 +10,7 @@ class Phrase(NamedTuple):
     attributes: frozenset[str]
     plural: bool
     definite: bool = False
-    """Whether it says 'the': then it must mean one thing of the image and no other."""
+    """Whether it has 'the': then it must mean one thing of the image and no other."""
 
 
 class Is(NamedTuple):
@@ -69,7 +69,7 @@ Claim = Is | Does | Number | Compare | Not | Both | Either
 
 
 class Parsed(NamedTuple):
-    """What a caption claims, and the phrases that it says 'the' of."""
+    """What a caption claims, and its definite phrases."""
 
     claim: Claim
     definite: tuple[Phrase, ...]

@@ -42,7 +42,7 @@ _LOOKS_LIKE = {
     "perched": ("standing", "sitting", "seated"),
     "swimming": ("lying", "lying down", "sitting", "seated"),
 }
-"""What somebody could say of who does something else."""
+"""Arguable claims about who does something else."""
 
 _FOR_ONE = ("boards", "cycles")
 """Who rides one rides it alone."""
@@ -155,10 +155,10 @@ def _state(world: World, how: Attachment, new: int, host: int) -> None:
 
 
 def _pass_on(world: World, new: int, host: int) -> None:
-    """What is on a tray on a table may be said to be on the table, if it is close to it."""
+    """What is on a tray on a table may be on the table, if it is close to it."""
     for predicate in ("on", "in", "on top of"):
-        for (below, ground), told in list(world.facts.items()):
-            if below != host or ground == new or not told.get("on", told.get("in", NO)):
+        for (below, ground), facts in list(world.facts.items()):
+            if below != host or ground == new or not facts.get("on", facts.get("in", NO)):
                 continue
             if gap(world.things[new].box, world.things[ground].box) < TOUCHING * WIDTH:
                 world.state(new, predicate, ground, MAYBE)
@@ -188,7 +188,7 @@ def _act(rng: random.Random, world: World) -> None:
             ["looking at", "watching", "pulling", "pushing", "kicking", "swinging at"]
         )
         if deed == "kicking" and any(j in pair for pair in world.links):
-            deed = "looking at"  # somebody else may hold it
+            deed = "looking at"  # another one may hold it
         if j in actors:
             deed = rng.choice(["walking with", "talking to", "looking at", "following"])
             if gap(world.things[i].box, world.things[j].box) < 0:
@@ -230,12 +230,12 @@ def _attributes(thing: Thing) -> dict[str, Verdict]:
 
 def _shared(members: list[dict[str, Verdict]]) -> dict[str, Verdict]:
     """What is true of all is true of the group; what is true of some can be argued about."""
-    names = {name for told in members for name in told}
-    return {n: max(MAYBE, min(told.get(n, NO) for told in members)) for n in names}
+    names = {name for names_of in members for name in names_of}
+    return {n: max(MAYBE, min(names_of.get(n, NO) for names_of in members)) for n in names}
 
 
 def _note_neighbours(world: World) -> None:
-    """Of things that lie close together people say so."""
+    """Adds that things lie close together."""
     for i, a in enumerate(world.things):
         for j, b in enumerate(world.things):
             if i != j and (i, j) not in world.nested and gap(a.box, b.box) < 0.03 * WIDTH:

@@ -1,4 +1,4 @@
-"""What a check says about the label of a caption."""
+"""The verdict of a check on the label of a caption."""
 
 from enum import Enum
 from typing import NamedTuple

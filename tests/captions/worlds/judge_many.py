@@ -1,7 +1,7 @@
 """Judges the captions of many images, and prints how many labels are right, and which are not.
 
     python -m tests.captions.worlds.judge_many 2000                    # drawn worlds
-    python -m tests.captions.worlds.judge_many 500 --graphs            # graphs of benchmarks/
+    python -m tests.captions.worlds.judge_many 500 --graphs            # graphs of speed/
     python -m tests.captions.worlds.judge_many 0 --graphs FILE...      # of files, all of them
 
 Exits with 1 if a label is wrong or a caption cannot be read. By worlds every label is proven right
@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.graphs import write_graphs
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.tables import Tables, count_tables
 from hnc_ds.records import CaptionGroup, SceneGraph
+from speed.graphs import write_graphs
 from tests.captions.worlds.annotating import annotate
 from tests.captions.worlds.by_graph import Finding, GraphJudge, Label, grammar_of
 from tests.captions.worlds.by_world import WorldJudge
@@ -38,9 +38,9 @@ SHOWN = 6
 def ways_of(tables: Tables | None) -> dict[str, Options]:
     """How captions are made. Open-world negatives are not proven and so not judged."""
     return {
-        "over the data": Options(most=MOST, balance="data"),
-        "in the image": Options(most=MOST),
-        "with tables": Options(most=MOST, tables=tables),
+        "over the data": Options(max_groups=MOST, balance="data"),
+        "in the image": Options(max_groups=MOST),
+        "with tables": Options(max_groups=MOST, tables=tables),
     }
 
 

@@ -1,4 +1,4 @@
-"""The verdict on a parsed caption: three-valued logic over whoever knows about single things.
+"""The verdict on a parsed caption: three-valued logic over a judge of single things.
 
 Two know: a drawn world (worlds.py), where everything is YES or NO but for what can be argued
 about, and a scene graph taken at its word, where what is annotated is YES and all else MAYBE.
@@ -104,7 +104,7 @@ class Judge:
         return found
 
     def _both(self, claim: Both) -> Verdict:
-        """Of one thing where it says so, else of two different ones; anything else is arguable."""
+        """Of one thing where stated, else of two different ones; anything else is arguable."""
         first, second = self._witnesses(claim.first), self._witnesses(claim.second)
         if not first or not second:
             return NO
@@ -137,7 +137,7 @@ class WorldFacts:
 
 
 class AnnotatedFacts:
-    """A scene graph: what it says is so, what it does not say may be so."""
+    """A scene graph: its annotations are true, all else may be true."""
 
     def __init__(self, graph: SceneGraph) -> None:
         self.objects = list(graph.objects.values())

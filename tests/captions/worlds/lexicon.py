@@ -15,7 +15,7 @@ class Kind(NamedTuple):
     names: frozenset[str]
     """Singular names that are true of it: a puppy is a dog and an animal."""
     arguable: frozenset[str]
-    """Names that somebody could use for it: a desk may pass for a table."""
+    """Names that are arguable for it: a desk may pass for a table."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -260,7 +260,7 @@ STANCES = {
     "walking": "standing", "running": "standing", "jumping": "standing", "grazing": "standing",
     "skating": "standing", "wading": "standing", "lying": "lying", "sleeping": "lying",
 }  # fmt: skip
-"""What somebody's body does, as far as a verb tells it."""
+"""Posture of a body, as far as a verb implies it."""
 _MEANWHILE = {
     "standing": "running, swimming, flying",
     "sitting": "swimming, flying, skiing",
@@ -287,7 +287,7 @@ _MEANWHILE = {
     "sleeping": "eating, drinking, reading, playing, talking",
 }
 NOT_MEANWHILE = {frozenset({one, other}) for one in _MEANWHILE for other in words(_MEANWHILE[one])}
-"""Pairs of verbs of which nobody does both at a time, and no thing."""
+"""Pairs of verbs that exclude each other at a time."""
 MUTUAL = {"walking with", "talking to", "hugging", "playing with"}
 SIZES = {"larger than": True, "bigger than": True, "smaller than": False}
 """Whether the first one is the larger one."""
@@ -305,7 +305,7 @@ LONG_TAIL = words(
     "smaller than, resting on, stacked on, parked in, sitting in, lying in, standing in, "
     "walking in, sleeping on, running on, worn around, standing near, sitting near, parked near"
 )
-"""Predicates that annotators seldom use; each of the drawn ones is told where it is true."""
+"""Predicates that annotators seldom use; each of the drawn ones is annotated where it is true."""
 INVERSE = {
     "to the left of": "to the right of", "above": "below", "in front of": "behind",
     "pulling": "pulled by", "pushing": "pushed by", "following": "followed by",

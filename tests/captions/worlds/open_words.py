@@ -86,7 +86,7 @@ def is_always_plural(name: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Its lines; one that ends with a comma goes on."""
+    """Its lines; one that ends with a comma continues."""
     joined = text.strip().replace(",\n", ", ").splitlines()
     return [" ".join(line.split()) for line in joined]
 
@@ -103,7 +103,7 @@ _PARTED = (
     (_BABIES, (_MEN | _WOMEN) - {"boy", "girl", "guy", "son", "daughter"}),
     (_BABIES, frozenset({"guy"})),
 )
-"""Nobody is both."""
+"""Pairs that exclude each other."""
 PEOPLE = _MEN | _WOMEN | frozenset(words(
     "person, people, human, child, kid, baby, toddler, player, baseball player, tennis player, "
     "soccer player, skier, snowboarder, surfer, skateboarder, skater, rider, driver, worker, "
@@ -275,13 +275,13 @@ UNBOUNDED = frozenset(words(
     "bedroom, city, intersection, highway, platform, ice, shore, rope, leash, string, kite, line, "
     "foliage, branch, stadium, store, restaurant, building, tarmac, asphalt, desert, harbor, sun"
 ))  # fmt: skip
-"""Goes on beyond its box, or is held from afar."""
+"""Extends beyond its box, or is held from afar."""
 
 # ---- attributes
 
 
 def _near(text: str) -> set[frozenset[str]]:
-    """'white: cream, beige': pairs that somebody could say of one thing."""
+    """'white: cream, beige': pairs that are arguable of one thing."""
     rows = [line.split(": ") for line in _lines(text)]
     return {frozenset({head, other}) for head, rest in rows for other in words(rest)}
 
@@ -466,7 +466,7 @@ _FOLLOWS = {
     "outside of": "outside", "bigger than": "larger than", "chewing": "eating",
     "walking towards": "walking toward", "wearing": "touching", "holding": "touching",
 }  # fmt: skip
-"""What follows from a predicate; 'by', 'beside' and 'next to' say the same, and so on."""
+"""What follows from a predicate; 'by', 'beside' and 'next to' are synonyms, for example."""
 _SAY_THE_SAME = _sets("""
     next to, beside, by, alongside
     near, close to

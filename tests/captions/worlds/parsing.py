@@ -49,7 +49,7 @@ class Vocabulary(NamedTuple):
     predicates: frozenset[str]
     attributes: frozenset[str]
     materials: frozenset[str]
-    """Attributes that are said as 'made of wood'."""
+    """Attributes that are written as 'made of wood'."""
     same: dict[str, str]
     """Another spelling of an attribute -> the attribute."""
     mass: frozenset[str]
@@ -120,7 +120,7 @@ class Grammar:
         return None if parts is None else _parsed(Both(*parts, True))
 
     def _clauses(self, words: str, joint: str) -> Parsed | None:
-        """'the star is red and the ring is blue': each of a thing that "the" is said of."""
+        """'the star is red and the ring is blue': each of a definite thing."""
         parts = _only([self._two_clauses(*two) for two in _splits(words, joint)])
         if parts is None:
             return None
@@ -151,7 +151,7 @@ class Grammar:
         return found.pop() if words[:1].isupper() and len(found) == 1 else None
 
     def _said(self, subject: Phrase, rest: str) -> Simple | None:
-        """What is said of a subject after its verb: a relation, or an attribute."""
+        """The predicate of a subject after its verb: a relation, or an attribute."""
         relation = self._relation(rest)
         if relation is not None:
             return Does(subject, *relation)
@@ -195,7 +195,7 @@ class Grammar:
         return None
 
     def _counted(self, words: str, many: bool) -> Phrase | None:
-        """What is counted, in the number that the count asks for; its name is the singular."""
+        """What is counted, in the number of the count; its name is the singular."""
         parts = words.split(" ")
         for at in range(len(parts)):
             lemma = self._lemma(" ".join(parts[at:]), many)
@@ -381,7 +381,7 @@ def _parsed(claim: Claim) -> Parsed:
 
 
 def _phrases(claim: Claim) -> Iterator[Phrase]:
-    """Those of a claim, in their order; one that is said once comes once."""
+    """Those of a claim, in their order; one that is stated once comes once."""
     match claim:
         case Is(subject):
             yield subject

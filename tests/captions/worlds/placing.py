@@ -284,7 +284,7 @@ def drawn_box(rng: random.Random, group: str) -> Box:
 
 
 def place(rng: random.Random, how: str, box: Box, host: Box) -> Box | None:
-    """The box where it belongs; None if there is no room for it in the picture."""
+    """The box where it belongs; None if there is no room for it in the image."""
     x, y, w, h = host
     own_w, own_h = box[2], box[3]
     if how in ("inside", "wearing", "of", "hanging on", "mounted", "flying", "swimming in"):
@@ -293,16 +293,16 @@ def place(rng: random.Random, how: str, box: Box, host: Box) -> Box | None:
     if how in ("holding", "eating", "leaning", "beside", "at"):
         own_w, own_h = max(2, min(own_w, w)), max(2, min(own_h, h))
         beside = rng.choice([x - own_w // 2, x + w - own_w // 2])
-        return _in_picture(beside, y + rng.randint(0, h - own_h), own_w, own_h)
+        return _in_image(beside, y + rng.randint(0, h - own_h), own_w, own_h)
     own_w = max(2, min(own_w, w))
     left = x + rng.randint(0, w - own_w)
     if how in ("under", "hanging from"):
         own_h = max(2, min(own_h, h))
-        return _in_picture(left, y + h - own_h // 4, own_w, own_h)
-    return _in_picture(left, y - own_h + min(own_h, h) // 4, own_w, own_h)
+        return _in_image(left, y + h - own_h // 4, own_w, own_h)
+    return _in_image(left, y - own_h + min(own_h, h) // 4, own_w, own_h)
 
 
-def _in_picture(x: int, y: int, w: int, h: int) -> Box | None:
+def _in_image(x: int, y: int, w: int, h: int) -> Box | None:
     x = max(0, min(x, WIDTH - w))
     return (x, y, w, h) if y >= 0 and y + h <= HEIGHT else None
 

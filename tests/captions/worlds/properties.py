@@ -1,6 +1,6 @@
 """What things of the drawn worlds are like: the values of which each has one, and their spellings.
 
-As in lexicon.py: values that somebody could argue for are told from those that are clearly true.
+As in lexicon.py: arguable values are kept apart from those that are clearly true.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Property(NamedTuple):
     """Groups or kinds."""
     values: tuple[Value, ...]
     annotated: float
-    """How often it is told."""
+    """Probability that it is annotated."""
     several: bool = False
     """Whether a second value can be true as well."""
 
@@ -190,8 +190,8 @@ PROPERTIES = (
         several=True,
     ),
 )
-NEVER_TOLD = {"medium sized", "neither", "used long", "calm faced"}
-"""Values that nobody annotates; what could be argued for them stays arguable."""
+NEVER_ANNOTATED = {"medium sized", "neither", "used long", "calm faced"}
+"""Values that are never annotated; what could be argued for them stays arguable."""
 MANY_COLOURED = {
     "zebra",
     "cow",
@@ -203,10 +203,10 @@ MANY_COLOURED = {
     "plaid",
     "striped",
 }
-"""Kinds and patterns with two colours of which people tell one."""
+"""Kinds and patterns with two colours of which annotators give one."""
 
 NOTED = words("decorative, tied, famous, beautiful")
-"""Said of things by annotators, known to nobody's lists."""
+"""Attributes that annotators use and no list has."""
 
 MATERIALS = {
     name
@@ -215,7 +215,7 @@ MATERIALS = {
     for value in prop.values
     for name in (*value.names, *value.arguable)
 }
-"""What things are said to be made of."""
+"""Materials of things."""
 
 SAME_ATTRIBUTE = {
     "wooden": "wood", "grey": "gray", "long-sleeved": "long sleeved",
@@ -228,4 +228,4 @@ ATTRIBUTES = {
     for prop in PROPERTIES
     for value in prop.values
     for name in (*value.names, *value.arguable)
-} - NEVER_TOLD | {"running", "fat"}
+} - NEVER_ANNOTATED | {"running", "fat"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.graphs import write_graphs
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.records import CaptionGroup, Negative, Relation, SceneGraph, SceneObject
+from speed.graphs import write_graphs
 from tests.captions.worlds import judge_many, open_words
 from tests.captions.worlds.by_graph import GraphJudge, grammar_of
 from tests.captions.worlds.findings import Finding, Label
@@ -20,15 +20,15 @@ LIKE_GQA = SHARED / "gqa_like_graphs.json.gz"
 
 
 def thing(name, box, attributes=(), **relations):
-    told = tuple(
+    edges = tuple(
         Relation(name=predicate.replace("_", " "), object=other)
         for predicate, other in relations.items()
     )
-    return SceneObject(name, *box, attributes=attributes, relations=told)
+    return SceneObject(name, *box, attributes=attributes, relations=edges)
 
 
 # A man rides a white horse on a road; a woman beside him wears a red hat; a dog under a table that
-# nobody says the colour of; a person boxed once more; two cups; a bench whose edge is a slip.
+# without a colour; a person boxed once more; two cups; a bench whose edge is a slip.
 GRAPH = SceneGraph(
     "1",
     1000,
@@ -102,7 +102,7 @@ def test_labels_true_are_judged_by_the_graph(caption, label):
     [
         ("The horse is black.", Label.RIGHT),
         ("The horse is white.", Label.WRONG),
-        ("The horse is gray.", Label.UNPROVEN),  # of a white one somebody could say so
+        ("The horse is gray.", Label.UNPROVEN),  # arguable of a white one
         ("The horse is wet.", Label.UNPROVEN),
         ("The man is wearing the hat.", Label.UNPROVEN),  # one of the people may be
         ("The person is wearing the hat.", Label.WRONG),

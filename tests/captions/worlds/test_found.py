@@ -10,8 +10,8 @@ from tests.captions.worlds.captions_of import captions_of
 
 
 def thing(name, x=0, attributes=(), relations=(), width=60):
-    told = tuple(Relation(name=predicate, object=other) for predicate, other in relations)
-    return SceneObject(name, x, 100, width, 200, attributes=attributes, relations=told)
+    edges = tuple(Relation(name=predicate, object=other) for predicate, other in relations)
+    return SceneObject(name, x, 100, width, 200, attributes=attributes, relations=edges)
 
 
 def graph(*things) -> SceneGraph:
@@ -23,7 +23,7 @@ def refutes(found: SceneGraph, claim: HasAttribute | Related) -> bool:
 
 
 def positives(found: SceneGraph) -> list[str]:
-    options = Options(most=200, balance="data")
+    options = Options(max_groups=200, balance="data")
     return [
         group.positive
         for seed in range(20)
@@ -39,9 +39,9 @@ def test_what_two_women_do_is_not_said_of_one():
         thing("cart", 540),
         thing("dog", 280),
     )
-    told = [caption for caption in positives(found) if caption.startswith("A woman is both")]
-    assert any("pushing" in caption for caption in told)
-    assert not any("pushing" in caption and "holding" in caption for caption in told), told
+    joined = [caption for caption in positives(found) if caption.startswith("A woman is both")]
+    assert any("pushing" in caption for caption in joined)
+    assert not any("pushing" in caption and "holding" in caption for caption in joined), joined
 
 
 def test_two_annotations_of_one_thing_are_not_two_things():
@@ -95,8 +95,8 @@ def test_who_stands_on_a_board_that_another_one_rides_may_ride_it_too():
     riding = Related(Phrase("dog"), "riding", Phrase("surfboard"))
     man, board = thing("man", 0, (), [("riding", "1")]), thing("surfboard", 20)
     assert refutes(graph(man, board, thing("dog", 50)), riding)
-    told = [("standing on", "1")]
-    assert not refutes(graph(man, board, thing("dog", 50, (), told, 20)), riding)
+    edges = [("standing on", "1")]
+    assert not refutes(graph(man, board, thing("dog", 50, (), edges, 20)), riding)
 
 
 def test_the_same_way_goes_up_and_down():
@@ -106,9 +106,9 @@ def test_the_same_way_goes_up_and_down():
 
 
 def test_of_contradicting_annotations_narrower_ones_prove_nothing_either():
-    told = [("in front of", "1"), ("behind", "1")]
-    found = graph(thing("cat", 0, (), told), thing("man", 10))
+    edges = [("in front of", "1"), ("behind", "1")]
+    found = graph(thing("cat", 0, (), edges), thing("man", 10))
     claim = Related(Phrase("man"), "standing behind", Phrase("cat"))
     assert not refutes(found, claim)
-    found = graph(thing("cat", 0, (), told[1:]), thing("man", 10))
+    found = graph(thing("cat", 0, (), edges[1:]), thing("man", 10))
     assert refutes(found, claim)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from benchmarks.graphs import write_graphs
 from hnc_ds.captions.formats.scene_graphs import read_scene_graphs
 from hnc_ds.captions.language import attribute_classes, kinds, predicates, wording
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES
@@ -22,6 +21,7 @@ from hnc_ds.captions.negatives.statements import Options
 from hnc_ds.captions.truth import boxes, holds, indexed_graph
 from hnc_ds.captions.truth.claims import HasAttribute, Related
 from hnc_ds.records import SceneGraph
+from speed.graphs import write_graphs
 from tests.captions.worlds.annotating import annotate
 from tests.captions.worlds.by_graph import GraphJudge, grammar_of
 from tests.captions.worlds.by_world import WorldJudge
@@ -31,7 +31,7 @@ from tests.captions.worlds.findings import Finding, Label
 from tests.captions.worlds.judge_many import findings_of
 from tests.captions.worlds.worlds import World
 
-OPTIONS = Options(most=60, balance="data")
+OPTIONS = Options(max_groups=60, balance="data")
 WORLDS = 60
 
 
@@ -125,7 +125,7 @@ FAULTS: dict[str, tuple[ModuleType, str, Any]] = {
     "a thing has one name": (kinds, "may_be_the_same", _same_name),
     "everything annotated excludes all else": (predicates, "excludes", _everything_else),
     "everything entails on": (predicates, "implied", _implies_both),
-    "what is above is on no side": (indexed_graph, "_refuting", lambda _: boxes.ABOVE),
+    "what is above is on no side": (indexed_graph, "refuting", lambda _: boxes.ABOVE),
     "single things are countable": (indexed_graph, "can_be_counted", lambda _: True),
     "all clauses are about the left": (wording, "_clause", _clause_of_the_left),
     "everything is refuted": (holds, "is_refuted", lambda graph, claim: True),
@@ -148,7 +148,7 @@ def test_worlds_find_it(
     assert len([*islice(wrong_by_world(worlds), 3)]) == 3
 
 
-def test_worlds_find_what_no_graph_tells(
+def test_worlds_find_what_no_graph_shows(
     plant: Callable[..., None], worlds: list[tuple[World, SceneGraph]]
 ) -> None:
     plant(boxes, "LARGER", 0.0)  # nothing is inside anything

@@ -1,7 +1,7 @@
 """Worlds in which everything is known: what each thing is, is like and does, and where it stands.
 
 What is true is YES, what is false NO; MAYBE is what people could argue about (is the desk a
-table?) or what no picture shows. Predicates that nothing here knows are errors, not MAYBE.
+table?) or what no image shows. Predicates that nothing here knows are errors, not MAYBE.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ LOOSE_CONTACT = {
     "covered in", "covered with", "wrapped around", "wrapped in", "stuck on",
     "reaching for", "hanging from", "topped with", "grabbing", "containing",
 }  # fmt: skip
-"""Of two things that go with each other somebody could say so."""
+"""Arguable of two things that go with each other."""
 
 SHAKE = 4
 """Pixels by which two hands together miss an edge."""
@@ -55,7 +55,7 @@ class Thing:
 
     kind: Kind
     number: int | None
-    """How many; None where nobody would count."""
+    """How many; None for what is not countable."""
     box: Box
     depth: float
     values: dict[str, list[int]] = field(default_factory=dict)
@@ -123,22 +123,22 @@ class World:
 
     def _does(self, i: int, verb: str) -> Verdict:
         """Whether a thing does so, which can be argued about unless it does something else."""
-        own, told = self.things[i].posture, STANCES.get(verb)
+        own, stance = self.things[i].posture, STANCES.get(verb)
         if own and verb == own:
             return YES
         if any(frozenset({verb, other}) in NOT_MEANWHILE for other in self._doing(i)):
             return NO
         at_rest = own in ("standing", "sitting", "lying")
-        return NO if at_rest and told is not None and own != told else MAYBE
+        return NO if at_rest and stance is not None and own != stance else MAYBE
 
     def _doing(self, i: int) -> set[str]:
         """First words of what a thing surely does, to whatever other one."""
-        told = [facts for (one, _), facts in self.facts.items() if one == i]
-        found = {p.split(" ")[0] for facts in told for p, sure in facts.items() if sure is YES}
+        deeds = [facts for (one, _), facts in self.facts.items() if one == i]
+        found = {p.split(" ")[0] for facts in deeds for p, sure in facts.items() if sure is YES}
         return found | {self.things[i].posture}
 
     def _is_straight(self, i: int, predicate: str, j: int) -> bool:
-        """Whether nobody could deny it: one is over the other, and both have bounds."""
+        """Whether it is undeniable: one is over the other, and both have bounds."""
         upper, lower = (i, j) if predicate == "above" else (j, i)
         (x, y, w, h), (other_x, other_y, other_w, _) = (
             self.things[upper].box,
@@ -177,11 +177,11 @@ class World:
 
     def state(self, i: int, predicate: str, j: int, verdict: Verdict = YES) -> None:
         """Note what holds between two things; what is certain stays so."""
-        told = self.facts.setdefault((i, j), {})
-        told[predicate] = max(verdict, told.get(predicate, NO))
+        facts = self.facts.setdefault((i, j), {})
+        facts[predicate] = max(verdict, facts.get(predicate, NO))
 
     def _can_be_argued(self, i: int, predicate: str, j: int) -> bool:
-        """Whether somebody could say so of two things of which nothing of the sort was drawn."""
+        """Whether it is arguable of two things of which nothing of the sort was drawn."""
         inside, linked = (i, j) in self.nested, (i, j) in self.links
         lower = centre(self.things[i].box)[1] > centre(self.things[j].box)[1]
         if predicate in ("over", "under", "underneath", "beneath"):
@@ -190,7 +190,7 @@ class World:
             return not (inside and predicate in ("outside", "outside of"))
         if predicate in LOOSE_CONTACT and linked and self._does(i, predicate.split(" ")[0]):
             return self.facts.get((j, i), {}).get(predicate) is not YES
-        # The ground goes on beyond its box: what is not said to be elsewhere may stand on it.
+        # The ground extends beyond its box: what is not stated to be elsewhere may stand on it.
         if linked or self.things[j].kind.group != "grounds":
             return False
         posture, _, place = predicate.rpartition(" ")

@@ -1,1 +1,0 @@
-"""Speed of hnc_ds beside the peers' ways of doing the same. Not installed with the package."""

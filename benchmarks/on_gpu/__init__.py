@@ -1,1 +1,0 @@
-"""What gpu.py measures: a file for each kind of section, run in processes of their own."""

@@ -1,0 +1,1 @@
+"""Objectives and caption generators side by side."""

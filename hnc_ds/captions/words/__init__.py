@@ -1,1 +1,0 @@
-"""Negatives from captions alone: two of their words or phrases change places."""

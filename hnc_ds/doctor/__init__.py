@@ -1,1 +1,0 @@
-"""Is all well here, before hours go into it?"""

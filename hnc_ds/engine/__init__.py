@@ -1,0 +1,1 @@
+"""DeepSpeed: its engine, its JSON, and the tensors inside its optimizers."""

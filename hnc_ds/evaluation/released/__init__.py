@@ -1,0 +1,1 @@
+"""Released benchmarks: readers, rules and scores."""

@@ -1,0 +1,557 @@
+"""Scores of a model on one released benchmark, as its record in benchmarks.py describes them.
+
+Distinct images and captions of all questions are encoded once.
+
+Source of zero-shot classification: CLIP (Radford et al. 2021), and CLIP_benchmark's acc1, acc5 and
+mean_per_class_recall.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hnc_ds.errors import UserError
+from hnc_ds.evaluation import blind
+from hnc_ds.evaluation.benchmarks import RELEASED, ZERO_SHOT
+from hnc_ds.evaluation.corruptions import Condition, Judged, judged_outcomes, robustness
+from hnc_ds.evaluation.embed import Corruption
+from hnc_ds.evaluation.encoder import Encoder
+from hnc_ds.evaluation.held_out import CUTOFFS, cosines, rank_first_right
+from hnc_ds.evaluation.inputs import EvaluationInputs
+from hnc_ds.evaluation.released.images import ImageFiles, read_image
+from hnc_ds.evaluation.released.rules import (
+    IDENTICAL,
+    ImageRef,
+    Outcome,
+    Question,
+    Rule,
+    Scores,
+    first_images,
+)
+from hnc_ds.evaluation.released.summary import (
+    Averages,
+    Row,
+    judge_single_captions,
+    members,
+    summarise,
+)
+from hnc_ds.evaluation.released.zero_shot import OVER_SETS, ImageSet, prompts, sets_in
+from hnc_ds.evaluation.results import AnsweredItem, Coverage, Item
+from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_means, bootstrap_of_group_means
+from hnc_ds.images import CorruptImage
+from hnc_ds.records import Result
+from hnc_ds.shards.images import cut_out, decode_image
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Scorable questions with the embeddings of their images and captions."""
+
+    files: Sequence[tuple[Path, ImageRef]]
+    """File of each row of images."""
+    questions: list[Question]
+    image_ND: torch.Tensor
+    image_row: Mapping[ImageRef, int]
+    text_TD: torch.Tensor
+    text_row: Mapping[str, int]
+    coverage: Coverage
+
+
+class FileImages:
+    """Images in files, cropped if the question has a box.
+
+    Args:
+        files: (path, image with its box) by index.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, ImageRef]]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        """Source, name and box."""
+        image = self._files[index][1]
+        return f"{image.title} {image.crop or ''}"
+
+    def image(self, index: int) -> torch.Tensor:
+        """uint8 [3, height, width]. Raises CorruptImage."""
+        path, image = self._files[index]
+        try:
+            data = read_image(path, image)
+        except (OSError, ValueError, EOFError, UserError) as error:
+            raise CorruptImage(str(error)) from error
+        image_3HW = decode_image(data)
+        return image_3HW if image.crop is None else cut_out(image_3HW, image.crop)
+
+    def identity(self) -> str:
+        """sha256 of names, boxes, and the sizes and times of the files."""
+        stats = [path.stat() for path, _ in self._files]
+        lines = [
+            repr((self.name(index), stat.st_size, stat.st_mtime_ns))
+            for index, stat in enumerate(stats)
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def encode_questions(
+    encoder: Encoder,
+    questions: Sequence[Question],
+    files: ImageFiles,
+    *,
+    benchmark: str,
+    allow_missing: bool,
+) -> Encoded:
+    """Encode the images and captions of questions, each once.
+
+    Args:
+        encoder: Encoder of the model.
+        questions: Questions of one benchmark.
+        files: Finds the images.
+        benchmark: Name of the benchmark, for messages.
+        allow_missing: Leave out questions without their images.
+
+    Raises:
+        UserError: Images are missing or cannot be decoded, and allow_missing is false; or no
+            question is left.
+    """
+    wanted = list(dict.fromkeys(image for question in questions for image in question.images))
+    paths = {image: files.find(image) for image in wanted}
+    found = [(path, image) for image, path in paths.items() if path is not None]
+    missing = [image for image, path in paths.items() if path is None]
+    if missing and not (allow_missing and found):
+        raise UserError(_missing(benchmark, missing, wanted, questions))
+    encoded = encoder.encode_images(FileImages(found))
+    unreadable = [found[index] for index in encoded.unreadable]
+    if unreadable and not (allow_missing and encoded.samples):
+        raise UserError(
+            f"{benchmark}: {len(unreadable):,} of {len(found):,} images cannot be decoded, the "
+            f"first is {unreadable[0][0]} ({_reason(unreadable[0])}); copy them again, or give "
+            "--allow-missing to leave out their questions"
+        )
+    row_of = {found[index][1]: row for row, index in enumerate(encoded.samples)}
+    kept = [q for q in questions if all(image in row_of for image in q.images)]
+    if not kept:
+        raise UserError(
+            f"{benchmark}: no question has all of its images ({len(missing)} are missing, "
+            f"{len(unreadable)} cannot be decoded); copy them again"
+        )
+    captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
+    text_TD, too_long = encoder.texts(list(captions))
+    return Encoded(
+        [found[index] for index in encoded.samples],
+        kept,
+        encoded.image_ND,
+        row_of,
+        text_TD,
+        captions,
+        Coverage(
+            questions=len(kept),
+            images=len(encoded.samples),
+            captions=len(captions),
+            lost=dict(Counter(q.group for q in questions) - Counter(q.group for q in kept)),
+            missing=tuple(image.title for image in missing),
+            unreadable=tuple(str(path) for path, _ in unreadable),
+            too_long=too_long,
+            identical=sum(IDENTICAL in question.tags for question in kept),
+            fingerprint=fingerprint(kept),
+            asked=fingerprint(questions),
+        ),
+    )
+
+
+def _reason(file: tuple[Path, ImageRef]) -> str:
+    """Why an image could not be decoded."""
+    try:
+        FileImages([file]).image(0)
+    except CorruptImage as error:
+        return str(error)
+    return "it can be now"
+
+
+def encode_again(encoder: Encoder, encoded: Encoded, corruption: Corruption) -> Encoded:
+    """The same questions with corrupted images."""
+    return replace(
+        encoded, image_ND=encoder.encode_images(FileImages(encoded.files), corruption).image_ND
+    )
+
+
+def fingerprint(questions: Sequence[Question]) -> str:
+    """sha256 of questions."""
+    lines = [repr((q.id, q.images, q.captions, sorted(q.match), q.group)) for q in questions]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def scores_of(encoded: Encoded) -> list[Scores]:
+    """Cosines of each question."""
+    image_row, text_row, questions = encoded.image_row, encoded.text_row, encoded.questions
+    cells = [
+        [(image_row[image], text_row[caption]) for image in q.images for caption in q.captions]
+        for q in questions
+    ]
+    texts = [
+        [(text_row[one], text_row[other]) for one in q.captions for other in q.captions]
+        for q in questions
+    ]
+    image_text = _cosines_of(cells, encoded.image_ND, encoded.text_TD)
+    text_text = _cosines_of(texts, encoded.text_TD, encoded.text_TD)
+    return [
+        Scores(one.reshape(len(q.images), -1), other.reshape(len(q.captions), -1))
+        for q, one, other in zip(questions, image_text, text_text, strict=True)
+    ]
+
+
+def _cosines_of(
+    cells: Sequence[Sequence[tuple[int, int]]], one_D: torch.Tensor, other_D: torch.Tensor
+) -> list[np.ndarray]:
+    """Cosines of pairs of rows, float32, one array per group."""
+    ends = np.cumsum([len(group) for group in cells])[:-1]
+    rows = np.array([pair for group in cells for pair in group], dtype=np.int64).reshape(-1, 2)
+    return np.split(cosines(one_D, other_D, rows[:, 0], rows[:, 1]), ends)
+
+
+def _missing(
+    benchmark: str,
+    missing: Sequence[ImageRef],
+    wanted: Sequence[ImageRef],
+    questions: Sequence[Question],
+) -> str:
+    absent = set(missing)
+    lost = sum(not absent.isdisjoint(question.images) for question in questions)
+    sources = ",".join(f"{source}=DIR" for source in sorted({image.source for image in missing}))
+    line = (
+        f"{benchmark}: {len(missing):,} of {len(wanted):,} images are missing, the first is "
+        f"{missing[0].title}; name their folders: --images {sources}"
+    )
+    if len(missing) < len(wanted):
+        line += f", or give --allow-missing to leave out {lost:,} of {len(questions):,} questions"
+    return line
+
+
+def measure_questions(
+    encoder: Encoder, name: str, inputs: EvaluationInputs
+) -> tuple[list[Result], Coverage, list[Item]]:
+    """Rows, coverage, and one item per question. A collective.
+
+    Args:
+        encoder: Encoder of the model.
+        name: Name of the benchmark.
+        inputs: Its questions and images.
+
+    Raises:
+        UserError: As ``encode_questions``.
+    """
+    known, model, read = RELEASED[name], encoder.name, inputs.questions[name]
+    encoded = encode_questions(
+        encoder, read, inputs.images, benchmark=name, allow_missing=inputs.allow_missing
+    )
+    questions, scores = encoded.questions, scores_of(encoded)
+    rows, outcomes = list[Result](), [Outcome({}, False)] * len(questions)
+    if known.rule is not None:
+        outcomes = list(map(known.rule, questions, scores))
+        rows += summarise(
+            name, known.version, model, questions, outcomes, known.averages, inputs.seed, read
+        )
+    blind_N = _twins(encoded, known.rule, inputs.seed)
+    further = chain(
+        _further_rows(encoder, name, encoded, scores, inputs),
+        _blind_rows(questions, outcomes, blind_N, inputs.seed),
+    )
+    rows += [
+        Result(model, name, known.version, metric, group, *astuple(interval))
+        for metric, group, interval in further
+    ]
+    items: list[Item] = [
+        _item(name, *item) for item in zip(questions, scores, outcomes, blind_N, strict=True)
+    ]
+    return rows, encoded.coverage, items
+
+
+def _twins(encoded: Encoded, rule: Rule | None, seed: int) -> np.ndarray:
+    """Blind accuracy of each question (blind.py), float [N]; not a number where a question is not
+    one image with a true and a false caption, or has no twin."""
+    questions, image_row, text_row = encoded.questions, encoded.image_row, encoded.text_row
+    blind_N = np.full(len(questions), np.nan)
+    pairs = [n for n, question in enumerate(questions) if _is_pair(question)]
+    if rule is None or not pairs:
+        return blind_N
+    own = [questions[n] for n in pairs]
+    image_P = np.array([image_row[q.images[0]] for q in own])
+    true_P = np.array([text_row[q.captions[q.true_captions()[0]]] for q in own])
+    true_2T = np.array([image_P, true_P])
+    image_RP = blind.other_images(image_P, true_P, true_2T, len(encoded.image_ND), seed)
+    right_RP = np.zeros(image_RP.shape, dtype=bool)
+    for right_P, row_P in zip(right_RP, np.maximum(image_RP, 0), strict=True):
+        cells = [
+            [(row, text_row[c]) for c in q.captions] for row, q in zip(row_P, own, strict=True)
+        ]
+        found = _cosines_of(cells, encoded.image_ND, encoded.text_TD)
+        for place, (question, score_C) in enumerate(zip(own, found, strict=True)):
+            outcome = rule(question, Scores(score_C[None], np.eye(len(score_C))))
+            right_P[place] = outcome.right["accuracy"]
+    blind_N[pairs] = blind.mean_of_twins(right_RP, image_RP)
+    return blind_N
+
+
+def _is_pair(question: Question) -> bool:
+    """Whether a question is one image with a true and a false caption."""
+    parts = question.images, question.captions, question.true_captions()
+    return tuple(map(len, parts)) == (1, 2, 1)
+
+
+def _blind_rows(
+    questions: Sequence[Question], outcomes: Sequence[Outcome], blind_N: np.ndarray, seed: int
+) -> Iterator[Row]:
+    """Blind and sighted accuracy over all pairs and per group, if all questions are pairs."""
+    if np.isnan(blind_N).any():
+        return
+    right_N = np.array([outcome.right["accuracy"] for outcome in outcomes])
+    image_N, found = first_images(questions), blind.columns(right_N, blind_N)
+    groups = {"all": np.arange(len(questions)), **members(questions, Averages())}
+    for metric, value_N in found.items():
+        for group, chosen in groups.items():
+            yield metric, group, bootstrap_mean(value_N[chosen], image_N[chosen], seed=seed)
+
+
+def _item(
+    name: str, question: Question, scores: Scores, outcome: Outcome, blind_accuracy: float
+) -> AnsweredItem:
+    return AnsweredItem(
+        benchmark=name,
+        id=question.id,
+        group=question.group,
+        images=tuple(image.title for image in question.images),
+        captions=question.captions,
+        scores=tuple(tuple(row) for row in scores.image_text_IC.tolist()),
+        right=dict(outcome.right),
+        tied=outcome.tied,
+        tags=question.tags,
+        boxes=tuple(image.crop for image in question.images),
+        blind=None if np.isnan(blind_accuracy) else float(blind_accuracy),
+    )
+
+
+def _further_rows(
+    encoder: Encoder, name: str, encoded: Encoded, scores: list[Scores], inputs: EvaluationInputs
+) -> Iterator[Row]:
+    """Scores over all questions, and scores on corrupted images."""
+    known, seed = RELEASED[name], inputs.seed
+    judge: Callable[[Encoded], dict[str, Judged]]
+    if known.searches:
+        yield from measure_retrieval(encoded, seed)
+        judge = judge_retrieval
+    elif name == ZERO_SHOT:
+        suite = Suite(encoder, sets_in(inputs.paths[name]))
+        yield from suite.classify(encoded, seed)
+        judge = suite.judge
+    elif (rule := known.rule) is not None:
+
+        def judge(encoded: Encoded) -> dict[str, Judged]:
+            outcomes = list(map(rule, encoded.questions, scores_of(encoded)))
+            return judged_outcomes(encoded.questions, outcomes)
+
+    else:
+
+        def judge(encoded: Encoded) -> dict[str, Judged]:
+            return judge_single_captions(encoded.questions, scores_of(encoded))
+
+    if known.further_scores is not None:
+        yield from known.further_scores(encoded.questions, scores, seed)
+    if inputs.conditions and (clean := judge(encoded)):
+
+        def judge_corrupted(condition: Condition) -> dict[str, Judged]:
+            return judge(encode_again(encoder, encoded, Corruption(*condition, seed)))
+
+        yield from robustness(clean, inputs.conditions, judge_corrupted, seed)
+
+
+def measure_retrieval(encoded: Encoded, seed: int) -> Iterator[Row]:
+    """Rows of recall at 1, 5 and 10; an image with all its captions is one question.
+
+    Each image searches all captions and is right with any of its own; each caption searches all
+    images. Of equal similarities the wrong one comes first; such queries are counted as ties.
+
+    Args:
+        encoded: N questions with G captions in total.
+        seed: Seed of the bootstrap over images.
+    """
+    for direction in _directions(encoded):
+        rank_Q = rank_first_right(*direction.right)
+        columns = _hits(direction, rank_Q)
+        columns["ties"] = rank_Q != rank_first_right(*direction.right, ties_first=False)
+        for metric, interval in bootstrap_means(columns, direction.cluster_Q, seed=seed).items():
+            yield metric, direction.name if metric == "ties" else "all", interval
+
+
+def judge_retrieval(encoded: Encoded) -> dict[str, Judged]:
+    """Hits of each query, by metric."""
+    return {
+        metric: Judged(hit_Q, direction.cluster_Q)
+        for direction in _directions(encoded)
+        for metric, hit_Q in _hits(direction, rank_first_right(*direction.right)).items()
+    }
+
+
+class _Direction(NamedTuple):
+    """A search direction: arguments of rank_first_right, and the image of each query."""
+
+    name: str
+    right: tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
+    cluster_Q: np.ndarray
+
+
+def _directions(encoded: Encoded) -> tuple[_Direction, _Direction]:
+    questions = encoded.questions
+    image_G = np.repeat(np.arange(len(questions)), [len(q.captions) for q in questions])
+    rows_N = [encoded.image_row[q.images[0]] for q in questions]
+    rows_G = [encoded.text_row[caption] for q in questions for caption in q.captions]
+    image_ND = encoded.image_ND[torch.tensor(rows_N, device=encoded.image_ND.device)]
+    text_GD = encoded.text_TD[torch.tensor(rows_G, device=encoded.text_TD.device)]
+    text_G = np.arange(len(image_G))
+    return (
+        _Direction(
+            "image_to_text", (image_ND, text_GD, image_G, text_G), np.arange(len(questions))
+        ),
+        _Direction("text_to_image", (text_GD, image_ND, text_G, image_G), image_G),
+    )
+
+
+def _hits(direction: _Direction, rank_Q: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{direction.name}_R@{cutoff}": rank_Q < cutoff for cutoff in CUTOFFS}
+
+
+class Classes:
+    """Encoded classes of a set of images, for zero-shot classification.
+
+    The embedding of a class is the normalized mean of the normalized embeddings of its prompts. Of
+    equal similarities the wrong class comes first, and such images are counted as ties.
+
+    Args:
+        encoder: Encoder of the model.
+        images: The set.
+    """
+
+    def __init__(self, encoder: Encoder, images: ImageSet) -> None:
+        self._class_CD = embed_classes(encoder, list(images.names.values()), images.templates)
+        self._number_of = {label: number for number, label in enumerate(images.names)}
+
+    def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
+        """Rows of acc1, acc5 and mean per-class recall.
+
+        Args:
+            encoded: One question per image; its group is its class.
+            seed: Seed of the bootstrap over images.
+        """
+        right, image_N = self._right(encoded), np.arange(len(encoded.questions))
+        rank_N = rank_first_right(*right)
+        columns = {
+            **_class_hits(rank_N),
+            "ties": rank_N != rank_first_right(*right, ties_first=False),
+        }
+        for metric, interval in bootstrap_means(columns, image_N, seed=seed).items():
+            yield metric, "all", interval
+        group_N = np.array([question.group for question in encoded.questions])
+        groups = np.unique(group_N).tolist()
+        recall = bootstrap_of_group_means(columns["acc1"], group_N, groups, image_N, seed=seed)
+        yield "mean_per_class_recall", "all", recall
+
+    def judge(self, encoded: Encoded) -> dict[str, Judged]:
+        """Hits of each image, by metric."""
+        image_N = np.arange(len(encoded.questions))
+        hits = _class_hits(rank_first_right(*self._right(encoded)))
+        return {metric: Judged(hit_N, image_N) for metric, hit_N in hits.items()}
+
+    def _right(self, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+        """Arguments of rank_first_right."""
+        labels = (question.group.rpartition("/")[2] for question in encoded.questions)
+        class_N = np.array([self._number_of[label] for label in labels])
+        rows = torch.tensor([encoded.image_row[q.images[0]] for q in encoded.questions])
+        image_ND = encoded.image_ND[rows.to(encoded.image_ND.device)]
+        return image_ND, self._class_CD, np.arange(len(class_N)), class_N
+
+
+class Suite:
+    """Zero-shot classification of a set, or of several, with the means over those that are there.
+
+    Args:
+        encoder: Encoder of the model.
+        sets: Their classes; one without a name is alone.
+    """
+
+    def __init__(self, encoder: Encoder, sets: Sequence[ImageSet]) -> None:
+        self._classes = {one.name: Classes(encoder, one) for one in sets}
+
+    def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
+        """Rows of a set alone, or the means over sets of acc1 and acc5, whose count is the number
+        of sets, and the rows of each set.
+
+        Args:
+            encoded: One question per image of all sets.
+            seed: Seed of the bootstrap over images.
+        """
+        if "" in self._classes:
+            yield from self._classes[""].classify(encoded, seed)
+            return
+        parts = self._parts(encoded)
+        sets_N, hits = self._hits(parts)
+        for metric, hit_N in hits.items():
+            found = bootstrap_of_group_means(
+                hit_N, sets_N, list(parts), np.arange(len(sets_N)), seed=seed
+            )
+            yield f"{metric}{OVER_SETS}", "all", replace(found, count=len(parts))
+        for name, part in parts.items():
+            for metric, _, interval in self._classes[name].classify(part, seed):
+                yield metric, name, interval
+
+    def judge(self, encoded: Encoded) -> dict[str, Judged]:
+        """Hits of each image, by metric; of several sets, weighted so that their mean is the mean
+        over sets."""
+        if "" in self._classes:
+            return self._classes[""].judge(encoded)
+        sets_N, hits = self._hits(self._parts(encoded))
+        names, place_N, count = np.unique(sets_N, return_inverse=True, return_counts=True)
+        weight_N = len(sets_N) / (len(names) * count[place_N])
+        return {
+            f"{metric}{OVER_SETS}": Judged(hit_N * weight_N, np.arange(len(sets_N)))
+            for metric, hit_N in hits.items()
+        }
+
+    def _parts(self, encoded: Encoded) -> dict[str, Encoded]:
+        """The questions of each set that has any."""
+        questions: dict[str, list[Question]] = {name: [] for name in self._classes}
+        for question in encoded.questions:
+            questions[question.group.rpartition("/")[0]].append(question)
+        return {name: replace(encoded, questions=own) for name, own in questions.items() if own}
+
+    def _hits(self, parts: Mapping[str, Encoded]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Set of each image, and its hits by metric."""
+        judged = {name: self._classes[name].judge(part) for name, part in parts.items()}
+        sets_N = np.repeat(list(parts), [len(part.questions) for part in parts.values()])
+        metrics = next(iter(judged.values()))
+        return sets_N, {
+            metric: np.concatenate([own[metric].right_Q for own in judged.values()])
+            for metric in metrics
+        }
+
+
+def _class_hits(rank_N: np.ndarray) -> dict[str, np.ndarray]:
+    return {"acc1": rank_N < 1, "acc5": rank_N < 5}
+
+
+def embed_classes(encoder: Encoder, names: list[str], template_list: list[str]) -> torch.Tensor:
+    """float32 unit rows [C, D] of classes."""
+    texts = [prompt for name in names for prompt in prompts(template_list, name)]
+    distinct = list(dict.fromkeys(texts))
+    text_TD, _ = encoder.texts(distinct)
+    row_of = {text: row for row, text in enumerate(distinct)}
+    rows = torch.tensor([row_of[text] for text in texts], device=text_TD.device)
+    mean_CD = text_TD[rows].view(len(names), len(template_list), -1).mean(dim=1)
+    return torch.nn.functional.normalize(mean_CD, dim=-1)
