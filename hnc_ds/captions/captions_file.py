@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hnc_ds.atomic_files import remove_leftovers
 from hnc_ds.captions.caption_stats import Counts, stats_json, stats_path_of, summary
 from hnc_ds.captions.coverage import Coverage
-from hnc_ds.captions.parts import PARTS_SUFFIX, JoinedElsewhere, Parts, write_part
+from hnc_ds.captions.parts import JoinedElsewhere, Parts, write_part
 from hnc_ds.errors import UserError, counted
 from hnc_ds.reading import decode_json
 from hnc_ds.records import ImageCaptions
@@ -73,8 +73,49 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out}: exists already; pass --overwrite to replace it")
 
 
+def open_parts(
+    out: Path, settings: Settings, overwrite: bool, place: tuple[int, int] = (0, 1)
+) -> Parts | None:
+    """The parts of an output that is to be written; those of a killed run are kept.
+
+    Processes that share the work may join the parts at any moment, so what is looked at first
+    matters: with parts the output is unfinished; else it was there before, or is complete.
+
+    Args:
+        out: captions.jsonl or captions.jsonl.gz; the caller holds its lock.
+        settings: Parts of other settings are removed.
+        overwrite: Replace a file of other captions. Not needed to continue a killed run.
+        place: Number of this process, and number of processes that share the work, which is not
+            combined with ``overwrite``.
+
+    Returns:
+        The parts; None if the file holds these captions already.
+
+    Raises:
+        UserError: Wrong suffix, another file of that name, parts of other settings that are shared.
+    """
+    check_name(out)
+    content, shared = msgspec.json.encode(settings), place[1] > 1
+    resumed, before = Parts.unfinished(out, content), out.exists()
+    if not overwrite and holds_captions_of(out, settings):
+        return None
+    if before and not (overwrite or resumed):
+        raise UserError(f"{out}: exists already; pass --overwrite to replace it")
+    remove_leftovers(out, alone=not shared)
+    try:
+        parts = Parts(out, content, shared, resumed)
+    except JoinedElsewhere:
+        if out.exists():
+            return None
+        raise UserError(f"{out}: its parts have been removed; run it again") from None
+    if shared and not before and out.exists():
+        parts.remove()  # of an output that was joined meanwhile
+        return None
+    return parts
+
+
 def write_captions(
-    out: Path,
+    parts: Parts,
     settings: Settings,
     items: Iterator[_Item],
     make: Make[_Item],
@@ -85,8 +126,8 @@ def write_captions(
     """Write the file and its statistics; continues a killed run.
 
     Args:
-        out: captions.jsonl or captions.jsonl.gz; the caller holds its lock.
-        settings: Parts of other settings are removed.
+        parts: Of ``open_parts``.
+        settings: What the captions depend on.
         items: One per image, in input order; cheap, as this process iterates all of them.
         make: Makes a chunk, in a worker.
         workers: Number of processes; 1 works in this process.
@@ -100,20 +141,22 @@ def write_captions(
     Raises:
         UserError: No images, full disk, a killed worker; as ``items`` and ``make``.
     """
-    remove_leftovers(out, alone=place[1] == 1)
-    parts = Parts(out, msgspec.json.encode(settings), shared=place[1] > 1)
-    number = _write_parts(out, parts, items, make, workers, place)
-    total = None
+    number = _write_parts(parts, items, make, workers, place)
     if len(parts.finished()) == number:
         with suppress(JoinedElsewhere):
-            total = _join(out, parts, number, settings, irregular)
-    if total is not None:
-        print(summary(out, settings.types, total))
-    elif out.exists():
-        print(f"{out}: joined by another process")
+            total = _join(parts, number, settings, irregular)
+            print(summary(parts.out, settings.types, total))
+            return total
+    if Parts.unfinished(parts.out):
+        print(f"{parts.out}: part {place[0]} of {place[1]} is done, others are not")
     else:
-        print(f"{out}: part {place[0]} of {place[1]} is done, others are not")
-    return total
+        print_joined_elsewhere(parts.out)
+    return None
+
+
+def print_joined_elsewhere(out: Path) -> None:
+    """State that the file is complete, by another process."""
+    print(f"{out}: joined by another process")
 
 
 def holds_captions_of(out: Path, settings: Settings) -> bool:
@@ -122,17 +165,14 @@ def holds_captions_of(out: Path, settings: Settings) -> bool:
         recorded = msgspec.json.decode(stats_path_of(out).read_bytes())["settings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # msgspec's are ValueErrors
         return False
-    unfinished = out.with_name(out.name + PARTS_SUFFIX).exists()
     return (
         out.is_file()
-        and not unfinished
+        and not Parts.unfinished(out)
         and recorded == msgspec.json.decode(msgspec.json.encode(settings))
     )
 
 
-def _join(
-    out: Path, parts: Parts, number: int, settings: Settings, irregular: Counter[str]
-) -> Counts:
+def _join(parts: Parts, number: int, settings: Settings, irregular: Counter[str]) -> Counts:
     """Join the parts once all are finished."""
     total = Counts(irregular=dict(irregular))
     for part in range(number):
@@ -140,8 +180,8 @@ def _join(
         total.add(decode_json(parts.stats(part), Counts, parts.folder, again))
     if not total.images:
         parts.remove()
-        raise UserError(f"{settings.source}: holds no images; {out} is not written")
-    write_part(stats_path_of(out), [stats_json(settings, settings.types, total)])
+        raise UserError(f"{settings.source}: holds no images; {parts.out} is not written")
+    write_part(stats_path_of(parts.out), [stats_json(settings, settings.types, total)])
     parts.join(number)
     parts.remove()
     return total
@@ -192,7 +232,6 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def _write_parts(
-    out: Path,
     parts: Parts,
     items: Iterator[_Item],
     make: Make[_Item],
@@ -203,7 +242,7 @@ def _write_parts(
     done, part_images = parts.finished(), PART_CHUNKS * CHUNK_IMAGES
     if done:
         print(
-            f"{out}: {counted(len(done), 'part is', 'parts are')} done already, of "
+            f"{parts.out}: {counted(len(done), 'part is', 'parts are')} done already, of "
             f"{part_images:,} images each"
         )
 
@@ -221,7 +260,7 @@ def _write_parts(
 
     numbers = filter(is_ours, count())
     with tqdm(desc="captions", unit=" images", disable=None) as progress:
-        chunks = in_order(out, ours(), make, workers)
+        chunks = in_order(parts.out, ours(), make, workers)
         while some := list(islice(chunks, PART_CHUNKS)):
             counts = Counts()
             for _, chunk_counts in some:

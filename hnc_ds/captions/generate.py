@@ -22,9 +22,10 @@ from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats
 from hnc_ds.captions.captions_file import (
     Chunk,
     check_name,
-    check_output,
     chunk_of,
     holds_captions_of,
+    open_parts,
+    print_joined_elsewhere,
     write_captions,
 )
 from hnc_ds.captions.coverage import Coverage, coverage_of
@@ -40,7 +41,7 @@ from hnc_ds.captions.formats.scene_graphs import (
 from hnc_ds.captions.groups import captions_and_yields
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, FAMILIES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import Options
-from hnc_ds.captions.parts import Parts, write_part
+from hnc_ds.captions.parts import JoinedElsewhere, Parts, write_part
 from hnc_ds.captions.tables import read_tables
 from hnc_ds.captions.text_classifier import check_installed
 from hnc_ds.config import GenerateConfig
@@ -101,48 +102,59 @@ def generate(config: GenerateConfig) -> None:
         compressed=config.out.suffix == ".gz",
         balance=config.balance,
     )
-    is_done = not config.overwrite and holds_captions_of(config.out, settings)
-    if is_done and not config.audit and config.hnc_json is None:
+    follow_up = config.audit or config.hnc_json is not None
+    if not (config.overwrite or follow_up) and holds_captions_of(config.out, settings):
+        print(f"generate: {config.out} already contains these captions; nothing to do")
+        return
+    follow_up = config.audit or config.hnc_json is not None
+    if not (config.overwrite or follow_up) and holds_captions_of(config.out, settings):
         print(f"generate: {config.out} already contains these captions; nothing to do")
         return
     place = read_part(config.part)
     with only_writer(config.out, place):
-        if is_done:
+        parts = open_parts(config.out, settings, config.overwrite, place)
+        if parts is None:
             print(f"generate: {config.out} already contains these captions")
             _follow_up(config, settings, read_counts(config.out))
             return
-        check_output(config.out, config.overwrite)
-        _write(config, settings, place)
+        try:
+            _write(config, settings, parts, place)
+        except JoinedElsewhere:
+            print_joined_elsewhere(config.out)
 
 
-def _write(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> None:
+def _write(
+    config: GenerateConfig, settings: _Settings, parts: Parts, place: tuple[int, int]
+) -> None:
+    """Write the captions, or a part of them.
+
+    Raises:
+        JoinedElsewhere: Other processes had all the work, and have finished.
+    """
     counts = None
     if config.balance == "data":
-        counts = config.tables or _counted(config, settings, place)
+        counts = config.tables or _counted(config, settings, parts)
     read = ReadCounts()
     members = scene_graph_members(config.scene_graphs, read)
     make = partial(_make_chunk, config.scene_graphs, config.tables, counts, settings)
-    total = write_captions(
-        config.out, settings, members, make, config.workers, read.irregular, place
-    )
+    total = write_captions(parts, settings, members, make, config.workers, read.irregular, place)
     if total is not None:
         _follow_up(config, settings, total)
 
 
-def _counted(config: GenerateConfig, settings: _Settings, place: tuple[int, int]) -> Path:
+def _counted(config: GenerateConfig, settings: _Settings, parts: Parts) -> Path:
     """The counts of the first pass, in the folder of parts; computed unless an earlier run did.
 
     Jobs of an array may all compute the same counts, as none can wait for another.
     """
-    parts = Parts(config.out, msgspec.json.encode(settings), shared=place[1] > 1)
     path = parts.folder / COUNTS
-    if not path.is_file():
-        options = _options(settings, None)
-        found = count_changes(
-            config.scene_graphs, settings.types, settings.seed, options, config.workers
-        )
-        write_part(path, [msgspec.json.encode(found)])
-    return path
+    if path.is_file():
+        return path
+    options = _options(settings, None)
+    found = count_changes(
+        config.scene_graphs, settings.types, settings.seed, options, config.workers
+    )
+    return parts.keep(COUNTS, msgspec.json.encode(found))
 
 
 def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> None:

@@ -9,18 +9,19 @@ exists. Several processes may write parts of one output on a shared disk; the on
 parts finished joins them.
 """
 
+import errno
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from hnc_ds.atomic_files import atomic_file, writing
+from hnc_ds.atomic_files import CannotWrite, atomic_file, writing
 from hnc_ds.errors import UserError
 
-PARTS_SUFFIX = ".parts"
+SETTINGS = "settings.json"
 
 
 class JoinedElsewhere(Exception):
-    """Another process has joined and removed the parts."""
+    """Another process has joined and removed the parts, so all of them were finished."""
 
 
 class Parts:
@@ -30,27 +31,55 @@ class Parts:
         out: The output.
         settings: Everything the parts depend on. Parts of other settings are removed.
         shared: Other processes write parts of the same output; nothing is removed then.
+        resumed: ``unfinished`` was true before; with ``shared``, the parts then were joined
+            elsewhere if there are none now.
 
     Raises:
         UserError: The folder cannot be created; it is shared and has other settings.
+        JoinedElsewhere: Another process joined the parts meanwhile.
     """
 
-    def __init__(self, out: Path, settings: bytes, shared: bool = False) -> None:
+    def __init__(
+        self, out: Path, settings: bytes, shared: bool = False, resumed: bool = False
+    ) -> None:
         self.out = out
-        self.folder = out.with_name(out.name + PARTS_SUFFIX)
-        path = self.folder / "settings.json"
-        before = path.read_bytes() if path.is_file() else None
+        self.folder = _folder(out)
+        self._shared = shared
+        before = _settings(self.folder)
         if before == settings:
             return
         if shared and before is not None:
             raise UserError(
                 f"{self.folder}: holds parts of other settings; remove it to start again"
             )
+        if shared and resumed:
+            raise JoinedElsewhere
         with writing(self.folder):
             if not shared:
                 self.remove()
             self.folder.mkdir(parents=True, exist_ok=shared)
-        write_part(path, [settings])
+        self.keep(SETTINGS, settings)
+
+    @staticmethod
+    def unfinished(out: Path, settings: bytes | None = None) -> bool:
+        """Whether there are parts of an output; of these settings, if given."""
+        return _folder(out).exists() if settings is None else _settings(_folder(out)) == settings
+
+    def keep(self, name: str, content: bytes) -> Path:
+        """Write a file that all parts use.
+
+        Raises:
+            UserError: It cannot be written.
+            JoinedElsewhere: The folder is gone.
+        """
+        path = self.folder / name
+        try:
+            write_part(path, [content])
+        except CannotWrite as error:
+            if self._shared and error.errno == errno.ENOENT:
+                raise JoinedElsewhere from error
+            raise
+        return path
 
     def finished(self) -> set[int]:
         """Numbers of the parts that are complete."""
@@ -92,6 +121,17 @@ class Parts:
 
     def _stats(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.stats"
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(out.name + ".parts")
+
+
+def _settings(folder: Path) -> bytes | None:
+    try:
+        return (folder / SETTINGS).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _read(path: Path) -> bytes:

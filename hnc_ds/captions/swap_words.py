@@ -26,7 +26,7 @@ from zlib import crc32
 
 import msgspec
 
-from hnc_ds.captions.captions_file import Chunk, check_output, chunk_of, write_captions
+from hnc_ds.captions.captions_file import Chunk, check_name, chunk_of, open_parts, write_captions
 from hnc_ds.captions.coverage import Coverage, coverage_of
 from hnc_ds.captions.formats.caption_lists import GROUP_TYPE, ListedImage, plain, read_caption_list
 from hnc_ds.captions.formats.caption_rows import NegativeColumns
@@ -388,8 +388,11 @@ def swap_words(config: SwapWordsConfig) -> None:
     images = read_caption_list(config.captions, config.split, irregular, negatives)
     make = partial(_make_chunk, settings, config.captions)
     with only_writer(config.out):
-        check_output(config.out, config.overwrite)
-        write_captions(config.out, settings, images, make, config.workers, irregular)
+        parts = open_parts(config.out, settings, config.overwrite)
+        if parts is None:
+            print(f"swap-words: {config.out} already contains these captions; nothing to do")
+            return
+        write_captions(parts, settings, images, make, config.workers, irregular)
 
 
 @lru_cache(maxsize=1)
@@ -453,7 +456,7 @@ def _check(config: SwapWordsConfig) -> tuple[str, ...]:
             )
     if not config.captions.is_file():
         raise UserError(f"{config.captions}: no such file; give a list of captions")
-    check_output(config.out, config.overwrite)
+    check_name(config.out)
     load_tagger()
     return tuple(name for name in WORD_SWAPS if not config.types or name in config.types)
 

@@ -267,13 +267,16 @@ def is_finished(config: PackConfig, source: dict[str, str]) -> bool:
     return False
 
 
-def prepare(out: Path, source: dict[str, str], shared: bool = False) -> None:
+def prepare(out: Path, source: dict[str, str], shared: bool = False) -> bool:
     """Create ``out``, and remove shards of other sources from it.
 
     Args:
         out: Output folder.
         source: The source of this run.
         shared: Other processes write shards of this source there; nothing is removed.
+
+    Returns:
+        Whether there is work; another process may have finished the folder meanwhile.
 
     Raises:
         UserError: It cannot be created or written, or is shared and holds shards of another source.
@@ -285,7 +288,9 @@ def prepare(out: Path, source: dict[str, str], shared: bool = False) -> None:
     keep = recorded_source(out / SOURCE_NAME) == source
     if shared:
         if keep:
-            return
+            return True
+        if recorded_source(out / INDEX_NAME) == source:
+            return False
         if not all(map(is_temporary, existing)):
             raise UserError(
                 f"{out}: holds unfinished shards of something else; remove them to begin"
@@ -297,6 +302,7 @@ def prepare(out: Path, source: dict[str, str], shared: bool = False) -> None:
                 path.unlink()
     with shard_file(out / SOURCE_NAME) as file:
         file.write(msgspec.json.encode(_Sourced(source)))
+    return True
 
 
 def _our_files(out: Path) -> list[Path]:

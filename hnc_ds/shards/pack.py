@@ -228,7 +228,9 @@ def pack(config: PackConfig) -> None:
 def _pack(
     config: PackConfig, folders: ImageFolders, source: dict[str, str], part: int, parts: int
 ) -> None:
-    prepare(config.out, source, shared=parts > 1)
+    if not prepare(config.out, source, shared=parts > 1):
+        print(f"pack: {config.out}: finished by another process")
+        return
     try:
         own, shards = _write_missing_shards(config, folders, part, parts)
         totals = own if parts == 1 else _all_shards(config, shards)

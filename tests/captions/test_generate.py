@@ -5,17 +5,19 @@ import json
 import random
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from hnc_ds.captions import groups
+from hnc_ds.captions import captions_file, groups
 from hnc_ds.captions.caption_stats import stats_path_of
 from hnc_ds.captions.captions_file import no_garbage_collection
 from hnc_ds.captions.first_pass import write_tables
 from hnc_ds.captions.generate import generate
 from hnc_ds.captions.negatives.negative_types import DEFAULT_TYPES, NEGATIVE_TYPES
 from hnc_ds.captions.negatives.statements import DescribedImage
+from hnc_ds.captions.parts import Parts
 from hnc_ds.config import GenerateConfig, TablesConfig
 from hnc_ds.errors import UserError
 from hnc_ds.records import ImageCaptions
@@ -163,6 +165,37 @@ def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, whole, tmp_path
     again = run(tmp_path, source, out, part="0/3")  # requeued
     assert "nothing to do" in again.stdout
     assert run(tmp_path, source, out, seed=1).returncode == 2
+
+
+STEPS = ("__init__", "keep", "finished", "stats", "join", "remove")
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_another_job_may_finish_everything_at_any_moment(source, tmp_path, monkeypatch, step):
+    """All images are in part 0, so the job of part 1 has nothing to do but may be late."""
+    out, alone = tmp_path / "c.jsonl", tmp_path / "alone.jsonl"
+    generate(GenerateConfig(scene_graphs=source, out=alone, workers=1))
+    late = GenerateConfig(scene_graphs=source, out=out, part="1/2", workers=1)
+    steps = iter(range(99))
+
+    def at_a_step(work):
+        def first_the_other(*given, **more):
+            if next(steps) == step:
+                generate(replace(late, part="0/2"))
+            return work(*given, **more)
+
+        return first_the_other
+
+    unfinished = Parts.unfinished
+    monkeypatch.setattr(Parts, "unfinished", staticmethod(at_a_step(unfinished)))
+    for name in STEPS:
+        monkeypatch.setattr(Parts, name, at_a_step(getattr(Parts, name)))
+    looked = at_a_step(captions_file.holds_captions_of)
+    monkeypatch.setattr(captions_file, "holds_captions_of", looked)
+    generate(late)
+    assert next(steps) > step
+    assert out.read_bytes() == alone.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("c.*")) == ["c.jsonl", "c.stats.json"]
 
 
 def test_parts_of_other_settings_are_not_used(source, tmp_path):

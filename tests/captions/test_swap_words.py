@@ -266,9 +266,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
         swap(source, out, per_caption=0)
     assert {path.name for path in tmp_path.iterdir()} == {"list.jsonl"}
     swap(source, out)
+    swap(source, out)
     with pytest.raises(UserError, match="exists already"):
-        swap(source, out)
-    swap(source, out, overwrite=True)
+        swap(source, out, seed=1)
+    swap(source, out, seed=1, overwrite=True)
 
 
 def test_a_list_without_captions_leaves_nothing_behind(tmp_path):

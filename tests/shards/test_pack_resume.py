@@ -95,6 +95,19 @@ def test_jobs_of_an_array_give_the_bytes_of_a_single_run(packing, tmp_path, caps
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_another_job_may_finish_the_folder_before_a_late_one_looks_into_it(
+    packing, tmp_path, monkeypatch, capsys
+):
+    packing.write(numbered(8))
+    pack(packing.config(part="1/2"))
+    pack(packing.config(part="0/2"))
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr("hnc_ds.shards.pack.is_finished", lambda *_: False)  # a moment ago
+    pack(packing.config(part="1/2"))
+    assert "finished by another process" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_part_of_other_captions_does_not_mix_with_those_of_its_folder(packing, tmp_path):
     packing.write(numbered(8))
     pack(packing.config(part="0/2"))

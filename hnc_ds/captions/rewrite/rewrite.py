@@ -27,16 +27,17 @@ from hnc_ds.captions.audit import audit, table
 from hnc_ds.captions.caption_stats import Counts, read_counts, stats_json, stats_path_of
 from hnc_ds.captions.captions_file import (
     Chunk,
-    check_output,
+    check_name,
     chunk_of,
     holds_captions_of,
+    open_parts,
     write_captions,
 )
 from hnc_ds.captions.coverage import coverage_of
 from hnc_ds.captions.formats.captions import check_is_file, read_captions
 from hnc_ds.captions.formats.json_members import Member
 from hnc_ds.captions.formats.scene_graphs import ReadCounts, decode_scene_graph, scene_graph_members
-from hnc_ds.captions.parts import write_part
+from hnc_ds.captions.parts import Parts, write_part
 from hnc_ds.captions.rewrite.answers import Answers, Question, gather_answers, open_answers
 from hnc_ds.captions.rewrite.endpoint import Endpoint, check_url
 from hnc_ds.captions.rewrite.image import SOURCE, WRITTEN, Wanted, reworded
@@ -102,19 +103,18 @@ def rewrite(config: RewriteConfig) -> None:
         seed=config.seed,
         compressed=config.out.suffix == ".gz",
     )
-    is_there = not config.overwrite and holds_captions_of(config.out, settings)
-    if is_there and not config.audit:
-        print(f"rewrite: {config.out} holds these captions already; nothing to do")
+    if not (config.overwrite or config.audit) and holds_captions_of(config.out, settings):
+        print(f"rewrite: {config.out} already contains these captions; nothing to do")
         return
     place = read_part(config.part)
     total: Counts | None
     with only_writer(config.out, place):
-        if is_there:
-            print(f"rewrite: {config.out} holds these captions already")
+        parts = open_parts(config.out, settings, config.overwrite, place)
+        if parts is None:
+            print(f"rewrite: {config.out} already contains these captions")
             total = read_counts(config.out)
         else:
-            check_output(config.out, config.overwrite)
-            total = _write(config, settings, place)
+            total = _write(config, settings, parts, place)
         if config.audit and total is not None:
             _audit(config, settings, total)
 
@@ -130,12 +130,14 @@ def _check(config: RewriteConfig) -> None:
     if os.path.realpath(config.captions) == os.path.realpath(config.out):
         raise UserError(f"out is {config.out}, which is also an input; name another file")
     check_url(config.endpoint)
-    check_output(config.out, overwrite=True)
+    check_name(config.out)
     if config.audit:
         check_installed()
 
 
-def _write(config: RewriteConfig, settings: _Settings, place: tuple[int, int]) -> Counts | None:
+def _write(
+    config: RewriteConfig, settings: _Settings, parts: Parts, place: tuple[int, int]
+) -> Counts | None:
     """Write the file, or a job's part of it; returns the counts if the file is complete."""
     cache = config.cache or answers_path_of(config.out)
     read = ReadCounts()
@@ -158,7 +160,7 @@ def _write(config: RewriteConfig, settings: _Settings, place: tuple[int, int]) -
             return chunk_of(zip(made, covered, strict=True), irregular, settings.compressed)
 
         total = write_captions(
-            config.out, settings, _aligned(config, read), make, 1, read.irregular, place
+            parts, settings, _aligned(config, read), make, 1, read.irregular, place
         )
         print(
             f"rewrite: {counted(model.answered, 'answer')} of {config.model}, "
