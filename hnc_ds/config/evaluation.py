@@ -46,8 +46,8 @@ class EvaluateConfig(MeasuredOn):
 
     models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]]
     """Runs (newest checkpoint), checkpoint folders, open_clip models with a tag or a file of
-    weights (ViT-B-32:openai), hf-hub:... or local-dir:.... Several models are compared in one
-    table."""
+    weights (ViT-B-32:openai), hf-hub:... or local-dir:..., or image-text matching models of
+    transformers, hf:FOLDER or hf:ID. Several models are compared in one table."""
     out: Path
     """Results file, such as results.json; the score of every item is written to *.items.jsonl in
     the same folder. For several models, a folder of one results file each."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
@@ -38,26 +39,21 @@ IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256
 """Rows of a chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedImages:
-    """Embeddings of a set's images."""
+@dataclass(frozen=True)
+class SeenImages:
+    """Which images of a set can be decoded."""
 
-    image_ND: torch.Tensor
-    """float32, unit rows, in the order of `samples`."""
     samples: tuple[int, ...]
     """Indices of the readable images, ascending."""
     unreadable: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedSet:
-    """Readable images and captions of a set, from which its scores are computed."""
+@dataclass(frozen=True)
+class EmbeddedImages(SeenImages):
+    """Embeddings of a set's images."""
 
-    images: list[tuple[int, str]]
-    """(index in the shards, key) of each image."""
     image_ND: torch.Tensor
-    captions: list[str]
-    text_TD: torch.Tensor
+    """float32, unit rows, in the order of `samples`."""
 
 
 class ImageBatch(NamedTuple):
@@ -159,6 +155,7 @@ def image_batches_of(
     batch: int,
     workers: int,
     corruption: Corruption | None = None,
+    shared: bool = True,
 ) -> Iterable[ImageBatch]:
     """This rank's images in batches; decoded again at each iteration.
 
@@ -169,9 +166,12 @@ def image_batches_of(
         batch: Images per batch, rounded up to whole chunks.
         workers: Processes that read and decode.
         corruption: Applied to every image.
+        shared: Ranks take turns at chunks; else this rank reads all of them.
     """
     batch = -(-batch // IMAGES_AT_ONCE) * IMAGES_AT_ONCE
-    own = [index for chunk in _own_chunks(len(images), IMAGES_AT_ONCE) for index in chunk]
+    own = list(range(len(images)))
+    if shared:
+        own = [index for chunk in _own_chunks(len(images), IMAGES_AT_ONCE) for index in chunk]
     workers = min(workers, -(-len(own) // batch))
     return DataLoader(
         Subset(_Views(images, settings, corruption), own),
@@ -207,9 +207,9 @@ def encode_image_batches(
     readable_N = readable_N[order_N]
     samples_N = samples_N[order_N]
     return EmbeddedImages(
-        image_ND[order_N[readable_N]],
         tuple(samples_N[readable_N].tolist()),
         tuple(samples_N[~readable_N].tolist()),
+        image_ND[order_N[readable_N]],
     )
 
 
@@ -279,7 +279,7 @@ _SHOWN = 60
 """Maximum characters of a caption in a message."""
 
 
-def refuse_broken_weights(model: Clip, name: str) -> None:
+def refuse_broken_weights(model: nn.Module, name: str) -> None:
     """Check a model's parameters.
 
     Args:
@@ -329,8 +329,8 @@ def shown(caption: str) -> str:
     return f"'{caption}'" if len(caption) <= _SHOWN else f"'{caption[:_SHOWN]}...'"
 
 
-def _broken(model: Clip) -> Iterator[str]:
+def _broken(model: nn.Module) -> Iterator[str]:
     """Names of parameters that are not finite, as in open_clip."""
-    for name, parameter in model.towers.named_parameters():
+    for name, parameter in getattr(model, "towers", model).named_parameters():
         if not torch.isfinite(parameter).all():
             yield name

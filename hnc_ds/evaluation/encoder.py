@@ -4,6 +4,7 @@
     runs/first/checkpoints/step-...  a checkpoint, or any folder in open_clip's local-dir layout
     ViT-B-32:openai                  an open_clip model with a tag or a file of weights; or ViT-B/32
     hf-hub:... local-dir:...         as in open_clip
+    hf:FOLDER hf:ID                  an image-text matching model of transformers (cross_scorer.py)
     start                            the start model of a run
 
 The cache is a folder of embeddings, so that a tower encodes a set only once. The name of a file is
@@ -36,7 +37,6 @@ from hnc_ds.evaluation.embed import (
     EmbeddedImages,
     ImageBatch,
     ImageSource,
-    ShardImages,
     embed_texts,
     encode_image_batches,
     image_batches_of,
@@ -44,10 +44,10 @@ from hnc_ds.evaluation.embed import (
     refuse_broken_weights,
     shown,
 )
+from hnc_ds.evaluation.similarity import Cosines, Scorer
 from hnc_ds.model.clip import BESIDE_TOWERS, Clip, State, own_state, state_sha256
 from hnc_ds.model.load import known_names, load_model, open_clip_name, tags_of
 from hnc_ds.reading import reading
-from hnc_ds.shards.reader import ShardReader
 
 OWN_START = "start"
 OPENAI = "openai"
@@ -104,9 +104,19 @@ def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
     )
 
 
+CROSS_ENCODERS = "hf:"
+"""Prefix of the names of cross-encoders."""
+
+
+def is_cross_encoder(reference: str) -> bool:
+    """Whether a name refers to a cross-encoder (cross_scorer.py)."""
+    return reference.startswith(CROSS_ENCODERS)
+
+
 def name_of(reference: str) -> str:
     """Name in results of a model that the user refers to."""
-    return model_name(Path(reference)) if Path(reference).is_dir() else reference
+    path = Path(reference.removeprefix(CROSS_ENCODERS))
+    return model_name(path) if path.is_dir() else reference
 
 
 def load_own_start(trained: Path) -> NamedModel:
@@ -197,7 +207,7 @@ class EmbeddingCache:
 
         found = self._load_or_store("images", [source.identity(), corruption], tensors)
         samples, unreadable = (tuple(found[name].tolist()) for name in ("samples", "unreadable"))
-        return EmbeddedImages(found["images"].to(self._device), samples, unreadable)
+        return EmbeddedImages(samples, unreadable, found["images"].to(self._device))
 
     def texts(
         self, captions: Sequence[str], encode: Callable[[], tuple[torch.Tensor, int]]
@@ -255,12 +265,8 @@ def _write(path: Path, tensors: Tensors) -> None:
         atomic_write(path, save({**plain, DIGEST: _digest(plain)}))
 
 
-MAX_UNREADABLE_FRACTION = 0.01
-"""Of the images of shards; with more left out, a score would be of another set."""
-
-
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Scorer):
     """Encodes with one model. Its methods are collectives."""
 
     model: Clip
@@ -287,48 +293,40 @@ class Encoder:
             corruption=corruption,
         )
 
-    def encode_images(
-        self, images: ImageSource, corruption: Corruption | None = None
+    def images(
+        self,
+        source: ImageSource,
+        corruption: Corruption | None = None,
+        image_batches: Iterable[ImageBatch] | None = None,
     ) -> EmbeddedImages:
         """Encode all images that can be decoded.
+
+        Args:
+            source: Images of all ranks.
+            corruption: Applied to every image.
+            image_batches: Batches of ``read``, if they are in memory already.
 
         Raises:
             UserError: An embedding is not finite, or the cache fails.
         """
-        encode = partial(self._encode_batches, images, self.read(images, corruption))
-        return encode() if self.cache is None else self.cache.images(images, corruption, encode)
+        if image_batches is not None:
+            return self._encode_batches(source, image_batches)
+        encode = partial(self._encode_batches, source, self.read(source, corruption))
+        return encode() if self.cache is None else self.cache.images(source, corruption, encode)
 
     def texts(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
-        """Encode distinct captions; returns the values of ``embed_texts``, raises as
-        ``encode_images``."""
+        """Encode distinct captions; returns the values of ``embed_texts``, raises as ``images``."""
         encode = partial(self._encode_texts, captions)
         return encode() if self.cache is None else self.cache.texts(captions, encode)
 
-    def shards(
-        self, reader: ShardReader, image_batches: Iterable[ImageBatch] | None = None
-    ) -> EmbeddedImages:
-        """Encode the images of shards.
+    def similarity(self, images: EmbeddedImages, captions: Sequence[str]) -> tuple[Cosines, int]:
+        """Cosines of encoded images with captions, and how many captions are truncated."""
+        text_TD, too_long = self.texts(captions)
+        return Cosines(images.image_ND, text_TD), too_long
 
-        Args:
-            reader: Reader of the shards.
-            image_batches: Batches of ``read``, if they are in memory already.
-
-        Raises:
-            UserError: More than 1 % of the images cannot be decoded; as ``encode_images``.
-        """
-        source = ShardImages(reader)
-        images = (
-            self.encode_images(source)
-            if image_batches is None
-            else self._encode_batches(source, image_batches)
-        )
-        unreadable = images.unreadable
-        if len(unreadable) > MAX_UNREADABLE_FRACTION * len(reader):
-            raise UserError(
-                f"{reader.where(unreadable[0])}: this image and {len(unreadable) - 1} more of "
-                f"{len(reader)} cannot be decoded, which is over 1 %; pack the shards again"
-            )
-        return images
+    def corrupted(self, clean: Cosines, source: ImageSource, corruption: Corruption) -> Cosines:
+        """The same captions with corrupted images."""
+        return clean._replace(image_ND=self.images(source, corruption).image_ND)
 
     def _encode_batches(
         self, source: ImageSource, image_batches: Iterable[ImageBatch]

@@ -20,14 +20,27 @@ import torch
 from hnc_ds.config import EvaluateConfig
 from hnc_ds.distributed import join_ranks, on_rank_zero, raise_on_all_ranks, rank
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import HELD_OUT
+from hnc_ds.evaluation.benchmarks import HELD_OUT, RETRIEVAL
 from hnc_ds.evaluation.corruptions import Condition, Judged, robustness
-from hnc_ds.evaluation.embed import Corruption, EmbeddedSet, ImageBatch, ShardImages
-from hnc_ds.evaluation.encoder import EmbeddingCache, Encoder, load_named_model, name_of
+from hnc_ds.evaluation.embed import (
+    Corruption,
+    ImageBatch,
+    ShardImages,
+    refuse_broken_weights,
+)
+from hnc_ds.evaluation.encoder import (
+    CROSS_ENCODERS,
+    EmbeddingCache,
+    Encoder,
+    is_cross_encoder,
+    load_named_model,
+    name_of,
+)
 from hnc_ds.evaluation.held_out import HardNegatives, Retrieval
 from hnc_ds.evaluation.inputs import EvaluationInputs, read_inputs
 from hnc_ds.evaluation.released.measure import measure_questions
 from hnc_ds.evaluation.results import Item, ItemsHeader, fingerprint, items_path, write_results
+from hnc_ds.evaluation.similarity import ScoredSet, Scorer
 from hnc_ds.evaluation.tables import models_table, results_table
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
@@ -48,7 +61,7 @@ class Measured:
 
 
 def measure(
-    encoder: Encoder,
+    scorer: Scorer,
     reader: ShardReader,
     inputs: EvaluationInputs,
     folder: Path,
@@ -57,17 +70,17 @@ def measure(
     """Compute the chosen measures; writes nothing. A collective.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model.
         reader: Reader of the shards.
         inputs: Measures, corruptions and seed.
         folder: Future folder of the results; the header's shards are relative to it.
-        image_batches: Batches of ``encoder.read``, if they are in memory already.
+        image_batches: Batches of ``scorer.read``, if they are in memory already.
 
     Raises:
         UserError: The shards hold nothing that a measure needs, or more than 1 % of the images
             cannot be decoded.
     """
-    images = encoder.shards(reader, image_batches)
+    images = scorer.shards(reader, image_batches)
     samples = [reader.sample(index) for index in images.samples]
     caption_ids: dict[str, int] = {}
     measures: dict[str, Measure] = {}
@@ -79,13 +92,13 @@ def measure(
                 f"them first, or choose other benchmarks (--benchmarks)"
             )
     captions = list(caption_ids)
-    text_TD, too_long = encoder.texts(captions)
+    similarity, too_long = scorer.similarity(images, captions)
     keys = [(index, reader.key(index)) for index in images.samples]
-    embedded = EmbeddedSet(keys, images.image_ND, captions, text_TD)
-    scored = [one.score(embedded, encoder.name, inputs.seed) for one in measures.values()]
+    found = ScoredSet(keys, captions, similarity)
+    scored = [one.score(found, scorer.name, inputs.seed) for one in measures.values()]
     rows = [row for own, _ in scored for row in own]
     header = ItemsHeader(
-        model=encoder.name,
+        model=scorer.name,
         shards=reader.location_from(folder),
         fingerprint=fingerprint(reader.index),
         images=len(images.samples),
@@ -95,7 +108,7 @@ def measure(
         seed=inputs.seed,
     )
     return Measured(
-        [*rows, *_robustness(measures, embedded, encoder, reader, inputs)],
+        [*rows, *_robustness(measures, found, scorer, reader, inputs)],
         header,
         chain.from_iterable(items for _, items in scored),
     )
@@ -103,30 +116,31 @@ def measure(
 
 def _robustness(
     measures: Mapping[str, Measure],
-    embedded: EmbeddedSet,
-    encoder: Encoder,
+    clean: ScoredSet,
+    scorer: Scorer,
     reader: ShardReader,
     inputs: EvaluationInputs,
 ) -> Iterator[Result]:
-    """Rows of all measures on corrupted images, which are encoded once per condition."""
+    """Rows of all measures on corrupted images; embeddings are made once per condition."""
     if not inputs.conditions:
         return
 
-    def judge(embedded: EmbeddedSet) -> dict[tuple[str, str], Judged]:
+    def judge(scored: ScoredSet) -> dict[tuple[str, str], Judged]:
         return {
             (benchmark, metric): judged
             for benchmark, one in measures.items()
-            for metric, judged in one.judge(embedded).items()
+            for metric, judged in one.judge(scored).items()
         }
 
     def judge_corrupted(condition: Condition) -> dict[tuple[str, str], Judged]:
-        images = encoder.encode_images(ShardImages(reader), Corruption(*condition, inputs.seed))
-        return judge(replace(embedded, image_ND=images.image_ND))
+        corruption = Corruption(*condition, inputs.seed)
+        worse = scorer.corrupted(clean.similarity, ShardImages(reader), corruption)
+        return judge(replace(clean, similarity=worse))
 
-    scores = robustness(judge(embedded), inputs.conditions, judge_corrupted, inputs.seed)
+    scores = robustness(judge(clean), inputs.conditions, judge_corrupted, inputs.seed)
     for (benchmark, metric), group, interval in scores:
         version = HELD_OUT[benchmark].version
-        yield Result(encoder.name, benchmark, version, metric, group, *astuple(interval))
+        yield Result(scorer.name, benchmark, version, metric, group, *astuple(interval))
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -142,26 +156,57 @@ def evaluate(config: EvaluateConfig) -> None:
     inputs = raise_on_all_ranks(lambda: read_inputs(config, config.corruptions))
     files: dict[str, Path] = {}
     for reference, out in zip(config.models, outs, strict=True):
-        encoder = _load_encoder(reference, device, config)
-        measured = measure_all(encoder, inputs, out.parent)
+        scorer = _load_scorer(reference, device, config)
+        measured = measure_all(scorer, _affordable(scorer, inputs, config), out.parent)
         on_rank_zero(partial(write_results, out, measured.results, measured.header, measured.items))
         if rank() == 0:
             print(results_table(measured.results, measured.header))
             print(f"wrote {out} and {items_path(out)}")
-        files[encoder.name] = out
+        files[scorer.name] = out
     if rank() == 0 and len(files) > 1:
         print(f"\n{models_table(files, config.seed)}")
 
 
-def _load_encoder(reference: str, device: torch.device, config: EvaluateConfig) -> Encoder:
+def _affordable(
+    scorer: Scorer, inputs: EvaluationInputs, config: EvaluateConfig
+) -> EvaluationInputs:
+    """Without retrieval on shards, whose cost is images times captions, if the model has no
+    embeddings and retrieval was not asked for."""
+    pairs = tuple(name for name in inputs.held_out if name != RETRIEVAL)
+    if scorer.searches or config.benchmarks or not pairs or pairs == inputs.held_out:
+        return inputs
+    if rank() == 0:
+        print(
+            f"{scorer.name}: a cross-encoder scores every image with every caption for retrieval, "
+            f"which is left out; --benchmarks {' '.join(inputs.held_out)} has it"
+        )
+    return replace(inputs, held_out=pairs)
+
+
+def _load_scorer(reference: str, device: torch.device, config: EvaluateConfig) -> Scorer:
+    if is_cross_encoder(reference):
+        return raise_on_all_ranks(lambda: _load_cross_scorer(reference, device, config))
     named = raise_on_all_ranks(lambda: load_named_model(reference))
     model = named.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
     return Encoder(model, device, config.batch, config.workers, cache, config.name or named.name)
 
 
+def _load_cross_scorer(reference: str, device: torch.device, config: EvaluateConfig) -> Scorer:
+    try:
+        from hnc_ds.evaluation.cross_scorer import CrossScorer
+        from hnc_ds.model.cross_encoder import load_cross_encoder
+    except ImportError as error:
+        needs = "needs transformers; pip install 'hnc-ds[llava]'"
+        raise UserError(f"{reference}: {needs}") from error
+    name = config.name or name_of(reference)
+    model = load_cross_encoder(reference.removeprefix(CROSS_ENCODERS))
+    refuse_broken_weights(model.model, name)
+    return CrossScorer(model.to(device), device, config.batch, config.workers, name)
+
+
 def measure_all(
-    encoder: Encoder,
+    scorer: Scorer,
     inputs: EvaluationInputs,
     folder: Path,
     image_batches: Iterable[ImageBatch] | None = None,
@@ -169,7 +214,7 @@ def measure_all(
     """All scores of one model; writes nothing. A collective.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model.
         inputs: Data to measure on.
         folder: Future folder of the results; the header's shards are relative to it.
         image_batches: Decoded images of the shards, if they are in memory already.
@@ -177,13 +222,13 @@ def measure_all(
     Raises:
         UserError: As ``measure`` and ``measure_questions``.
     """
-    header, rows = ItemsHeader(model=encoder.name, seed=inputs.seed), list[Result]()
+    header, rows = ItemsHeader(model=scorer.name, seed=inputs.seed), list[Result]()
     items: list[Iterable[Item]] = []
     if inputs.reader is not None:
-        measured = measure(encoder, inputs.reader, inputs, folder, image_batches)
+        measured = measure(scorer, inputs.reader, inputs, folder, image_batches)
         header, rows, items = measured.header, measured.results, [measured.items]
     for benchmark in inputs.questions:
-        own, coverage, answered = measure_questions(encoder, benchmark, inputs)
+        own, coverage, answered = measure_questions(scorer, benchmark, inputs)
         header = msgspec.structs.replace(header, sets={**header.sets, benchmark: coverage})
         rows, items = [*rows, *own], [*items, answered]
     if inputs.questions:

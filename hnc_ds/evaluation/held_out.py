@@ -11,7 +11,7 @@ text written for an image is right.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -20,15 +20,14 @@ from hnc_ds.captions.language.attribute_classes import KINDS, group_of, kind_of
 from hnc_ds.evaluation import blind
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HELD_OUT, LEAST_PAIRS, RETRIEVAL
 from hnc_ds.evaluation.corruptions import Judged
-from hnc_ds.evaluation.embed import EmbeddedSet
+from hnc_ds.evaluation.released.summary import MATCHES
 from hnc_ds.evaluation.results import PairItem, RankItem
-from hnc_ds.evaluation.statistics import bootstrap_means
+from hnc_ds.evaluation.similarity import Grid, ScoredSet, Similarity
+from hnc_ds.evaluation.statistics import bootstrap_auroc, bootstrap_mean, bootstrap_means
 from hnc_ds.records import Result, TrainingSample
 
 MOST_OF_KIND = 40
 """Maximum number of predicates, and of attribute classes, with rows of their own."""
-
-_PAIRS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +73,38 @@ class HardNegatives:
         return len(self._pairs)
 
     def score(
-        self, embedded: EmbeddedSet, model: str, seed: int
+        self, scored: ScoredSet, model: str, seed: int
     ) -> tuple[list[Result], Iterator[PairItem]]:
         """Rows of results, and one item per pair."""
-        scores = score_pairs(embedded.image_ND, embedded.text_TD, self._pairs)
-        blind_P = score_twins(embedded.image_ND, embedded.text_TD, self._pairs, seed)
+        scores = score_pairs(scored.similarity, self._pairs)
+        blind_P = score_twins(scored.similarity, self._pairs, len(scored.images), seed)
         rows = summarise_pairs(model, self._pairs, *scores, blind_P, seed)
-        return rows, self._items(embedded, *scores, blind_P)
+        if (threshold := scored.similarity.threshold) is not None:
+            rows += summarise_matches(model, self._pairs, *scores, threshold, seed)
+        return rows, self._items(scored, *scores, blind_P)
 
-    def judge(self, embedded: EmbeddedSet) -> dict[str, Judged]:
+    def judge(self, scored: ScoredSet) -> dict[str, Judged]:
         """Whether each pair is right, by metric."""
-        positive_P, negative_P = score_pairs(embedded.image_ND, embedded.text_TD, self._pairs)
+        positive_P, negative_P = score_pairs(scored.similarity, self._pairs)
         return {"pair_accuracy": Judged(positive_P > negative_P, self._pairs.image_P)}
 
     def _items(
         self,
-        embedded: EmbeddedSet,
+        scored: ScoredSet,
         positive_P: np.ndarray,
         negative_P: np.ndarray,
         blind_P: np.ndarray,
     ) -> Iterator[PairItem]:
         pairs = self._pairs
         for row, image in enumerate(pairs.image_P):
-            index, key = embedded.images[image]
+            index, key = scored.images[image]
             yield PairItem(
                 image=index,
                 key=key,
                 statement=pairs.statements[row],
                 type=pairs.types[pairs.type_P[row]],
-                positive=embedded.captions[pairs.positive_P[row]],
-                negative=embedded.captions[pairs.negative_P[row]],
+                positive=scored.captions[pairs.positive_P[row]],
+                negative=scored.captions[pairs.negative_P[row]],
                 positive_score=float(positive_P[row]),
                 negative_score=float(negative_P[row]),
                 about=pairs.abouts[pairs.about_P[row]],
@@ -142,44 +143,26 @@ def _numbered(words: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     return number_P.reshape(-1), tuple(names)
 
 
-def score_pairs(
-    image_ND: torch.Tensor, text_TD: torch.Tensor, pairs: Pairs
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of each pair's image with its positive and with its negative, float32 [P] each."""
-    return (
-        cosines(image_ND, text_TD, pairs.image_P, pairs.positive_P),
-        cosines(image_ND, text_TD, pairs.image_P, pairs.negative_P),
+def score_pairs(similarity: Similarity, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of each pair's image with its positive and with its negative, float32 [P] each."""
+    found = similarity.pairs(
+        np.tile(pairs.image_P, 2), np.concatenate([pairs.positive_P, pairs.negative_P])
     )
+    return found[: len(pairs)], found[len(pairs) :]
 
 
-def score_twins(
-    image_ND: torch.Tensor, text_TD: torch.Tensor, pairs: Pairs, seed: int
-) -> np.ndarray:
+def score_twins(similarity: Similarity, pairs: Pairs, images: int, seed: int) -> np.ndarray:
     """Blind accuracy of each pair (blind.py), float [P]."""
-    image_RP = blind.other_images(
-        pairs.image_P, pairs.positive_P, pairs.true_2T, len(image_ND), seed
+    image_RP = blind.other_images(pairs.image_P, pairs.positive_P, pairs.true_2T, images, seed)
+    draws = len(image_RP)
+    image_Q, positive_Q, negative_Q = (
+        np.maximum(image_RP, 0).reshape(-1),
+        np.tile(pairs.positive_P, draws),
+        np.tile(pairs.negative_P, draws),
     )
-    right_RP = np.stack(
-        [
-            np.greater(*score_pairs(image_ND, text_TD, replace(pairs, image_P=image_P)))
-            for image_P in np.maximum(image_RP, 0)
-        ]
-    )
+    found = similarity.pairs(np.tile(image_Q, 2), np.concatenate([positive_Q, negative_Q]))
+    right_RP = np.greater(*np.split(found, 2)).reshape(image_RP.shape)
     return blind.mean_of_twins(right_RP, image_RP)
-
-
-def cosines(
-    image_ND: torch.Tensor, text_TD: torch.Tensor, image_P: np.ndarray, text_P: np.ndarray
-) -> np.ndarray:
-    """Cosines of pairs of rows, float32 [P]; all are summed in the same order, so that equal
-    embeddings give equal scores."""
-    scores = np.empty(len(image_P), dtype=np.float32)
-    for start in range(0, len(image_P), _PAIRS_AT_ONCE):
-        rows = slice(start, start + _PAIRS_AT_ONCE)
-        image_PD = image_ND[torch.from_numpy(image_P[rows]).to(image_ND.device)]
-        text_PD = text_TD[torch.from_numpy(text_P[rows]).to(text_TD.device)]
-        scores[rows] = (image_PD * text_PD).sum(dim=1).cpu().numpy()
-    return scores
 
 
 def summarise_pairs(
@@ -201,6 +184,32 @@ def summarise_pairs(
         own = _rows(model, name, pairs, chosen, *scores, seed)
         results += [row for row in own if row.metric == "pair_accuracy"]
     return results
+
+
+def summarise_matches(
+    model: str,
+    pairs: Pairs,
+    positive_P: np.ndarray,
+    negative_P: np.ndarray,
+    threshold: float,
+    seed: int,
+) -> list[Result]:
+    """Rows of accuracy and AUROC of captions one by one, each positive as often as it has
+    negatives: over all, and accuracy per negative type."""
+    right_P = np.add(positive_P > threshold, negative_P <= threshold, dtype=float) / 2
+    groups = {"all": np.arange(len(pairs))}
+    groups |= {name: np.flatnonzero(pairs.type_P == n) for n, name in enumerate(pairs.types)}
+    found = [
+        (MATCHES, group, bootstrap_mean(right_P[chosen], pairs.image_P[chosen], seed=seed))
+        for group, chosen in groups.items()
+    ]
+    score, label = np.concatenate([positive_P, negative_P]), np.repeat([True, False], len(pairs))
+    auroc = bootstrap_auroc(score, label, np.tile(pairs.image_P, 2), seed=seed)
+    version = HELD_OUT[HARD_NEGATIVES].version
+    return [
+        Result(model, HARD_NEGATIVES, version, metric, group, *astuple(interval))
+        for metric, group, interval in [*found, ("auroc", "all", auroc)]
+    ]
 
 
 def _frequent(pairs: Pairs) -> Iterator[tuple[str, np.ndarray]]:
@@ -278,36 +287,36 @@ class Retrieval:
     def __init__(self, samples: Sequence[TrainingSample], caption_ids: dict[str, int]) -> None:
         self._gallery = build_gallery(samples)
         numbers = [caption_ids.setdefault(text, len(caption_ids)) for text in self._gallery.texts]
-        self._row_G = torch.tensor(numbers)
+        self._row_G = numbers
 
     def __len__(self) -> int:
         return len(self._gallery.text_of_image_N)
 
     def score(
-        self, embedded: EmbeddedSet, model: str, seed: int
+        self, scored: ScoredSet, model: str, seed: int
     ) -> tuple[list[Result], Iterator[RankItem]]:
         """Rows of results, and one item per image."""
-        ranks = self._ranks(embedded)
-        return summarise_ranks(model, *ranks, seed), self._items(embedded, *ranks)
+        ranks = self._ranks(scored)
+        return summarise_ranks(model, *ranks, seed), self._items(scored, *ranks)
 
-    def judge(self, embedded: EmbeddedSet) -> dict[str, Judged]:
+    def judge(self, scored: ScoredSet) -> dict[str, Judged]:
         """Whether each query is a hit, by metric."""
         image_N = np.arange(len(self))
-        return {m: Judged(hit_N, image_N) for m, hit_N in hits(*self._ranks(embedded)).items()}
+        return {m: Judged(hit_N, image_N) for m, hit_N in hits(*self._ranks(scored)).items()}
 
-    def _ranks(self, embedded: EmbeddedSet) -> tuple[np.ndarray, np.ndarray]:
-        text_GD = embedded.text_TD[self._row_G.to(embedded.text_TD.device)]
-        return rank_both_ways(embedded.image_ND, text_GD, self._gallery)
+    def _ranks(self, scored: ScoredSet) -> tuple[np.ndarray, np.ndarray]:
+        images = range(len(scored.images))
+        return rank_both_ways(scored.similarity.grid(images, self._row_G), self._gallery)
 
     def _items(
-        self, embedded: EmbeddedSet, text_rank_N: np.ndarray, image_rank_N: np.ndarray
+        self, scored: ScoredSet, text_rank_N: np.ndarray, image_rank_N: np.ndarray
     ) -> Iterator[RankItem]:
         gallery = self._gallery
         for image, (text_rank, image_rank) in enumerate(
             zip(text_rank_N, image_rank_N, strict=True)
         ):
             caption = gallery.texts[gallery.text_of_image_N[image]]
-            yield RankItem(*embedded.images[image], caption, int(text_rank), int(image_rank))
+            yield RankItem(*scored.images[image], caption, int(text_rank), int(image_rank))
 
 
 def build_gallery(samples: Sequence[TrainingSample]) -> Gallery:
@@ -335,8 +344,7 @@ def longest_caption(sample: TrainingSample) -> str:
 
 
 def rank_first_right(
-    query_QD: torch.Tensor,
-    gallery_GD: torch.Tensor,
+    grid: Grid,
     right_query_R: np.ndarray,
     right_gallery_R: np.ndarray,
     *,
@@ -347,8 +355,7 @@ def rank_first_right(
     A wrong row with score NaN comes first; a query whose right score is NaN has rank NEVER.
 
     Args:
-        query_QD: Unit rows; every query needs a right answer.
-        gallery_GD: Unit rows.
+        grid: Scores; every query needs a right answer.
         right_query_R: Queries of the right pairs.
         right_gallery_R: Gallery rows of the right pairs.
         ties_first: Whether wrong rows with the same score come before the right one.
@@ -358,10 +365,11 @@ def rank_first_right(
     """
     order = np.argsort(right_query_R, kind="stable")
     right_query_R, right_gallery_R = right_query_R[order], right_gallery_R[order]
-    rank_Q = np.empty(len(query_QD), dtype=np.int64)
-    rows_at_once = max(1, _CELLS_AT_ONCE // len(gallery_GD))
-    for start in range(0, len(query_QD), rows_at_once):
-        scores_BG = query_QD[start : start + rows_at_once] @ gallery_GD.T
+    queries, rows = grid.shape
+    rank_Q = np.empty(queries, dtype=np.int64)
+    rows_at_once = max(1, _CELLS_AT_ONCE // rows)
+    for start in range(0, queries, rows_at_once):
+        scores_BG = grid.rows(start, start + rows_at_once)
         end = start + len(scores_BG)
         first, last = np.searchsorted(right_query_R, [start, end])
         row_R = torch.from_numpy(right_query_R[first:last] - start).to(scores_BG.device)
@@ -375,12 +383,12 @@ def rank_first_right(
     return rank_Q
 
 
-def rank_both_ways(
-    image_ND: torch.Tensor, text_GD: torch.Tensor, gallery: Gallery
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks [N] of image-to-text and of text-to-image retrieval."""
-    text_rank_N = rank_first_right(image_ND, text_GD, gallery.right_image_R, gallery.right_text_R)
-    image_rank_G = rank_first_right(text_GD, image_ND, gallery.right_text_R, gallery.right_image_R)
+def rank_both_ways(grid: Grid, gallery: Gallery) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks [N] of image-to-text and of text-to-image retrieval, from the scores of all images with
+    all texts."""
+    right = gallery.right_image_R, gallery.right_text_R
+    text_rank_N = rank_first_right(grid, *right)
+    image_rank_G = rank_first_right(grid.transposed(), *right[::-1])
     return text_rank_N, image_rank_G[gallery.text_of_image_N]
 
 

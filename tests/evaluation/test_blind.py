@@ -8,10 +8,10 @@ import torch
 
 from hnc_ds.evaluation import blind
 from hnc_ds.evaluation.blind import BLIND, NONE, SIGHTED, mean_of_twins, other_images
-from hnc_ds.evaluation.embed import EmbeddedSet
 from hnc_ds.evaluation.held_out import HardNegatives
 from hnc_ds.evaluation.paired import change_of, shared_items
 from hnc_ds.evaluation.results import ItemsHeader, Measurement, key_of
+from hnc_ds.evaluation.similarity import Cosines, ScoredSet
 from hnc_ds.records import CaptionGroup, Negative, TrainingSample
 
 IMAGES = 60
@@ -70,8 +70,9 @@ def measured(sees: float, knows: float, seed: int = 0) -> Measurement:
         sign = -1 if caption.startswith("not") else 1
         text_TD[row] += sign * sees * image_ND[number]
         text_TD[row, 0] = 1000 * sign * knows
-    embedded = EmbeddedSet([(n, f"{n}") for n in range(IMAGES)], image_ND, list(captions), text_TD)
-    rows, items = measure.score(embedded, "model", seed=0)
+    images = [(n, f"{n}") for n in range(IMAGES)]
+    scored = ScoredSet(images, list(captions), Cosines(image_ND, text_TD))
+    rows, items = measure.score(scored, "model", seed=0)
     header = ItemsHeader(model="model", fingerprint="same")
     return Measurement({key_of(row): row for row in rows}, Path(), header, list(items))
 

@@ -59,8 +59,8 @@ def test_other_weights_images_and_captions_are_other_files(
     first = encoder(clip, folder)
     first.texts(CAPTIONS)
     first.texts(CAPTIONS[::-1])  # rows are in their order
-    clean = first.encode_images(ShardImages(reader))
-    worse = first.encode_images(ShardImages(reader), Corruption("gaussian_noise", 5, 0))
+    clean = first.images(ShardImages(reader))
+    worse = first.images(ShardImages(reader), Corruption("gaussian_noise", 5, 0))
     assert not torch.equal(clean.image_ND, worse.image_ND)
     assert len(list(folder.iterdir())) == 4
 
@@ -71,14 +71,14 @@ def test_models_that_differ_in_one_tower_share_what_the_other_one_gives(
 ) -> None:
     clip, folder = load_model(ModelConfig(), seed=0).eval(), tmp_path / "kept"
     source, first = ShardImages(reader), encoder(clip, folder)
-    images, (texts, _) = first.encode_images(source), first.texts(CAPTIONS)
+    images, (texts, _) = first.images(source), first.texts(CAPTIONS)
     with torch.no_grad():
         clip.towers.logit_scale.add_(1)
         for name, parameter in clip.towers.named_parameters():
             if moved and name != "logit_scale" and name.startswith("visual.") == (moved == "image"):
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     again = encoder(clip, folder)
-    assert torch.equal(again.encode_images(source).image_ND, images.image_ND) == (moved != "image")
+    assert torch.equal(again.images(source).image_ND, images.image_ND) == (moved != "image")
     assert torch.equal(again.texts(CAPTIONS)[0], texts) == (moved != "text")
     assert len(list(folder.iterdir())) == 2 + (moved is not None)
 

@@ -26,6 +26,7 @@ from hnc_ds.evaluation.released.summary import (
     pairs_as_labels,
     single_captions,
 )
+from hnc_ds.evaluation.similarity import Products
 from hnc_ds.evaluation.statistics import permutation_test
 from hnc_ds.interpolation import best_point, interpolate
 from hnc_ds.model.clip import Clip
@@ -165,11 +166,11 @@ def test_a_similarity_that_is_nan_never_helps_a_search(data: st.DataObject) -> N
     right = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])
     query, column = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 3))
     for ties_first in (True, False):
-        before = rank_first_right(query_QD, gallery_GD, *right, ties_first=ties_first)
+        before = rank_first_right(Products(query_QD, gallery_GD), *right, ties_first=ties_first)
         # NaN in a product makes the whole row NaN, as that of a real model does.
         bad_QD = query_QD.clone()
         bad_QD[query, column] = math.nan
-        after = rank_first_right(bad_QD, gallery_GD, *right, ties_first=ties_first)
+        after = rank_first_right(Products(bad_QD, gallery_GD), *right, ties_first=ties_first)
         assert (after >= before).all()
         found = hits(after, after)
         assert not any(hit_Q[query] for hit_Q in found.values())
@@ -178,10 +179,10 @@ def test_a_similarity_that_is_nan_never_helps_a_search(data: st.DataObject) -> N
 def test_of_a_right_and_a_wrong_answer_one_without_a_score_counts_against_the_query() -> None:
     query, one = torch.tensor([[0.5, 1.0]]), np.array([0])
     wrong_is_nan = torch.tensor([[1.0, 0.0], [math.nan, math.nan]])
-    assert rank_first_right(query, wrong_is_nan, one, one).tolist() == [1]
-    assert rank_first_right(query, wrong_is_nan, one, np.array([1])).item() > 10**9
+    assert rank_first_right(Products(query, wrong_is_nan), one, one).tolist() == [1]
+    assert rank_first_right(Products(query, wrong_is_nan), one, np.array([1])).item() > 10**9
     both = np.array([0, 0]), np.array([0, 1])
-    assert rank_first_right(query, wrong_is_nan, *both).item() > 10**9
+    assert rank_first_right(Products(query, wrong_is_nan), *both).item() > 10**9
 
 
 @given(data=st.data())

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from hnc_ds.evaluation import held_out
+from hnc_ds.evaluation import similarity as similarity_module
 from hnc_ds.evaluation.held_out import list_pairs, score_pairs, summarise_pairs
 from hnc_ds.evaluation.results import ItemsHeader
+from hnc_ds.evaluation.similarity import Cosines
 from hnc_ds.evaluation.tables import judged_with, key_of, results_table, shown_rows
 from hnc_ds.records import CaptionGroup, Negative, Result, TrainingSample
 
@@ -33,7 +35,7 @@ IMAGES = torch.tensor([[0.8, 0.6], [0.6, 0.8]])
 def measured() -> dict[tuple[str, str], tuple[float, int]]:
     ids: dict[str, int] = {}
     pairs = list_pairs(SAMPLES, ids)
-    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    scores = score_pairs(Cosines(IMAGES, torch.tensor([TEXTS[text] for text in ids])), pairs)
     return {
         (r.group, r.metric): (r.value, r.count)
         for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
@@ -66,7 +68,7 @@ def test_accuracy_is_reported_by_predicate_and_class_where_there_are_enough_pair
     ]
     ids: dict[str, int] = {}
     pairs = list_pairs([sample(CaptionGroup("east", "relation", tuple(negatives)))], ids)
-    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    scores = score_pairs(Cosines(IMAGES, torch.tensor([TEXTS[text] for text in ids])), pairs)
     rows = [
         r
         for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
@@ -83,7 +85,7 @@ def test_the_most_frequent_predicates_come_first_and_no_more_than_are_read():
     negatives = tuple(Negative("north", "swap", about=about) for about in turns_on)
     ids: dict[str, int] = {}
     pairs = list_pairs([sample(CaptionGroup("east", "relation", negatives))], ids)
-    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    scores = score_pairs(Cosines(IMAGES, torch.tensor([TEXTS[text] for text in ids])), pairs)
     rows = [
         r
         for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
@@ -105,7 +107,7 @@ def test_the_margin_is_a_difference_of_cosines():
     assert rows["swap", "margin"][0] == pytest.approx(0, abs=1e-7)  # 0.8 - 0.6 and 0.6 - 0.8
     ids: dict[str, int] = {}
     pairs = list_pairs(SAMPLES[:1], ids)
-    scores = score_pairs(IMAGES, torch.tensor([TEXTS[text] for text in ids]), pairs)
+    scores = score_pairs(Cosines(IMAGES, torch.tensor([TEXTS[text] for text in ids])), pairs)
     (swap,) = [
         r
         for r in summarise_pairs("m", pairs, *scores, np.full(len(pairs), np.nan), 0)
@@ -121,9 +123,9 @@ def test_scores_do_not_depend_on_how_many_pairs_are_scored_at_once(monkeypatch):
         torch.randn(3, 40, generator=torch.Generator().manual_seed(0)), dim=1
     )
     images = random[:2].flip(1)
-    expected = score_pairs(images, random, pairs)
-    monkeypatch.setattr(held_out, "_PAIRS_AT_ONCE", 1)
-    for found, whole in zip(score_pairs(images, random, pairs), expected, strict=True):
+    expected = score_pairs(Cosines(images, random), pairs)
+    monkeypatch.setattr(similarity_module, "_PAIRS_AT_ONCE", 1)
+    for found, whole in zip(score_pairs(Cosines(images, random), pairs), expected, strict=True):
         assert np.array_equal(found, whole)
 
 
@@ -165,4 +167,5 @@ def test_a_twin_is_no_image_that_has_the_same_caption_without_negatives():
     text_TD = torch.tensor([TEXTS[text] for text in ids])
     # On image 1 'east' wins, on image 2 'north'.
     image_ND = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert held_out.score_twins(image_ND, text_TD, pairs, seed=0).tolist() == [0.0]
+    similarity = Cosines(image_ND, text_TD)
+    assert held_out.score_twins(similarity, pairs, len(image_ND), seed=0).tolist() == [0.0]

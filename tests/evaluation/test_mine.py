@@ -164,7 +164,7 @@ def test_the_file_has_the_same_bytes_for_any_batch_and_workers(settings, tmp_pat
 def test_an_unreadable_image_has_no_neighbours_and_is_nobodys(images):
     reader = ShardReader(images)
     samples = (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11)
-    embedded = module.EmbeddedImages(torch.eye(11), samples, unreadable=(3,))
+    embedded = module.EmbeddedImages(samples, (3,), torch.eye(11))
     found = find_neighbours(embedded, reader, 10, "m")
     assert (found.nearest_NK[3] == NO_NEIGHBOR).all()
     for sample in samples:
@@ -174,7 +174,7 @@ def test_an_unreadable_image_has_no_neighbours_and_is_nobodys(images):
 def test_samples_of_one_key_count_as_one_image(images, monkeypatch):
     reader = ShardReader(images)
     monkeypatch.setattr(reader, "key", lambda sample: f"i{sample // 2}")
-    embedded = module.EmbeddedImages(torch.ones(12, 1), tuple(range(12)), ())
+    embedded = module.EmbeddedImages(tuple(range(12)), (), torch.ones(12, 1))
     found = find_neighbours(embedded, reader, 2, "m")
     assert found.nearest_NK[0].tolist() == [2, 3]
     assert found.nearest_NK[5].tolist() == [0, 1]

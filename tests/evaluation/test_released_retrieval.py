@@ -6,6 +6,7 @@ import torch
 from hnc_ds.evaluation.released.measure import Encoded, judge_retrieval, measure_retrieval
 from hnc_ds.evaluation.released.rules import ImageRef, Question
 from hnc_ds.evaluation.results import Coverage
+from hnc_ds.evaluation.similarity import Cosines
 
 
 def gallery(image_ND: torch.Tensor, text_TD: torch.Tensor, owner: list[int]) -> Encoded:
@@ -18,7 +19,7 @@ def gallery(image_ND: torch.Tensor, text_TD: torch.Tensor, owner: list[int]) -> 
         questions.append(Question(str(image), (ref,), captions, match, "all"))
     rows = {question.images[0]: row for row, question in enumerate(questions)}
     texts = {str(text): text for text in range(len(owner))}
-    return Encoded([], questions, image_ND, rows, text_TD, texts, Coverage(0, 0, 0, ""))
+    return Encoded([], questions, rows, texts, Cosines(image_ND, text_TD), Coverage(0, 0, 0, ""))
 
 
 def rates(encoded: Encoded) -> dict[tuple[str, str], float]:

@@ -12,6 +12,7 @@ from hnc_ds.evaluation.held_out import (
     rank_first_right,
     summarise_ranks,
 )
+from hnc_ds.evaluation.similarity import Products
 from hnc_ds.records import CaptionGroup, TrainingSample
 
 
@@ -41,14 +42,14 @@ def test_any_caption_written_for_an_image_is_a_right_answer():
     gallery = build_gallery([image("a red dog", "a cat"), image("a cat")])
     image_ND = torch.tensor([[0.0, 1.0], [0.0, 1.0]])  # both look like the cat
     text_GD = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    text_rank_N, image_rank_N = rank_both_ways(image_ND, text_GD, gallery)
+    text_rank_N, image_rank_N = rank_both_ways(Products(image_ND, text_GD), gallery)
     assert text_rank_N.tolist() == [0, 0]
     assert image_rank_N.tolist() == [1, 0]  # 'a red dog' is wrong of image 1, which ties
 
 
 def test_of_equal_scores_the_wrong_answer_comes_first():
     one = torch.ones(1, 1)
-    ranks = rank_first_right(one, torch.ones(3, 1), np.array([0]), np.array([1]))
+    ranks = rank_first_right(Products(one, torch.ones(3, 1)), np.array([0]), np.array([1]))
     assert ranks.tolist() == [2]
 
 
@@ -62,7 +63,8 @@ def test_ranks_agree_with_a_plain_loop_whatever_the_block_size(monkeypatch, cell
     expected = [plain_rank((gallery @ query[i]).tolist(), right[i]) for i in range(17)]
     rows = [(i, j) for i in reversed(range(17)) for j in right[i]]
     found = rank_first_right(
-        torch.from_numpy(query), torch.from_numpy(gallery), *map(np.array, zip(*rows, strict=True))
+        Products(torch.from_numpy(query), torch.from_numpy(gallery)),
+        *map(np.array, zip(*rows, strict=True)),
     )
     assert found.tolist() == expected
 

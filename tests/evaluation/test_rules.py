@@ -146,3 +146,9 @@ def test_sugarcrepe_plus_plus_asks_for_both_true_captions_and_for_their_likeness
     found = RELEASED["sugarcrepe++"].rule(BOTH_TRUE, scores([row], matrix))
     each = {f"itt_p{n + 1}": np.float32(row[n]) > np.float32(row[2]) for n in (0, 1)}
     assert found == ({"itt": itt, "tot": tot, **each}, tied)
+
+
+def test_a_model_that_compares_no_captions_has_the_scores_of_images_with_captions() -> None:
+    row = np.array([[0.3, 0.2, 0.1]], np.float32)
+    found = RELEASED["sugarcrepe++"].rule(BOTH_TRUE, Scores(row, None))
+    assert found == ({"itt": True, "itt_p1": True, "itt_p2": True}, False)

@@ -16,6 +16,7 @@ from hnc_ds.evaluation.released.images import ImageFiles
 from hnc_ds.evaluation.released.measure import Classes, Encoded, embed_classes, encode_questions
 from hnc_ds.evaluation.released.rules import ImageRef
 from hnc_ds.evaluation.released.zero_shot import class_names, prompts, sets_in, templates
+from hnc_ds.evaluation.similarity import Cosines
 
 CPU = torch.device("cpu")
 COLOURS = {"a": ("red", (255, 0, 0)), "b": ("lime", (0, 255, 0)), "c": ("blue", (0, 0, 255))}
@@ -109,4 +110,7 @@ def test_16_bits_are_seen_and_an_image_of_several_frames_is_named_or_left_out(
     encoded = asked(allow_missing=True)
     assert [Path(path).name for path in encoded.coverage.unreadable] == ["moving.gif"]
     row = encoded.image_row[ImageRef("zero-shot", "a/deep.png")]
-    assert encoded.image_ND[row].tolist() == pytest.approx([3**-0.5] * 3)  # grey, and not clipped
+    assert isinstance(encoded.similarity, Cosines)
+    assert encoded.similarity.image_ND[row].tolist() == pytest.approx(
+        [3**-0.5] * 3
+    )  # grey, and not clipped

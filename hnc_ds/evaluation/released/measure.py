@@ -23,7 +23,7 @@ from hnc_ds.evaluation.benchmarks import RELEASED, ZERO_SHOT
 from hnc_ds.evaluation.corruptions import Condition, Judged, judged_outcomes, robustness
 from hnc_ds.evaluation.embed import Corruption
 from hnc_ds.evaluation.encoder import Encoder
-from hnc_ds.evaluation.held_out import CUTOFFS, cosines, rank_first_right
+from hnc_ds.evaluation.held_out import CUTOFFS, rank_first_right
 from hnc_ds.evaluation.inputs import EvaluationInputs
 from hnc_ds.evaluation.released.images import ImageFiles, read_image
 from hnc_ds.evaluation.released.rules import (
@@ -44,6 +44,7 @@ from hnc_ds.evaluation.released.summary import (
 )
 from hnc_ds.evaluation.released.zero_shot import OVER_SETS, ImageSet, prompts, sets_in
 from hnc_ds.evaluation.results import AnsweredItem, Coverage, Item
+from hnc_ds.evaluation.similarity import Cosines, Grid, Scorer, Similarity
 from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_means, bootstrap_of_group_means
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Result
@@ -52,15 +53,14 @@ from hnc_ds.shards.images import cut_out, decode_image
 
 @dataclass(frozen=True)
 class Encoded:
-    """Scorable questions with the embeddings of their images and captions."""
+    """Scorable questions with the scores of their images and captions."""
 
     files: Sequence[tuple[Path, ImageRef]]
     """File of each row of images."""
     questions: list[Question]
-    image_ND: torch.Tensor
     image_row: Mapping[ImageRef, int]
-    text_TD: torch.Tensor
     text_row: Mapping[str, int]
+    similarity: Similarity
     coverage: Coverage
 
 
@@ -103,7 +103,7 @@ class FileImages:
 
 
 def encode_questions(
-    encoder: Encoder,
+    scorer: Scorer,
     questions: Sequence[Question],
     files: ImageFiles,
     *,
@@ -113,7 +113,7 @@ def encode_questions(
     """Encode the images and captions of questions, each once.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model.
         questions: Questions of one benchmark.
         files: Finds the images.
         benchmark: Name of the benchmark, for messages.
@@ -129,7 +129,7 @@ def encode_questions(
     missing = [image for image, path in paths.items() if path is None]
     if missing and not (allow_missing and found):
         raise UserError(_missing(benchmark, missing, wanted, questions))
-    encoded = encoder.encode_images(FileImages(found))
+    encoded = scorer.images(FileImages(found))
     unreadable = [found[index] for index in encoded.unreadable]
     if unreadable and not (allow_missing and encoded.samples):
         raise UserError(
@@ -145,14 +145,13 @@ def encode_questions(
             f"{len(unreadable)} cannot be decoded); copy them again"
         )
     captions = {c: n for n, c in enumerate(dict.fromkeys(c for q in kept for c in q.captions))}
-    text_TD, too_long = encoder.texts(list(captions))
+    similarity, too_long = scorer.similarity(encoded, list(captions))
     return Encoded(
         [found[index] for index in encoded.samples],
         kept,
-        encoded.image_ND,
         row_of,
-        text_TD,
         captions,
+        similarity,
         Coverage(
             questions=len(kept),
             images=len(encoded.samples),
@@ -177,11 +176,10 @@ def _reason(file: tuple[Path, ImageRef]) -> str:
     return "it can be now"
 
 
-def encode_again(encoder: Encoder, encoded: Encoded, corruption: Corruption) -> Encoded:
+def encode_again(scorer: Scorer, encoded: Encoded, corruption: Corruption) -> Encoded:
     """The same questions with corrupted images."""
-    return replace(
-        encoded, image_ND=encoder.encode_images(FileImages(encoded.files), corruption).image_ND
-    )
+    worse = scorer.corrupted(encoded.similarity, FileImages(encoded.files), corruption)
+    return replace(encoded, similarity=worse)
 
 
 def fingerprint(questions: Sequence[Question]) -> str:
@@ -191,8 +189,9 @@ def fingerprint(questions: Sequence[Question]) -> str:
 
 
 def scores_of(encoded: Encoded) -> list[Scores]:
-    """Cosines of each question."""
+    """Scores of each question."""
     image_row, text_row, questions = encoded.image_row, encoded.text_row, encoded.questions
+    similarity = encoded.similarity
     cells = [
         [(image_row[image], text_row[caption]) for image in q.images for caption in q.captions]
         for q in questions
@@ -201,21 +200,31 @@ def scores_of(encoded: Encoded) -> list[Scores]:
         [(text_row[one], text_row[other]) for one in q.captions for other in q.captions]
         for q in questions
     ]
-    image_text = _cosines_of(cells, encoded.image_ND, encoded.text_TD)
-    text_text = _cosines_of(texts, encoded.text_TD, encoded.text_TD)
+    image_text = _split(similarity.pairs(*_rows_of(cells)), cells)
+    found = similarity.texts(*_rows_of(texts))
+    text_text = [None] * len(questions) if found is None else _split(found, texts)
     return [
-        Scores(one.reshape(len(q.images), -1), other.reshape(len(q.captions), -1))
+        Scores(
+            one.reshape(len(q.images), -1),
+            None if other is None else other.reshape(len(q.captions), -1),
+            similarity.threshold,
+        )
         for q, one, other in zip(questions, image_text, text_text, strict=True)
     ]
 
 
-def _cosines_of(
-    cells: Sequence[Sequence[tuple[int, int]]], one_D: torch.Tensor, other_D: torch.Tensor
-) -> list[np.ndarray]:
-    """Cosines of pairs of rows, float32, one array per group."""
-    ends = np.cumsum([len(group) for group in cells])[:-1]
+_Cells = Sequence[Sequence[tuple[int, int]]]
+"""Pairs of rows of each question."""
+
+
+def _rows_of(cells: _Cells) -> tuple[np.ndarray, np.ndarray]:
     rows = np.array([pair for group in cells for pair in group], dtype=np.int64).reshape(-1, 2)
-    return np.split(cosines(one_D, other_D, rows[:, 0], rows[:, 1]), ends)
+    return rows[:, 0], rows[:, 1]
+
+
+def _split(scores: np.ndarray, cells: _Cells) -> list[np.ndarray]:
+    """One array per question."""
+    return np.split(scores, np.cumsum([len(group) for group in cells])[:-1])
 
 
 def _missing(
@@ -237,21 +246,21 @@ def _missing(
 
 
 def measure_questions(
-    encoder: Encoder, name: str, inputs: EvaluationInputs
+    scorer: Scorer, name: str, inputs: EvaluationInputs
 ) -> tuple[list[Result], Coverage, list[Item]]:
     """Rows, coverage, and one item per question. A collective.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model.
         name: Name of the benchmark.
         inputs: Its questions and images.
 
     Raises:
         UserError: As ``encode_questions``.
     """
-    known, model, read = RELEASED[name], encoder.name, inputs.questions[name]
+    known, model, read = RELEASED[name], scorer.name, inputs.questions[name]
     encoded = encode_questions(
-        encoder, read, inputs.images, benchmark=name, allow_missing=inputs.allow_missing
+        scorer, read, inputs.images, benchmark=name, allow_missing=inputs.allow_missing
     )
     questions, scores = encoded.questions, scores_of(encoded)
     rows, outcomes = list[Result](), [Outcome({}, False)] * len(questions)
@@ -262,7 +271,7 @@ def measure_questions(
         )
     blind_N = _twins(encoded, known.rule, inputs.seed)
     further = chain(
-        _further_rows(encoder, name, encoded, scores, inputs),
+        _further_rows(scorer, name, encoded, scores, inputs),
         _blind_rows(questions, outcomes, blind_N, inputs.seed),
     )
     rows += [
@@ -287,17 +296,18 @@ def _twins(encoded: Encoded, rule: Rule | None, seed: int) -> np.ndarray:
     image_P = np.array([image_row[q.images[0]] for q in own])
     true_P = np.array([text_row[q.captions[q.true_captions()[0]]] for q in own])
     true_2T = np.array([image_P, true_P])
-    image_RP = blind.other_images(image_P, true_P, true_2T, len(encoded.image_ND), seed)
-    right_RP = np.zeros(image_RP.shape, dtype=bool)
-    for right_P, row_P in zip(right_RP, np.maximum(image_RP, 0), strict=True):
-        cells = [
-            [(row, text_row[c]) for c in q.captions] for row, q in zip(row_P, own, strict=True)
-        ]
-        found = _cosines_of(cells, encoded.image_ND, encoded.text_TD)
-        for place, (question, score_C) in enumerate(zip(own, found, strict=True)):
-            outcome = rule(question, Scores(score_C[None], np.eye(len(score_C))))
-            right_P[place] = outcome.right["accuracy"]
-    blind_N[pairs] = blind.mean_of_twins(right_RP, image_RP)
+    image_RP = blind.other_images(image_P, true_P, true_2T, len(encoded.files), seed)
+    cells = [
+        [(row, text_row[c]) for c in q.captions]
+        for row_P in np.maximum(image_RP, 0).tolist()
+        for row, q in zip(row_P, own, strict=True)
+    ]
+    found = _split(encoded.similarity.pairs(*_rows_of(cells)), cells)
+    right_Q = [
+        rule(question, Scores(score_C[None], np.eye(len(score_C)))).right["accuracy"]
+        for question, score_C in zip(own * len(image_RP), found, strict=True)
+    ]
+    blind_N[pairs] = blind.mean_of_twins(np.reshape(right_Q, image_RP.shape), image_RP)
     return blind_N
 
 
@@ -340,7 +350,7 @@ def _item(
 
 
 def _further_rows(
-    encoder: Encoder, name: str, encoded: Encoded, scores: list[Scores], inputs: EvaluationInputs
+    scorer: Scorer, name: str, encoded: Encoded, scores: list[Scores], inputs: EvaluationInputs
 ) -> Iterator[Row]:
     """Scores over all questions, and scores on corrupted images."""
     known, seed = RELEASED[name], inputs.seed
@@ -349,7 +359,9 @@ def _further_rows(
         yield from measure_retrieval(encoded, seed)
         judge = judge_retrieval
     elif name == ZERO_SHOT:
-        suite = Suite(encoder, sets_in(inputs.paths[name]))
+        if not isinstance(scorer, Encoder):
+            raise UserError(f"{name}: classes are means of embeddings, and {scorer.name} has none")
+        suite = Suite(scorer, sets_in(inputs.paths[name]))
         yield from suite.classify(encoded, seed)
         judge = suite.judge
     elif (rule := known.rule) is not None:
@@ -368,7 +380,7 @@ def _further_rows(
     if inputs.conditions and (clean := judge(encoded)):
 
         def judge_corrupted(condition: Condition) -> dict[str, Judged]:
-            return judge(encode_again(encoder, encoded, Corruption(*condition, seed)))
+            return judge(encode_again(scorer, encoded, Corruption(*condition, seed)))
 
         yield from robustness(clean, inputs.conditions, judge_corrupted, seed)
 
@@ -404,7 +416,7 @@ class _Direction(NamedTuple):
     """A search direction: arguments of rank_first_right, and the image of each query."""
 
     name: str
-    right: tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
+    right: tuple[Grid, np.ndarray, np.ndarray]
     cluster_Q: np.ndarray
 
 
@@ -413,14 +425,11 @@ def _directions(encoded: Encoded) -> tuple[_Direction, _Direction]:
     image_G = np.repeat(np.arange(len(questions)), [len(q.captions) for q in questions])
     rows_N = [encoded.image_row[q.images[0]] for q in questions]
     rows_G = [encoded.text_row[caption] for q in questions for caption in q.captions]
-    image_ND = encoded.image_ND[torch.tensor(rows_N, device=encoded.image_ND.device)]
-    text_GD = encoded.text_TD[torch.tensor(rows_G, device=encoded.text_TD.device)]
+    grid = encoded.similarity.grid(rows_N, rows_G)
     text_G = np.arange(len(image_G))
     return (
-        _Direction(
-            "image_to_text", (image_ND, text_GD, image_G, text_G), np.arange(len(questions))
-        ),
-        _Direction("text_to_image", (text_GD, image_ND, text_G, image_G), image_G),
+        _Direction("image_to_text", (grid, image_G, text_G), np.arange(len(questions))),
+        _Direction("text_to_image", (grid.transposed(), text_G, image_G), image_G),
     )
 
 
@@ -469,13 +478,15 @@ class Classes:
         hits = _class_hits(rank_first_right(*self._right(encoded)))
         return {metric: Judged(hit_N, image_N) for metric, hit_N in hits.items()}
 
-    def _right(self, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+    def _right(self, encoded: Encoded) -> tuple[Grid, np.ndarray, np.ndarray]:
         """Arguments of rank_first_right."""
         labels = (question.group.rpartition("/")[2] for question in encoded.questions)
         class_N = np.array([self._number_of[label] for label in labels])
-        rows = torch.tensor([encoded.image_row[q.images[0]] for q in encoded.questions])
-        image_ND = encoded.image_ND[rows.to(encoded.image_ND.device)]
-        return image_ND, self._class_CD, np.arange(len(class_N)), class_N
+        rows = [encoded.image_row[q.images[0]] for q in encoded.questions]
+        assert isinstance(encoded.similarity, Cosines)
+        cosines = encoded.similarity._replace(text_TD=self._class_CD)
+        grid = cosines.grid(rows, range(len(self._class_CD)))
+        return grid, np.arange(len(class_N)), class_N
 
 
 class Suite:

@@ -85,11 +85,13 @@ class Outcome(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Cosines of one question."""
+    """Scores of one question; larger is more similar."""
 
     image_text_IC: np.ndarray
-    text_text_CC: np.ndarray
-    """Captions with each other."""
+    text_text_CC: np.ndarray | None
+    """Captions with each other; None if the model compares none."""
+    threshold: float | None = None
+    """Score above which a caption counts as true; None if the model has none."""
 
 
 Rule = Callable[[Question, Scores], Outcome]
@@ -183,10 +185,11 @@ def same_meaning(question: Question, scores: Scores) -> Outcome:
     """
     itt = true_beats_false(question, scores)
     first, second, false = scores.image_text_IC[0]
-    text = scores.text_text_CC
+    each = {"itt_p1": bool(first > false), "itt_p2": bool(second > false)}
+    if (text := scores.text_text_CC) is None:
+        return Outcome({"itt": itt.right["accuracy"], **each}, itt.tied)
     others = np.max(text[:2, 2])  # NaN if either is
     tot, tied = bool(text[0, 1] > others), bool(text[0, 1] == others)
-    each = {"itt_p1": bool(first > false), "itt_p2": bool(second > false)}
     return Outcome({"itt": itt.right["accuracy"], "tot": tot, **each}, itt.tied or tied)
 
 

@@ -1,0 +1,381 @@
+"""Image-text matching models of transformers: one logit for an image and a caption together.
+
+A model is a folder of ``save_pretrained``, with its tokenizer and the preprocessing of images, or
+an id of the Hugging Face hub, such as Salesforce/blip-itm-base-coco.
+
+A cross-encoder has no embedding of a caption alone. But its image tower does not see the caption,
+so an image is seen once, and each of its captions is matched with what was seen. The two steps
+together give the logits of the model's own ``forward`` (tests/model/test_cross_encoder.py).
+
+B images of R pixels, P pairs of n image tokens and L text tokens, width D.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from hnc_ds.errors import UserError
+from hnc_ds.model.evidence import hugging_faces_view
+from hnc_ds.reading import read_json, reading
+from hnc_ds.shards.images import ImageSettings
+
+
+class Kind(NamedTuple):
+    """An architecture."""
+
+    class_name: str
+    """In transformers."""
+    see: Callable[[Any, torch.Tensor], torch.Tensor]
+    """Normalized pixels [B, 3, R, R] to what captions are matched with: [B, n, D], or of
+    BridgeTower [B, layers, n, D]."""
+    match: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    """What was seen [P, ...], token ids [P, L] and their mask [P, L] to the logits of the model:
+    [P, 2] for no match and match, or [P, 1]."""
+    heads: tuple[str, ...]
+    """Modules that a model without image-text matching lacks."""
+    size: Callable[[Any], int]
+    """Pixels on a side of its images, from the configuration."""
+    unused_positions: int = 0
+    """Positions of the text tower that no token has."""
+
+
+def _see_blip(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
+    return model.vision_model(pixel_values=pixels_B3RR).last_hidden_state
+
+
+def _match_blip(
+    model: Any, seen_PnD: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+) -> torch.Tensor:
+    found = model.text_encoder(
+        input_ids=token_PL,
+        attention_mask=mask_PL,
+        encoder_hidden_states=seen_PnD,
+        encoder_attention_mask=_ones(seen_PnD),
+    )
+    return model.itm_head(found.last_hidden_state[:, 0])
+
+
+def _match_blip2(
+    model: Any, seen_PnD: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+) -> torch.Tensor:
+    queries = model.query_tokens.expand(len(seen_PnD), -1, -1)
+    found = model.qformer(
+        query_embeds=model.embeddings(input_ids=token_PL, query_embeds=queries),
+        query_length=queries.shape[1],
+        attention_mask=torch.cat([_ones(queries), mask_PL], dim=1),
+        encoder_hidden_states=seen_PnD,
+        encoder_attention_mask=_ones(seen_PnD),
+    )
+    of_queries = found.last_hidden_state[:, : queries.shape[1]]
+    return model.itm_head(of_queries.to(model.itm_head.weight.dtype)).mean(dim=1)
+
+
+def _see_vilt(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
+    """Patches of a whole square image in their order; ViLT's own code shuffles them."""
+    embeddings = model.vilt.embeddings
+    patches = embeddings.patch_embeddings(pixels_B3RR)
+    side = model.config.image_size // model.config.patch_size
+    own = embeddings.position_embeddings
+    places = own[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    places = nn.functional.interpolate(
+        places, size=patches.shape[2:], mode="bilinear", align_corners=True
+    )
+    patches = patches.flatten(2).transpose(1, 2) + places.flatten(2).transpose(1, 2)
+    first = (embeddings.cls_token + own[:, :1]).expand(len(patches), -1, -1)
+    return embeddings.dropout(torch.cat([first, patches], dim=1))
+
+
+def _match_vilt(
+    model: Any, seen_PnD: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+) -> torch.Tensor:
+    return model(
+        input_ids=token_PL,
+        attention_mask=mask_PL,
+        image_embeds=seen_PnD,
+        pixel_mask=_ones(seen_PnD),
+    ).logits
+
+
+def _see_bridgetower(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
+    """What each layer of the fusion takes from the image tower."""
+    visual = model.bridgetower.vision_model.visual
+    state = visual.forward_pre(pixels_B3RR)
+    seen = []
+    for block in visual.transformer.resblocks:
+        state = block(state)
+        seen.append(visual.forward_post(state))
+    fused = model.config.num_hidden_layers
+    return torch.stack(seen[len(seen) - fused :], dim=1)
+
+
+def _match_bridgetower(
+    model: Any, seen_PKnD: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+) -> torch.Tensor:
+    """``BridgeTowerModel.forward`` behind its image tower."""
+    tower = model.bridgetower
+    state = tower.text_model.embeddings(input_ids=token_PL)
+    mask = create_bidirectional_mask(
+        config=model.config, inputs_embeds=state[:, :1], attention_mask=mask_PL
+    )
+    layers = tower.text_model.encoder.layer
+    fused = model.config.num_hidden_layers
+    of_text, of_image = tower.token_type_embeddings.weight[:2]
+    text = image = None
+    for number, layer in enumerate(layers):
+        state = layer(state, mask)
+        place = number - (len(layers) - fused)
+        if place < 0:
+            continue
+        own_text = tower._apply_text_transform(state, place) + of_text
+        own_image = tower._apply_image_transform(seen_PKnD[:, place], place) + of_image
+        if text is None:
+            text = tower.cross_modal_text_layernorm(own_text)
+            image = tower.cross_modal_image_layernorm(own_image)
+        else:
+            text = tower.cross_modal_text_link_tower[place - 1](own_text, text, mask)
+            image = tower.cross_modal_image_link_tower[place - 1](own_image, image, None)
+        text, image = (
+            tower.cross_modal_text_layers[place](text, image, attention_mask=mask)[0],
+            tower.cross_modal_image_layers[place](image, text, encoder_attention_mask=mask)[0],
+        )
+    return model.itm_score(tower.get_cls_features(text, image))
+
+
+def _see_flava(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
+    found = model.flava.image_model(pixel_values=pixels_B3RR, output_hidden_states=True)
+    return model.flava.image_to_mm_projection(found.hidden_states[-1])
+
+
+def _match_flava(
+    model: Any, seen_PnD: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+) -> torch.Tensor:
+    flava = model.flava
+    found = flava.text_model(input_ids=token_PL, attention_mask=mask_PL, output_hidden_states=True)
+    text = flava.text_to_mm_projection(found.hidden_states[-1])
+    mask = torch.cat([_ones(seen_PnD), mask_PL], dim=1)
+    if flava.multimodal_model.use_cls_token:
+        mask = torch.cat([mask[:, :1], mask], dim=1)
+    both = torch.cat([seen_PnD, text], dim=1)
+    return model.itm_head(flava.multimodal_model(both, attention_mask=mask).last_hidden_state)
+
+
+def _ones(rows: torch.Tensor) -> torch.Tensor:
+    """A mask of all tokens of rows [P, n, D]."""
+    return torch.ones(rows.shape[:2], dtype=torch.long, device=rows.device)
+
+
+KINDS: Mapping[str, Kind] = {
+    "blip": Kind(
+        "BlipForImageTextRetrieval",
+        _see_blip,
+        _match_blip,
+        ("itm_head",),
+        lambda config: config.vision_config.image_size,
+    ),
+    "blip-2": Kind(
+        "Blip2ForImageTextRetrieval",
+        _see_blip,
+        _match_blip2,
+        ("itm_head",),
+        lambda config: config.vision_config.image_size,
+    ),
+    "vilt": Kind(
+        "ViltForImageAndTextRetrieval",
+        _see_vilt,
+        _match_vilt,
+        ("rank_output",),
+        lambda config: config.image_size,
+    ),
+    "bridgetower": Kind(
+        "BridgeTowerForImageAndTextRetrieval",
+        _see_bridgetower,
+        _match_bridgetower,
+        ("itm_score",),
+        lambda config: config.vision_config.image_size,
+        unused_positions=2,
+    ),
+    "flava": Kind(
+        "FlavaForPreTraining",
+        _see_flava,
+        _match_flava,
+        ("itm_head",),
+        lambda config: config.image_config.image_size,
+    ),
+}
+"""THE TABLE of architectures, by model_type of config.json. LXMERT and VisualBERT, which the HNC
+paper has as well, take features of detected regions instead of images."""
+
+
+class CrossEncoder(nn.Module):
+    """An image-text matching model with its tokenizer and preprocessing.
+
+    Args:
+        model: Of a class in KINDS.
+        kind: Its record.
+        tokenizer: Of its text tower.
+        image_settings: Its preprocessing of images.
+    """
+
+    def __init__(
+        self, model: nn.Module, kind: Kind, tokenizer: Any, image_settings: ImageSettings
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.image_settings = image_settings
+        self.context_length = _context_length(model, tokenizer, kind.unused_positions)
+        self._kind = kind
+        self._tokenizer = tokenizer
+        self._statistics: dict[torch.device, torch.Tensor] = {}
+
+    @property
+    def padding(self) -> int:
+        """Id of the padding token."""
+        return int(self._tokenizer.pad_token_id or 0)
+
+    def tokenize(self, captions: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Token ids of each caption, and whether it is truncated at the context length."""
+        if not captions:
+            return [], []
+        whole = self._tokenizer(list(captions), add_special_tokens=True, verbose=False)["input_ids"]
+        is_long = [len(ids) > self.context_length for ids in whole]
+        if any(is_long):
+            cut = self._tokenizer(list(captions), truncation=True, max_length=self.context_length)
+            return cut["input_ids"], is_long
+        return whole, is_long
+
+    def see(self, images_B3RR: torch.Tensor) -> torch.Tensor:
+        """What captions are matched with, of uint8 images of the model's size: [B, ..., D]."""
+        if images_B3RR.device not in self._statistics:
+            values = self.image_settings.mean, self.image_settings.std
+            made = torch.tensor(values, device=images_B3RR.device).view(2, 1, 3, 1, 1)
+            self._statistics[images_B3RR.device] = made
+        mean, std = self._statistics[images_B3RR.device]
+        pixels_B3RR = (images_B3RR.float() / 255 - mean) / std
+        return self._kind.see(self.model, pixels_B3RR.to(next(self.model.parameters()).dtype))
+
+    def match(
+        self, seen_P: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-odds of a match, float32 [P]; P(match) is their sigmoid.
+
+        Args:
+            seen_P: Rows of ``see``, one for each caption.
+            token_PL: int64, padded.
+            mask_PL: int64, 0 for padding.
+        """
+        logits = self._kind.match(self.model, seen_P, token_PL, mask_PL).float()
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def load_cross_encoder(name: str) -> CrossEncoder:
+    """Load a model of the hub or of a folder, in float32 on the CPU.
+
+    Args:
+        name: The folder, or an id of the hub.
+
+    Raises:
+        UserError: No such folder or id, files are missing or broken, the architecture is none of
+            KINDS, or its weights have no head for image-text matching.
+    """
+    folder = _folder(name)
+    kind, config = _kind_of(folder)
+    settings = _image_settings(folder, kind.size(config))
+    again = "copy the folder again"
+    with reading(folder, again, "not a tokenizer", by="transformers"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with reading(folder, again, "not a model", by="transformers"), _quiet():
+        model, found = getattr(transformers, kind.class_name).from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    missing = sorted(found["missing_keys"])
+    if headless := [weight for weight in missing if weight.startswith(kind.heads)]:
+        raise UserError(
+            f"{name}: has no weights of {headless[0]}, the head for image-text matching; take "
+            f"a model that was trained as {kind.class_name}"
+        )
+    if missing or found["mismatched_keys"]:
+        lost = missing[0] if missing else next(iter(found["mismatched_keys"]))[0]
+        raise UserError(f"{folder}: has no weights of {lost}; {again}")
+    return CrossEncoder(model.eval(), kind, tokenizer, settings)
+
+
+def _folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/")) or name.count("/") > 1 or not name:
+        raise UserError(f"{name}: no such folder; give a folder of save_pretrained")
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
+    with reading(name, "give a folder, or an id of the hub", by="huggingface_hub"):
+        return Path(snapshot_download(name, allow_patterns=files))
+
+
+def _kind_of(folder: Path) -> tuple[Kind, Any]:
+    """The record and the configuration of a folder's model."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json; give a folder of save_pretrained")
+    with reading(folder / "config.json", "copy the folder again", by="transformers"):
+        config = transformers.AutoConfig.from_pretrained(folder)
+    if config.model_type not in KINDS:
+        raise UserError(
+            f"{folder}: model_type is {config.model_type!r}; image-text matching is known of "
+            f"{', '.join(KINDS)}"
+        )
+    return KINDS[config.model_type], config
+
+
+def _image_settings(folder: Path, size: int) -> ImageSettings:
+    """Preprocessing as in the folder, but that every image becomes a square: ViLT and BridgeTower
+    were also trained on rectangles."""
+    found = hugging_faces_view(_preprocessing(folder))
+    return ImageSettings(
+        size=size,
+        mean=found["mean"],
+        std=found["std"],
+        interpolation=found.get("interpolation", "bicubic"),
+        resize_mode=found.get("resize_mode", "squash"),
+    )
+
+
+PREPROCESSING = (("preprocessor_config.json", None), ("processor_config.json", "image_processor"))
+"""Files of the settings of images, and their key."""
+
+
+def _preprocessing(folder: Path) -> Mapping[str, Any]:
+    """Settings of the image processor, which newer folders have within the processor's."""
+    for name, key in PREPROCESSING:
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            found = found.get(key) if key and isinstance(found, dict) else found
+            if isinstance(found, dict):
+                return found
+    raise UserError(
+        f"{folder}: has no preprocessor_config.json, the preprocessing of images; save the "
+        "processor into it too"
+    )
+
+
+def _context_length(model: Any, tokenizer: Any, unused: int) -> int:
+    config = model.config
+    for text in (getattr(config, name, None) for name in ("text_config", "qformer_config")):
+        if positions := getattr(text, "max_position_embeddings", None):
+            return int(min(positions - unused, tokenizer.model_max_length))
+    return int(min(config.max_position_embeddings - unused, tokenizer.model_max_length))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the report of loading, as missing weights are refused."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
