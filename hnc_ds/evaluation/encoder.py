@@ -46,7 +46,15 @@ from hnc_ds.evaluation.embed import (
 )
 from hnc_ds.evaluation.similarity import Cosines, Scorer
 from hnc_ds.model.clip import BESIDE_TOWERS, Clip, State, own_state, state_sha256
-from hnc_ds.model.load import known_names, load_model, open_clip_name, tags_of
+from hnc_ds.model.load import (
+    CROSS_ENCODERS,
+    NOT_HERE,
+    is_cross_encoder,
+    known_names,
+    load_model,
+    open_clip_name,
+    tags_of,
+)
 from hnc_ds.reading import reading
 
 OWN_START = "start"
@@ -87,6 +95,8 @@ def _load(reference: str) -> Clip:
 
 def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
     """Why a reference cannot be loaded, and how to name a model."""
+    if is_cross_encoder(reference):
+        return NOT_HERE
     if Path(reference).is_file():
         return "a file; give its folder, or MODEL:FILE such as ViT-B-32:weights.safetensors"
     if tags is None:
@@ -102,15 +112,6 @@ def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
         f"name the weights: {model}:TAG, such as {model}:{tag}, or {model}:FILE; its tags are "
         f"{', '.join(tags)}"
     )
-
-
-CROSS_ENCODERS = "hf:"
-"""Prefix of the names of cross-encoders."""
-
-
-def is_cross_encoder(reference: str) -> bool:
-    """Whether a name refers to a cross-encoder (cross_scorer.py)."""
-    return reference.startswith(CROSS_ENCODERS)
 
 
 def name_of(reference: str) -> str:

@@ -29,10 +29,8 @@ from hnc_ds.evaluation.embed import (
     refuse_broken_weights,
 )
 from hnc_ds.evaluation.encoder import (
-    CROSS_ENCODERS,
     EmbeddingCache,
     Encoder,
-    is_cross_encoder,
     load_named_model,
     name_of,
 )
@@ -42,6 +40,7 @@ from hnc_ds.evaluation.released.measure import measure_questions
 from hnc_ds.evaluation.results import Item, ItemsHeader, fingerprint, items_path, write_results
 from hnc_ds.evaluation.similarity import ScoredSet, Scorer
 from hnc_ds.evaluation.tables import models_table, results_table
+from hnc_ds.model.load import CROSS_ENCODERS, is_cross_encoder
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 

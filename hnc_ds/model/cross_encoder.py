@@ -313,7 +313,8 @@ def _folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     files = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
-    with reading(name, "give a folder, or an id of the hub", by="huggingface_hub"):
+    advice = "give a folder, or an id of the hub"
+    with reading(name, advice, "not a model of the hub", by="huggingface_hub"):
         return Path(snapshot_download(name, allow_patterns=files))
 
 

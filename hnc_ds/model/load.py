@@ -317,7 +317,23 @@ def _quiet_open_clip() -> Iterator[None]:
         logging.disable(disabled)
 
 
+NOT_HERE = (
+    "is an image-text matching model, which 'hnc-ds evaluate' alone takes; name one of open_clip"
+)
+"""Message of other stages."""
+
+CROSS_ENCODERS = "hf:"
+"""Prefix of the names of image-text matching models (cross_encoder.py)."""
+
+
+def is_cross_encoder(reference: str) -> bool:
+    """Whether a name refers to an image-text matching model."""
+    return reference.startswith(CROSS_ENCODERS)
+
+
 def _check_names(config: ModelConfig) -> None:
+    if is_cross_encoder(config.model):
+        raise UserError(f"model {config.model}: {NOT_HERE}")
     if config.model.startswith(REFERENCES):
         if config.pretrained is not None:
             raise UserError(f"{config.model} has weights of its own; remove --pretrained")

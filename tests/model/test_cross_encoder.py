@@ -9,8 +9,11 @@ import pytest
 import torch
 import transformers
 
+from hnc_ds.config import ModelConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.encoder import load_named_model
 from hnc_ds.model.cross_encoder import KINDS, load_cross_encoder
+from hnc_ds.model.load import load_model
 from tests.cross_encoders import MADE, SIDE, save_cross_encoder
 
 WORDS = "a red blue green bus car road is on the left right of and not two horse".split()
@@ -114,3 +117,12 @@ def test_a_model_without_a_head_for_matching_is_refused(
     whole.vilt.save_pretrained(tmp_path / "vilt")
     with pytest.raises(UserError, match=r"rank_output.*head for image-text matching"):
         load_cross_encoder(f"{tmp_path / 'vilt'}")
+
+
+def test_other_stages_name_the_one_that_takes_it() -> None:
+    with pytest.raises(UserError, match="'hnc-ds evaluate' alone takes"):
+        load_model(ModelConfig(model="hf:some/blip"), seed=0)
+    with pytest.raises(UserError, match="'hnc-ds evaluate' alone takes"):
+        load_named_model("hf:some/blip")
+    with pytest.raises(UserError, match=r"^some/blip: not a model of the hub \("):
+        load_cross_encoder("some/blip")
