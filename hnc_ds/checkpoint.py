@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import torch
@@ -36,6 +36,9 @@ from hnc_ds.model.hugging_face import config_bytes, is_clip_folder, write_beside
 from hnc_ds.model.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from hnc_ds.model.scope import is_change, merged
 from hnc_ds.reading import read_json, reading
+
+if TYPE_CHECKING:
+    from hnc_ds.model.cross_encoder import CrossEncoder
 
 Settings = TypeVar("Settings")
 
@@ -124,12 +127,12 @@ class CheckpointFiles(NamedTuple):
 
     files: dict[str, dict[str, torch.Tensor]]
     """Tensors by the file's name in the checkpoint."""
-    config: dict[str, Any]
-    """open_clip_config.json."""
+    config: dict[str, Any] | None
+    """open_clip_config.json; None for a model of transformers, whose files are ``beside``."""
     scalars: Mapping[str, Any]
     beside: Mapping[str, bytes]
     """Files in the folder of each file of weights: tokenizer and configuration of a Hugging Face
-    text tower."""
+    text tower, or of a model of transformers."""
 
 
 def next_free_run(root: Path = Path("runs")) -> Path:
@@ -288,7 +291,7 @@ def _crc32_of(path: Path) -> int:
 
 
 def contents(
-    model: Clip,
+    model: "Clip | CrossEncoder",
     weights: Mapping[str, torch.Tensor],
     moments: Mapping[str, torch.Tensor],
     averages: Mapping[str, torch.Tensor],
@@ -389,6 +392,18 @@ def load_saved(clip: Clip, saved: Checkpoint) -> None:
                 tensor.copy_(saved.weights[name])
 
 
+def trained_kind(path: Path) -> str | None:
+    """model_type of the image-text matching model of a run or of a checkpoint; None for other
+    models and other folders."""
+    if (path / "checkpoints").is_dir():
+        folders = complete_checkpoints(path)
+        return trained_kind(folders[-1]) if folders else None
+    if not ((path / STATE_NAME).is_file() and is_clip_folder(path)):
+        return None
+    found = read_json(path / SETTINGS_NAME).get("model_type")
+    return None if found == "clip" else found
+
+
 def load_trained(path: Path, device: torch.device) -> Clip:
     """The model of a run (its newest checkpoint) or of one checkpoint folder, for evaluation.
 
@@ -404,12 +419,16 @@ def load_trained(path: Path, device: torch.device) -> Clip:
     return load_folder(path).to(device)
 
 
-def _open_clip_state(model: Clip, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Trained weights and the module's buffers, by open_clip's names."""
+def _open_clip_state(
+    model: "Clip | CrossEncoder", weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Trained weights and the module's buffers, by the names of open_clip or transformers."""
     if not weights:
         return {}  # a rank other than 0
     plain = merged(weights, model.low_rank_scale or 0.0)
     state = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
+    for name in () if isinstance(model, Clip) else model.scalars:
+        state[name] = state[name].view(())
     kept = model.towers.state_dict()
     for name, tensor in model.towers.named_buffers():
         if name in kept:  # running statistics of a ResNet
@@ -429,12 +448,15 @@ def write_files(folder: Path, content: CheckpointFiles, final: Path) -> None:
     for name, tensors in content.files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+        # transformers opens no file that does not say that it is torch's.
+        form = {"format": "pt"} if content.config is None else None
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, form)
         with path.open("rb") as file:
             os.fsync(file.fileno())
         if path.name == WEIGHTS_NAME:
             place = (final / name).parent
-            atomic_write(path.with_name(CONFIG_NAME), config_bytes(content.config, place))
+            if content.config is not None:
+                atomic_write(path.with_name(CONFIG_NAME), config_bytes(content.config, place))
             write_beside(path.parent, content.beside)
 
 

@@ -25,8 +25,8 @@ from hnc_ds.captions.language.attribute_classes import kind_of
 from hnc_ds.config import LOSS_TERMS
 from hnc_ds.distributed import max_over_ranks, raise_if_any, rank, world_size
 from hnc_ds.errors import UserError, counted
-from hnc_ds.metrics import Similarities, Sum, Sums, measure_similarities
-from hnc_ds.objective.terms import LossInputs, LossTerms
+from hnc_ds.metrics import Similarities, Sum, Sums
+from hnc_ds.objective.terms import LossTerms
 
 RESUME = "start again with --resume"
 """What to do after an error of the disk."""
@@ -39,11 +39,13 @@ TAGS = {
     "hard_negative_accuracy/TYPE": "the same for one negative type",
     "predicate_accuracy/NAME": "the same for negatives about one of the most frequent predicates",
     "attribute_accuracy/NAME": "the same for negatives about one attribute class",
-    "margin": "mean similarity of the positive minus that of the hard negative",
-    "similarity/positive": "mean cosine of an image and its caption",
+    "margin": "mean similarity of the positive minus that of the hard negative; cosines, or of "
+    "image-text matching models log-odds",
+    "similarity/positive": "mean cosine of an image and its caption, or log-odds",
     "similarity/hard_negative": "mean cosine of an image and its hard negatives",
     "similarity/in_batch": "mean cosine of an image and other images' captions",
-    "retrieval_r1": "fraction of images whose caption is the most similar of the batch's positives",
+    "retrieval_r1": "fraction of images whose caption is the most similar of the batch's "
+    "positives; of image-text matching models, of its unrelated captions",
     "temperature": "tau",
     "alpha": "weight of the hard negatives",
     "bias": "logit_bias of the sigmoid loss",
@@ -92,7 +94,7 @@ class Monitor:
         steps: Steps of the whole run.
         negative_types: Names of the numbers in ``negative_type_BK``.
         batch: Images of all ranks in a step.
-        cost: The model's cost.
+        cost: The model's cost; None if it is not known.
         device: Where sums are kept.
         context: The model's context length in tokens.
         watched: Names of the numbers in ``negative_about_BK``.
@@ -105,7 +107,7 @@ class Monitor:
         steps: int,
         negative_types: tuple[str, ...],
         batch: int,
-        cost: Cost,
+        cost: Cost | None,
         device: torch.device,
         context: int,
         watched: tuple[str, ...] = (),
@@ -156,7 +158,8 @@ class Monitor:
     def add(
         self,
         terms: LossTerms,
-        inputs: LossInputs,
+        found: Similarities,
+        used_BK: torch.Tensor,
         negative_type_BK: torch.Tensor,
         negative_about_BK: torch.Tensor,
         used_T: torch.Tensor,
@@ -167,7 +170,8 @@ class Monitor:
 
         Args:
             terms: The loss.
-            inputs: The loss's inputs.
+            found: Similarities of its images with captions.
+            used_BK: bool: False for an empty slot of hard negatives.
             negative_type_BK: Positions in ``negative_types``.
             negative_about_BK: Positions in ``watched``.
             used_T: Tokens of each distinct caption, on the host.
@@ -180,10 +184,8 @@ class Monitor:
         self._sums.add_known("tokens", float(computed_T.sum()), len(computed_T))
         self._sums.add_known("padding_fraction", float(padding_T.sum()), len(padding_T))
         self._sums.add_known("alike_negatives", float(alike_BK.sum()), 0)
-        self._similarities = measure_similarities(inputs)
-        used_BK = inputs.masks.negative_used_BK
-        numbers = negative_type_BK, negative_about_BK
-        self._sums.add(terms, self._similarities, used_BK, *numbers)
+        self._similarities = found
+        self._sums.add(terms, found, used_BK, negative_type_BK, negative_about_BK)
 
     def write(self, step: int, measures: dict[str, float]) -> dict[str, float]:
         """Reduce over ranks, write a line, and reset. A collective.
@@ -227,17 +229,18 @@ class Monitor:
         """Speed since the previous line; ``tokens`` are those of one rank."""
         seconds = time.perf_counter() - self._since
         images = self._batch * self._steps_in_window
-        forward = images / world_size() * self._cost.per_image + tokens * self._cost.per_token
-        tflops = 3 * forward / seconds / 1e12  # backward is twice the forward
         found = {
             "samples_per_second": images / seconds,
             "samples_per_second_per_rank": images / seconds / world_size(),
             "data_wait_fraction": self._waited / seconds,
-            "tflops_per_rank": tflops,
             "memory_gib": _memory_gib(self._device),
         }
-        if peak := _peak_tflops(self._device):
-            found["peak_share"] = tflops / peak
+        if (cost := self._cost) is not None:
+            forward = images / world_size() * cost.per_image + tokens * cost.per_token
+            tflops = 3 * forward / seconds / 1e12  # backward is twice the forward
+            found["tflops_per_rank"] = tflops
+            if peak := _peak_tflops(self._device):
+                found["peak_share"] = tflops / peak
         return found
 
     def _write_line(self, step: int, line: dict[str, float]) -> None:

@@ -65,12 +65,13 @@ from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm, readers
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described, suit
+from hnc_ds.model.load import is_cross_encoder
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import images_fingerprint, read_neighbours
-from hnc_ds.training import setup
+from hnc_ds.training import matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
     Validation,
@@ -116,6 +117,7 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     check_with_deepspeed(written, path)
     start_process_group()
     deepspeed = raise_on_all_ranks(partial(resolve, written, path, world_size(), config.steps))
+    config = raise_on_all_ranks(lambda: _with_terms(config))
     config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
     if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
@@ -136,6 +138,18 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
         at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
         print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
     return run
+
+
+def _with_terms(config: TrainConfig) -> TrainConfig:
+    """Settings with the terms of the kind of model, if none are given.
+
+    Raises:
+        UserError: As ``check_settings``.
+    """
+    if is_cross_encoder(config.model.model) and not config.loss.terms:
+        config = replace(config, loss=replace(config.loss, terms={"itm": 1.0}))
+    matching.check_settings(config)
+    return config
 
 
 def _settle(
@@ -175,21 +189,23 @@ def _train(
     stops: Signals,
 ) -> None:
     saved = raise_on_all_ranks(lambda: checkpoint.read(found)) if found else None
-    clip, reference_weights, digest = raise_on_all_ranks(partial(setup.set_up, config, saved))
-    raise_on_all_ranks(partial(setup.refuse_inexact, config, clip, deepspeed))
+    model, reference_weights, digest = raise_on_all_ranks(partial(setup.set_up, config, saved))
+    raise_on_all_ranks(partial(setup.refuse_inexact, config, model, deepspeed))
+    clip = model if isinstance(model, Clip) else None  # with embeddings
     suit(device())
     batch = deepspeed["train_batch_size"]
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
-    views = (clip.image_settings, clip.tokenize)
+    views = (model.image_settings, model.tokenize)
     data = raise_on_all_ranks(
         lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views)
     )
     raise_on_all_ranks(partial(setup.check_negatives, config, data.negative_types))
     if data.on_device:
         first = data.reader.image_bytes(0)
-        raise_on_all_ranks(partial(images.check_gpu, clip.image_settings, first, device()))
-    once = raise_on_all_ranks(partial(encodes_once, config, clip, data, batch))
-    key = key_of(clip, deepspeed, images_fingerprint(data.reader)) if once else ""
+        raise_on_all_ranks(partial(images.check_gpu, model.image_settings, first, device()))
+    key = None
+    if clip and raise_on_all_ranks(partial(encodes_once, config, clip, data, batch)):
+        key = key_of(clip, deepspeed, images_fingerprint(data.reader))
     start = saved.step if saved else 0
     validation = raise_on_all_ranks(
         lambda: Validation(config, run, device()) if config.measures else None
@@ -198,23 +214,23 @@ def _train(
         raise_on_all_ranks(partial(check_compiler, device()))
     measured = None
     if validation and not saved:
-        measured = validation.measure_initial(clip)
-    record = setup.record(config, deepspeed, digest, fingerprint(data.reader.index), clip)
+        measured = validation.measure_initial(model)
+    record = setup.record(config, deepspeed, digest, fingerprint(data.reader.index), model)
     config = _with_workers(config)  # the record keeps the setting as given
     record["workers"] = config.data.workers
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
-    cost = Cost(*forward_cost(clip))
-    cost = cost._replace(per_image=0.0) if once else cost
-    context = clip.tokenize.context_length
+    cost = Cost(*forward_cost(clip)) if clip else None
+    cost = cost._replace(per_image=0.0) if cost and key else cost
+    context = model.tokenize.context_length
     names, watched = data.negative_types, data.watched
     monitor = Monitor(run, start, config.steps, names, batch, cost, device(), context, watched)
-    on_rank_zero(partial(_announce, config, clip, data, start))
-    if config.compile:  # the evaluation of the initial model and the costs are without
+    on_rank_zero(partial(_announce, config, model, data, start))
+    if clip and config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))
         on_rank_zero(lambda: print(f"train: {blocks}", flush=True))
-    engine = _make_engine(config, clip, deepspeed, saved, reference_weights)
+    engine = _make_engine(config, model, deepspeed, saved, reference_weights)
     embeddings = None
-    if once:
+    if key is not None:
         embeddings = image_embeddings(run, key, engine, data, config.data.workers)
         data = data.without_images(unreadable(embeddings))
     saver = Saver(run, config.keep_last)
@@ -243,12 +259,12 @@ def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None
 
 def _make_engine(
     config: TrainConfig,
-    clip: Clip,
+    model: setup.Model,
     deepspeed: dict[str, Any],
     saved: Checkpoint | None,
     reference_weights: dict[str, torch.Tensor],
 ) -> Engine:
-    engine = Engine(clip, clip.parameter_groups(), deepspeed)
+    engine = Engine(model, model.parameter_groups(), deepspeed)
     if saved:
         advice = "remove it to resume from the previous one"
         with reading(saved.folder, advice, "not a checkpoint of this run", by="DeepSpeed"):
@@ -262,9 +278,9 @@ def _make_engine(
     return engine
 
 
-def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -> None:
-    trained = sum(p.numel() for p in clip.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in clip.towers.parameters())
+def _announce(config: TrainConfig, model: setup.Model, data: TrainingData, start: int) -> None:
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in model.towers.parameters())
     of = "" if trained == whole else f" of {whole / 1e6:.1f} M"
     print(
         f"train: {config.model.model} ({trained / 1e6:.1f} M{of} parameters) on "
@@ -276,7 +292,7 @@ def _announce(config: TrainConfig, clip: Clip, data: TrainingData, start: int) -
     plain = None
     if config.loss.sees_negatives() and not data.negative_types:
         plain = f"{config.data.shards} holds no hard negatives, so alpha has no effect"
-    for note in filter(None, (plain, clip.scale_note(), data.repeats(config.steps))):
+    for note in filter(None, (plain, model.start_note(), data.repeats(config.steps))):
         print(f"train: {note}", file=sys.stderr, flush=True)
     if config.data.similar:
         near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)

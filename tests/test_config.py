@@ -29,16 +29,17 @@ from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, fl
 from hnc_ds.engine.deepspeed_keys import SECTIONS
 from hnc_ds.errors import UserError, counted
 from hnc_ds.monitor import TAGS
+from hnc_ds.objective.matching import MATCH_TERMS
 from hnc_ds.objective.terms import TERMS
 
 
-def test_every_term_but_that_on_weights_is_a_function_of_embeddings_whose_parts_are_logged() -> (
-    None
-):
-    assert set(TERMS) == set(LOSS_TERMS) - {"l2_sp"}
+def test_every_term_but_that_on_weights_is_a_function_whose_parts_are_logged() -> None:
+    functions = {**TERMS, **MATCH_TERMS}
+    assert set(functions) == set(LOSS_TERMS) - {"l2_sp"}
+    assert not set(TERMS) & set(MATCH_TERMS)
     for name, term in LOSS_TERMS.items():
         assert {f"loss/{tag}" for tag in term.tags} <= set(TAGS)
-        assert name not in TERMS or TERMS[name].__name__ == name
+        assert name not in functions or functions[name].__name__ == name
 
 
 def test_alpha_changes_linearly_or_in_a_step_and_is_constant_after() -> None:

@@ -13,6 +13,7 @@ from hnc_ds.config import LossConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.results import ItemsHeader
+from hnc_ds.metrics import measure_similarities
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.objective.terms import objective
 from hnc_ds.records import Result
@@ -24,9 +25,9 @@ def write_a_line(monitor: Monitor, step: int) -> None:
     made = compared()
     alike = torch.zeros(3, 2, dtype=torch.bool)
     numbers = alike.long(), alike.long()
-    monitor.add(
-        objective(made, LossConfig(), 1.0), made, *numbers, *torch.ones(2, 5), alike_BK=alike
-    )
+    terms, found = objective(made, LossConfig(), 1.0), measure_similarities(made)
+    used_BK = made.masks.negative_used_BK
+    monitor.add(terms, found, used_BK, *numbers, *torch.ones(2, 5), alike_BK=alike)
     monitor.write(step, {})
 
 

@@ -17,7 +17,8 @@ class ModelConfig(Settings):
 
     model: str = "tiny"
     """Name of an open_clip model, or an hf-hub: or local-dir: reference. 'tiny' (a ViT of 32
-    pixels) and 'tiny-rn' (a ResNet of 64 pixels) are models for trying out."""
+    pixels) and 'tiny-rn' (a ResNet of 64 pixels) are models for trying out. hf:FOLDER or hf:ID is
+    an image-text matching model of transformers, such as BLIP."""
     pretrained: str | None = None
     """An open_clip tag, or a local file of weights; random weights when not given. FILE:TAG is a
     file with the activation and preprocessing of the weights published as TAG."""
@@ -57,6 +58,8 @@ class LossTerm(NamedTuple):
     """Adds the model's logit_bias to the logits, and trains it."""
     needs_mean_gap: bool = False
     """Compares with the mean over all ranks."""
+    of_matches: bool = False
+    """On log-odds of image-text matching models; its function is in objective/matching.py."""
 
 
 LOSS_TERMS = {
@@ -127,6 +130,20 @@ LOSS_TERMS = {
         needs_reference=True,
         weighs_negatives=True,
     ),
+    "itm": LossTerm(
+        "match or no match, of image-text matching models (--model hf:...): hard negatives have "
+        "weight alpha beside unrelated captions, and both classes the same weight",
+        {"itm": "cross-entropy of match and no match, nats"},
+        weighs_negatives=True,
+        of_matches=True,
+    ),
+    "match_margin": LossTerm(
+        "of these models, hinge on the log-odds of the positive minus those of each hard negative "
+        "(match_gamma)",
+        {"match_margin": "hinge, log-odds"},
+        needs_negatives=True,
+        of_matches=True,
+    ),
     "l2_sp": LossTerm(
         "squared distance of the trained weights from the reference weights",
         {"l2_sp": "squared distance of the trained weights from the reference weights"},
@@ -140,6 +157,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clip": {"terms": {"contrastive": 1.0}, "alpha": 0.0},
     "hnc": {"terms": {"contrastive": 1.0}, "alpha": 1.0},
     "hnc-sighted": {"terms": {"contrastive": 1.0, "blind": 3.0}, "alpha": 1.0},
+    "hnc-itm": {"terms": {"itm": 1.0}, "alpha": 1.0},
     "negclip": {"terms": {"contrastive": 0.5}, "alpha": 1.0, "negatives_from": "all_images"},
     "structure-clip": {"terms": {"contrastive": 0.5, "margin": 1.0}, "alpha": 0.0, "gamma": 0.2},
     "siglip": {"terms": {"sigmoid": 1.0}, "alpha": 0.0},
@@ -216,6 +234,8 @@ class LossConfig(Settings):
     when not given, or SigLIP's -10 where the model has none."""
     gamma: float = 0.2
     """margin: difference in cosine similarity from which on the loss is 0."""
+    match_gamma: float = 1.0
+    """match_margin: difference in log-odds from which on the loss is 0."""
     margin_bound: float = 10.0
     """adaptive_margin: upper bound of the difference it asks for, in units of tau."""
     focal_gamma: float = 0.0
@@ -239,6 +259,7 @@ class LossConfig(Settings):
         at_least(0, alpha=self.alpha, alpha_end=self.alpha_end or 0.0, gamma=self.gamma)
         at_least(1, alpha_steps=self.alpha_steps)
         at_least(0, margin_bound=self.margin_bound, focal_gamma=self.focal_gamma)
+        at_least(0, match_gamma=self.match_gamma)
         if 0 < self.focal_gamma < 1:  # its gradient is infinite where the probability is 1
             raise UserError(f"focal_gamma is {self.focal_gamma}; it must be 0, or 1 or more")
         share(label_smoothing=self.label_smoothing)
@@ -290,6 +311,10 @@ class LossConfig(Settings):
     def terms_of_negatives(self) -> list[str]:
         """The terms that need hard negatives."""
         return [name for name in self.weights() if LOSS_TERMS[name].needs_negatives]
+
+    def is_match(self, name: str) -> bool:
+        """Whether a term is of image-text matching models."""
+        return LOSS_TERMS[name].of_matches
 
     def trains_bias(self) -> bool:
         """Whether a term adds the model's logit_bias to the logits, and trains it."""

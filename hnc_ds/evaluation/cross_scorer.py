@@ -119,7 +119,7 @@ class CrossScorer(Scorer):
             images: Result of ``images``.
             captions: Distinct texts.
         """
-        ids, is_long = self.model.tokenize(captions)
+        ids, is_long = self.model.tokenize.ids(captions)
         return Matches(self, images, captions, ids), sum(is_long)
 
     def corrupted(self, clean: "Matches", source: ImageSource, corruption: Corruption) -> "Matches":
@@ -238,13 +238,13 @@ class Matches:
         return found
 
     def _padded(self, length: int) -> int:
-        return min(-(-length // LENGTHS) * LENGTHS, self.scorer.model.context_length)
+        return min(-(-length // LENGTHS) * LENGTHS, self.scorer.model.tokenize.context_length)
 
     def _tokens(
         self, texts: Sequence[Sequence[int]], length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Padded ids and their mask, [P, L]."""
-        padding = self.scorer.model.padding
+        padding = self.scorer.model.tokenize.padding
         ids = [[*text, *[padding] * (length - len(text))] for text in texts]
         mask = [[1] * len(text) + [0] * (length - len(text)) for text in texts]
         return torch.tensor(ids), torch.tensor(mask)

@@ -28,7 +28,14 @@ import torch
 from safetensors.torch import load_file, save
 
 from hnc_ds.atomic_files import atomic_write, writing
-from hnc_ds.checkpoint import SETTINGS_NAME, load_trained, read_settings, updated
+from hnc_ds.checkpoint import (
+    SETTINGS_NAME,
+    load_trained,
+    newest_checkpoint,
+    read_settings,
+    trained_kind,
+    updated,
+)
 from hnc_ds.config import ModelConfig
 from hnc_ds.distributed import all_gather_object, on_rank_zero, raise_on_all_ranks
 from hnc_ds.errors import UserError, did_you_mean
@@ -112,6 +119,22 @@ def _how_to_name(reference: str, model: str, tags: list[str] | None) -> str:
         f"name the weights: {model}:TAG, such as {model}:{tag}, or {model}:FILE; its tags are "
         f"{', '.join(tags)}"
     )
+
+
+def cross_encoder_of(reference: str) -> str | None:
+    """Folder or id of the cross-encoder that a name refers to: with the prefix, or a run or a
+    checkpoint of one. None for other models.
+
+    Raises:
+        UserError: A run without a complete checkpoint.
+    """
+    if is_cross_encoder(reference):
+        return reference.removeprefix(CROSS_ENCODERS)
+    folder = Path(reference)
+    if trained_kind(folder) is None:
+        return None
+    is_run = (folder / "checkpoints").is_dir()
+    return str(newest_checkpoint(folder) if is_run else folder)
 
 
 def name_of(reference: str) -> str:

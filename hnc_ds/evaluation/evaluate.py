@@ -31,6 +31,7 @@ from hnc_ds.evaluation.embed import (
 from hnc_ds.evaluation.encoder import (
     EmbeddingCache,
     Encoder,
+    cross_encoder_of,
     load_named_model,
     name_of,
 )
@@ -40,7 +41,7 @@ from hnc_ds.evaluation.released.measure import measure_questions
 from hnc_ds.evaluation.results import Item, ItemsHeader, fingerprint, items_path, write_results
 from hnc_ds.evaluation.similarity import ScoredSet, Scorer
 from hnc_ds.evaluation.tables import models_table, results_table
-from hnc_ds.model.load import CROSS_ENCODERS, is_cross_encoder
+from hnc_ds.model.load import needs_transformers
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
 
@@ -156,7 +157,13 @@ def evaluate(config: EvaluateConfig) -> None:
     files: dict[str, Path] = {}
     for reference, out in zip(config.models, outs, strict=True):
         scorer = _load_scorer(reference, device, config)
-        measured = measure_all(scorer, _affordable(scorer, inputs, config), out.parent)
+        own = inputs if config.benchmarks else affordable(scorer, inputs)
+        if own is not inputs and rank() == 0:
+            print(
+                f"{scorer.name}: a cross-encoder scores every image with every caption for "
+                f"retrieval, which is left out; --benchmarks {' '.join(inputs.held_out)} has it"
+            )
+        measured = measure_all(scorer, own, out.parent)
         on_rank_zero(partial(write_results, out, measured.results, measured.header, measured.items))
         if rank() == 0:
             print(results_table(measured.results, measured.header))
@@ -166,41 +173,34 @@ def evaluate(config: EvaluateConfig) -> None:
         print(f"\n{models_table(files, config.seed)}")
 
 
-def _affordable(
-    scorer: Scorer, inputs: EvaluationInputs, config: EvaluateConfig
-) -> EvaluationInputs:
+def affordable(scorer: Scorer, inputs: EvaluationInputs) -> EvaluationInputs:
     """Without retrieval on shards, whose cost is images times captions, if the model has no
-    embeddings and retrieval was not asked for."""
+    embeddings and there is something else."""
     pairs = tuple(name for name in inputs.held_out if name != RETRIEVAL)
-    if scorer.searches or config.benchmarks or not pairs or pairs == inputs.held_out:
+    if scorer.searches or not pairs or pairs == inputs.held_out:
         return inputs
-    if rank() == 0:
-        print(
-            f"{scorer.name}: a cross-encoder scores every image with every caption for retrieval, "
-            f"which is left out; --benchmarks {' '.join(inputs.held_out)} has it"
-        )
     return replace(inputs, held_out=pairs)
 
 
 def _load_scorer(reference: str, device: torch.device, config: EvaluateConfig) -> Scorer:
-    if is_cross_encoder(reference):
-        return raise_on_all_ranks(lambda: _load_cross_scorer(reference, device, config))
+    folder = raise_on_all_ranks(lambda: cross_encoder_of(reference))
+    if folder is not None:
+        return raise_on_all_ranks(lambda: _load_cross_scorer(reference, folder, device, config))
     named = raise_on_all_ranks(lambda: load_named_model(reference))
     model = named.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
     return Encoder(model, device, config.batch, config.workers, cache, config.name or named.name)
 
 
-def _load_cross_scorer(reference: str, device: torch.device, config: EvaluateConfig) -> Scorer:
-    try:
+def _load_cross_scorer(
+    reference: str, folder: str, device: torch.device, config: EvaluateConfig
+) -> Scorer:
+    with needs_transformers(reference):
         from hnc_ds.evaluation.cross_scorer import CrossScorer
         from hnc_ds.model.cross_encoder import load_cross_encoder
-    except ImportError as error:
-        needs = "needs transformers; pip install 'hnc-ds[llava]'"
-        raise UserError(f"{reference}: {needs}") from error
     name = config.name or name_of(reference)
-    model = load_cross_encoder(reference.removeprefix(CROSS_ENCODERS))
-    refuse_broken_weights(model.model, name)
+    model = load_cross_encoder(folder)
+    refuse_broken_weights(model, name)
     return CrossScorer(model.to(device), device, config.batch, config.workers, name)
 
 

@@ -293,7 +293,7 @@ class Clip(nn.Module):
         log_scale, excess = self._log_scale()
         return (log_scale - excess).exp()
 
-    def scale_note(self) -> str | None:
+    def start_note(self) -> str | None:
         """A message on a bound that is not CLIP's; None if it is."""
         if self.log_scale_bound == math.log(LARGEST_LOGIT_SCALE):
             return None

@@ -10,6 +10,7 @@ together give the logits of the model's own ``forward`` (tests/model/test_cross_
 B images of R pixels, P pairs of n image tokens and L text tokens, width D.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,52 +213,95 @@ KINDS: Mapping[str, Kind] = {
 paper has as well, take features of detected regions instead of images."""
 
 
-class CrossEncoder(nn.Module):
-    """An image-text matching model with its tokenizer and preprocessing.
+class CaptionTokenizer:
+    """Captions to token ids. Without weights, so that it can be sent to workers.
 
     Args:
-        model: Of a class in KINDS.
-        kind: Its record.
-        tokenizer: Of its text tower.
-        image_settings: Its preprocessing of images.
+        tokenizer: Of transformers.
+        context_length: Tokens of the longest caption that the model takes.
     """
 
-    def __init__(
-        self, model: nn.Module, kind: Kind, tokenizer: Any, image_settings: ImageSettings
-    ) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.image_settings = image_settings
-        self.context_length = _context_length(model, tokenizer, kind.unused_positions)
-        self._kind = kind
-        self._tokenizer = tokenizer
-        self._statistics: dict[torch.device, torch.Tensor] = {}
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
+        self.context_length = context_length
+        self.tokenizer = tokenizer
 
     @property
     def padding(self) -> int:
         """Id of the padding token."""
-        return int(self._tokenizer.pad_token_id or 0)
+        return int(self.tokenizer.pad_token_id or 0)
 
-    def tokenize(self, captions: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+    def ids(self, captions: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Token ids of each caption, and whether it is truncated at the context length."""
         if not captions:
             return [], []
-        whole = self._tokenizer(list(captions), add_special_tokens=True, verbose=False)["input_ids"]
+        whole = self.tokenizer(list(captions), verbose=False)["input_ids"]
         is_long = [len(ids) > self.context_length for ids in whole]
         if any(is_long):
-            cut = self._tokenizer(list(captions), truncation=True, max_length=self.context_length)
+            cut = self.tokenizer(list(captions), truncation=True, max_length=self.context_length)
             return cut["input_ids"], is_long
         return whole, is_long
+
+    def __call__(self, captions: Sequence[str]) -> torch.Tensor:
+        """int64 [T, L], padded to the longest caption."""
+        rows, _ = self.ids(captions)
+        length = max(map(len, rows), default=0)
+        padded = [[*row, *[self.padding] * (length - len(row))] for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
+
+    def used_tokens(self, token_TL: torch.Tensor) -> torch.Tensor:
+        """Tokens of each caption without padding, [T]."""
+        place_L = torch.arange(1, token_TL.shape[1] + 1, device=token_TL.device)
+        return ((token_TL != self.padding) * place_L).amax(dim=1)
+
+
+class CrossEncoder(nn.Module):
+    """An image-text matching model with its tokenizer and preprocessing.
+
+    Args:
+        towers: A model of a class in KINDS; named as in Clip.
+        kind: Its record.
+        tokenizer: Of its text tower.
+        image_settings: Its preprocessing of images.
+        preprocessing: The file that has it, by name.
+    """
+
+    config = None
+    """Of open_clip."""
+    low_rank_scale: float | None = None
+    reference = None
+
+    def __init__(
+        self,
+        towers: nn.Module,
+        kind: Kind,
+        tokenizer: Any,
+        image_settings: ImageSettings,
+        preprocessing: Mapping[str, bytes],
+    ) -> None:
+        super().__init__()
+        self.towers: Any = towers
+        self.image_settings = image_settings
+        context = _context_length(towers, tokenizer, kind.unused_positions)
+        self.tokenize = CaptionTokenizer(tokenizer, context)
+        self.random_weights: tuple[str, ...] = ()
+        """Names of the head's parameters that the folder lacked."""
+        self.scalars: tuple[str, ...] = ()
+        """Names of the parameters that are numbers in the model's file."""
+        self._kind = kind
+        self._preprocessing = preprocessing
+        self._files: dict[str, bytes] | None = None
+        self._statistics: dict[torch.device, torch.Tensor] = {}
 
     def see(self, images_B3RR: torch.Tensor) -> torch.Tensor:
         """What captions are matched with, of uint8 images of the model's size: [B, ..., D]."""
         if images_B3RR.device not in self._statistics:
             values = self.image_settings.mean, self.image_settings.std
-            made = torch.tensor(values, device=images_B3RR.device).view(2, 1, 3, 1, 1)
+            with torch.inference_mode(False):  # it may train later
+                made = torch.tensor(values, device=images_B3RR.device).view(2, 1, 3, 1, 1)
             self._statistics[images_B3RR.device] = made
         mean, std = self._statistics[images_B3RR.device]
         pixels_B3RR = (images_B3RR.float() / 255 - mean) / std
-        return self._kind.see(self.model, pixels_B3RR.to(next(self.model.parameters()).dtype))
+        return self._kind.see(self.towers, pixels_B3RR.to(next(self.towers.parameters()).dtype))
 
     def match(
         self, seen_P: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
@@ -269,15 +313,93 @@ class CrossEncoder(nn.Module):
             token_PL: int64, padded.
             mask_PL: int64, 0 for padding.
         """
-        logits = self._kind.match(self.model, seen_P, token_PL, mask_PL).float()
+        logits = self._kind.match(self.towers, seen_P, token_PL, mask_PL).float()
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
+    def forward(
+        self,
+        images_B3RR: torch.Tensor,
+        token_TL: torch.Tensor,
+        used_T: torch.Tensor,
+        caption_BS: torch.Tensor,
+    ) -> torch.Tensor:
+        """Log-odds of each image with S captions, [B, S]; the image is seen once.
 
-def load_cross_encoder(name: str) -> CrossEncoder:
+        Args:
+            images_B3RR: uint8.
+            token_TL: Result of ``tokenize``.
+            used_T: int64: tokens of each caption without padding.
+            caption_BS: Rows of token_TL.
+        """
+        images, captions = caption_BS.shape
+        caption_P = caption_BS.flatten()
+        place_L = torch.arange(token_TL.shape[1], device=token_TL.device)
+        mask_PL = (place_L < used_T.to(token_TL.device)[caption_P, None]).long()
+        seen_P = self.see(images_B3RR).repeat_interleave(captions, dim=0)
+        return self.match(seen_P, token_TL[caption_P], mask_PL).view(images, captions)
+
+    def prepare_for_training(self) -> None:
+        """Freeze parameters without a gradient (of other heads), and give numbers one dimension, as
+        DeepSpeed needs it. Gradients are found out with a black image and an empty caption."""
+        self.scalars = tuple(n for n, p in self.towers.named_parameters() if p.ndim == 0)
+        for parameter in self.towers.parameters():
+            if parameter.ndim == 0:
+                parameter.data = parameter.data.view(1)
+        side = self.image_settings.size
+        token_TL = self.tokenize([""])
+        used_T = self.tokenize.used_tokens(token_TL).clamp(min=1)
+        images_B3RR = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+        self.eval()(images_B3RR, token_TL, used_T, torch.zeros(1, 1, dtype=torch.int64)).backward()
+        for parameter in self.towers.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+
+    def has_batch_statistics(self) -> bool:
+        """Whether a layer in training mode normalizes over the batch; none does."""
+        return False
+
+    def computed_tokens(
+        self, token_TL: torch.Tensor, used_T: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Tokens that are computed for each caption, with padding: int64 [T]."""
+        length = token_TL.shape[1]
+        return torch.full((len(token_TL),), length) if used_T is None else used_T * 0 + length
+
+    def start_note(self) -> str | None:
+        """A message on weights that training starts from; None if there is nothing to say."""
+        if not self.random_weights:
+            return None
+        return (
+            f"{self.random_weights[0]} and the rest of the head for image-text matching have "
+            "random weights, as the folder has none"
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: no weight decay for gains and biases."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        plain, matrices = ([p for p in trained if (p.ndim < 2) == is_plain] for is_plain in (1, 0))
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": plain, "weight_decay": 0}]
+        return [group for group in groups if group["params"]]
+
+    def text_files(self) -> dict[str, bytes]:
+        """Configuration, tokenizer and preprocessing, by name: with the weights, a folder that
+        ``from_pretrained`` opens; cached."""
+        if self._files is None:
+            with tempfile.TemporaryDirectory() as folder:
+                self.towers.config.architectures = [self._kind.class_name]
+                self.towers.config.save_pretrained(folder)
+                self.tokenize.tokenizer.save_pretrained(folder)
+                written = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+            self._files = {**written, **self._preprocessing}
+        return self._files
+
+
+def load_cross_encoder(name: str, may_lack_head: bool = False) -> CrossEncoder:
     """Load a model of the hub or of a folder, in float32 on the CPU.
 
     Args:
         name: The folder, or an id of the hub.
+        may_lack_head: Take random weights for a missing head for image-text matching.
 
     Raises:
         UserError: No such folder or id, files are missing or broken, the architecture is none of
@@ -285,7 +407,7 @@ def load_cross_encoder(name: str) -> CrossEncoder:
     """
     folder = _folder(name)
     kind, config = _kind_of(folder)
-    settings = _image_settings(folder, kind.size(config))
+    preprocessing, settings = _image_settings(folder, kind.size(config))
     again = "copy the folder again"
     with reading(folder, again, "not a tokenizer", by="transformers"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -294,15 +416,30 @@ def load_cross_encoder(name: str) -> CrossEncoder:
             folder, dtype=torch.float32, output_loading_info=True
         )
     missing = sorted(found["missing_keys"])
-    if headless := [weight for weight in missing if weight.startswith(kind.heads)]:
+    headless = [weight for weight in missing if weight.startswith(kind.heads)]
+    if headless and not may_lack_head:
         raise UserError(
             f"{name}: has no weights of {headless[0]}, the head for image-text matching; take "
             f"a model that was trained as {kind.class_name}"
         )
-    if missing or found["mismatched_keys"]:
-        lost = missing[0] if missing else next(iter(found["mismatched_keys"]))[0]
-        raise UserError(f"{folder}: has no weights of {lost}; {again}")
-    return CrossEncoder(model.eval(), kind, tokenizer, settings)
+    lost = [weight for weight in missing if weight not in headless]
+    lost += [weight for weight, *_ in found["mismatched_keys"]]
+    if lost:
+        raise UserError(f"{folder}: has no weights of {lost[0]}; {again}")
+    encoder = CrossEncoder(model.eval(), kind, tokenizer, settings, preprocessing)
+    encoder.random_weights = tuple(headless)
+    return encoder
+
+
+def is_cross_encoder_folder(folder: Path) -> bool:
+    """Whether a folder, a checkpoint for example, holds a model of KINDS."""
+    if not (folder / "config.json").is_file() or (folder / "open_clip_config.json").is_file():
+        return False
+    try:
+        config = read_json(folder / "config.json")
+    except UserError:  # reported when it is loaded
+        return False
+    return isinstance(config, dict) and config.get("model_type") in KINDS
 
 
 def _folder(name: str) -> Path:
@@ -332,11 +469,12 @@ def _kind_of(folder: Path) -> tuple[Kind, Any]:
     return KINDS[config.model_type], config
 
 
-def _image_settings(folder: Path, size: int) -> ImageSettings:
-    """Preprocessing as in the folder, but that every image becomes a square: ViLT and BridgeTower
-    were also trained on rectangles."""
-    found = hugging_faces_view(_preprocessing(folder))
-    return ImageSettings(
+def _image_settings(folder: Path, size: int) -> tuple[dict[str, bytes], ImageSettings]:
+    """The file with the preprocessing, and what it says, but that every image becomes a square:
+    ViLT and BridgeTower were also trained on rectangles."""
+    file, settings = _preprocessing(folder)
+    found = hugging_faces_view(settings)
+    return {file.name: file.read_bytes()}, ImageSettings(
         size=size,
         mean=found["mean"],
         std=found["std"],
@@ -349,14 +487,15 @@ PREPROCESSING = (("preprocessor_config.json", None), ("processor_config.json", "
 """Files of the settings of images, and their key."""
 
 
-def _preprocessing(folder: Path) -> Mapping[str, Any]:
-    """Settings of the image processor, which newer folders have within the processor's."""
+def _preprocessing(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The file with the settings of the image processor, which newer folders have within the
+    processor's, and these settings."""
     for name, key in PREPROCESSING:
         if (folder / name).is_file():
             found = read_json(folder / name)
             found = found.get(key) if key and isinstance(found, dict) else found
             if isinstance(found, dict):
-                return found
+                return folder / name, found
     raise UserError(
         f"{folder}: has no preprocessor_config.json, the preprocessing of images; save the "
         "processor into it too"

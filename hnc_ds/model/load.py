@@ -274,7 +274,7 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 def open_clip_name(model: str) -> str:
     """open_clip's name for OpenAI's: ViT-L-14-336 for ViT-L/14@336px. References to the hub and to
     folders are unchanged."""
-    if model.startswith(REFERENCES):
+    if model.startswith((*REFERENCES, CROSS_ENCODERS)):
         return model
     return model.replace("/", "-").replace("@", "-").removesuffix("px")
 
@@ -318,7 +318,8 @@ def _quiet_open_clip() -> Iterator[None]:
 
 
 NOT_HERE = (
-    "is an image-text matching model, which 'hnc-ds evaluate' alone takes; name one of open_clip"
+    "is an image-text matching model, which 'hnc-ds train' and 'evaluate' alone take; name one of "
+    "open_clip"
 )
 """Message of other stages."""
 
@@ -329,6 +330,20 @@ CROSS_ENCODERS = "hf:"
 def is_cross_encoder(reference: str) -> bool:
     """Whether a name refers to an image-text matching model."""
     return reference.startswith(CROSS_ENCODERS)
+
+
+@contextmanager
+def needs_transformers(reference: str) -> Iterator[None]:
+    """Report a missing transformers in a block that imports cross_encoder.py.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        needs = "needs transformers; pip install 'hnc-ds[llava]'"
+        raise UserError(f"{reference}: {needs}") from error
 
 
 def _check_names(config: ModelConfig) -> None:

@@ -306,7 +306,9 @@ def feature_distill(inputs: LossInputs, config: LossConfig, alpha: float) -> Par
 
 
 TERMS: Mapping[str, Callable[[LossInputs, LossConfig, float], Parts]] = {
-    name: globals()[name] for name, term in LOSS_TERMS.items() if not term.on_weights
+    name: globals()[name]
+    for name, term in LOSS_TERMS.items()
+    if not (term.on_weights or term.of_matches)
 }
 """Terms that are functions of embeddings, by name."""
 

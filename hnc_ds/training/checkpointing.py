@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,18 +28,22 @@ from hnc_ds.distributed import on_rank_zero, raise_on_all_ranks, rank
 from hnc_ds.engine.engine import Engine
 from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.evaluation.encoder import Encoder
-from hnc_ds.evaluation.evaluate import measure_all
+from hnc_ds.evaluation.evaluate import affordable, measure_all
 from hnc_ds.evaluation.inputs import read_inputs
 from hnc_ds.evaluation.results import Item, ItemsHeader, PairItem, key_of, write_results
+from hnc_ds.evaluation.similarity import Scorer
 from hnc_ds.evaluation.tables import most_frequent, of_kind
 from hnc_ds.launch import readers
 from hnc_ds.model.clip import Clip
-from hnc_ds.model.load import load_folder
+from hnc_ds.model.load import is_cross_encoder, load_folder
 from hnc_ds.output_lock import only_writer
 from hnc_ds.reading import decode_json, read_bytes
 from hnc_ds.records import CaptionGroup, Negative, Result, TrainingSample
 from hnc_ds.shards.contents import drawn_sheet
 from hnc_ds.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from hnc_ds.model.cross_encoder import CrossEncoder
 
 BEST_NAME = "best.json"
 
@@ -238,14 +242,14 @@ class Validation:
         """Whether the checkpoint after a step is to be evaluated."""
         return _is_due(self._training, step)
 
-    def measure_initial(self, clip: Clip) -> HeldOut:
+    def measure_initial(self, model: "Clip | CrossEncoder") -> HeldOut:
         """Evaluate the initial model. A collective.
 
         Raises:
             UserError: There is no score with the name of ``eval_metric``.
         """
-        found = self._measure(clip.eval().to(self._device), 0)
-        clip.train().to("cpu")  # as the engine needs it
+        found = self._measure(model.eval().to(self._device), 0)
+        model.train().to("cpu")  # as the engine needs it
         return found
 
     def measure_checkpoint(self, step: int) -> HeldOut:
@@ -253,8 +257,16 @@ class Validation:
         collective."""
         folder = checkpoint_folder(self._run, step)
         average = folder / AVERAGE_NAME
-        clip = raise_on_all_ranks(lambda: load_folder(average if average.is_dir() else folder))
-        return self._measure(clip.to(self._device), step)
+        chosen = average if average.is_dir() else folder
+        model = raise_on_all_ranks(lambda: self._load(chosen))
+        return self._measure(model.to(self._device), step)
+
+    def _load(self, folder: Path) -> "Clip | CrossEncoder":
+        if not is_cross_encoder(self._training.model.model):
+            return load_folder(folder)
+        from hnc_ds.model.cross_encoder import load_cross_encoder  # needs transformers
+
+        return load_cross_encoder(str(folder))
 
     def write(self, step: int, found: HeldOut) -> None:
         """Write the scores of an evaluation, without items, to results/step-000500.json of the run.
@@ -280,9 +292,10 @@ class Validation:
             print(f"train: no better score in {counted(self._patience, 'measurement')}", flush=True)
         return True
 
-    def _measure(self, clip: Clip, step: int) -> HeldOut:
-        encoder = Encoder(clip, self._device, 256, readers(), name=f"step-{step}")
-        measured = measure_all(encoder, self._inputs, self._out(step).parent)
+    def _measure(self, model: "Clip | CrossEncoder", step: int) -> HeldOut:
+        scorer = self._scorer(model, f"step-{step}")
+        inputs = affordable(scorer, self._inputs)
+        measured = measure_all(scorer, inputs, self._out(step).parent)
         scores = {f"{r.benchmark}/{r.metric}/{r.group}": r.value for r in measured.results}
         if self._metric is not None and self._metric not in scores:
             some = [name for name in scores if name.endswith("/all")]
@@ -294,6 +307,13 @@ class Validation:
         shown = self._inputs.reader if rank() == 0 else None
         worst = draw_worst(measured.items, shown) if shown else None
         return HeldOut(scores, worst, measured.results, measured.header)
+
+    def _scorer(self, model: "Clip | CrossEncoder", name: str) -> Scorer:
+        if isinstance(model, Clip):
+            return Encoder(model, self._device, 256, readers(), name=name)
+        from hnc_ds.evaluation.cross_scorer import CrossScorer  # needs transformers
+
+        return CrossScorer(model, self._device, 256, readers(), name)
 
     def _out(self, step: int) -> Path:
         return _results(self._run, step)

@@ -30,10 +30,12 @@ from hnc_ds.distributed import (
 )
 from hnc_ds.engine.engine import Engine, is_accelerated
 from hnc_ds.errors import RankError, UserError
+from hnc_ds.metrics import Similarities, measure_similarities
+from hnc_ds.model.clip import Clip
 from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import LossInputs, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData
-from hnc_ds.training import grad_cache
+from hnc_ds.training import grad_cache, matching
 from hnc_ds.training.checkpointing import HeldOut, Saver, Validation, is_missing
 from hnc_ds.training.feed import AHEAD, Feed, batches
 from hnc_ds.training.grad_cache import Embedded, gather_inputs
@@ -171,6 +173,17 @@ def _train(run: Run, start: int, watchdog: Watchdog) -> None:
         _Steps(run, start, watchdog).run()
 
 
+class _Launched(NamedTuple):
+    """A step whose computation has been launched."""
+
+    terms: LossTerms
+    found: Similarities
+    used_BK: torch.Tensor
+    """bool: False for an empty slot of hard negatives."""
+    values: dict[str, torch.Tensor]
+    """Further values for the log, one element each."""
+
+
 class _Steps:
     """The steps of a run, and the state between them.
 
@@ -211,19 +224,17 @@ class _Steps:
         """Launch a step, draw the next batch, log, save and evaluate. Returns whether to end."""
         run, config, last = self._run, self._run.config, self._is_last(step)
         self._watchdog.beat(f"step {step + 1}")
-        inputs, alpha, loss = self._launch(step)
+        launched, alpha = self._launch(step)
         has_problem = self._draw(step + AHEAD)
         self._watchdog.beat(f"step {step + 1}")
-        self._reports.send(step, run.stops.wish, has_problem, loss, self._unsound())
+        self._reports.send(step, run.stops.wish, has_problem, launched.terms.total, self._unsound())
         is_measured = run.validation is not None and run.validation.is_due(step + 1)
         is_saved = last or is_measured or (step + 1) % config.save_every == 0
         # Otherwise those of the previous step, so that the device has work meanwhile.
         self._read_reports(step if is_saved or self._is_logged(step) else step - 1)
         if self._is_logged(step):
-            extra = {"temperature": float(1 / inputs.scale.detach()), "alpha": alpha}
-            if inputs.bias is not None and config.loss.trains_bias():
-                extra["bias"] = float(inputs.bias.detach())
-            self._write(step, extra)
+            values = {name: float(value) for name, value in launched.values.items()}
+            self._write(step, {"alpha": alpha, **values})
         if self._wish or is_saved:
             self._read_reports(step)  # no step that is not finite is saved
             self._watchdog.beat(f"the checkpoint of step {step + 1}")
@@ -257,19 +268,19 @@ class _Steps:
         self._watchdog.beat(f"the data of step {step + 1}")
         return not self._feed.draw(step)
 
-    def _launch(self, step: int) -> tuple[LossInputs, float, torch.Tensor]:
-        """Launch a step's computation. Returns the loss's inputs, alpha and this rank's loss."""
+    def _launch(self, step: int) -> tuple[_Launched, float]:
+        """Launch a step's computation. Returns also alpha."""
         run, (batch, alike_BK, _) = self._run, self._feed.take()
         self._corrupt.update(batch.corrupt)
         alpha = run.config.loss.alpha_at(step)
         seed = hash((run.config.seed, step, rank()))  # for models with dropout
-        compute = partial(_objective, run.config.loss, batch, alpha)
-        terms, inputs = grad_cache.step(run.engine, batch, compute, seed)
+        launch = _contrasted if isinstance(run.engine.module, Clip) else _matched
+        launched = launch(run, batch, alpha, seed)
         computed_T = run.engine.module.computed_tokens(batch.token_TL, batch.used_T)
         tokens = batch.used_T, computed_T, alike_BK
         numbers = batch.negative_type_BK, batch.negative_about_BK
-        run.monitor.add(terms, inputs, *numbers, *tokens)
-        return inputs, alpha, terms.total
+        run.monitor.add(launched.terms, launched.found, launched.used_BK, *numbers, *tokens)
+        return launched, alpha
 
     def _unsound(self) -> torch.Tensor | None:
         """Whether the gradient is not finite; None in fp16, where that is normal."""
@@ -320,6 +331,23 @@ def judge(run: Run, step: int, found: HeldOut) -> bool:
     run.validation.write(step, found)
     run.monitor.write_held_out(step, found.scores, found.worst, found.rare)
     return run.validation.is_enough(step, found.scores)
+
+
+def _contrasted(run: Run, batch: Batch, alpha: float, seed: int) -> _Launched:
+    """A step of a model with embeddings."""
+    compute = partial(_objective, run.config.loss, batch, alpha)
+    terms, inputs = grad_cache.step(run.engine, batch, compute, seed)
+    values = {"temperature": 1 / inputs.scale.detach()}
+    if inputs.bias is not None and run.config.loss.trains_bias():
+        values["bias"] = inputs.bias.detach()
+    used_BK = inputs.masks.negative_used_BK
+    return _Launched(terms, measure_similarities(inputs), used_BK, values)
+
+
+def _matched(run: Run, batch: Batch, alpha: float, seed: int) -> _Launched:
+    """A step of an image-text matching model."""
+    terms, inputs = matching.step(run.engine, batch, run.config.loss, alpha, seed)
+    return _Launched(terms, matching.similarities(inputs), inputs.hard_used_BK, {})
 
 
 def _objective(

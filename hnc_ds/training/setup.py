@@ -2,9 +2,10 @@
 
 import subprocess
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -13,17 +14,30 @@ from hnc_ds.config import DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.errors import UserError, counted
 from hnc_ds.model.clip import Clip, state_sha256
-from hnc_ds.model.load import load_folder, load_model
+from hnc_ds.model.load import (
+    CROSS_ENCODERS,
+    is_cross_encoder,
+    load_folder,
+    load_model,
+    needs_transformers,
+)
 from hnc_ds.model.scope import choose_scope
+
+if TYPE_CHECKING:
+    from hnc_ds.model.cross_encoder import CrossEncoder
 
 MAY_MOVE = frozenset(("shards", "cache", "cache_gb", "workers"))
 """Data settings without influence on what is drawn; the shards' content is compared separately."""
 
 
+Model: TypeAlias = "Clip | CrossEncoder"
+"""What trains."""
+
+
 class ModelSetup(NamedTuple):
     """The model that training starts from."""
 
-    clip: Clip
+    model: Model
     reference_weights: dict[str, torch.Tensor]
     """Initial values of what trains, by parameter name; only for l2_sp."""
     reference_sha256: str | None
@@ -36,6 +50,8 @@ def set_up(config: TrainConfig, saved: Checkpoint | None) -> ModelSetup:
     Raises:
         UserError: It cannot be loaded, or a setting does not fit it.
     """
+    if is_cross_encoder(config.model.model):
+        return ModelSetup(_cross_encoder(config, saved), {}, None)
     needed = needs_reference(config)
     if saved and not needed:
         clip = load_folder(saved.folder).train()
@@ -64,6 +80,18 @@ def set_up(config: TrainConfig, saved: Checkpoint | None) -> ModelSetup:
     return ModelSetup(clip, reference, digest)
 
 
+def _cross_encoder(config: TrainConfig, saved: Checkpoint | None) -> "CrossEncoder":
+    with needs_transformers(config.model.model):
+        from hnc_ds.model.cross_encoder import load_cross_encoder
+    torch.manual_seed(config.seed)  # random weights of a missing head are the same on every rank
+    name = str(saved.folder) if saved else config.model.model.removeprefix(CROSS_ENCODERS)
+    model = load_cross_encoder(name, may_lack_head=saved is None)
+    model.prepare_for_training()
+    if config.grad_checkpointing:
+        model.towers.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
 def needs_reference(config: TrainConfig) -> bool:
     """Whether a resumed run needs the initial model again."""
     loss = config.loss
@@ -74,7 +102,7 @@ def needs_reference(config: TrainConfig) -> bool:
     )
 
 
-def refuse_inexact(config: TrainConfig, clip: Clip, deepspeed: Mapping[str, Any]) -> None:
+def refuse_inexact(config: TrainConfig, clip: Model, deepspeed: Mapping[str, Any]) -> None:
     """Refuse settings whose result would only be approximate.
 
     Raises:
@@ -140,7 +168,11 @@ def check_negatives(config: TrainConfig, types: Collection[str]) -> None:
 
 
 def record(
-    config: TrainConfig, deepspeed: dict[str, Any], reference: str | None, shards: str, clip: Clip
+    config: TrainConfig,
+    deepspeed: dict[str, Any],
+    reference: str | None,
+    shards: str,
+    clip: Model,
 ) -> dict[str, Any]:
     """The content of a run's config.json.
 
@@ -159,10 +191,16 @@ def record(
         "commit": _commit(),
         "reference_weights": reference,
         "shards": shards,
-        "computes": {
-            "quick_gelu": bool(clip.config["model_cfg"].get("quick_gelu", False)),
-            "preprocess": clip.config["preprocess_cfg"],
-        },
+        "computes": _computes(clip),
+    }
+
+
+def _computes(clip: Model) -> dict[str, Any]:
+    if not isinstance(clip, Clip):
+        return {"preprocess": asdict(clip.image_settings)}
+    return {
+        "quick_gelu": bool(clip.config["model_cfg"].get("quick_gelu", False)),
+        "preprocess": clip.config["preprocess_cfg"],
     }
 
 

@@ -113,7 +113,7 @@ def test_corrupted_images_have_other_scores(folders: dict[str, Path], scene_shar
 def test_a_score_that_is_not_finite_is_named(folders: dict[str, Path], scene_shards: Path) -> None:
     found, _ = matches(folders["blip"], scene_shards)
     with torch.no_grad():
-        found.scorer.model.model.itm_head.weight[1, 0] = torch.inf
+        found.scorer.model.towers.itm_head.weight[1, 0] = torch.inf
     with pytest.raises(UserError, match=r"some: the score of .* with '.*' is not finite"):
         found.pairs(*some_pairs(found, 3))
 

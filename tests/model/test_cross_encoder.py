@@ -37,9 +37,9 @@ def test_seen_once_and_matched_is_the_models_own_forward(
     encoder = load_cross_encoder(f"{folders[kind]}")
     torch.manual_seed(1)
     images_B3RR = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    ids, _ = encoder.tokenize(CAPTIONS)
+    ids, _ = encoder.tokenize.ids(CAPTIONS)
     length = max(map(len, ids))
-    token_PL = torch.tensor([row + [encoder.padding] * (length - len(row)) for row in ids])
+    token_PL = torch.tensor([row + [encoder.tokenize.padding] * (length - len(row)) for row in ids])
     mask_PL = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids])
     image_P = torch.tensor([0, 0, 1, 1])
     with torch.inference_mode():
@@ -49,7 +49,7 @@ def test_seen_once_and_matched_is_the_models_own_forward(
             for values in (encoder.image_settings.mean, encoder.image_settings.std)
         )
         pixels = ((images_B3RR / 255 - mean) / std)[image_P]
-        expected = _own_logits(encoder.model, kind, pixels, token_PL, mask_PL)
+        expected = _own_logits(encoder.towers, kind, pixels, token_PL, mask_PL)
     assert found_P.std() > 1e-3
     torch.testing.assert_close(found_P, expected, rtol=1e-4, atol=1e-5)
 
@@ -73,14 +73,14 @@ def _own_logits(
 def test_captions_are_truncated_at_the_context_length(folders: dict[str, Path]) -> None:
     encoder = load_cross_encoder(f"{folders['vilt']}")
     long = " ".join(["bus"] * 40)
-    ids, is_long = encoder.tokenize(["a bus", long])
+    ids, is_long = encoder.tokenize.ids(["a bus", long])
     assert is_long == [False, True]
-    assert len(ids[1]) == encoder.context_length == 32
+    assert len(ids[1]) == encoder.tokenize.context_length == 32
     assert ids[1][-1] == ids[0][-1]
 
 
 def test_positions_that_no_token_has_are_not_counted(folders: dict[str, Path]) -> None:
-    assert load_cross_encoder(f"{folders['bridgetower']}").context_length == 30
+    assert load_cross_encoder(f"{folders['bridgetower']}").tokenize.context_length == 30
 
 
 def without(folder: Path, out: Path, name: str) -> Path:
@@ -120,9 +120,9 @@ def test_a_model_without_a_head_for_matching_is_refused(
 
 
 def test_other_stages_name_the_one_that_takes_it() -> None:
-    with pytest.raises(UserError, match="'hnc-ds evaluate' alone takes"):
+    with pytest.raises(UserError, match="'hnc-ds train' and 'evaluate' alone take"):
         load_model(ModelConfig(model="hf:some/blip"), seed=0)
-    with pytest.raises(UserError, match="'hnc-ds evaluate' alone takes"):
+    with pytest.raises(UserError, match="'hnc-ds train' and 'evaluate' alone take"):
         load_named_model("hf:some/blip")
     with pytest.raises(UserError, match=r"^some/blip: not a model of the hub \("):
         load_cross_encoder("some/blip")

@@ -75,7 +75,7 @@ def test_weights_beyond_the_bound_keep_their_scale_also_when_a_run_resumes(
     config = TrainConfig(model=ModelConfig(pretrained=str(tmp_path / "weights.pt")))
     clip = set_up(config, None).clip
     assert float(clip.logit_scale().detach()) == pytest.approx(kept)
-    assert (clip.scale_note() is None) == (kept == 100)
+    assert (clip.start_note() is None) == (kept == 100)
     clip.towers.logit_scale.data.fill_(math.log(200))
     assert float(clip.logit_scale().detach()) == pytest.approx(kept)
     for number, later in enumerate((90.0, kept + 1)):
