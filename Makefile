@@ -3,6 +3,7 @@
 # make quick  the tests without those marked slow (clusters, processes, ranks, benchmarks)
 # make test-slurm   the jobs of slurm/, on a cluster of two virtual nodes (Debian, as root)
 # make demo-llava   towers compared in a little LLaVA
+# make demo-itm     a small cross-encoder with and without hard negatives
 # make bench  speed beside other projects              make clean  what these leave behind
 
 PYTHON ?= python3
@@ -11,13 +12,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The many processes of the tests load compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-llava test quick test-slurm check bench clean
+.PHONY: demo demo-llava demo-itm test quick test-slurm check bench clean
 
 demo: .venv/installed
 	hnc-ds demo
 
 demo-llava: .venv/installed-dev
 	hnc-ds demo-llava
+
+demo-itm: .venv/installed-dev
+	python experiments/itm.py
 
 # For two cores; the third process runs while the cluster's tests wait.
 test: .venv/installed-dev

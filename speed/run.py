@@ -42,6 +42,7 @@ MEASUREMENTS = {
     "pack": "Pack: JPEGs and captions to tar shards",
     "collectives": "Collectives: a step of two processes, and what they send each other",
     "scaling": "Scaling: the same batch on one process and on two",
+    "itm": "Cross-encoder: forward and backward, 4 hard negatives an image",
     "questions": "Benchmarks: questions answered",
     "answers": "LLaVA: questions answered",
     "resume": "Resume: seconds to the first batch in the middle of an epoch",

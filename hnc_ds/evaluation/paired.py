@@ -13,7 +13,7 @@ import numpy as np
 from hnc_ds.captions.language.attribute_classes import about_of
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.blind import BLIND, SIGHTED
-from hnc_ds.evaluation.released.summary import TAG
+from hnc_ds.evaluation.released.summary import MATCHES, TAG
 from hnc_ds.evaluation.results import AnsweredItem, Measurement, PairItem, RankItem, RowKey, VqaItem
 from hnc_ds.evaluation.statistics import Change, paired_difference, permutation_test
 
@@ -21,6 +21,7 @@ PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
     "margin": lambda pair: pair.margin,
     "ties": lambda pair: pair.margin == 0,
+    MATCHES: lambda pair: ((pair.positive_score > 0) + (pair.negative_score <= 0)) / 2,
 }
 BLIND_VALUES: dict[str, Callable[[bool, float], float]] = {
     BLIND: lambda right, blind: blind,

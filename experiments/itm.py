@@ -1,0 +1,245 @@
+"""A cross-encoder with and without hard negatives, on rendered scenes: experiments/ITM.md.
+
+    python experiments/itm.py                   under an hour on two cores; resumes where it stopped
+
+A small BLIP with random weights is trained twice from the same start, on the same images in the
+same order with as many captions an image: captions of other images alone do not match, or hard
+negatives beside one of them. Both are scored on held-out scenes, by pairs that hold the same words.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:  # started by path: find the packages
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from experiments.preset_tables import markdown
+from experiments.presets import hnc_ds, main
+from hnc_ds.atomic_files import atomic_write
+from hnc_ds.captions.formats.captions import read_captions
+from hnc_ds.demo import SCENES, caption_and_pack
+from hnc_ds.evaluation.paired import change_of, shared_items
+from hnc_ds.evaluation.results import Measurement, read_measurement
+from speed.machine import facts
+
+PLAIN, HARD = "other images' captions", "hard negatives"
+
+OBJECTIVES = {
+    PLAIN: "--hard_negatives 0 --unrelated_negatives 4",
+    HARD: "--hard_negatives 3 --unrelated_negatives 1",
+}
+"""Flags of 'hnc-ds train': five captions an image in both."""
+
+PAIRS = "hnc-shards"
+ROWS = {
+    "swaps": ("pair_accuracy", "swap"),
+    "opposite relations": ("pair_accuracy", "relation_attr_pred"),
+    "all pairs": ("pair_accuracy", "all"),
+    "all pairs, blind": ("blind_accuracy", "all"),
+    "captions one by one": ("match_accuracy", "all"),
+}
+
+HEAD = """# A cross-encoder with and without hard negatives
+
+Written by `python experiments/itm.py`: a BLIP of {size:.1f} M parameters with random weights,
+{steps} steps of {batch} images, learning rate {lr}, {train} rendered scenes of two shapes; scored
+on {val} held-out ones. Percent with 95 % intervals; the difference is paired by image. *Blind* are
+the same pairs with other images. Captions one by one are right at P(match) = 1/2. Made with
+{machine}.
+
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Compare image-text matching with and without hard negatives."""
+
+    out: Path = Path("runs/itm")
+    """Folder of everything that is made."""
+
+    steps: int = 2000
+    """Steps of both trainings."""
+
+    batch: int = 64
+    """Images of a step."""
+
+    lr: float = 5e-4
+    """Largest learning rate."""
+
+    train: int = 8000
+    """Training scenes."""
+
+    val: int = 500
+    """Held-out scenes."""
+
+    width: int = 128
+    """Width of both towers."""
+
+    layers: int = 4
+    """Layers of both towers."""
+
+    seed: int = 0
+    """Seed of scenes, weights and order."""
+
+    page: Path | None = None
+    """Output page. Default: ITM.md in --out."""
+
+    def run(self, name: str) -> Path:
+        """Folder of a training."""
+        return self.out / ("plain" if name == PLAIN else "hard-negatives")
+
+    def results(self, name: str) -> Path:
+        """Results file of a training."""
+        return self.run(name) / "results" / "val.json"
+
+
+def run(settings: Settings) -> None:
+    """Make what is missing, and write the page."""
+    scenes = settings.out / "scenes"
+    sizes = f"--train {settings.train} --val {settings.val} --seed {settings.seed}"
+    hnc_ds(f"scenes --out {scenes} {sizes} {SCENES}")
+    for split in ("train", "val"):
+        caption_and_pack(scenes, split, settings.seed)
+    start = settings.out / "start"
+    if not (start / "model.safetensors").is_file():
+        make_blip(settings, start, scenes / "train.captions.jsonl.gz")
+    deepspeed = settings.out / "deepspeed.json"
+    atomic_write(deepspeed, json.dumps(deepspeed_settings(settings), indent=1).encode())
+    for name, flags in OBJECTIVES.items():
+        hnc_ds(
+            f"train --deepspeed_config {deepspeed} --model hf:{start} --preset hnc-itm "
+            f"--shards {scenes / 'shards' / 'train'} --run {settings.run(name)} --seed "
+            f"{settings.seed} --steps {settings.steps} --log_every 50 --crop 1 {flags} --resume"
+        )
+        if not settings.results(name).is_file():
+            shards = scenes / "shards" / "val"
+            hnc_ds(
+                f"evaluate {settings.run(name)} --shards {shards} --out {settings.results(name)}"
+            )
+    out = settings.page or settings.out / "ITM.md"
+    atomic_write(out, page(settings).encode())
+    print(f"wrote {out}")
+
+
+def deepspeed_settings(settings: Settings) -> dict[str, Any]:
+    """DeepSpeed's JSON."""
+    adam = {"lr": settings.lr, "weight_decay": 0.05, "torch_adam": True, "fused": True}
+    return {
+        "train_batch_size": settings.batch,
+        "optimizer": {"type": "AdamW", "params": adam},
+        "scheduler": {
+            "type": "WarmupCosineLR",
+            "params": {"total_num_steps": "auto", "warmup_num_steps": 100, "warmup_type": "linear"},
+        },
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": 1},
+    }
+
+
+def make_blip(settings: Settings, folder: Path, captions: Path) -> None:
+    """Write a small BLIP with random weights, a tokenizer of the captions' words, and its
+    preprocessing."""
+    groups = (group for image in read_captions(captions) for group in image.groups)
+    texts = (t for group in groups for t in (group.positive, *(n.caption for n in group.negatives)))
+    words = sorted({word for text in texts for word in text.lower().replace(".", " ").split()})
+    tokenizer = word_tokenizer(words)
+    layers = {
+        "hidden_size": settings.width,
+        "intermediate_size": 4 * settings.width,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.width // 64,
+    }
+    torch.manual_seed(settings.seed)
+    config = transformers.BlipConfig(
+        vision_config={
+            **layers,
+            "image_size": 64,
+            "patch_size": 8,
+            "initializer_range": 0.02,  # by default next to nothing
+        },
+        text_config={
+            **layers,
+            "encoder_hidden_size": settings.width,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 48,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+        },
+    )
+    preprocessing = transformers.BlipImageProcessor(size={"height": 64, "width": 64})
+    preprocessing.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers.BlipForImageTextRetrieval(config).save_pretrained(folder)
+
+
+def word_tokenizer(words: list[str]) -> Any:
+    """A tokenizer of whole words."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    numbers = {word: number for number, word in enumerate([*special, *words, "."])}
+    made = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [(name, numbers[name]) for name in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        model_max_length=48,
+    )
+
+
+def page(settings: Settings) -> str:
+    """What was trained and what came out."""
+    plain, hard = (read_measurement(settings.results(name)) for name in OBJECTIVES)
+    shared = shared_items(plain, hard)
+    rows = []
+    for title, (metric, group) in ROWS.items():
+        key = (PAIRS, metric, group)
+        found = change_of(shared, key)
+        assert found is not None
+        by = found.difference
+        change = f"{100 * by.value:+.1f} ({100 * by.low:+.1f} to {100 * by.high:+.1f})"
+        rows.append((title, [cell(plain, key), cell(hard, key), change]))
+    machine = facts()
+    size = sum(
+        parameter.numel()
+        for parameter in transformers.BlipForImageTextRetrieval.from_pretrained(
+            settings.out / "start"
+        ).parameters()
+    )
+    head = HEAD.format(
+        size=size / 1e6,
+        steps=settings.steps,
+        batch=settings.batch,
+        lr=settings.lr,
+        train=settings.train,
+        val=settings.val,
+        machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),
+    )
+    return head + markdown(("percent", *OBJECTIVES, "difference"), rows)
+
+
+def cell(measured: Measurement, key: tuple[str, str, str]) -> str:
+    """A score with its interval."""
+    row = measured.rows[key]
+    return f"{100 * row.value:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main("itm", Settings, run))

@@ -1,0 +1,25 @@
+"""experiments/itm.py runs from scenes to its page, and resumes without doing anything again."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.itm import OBJECTIVES, ROWS, Settings, run
+
+
+@pytest.mark.slow
+def test_the_comparison_of_cross_encoders_is_made_and_made_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(out=tmp_path, steps=2, train=40, val=12, batch=8, layers=1, width=64)
+    run(settings)
+    page = (tmp_path / "ITM.md").read_text()
+    for title in (*OBJECTIVES, *ROWS):
+        assert f" {title} |" in page
+    before = [settings.results(name).stat().st_mtime_ns for name in OBJECTIVES]
+    capfd.readouterr()
+    run(settings)
+    printed = capfd.readouterr().out
+    assert printed.count("is done already") == 2
+    assert [settings.results(name).stat().st_mtime_ns for name in OBJECTIVES] == before
+    assert (tmp_path / "ITM.md").read_text() == page
