@@ -72,7 +72,7 @@ class Settings:
     batch: int = 64
     """Images of a step."""
 
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Largest learning rate."""
 
     train: int = 8000
@@ -81,7 +81,7 @@ class Settings:
     val: int = 500
     """Held-out scenes."""
 
-    width: int = 128
+    width: int = 64
     """Width of both towers."""
 
     layers: int = 4
@@ -156,7 +156,7 @@ def make_blip(settings: Settings, folder: Path, captions: Path) -> None:
         "hidden_size": settings.width,
         "intermediate_size": 4 * settings.width,
         "num_hidden_layers": settings.layers,
-        "num_attention_heads": settings.width // 64,
+        "num_attention_heads": settings.width // 32,
     }
     torch.manual_seed(settings.seed)
     config = transformers.BlipConfig(

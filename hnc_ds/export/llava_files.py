@@ -20,9 +20,9 @@ from PIL import Image
 
 from hnc_ds.atomic_files import atomic_write
 from hnc_ds.errors import UserError
+from hnc_ds.model.llava_prompt import IMAGE, around_image
 from hnc_ds.reading import read_json, reading
 
-IMAGE = "<image>"
 PROBE = ("USER: ", "\nWhat is it? ASSISTANT:")
 """A prompt before and after the image."""
 
@@ -63,20 +63,6 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
             "tokenizer's files from the original folder"
         )
     return tokenizer, found[0]
-
-
-def around_image(tokenizer: Any, before: str, after: str) -> tuple[list[int], list[int]]:
-    """Token ids before and after an image, as in LLaVA's own code.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        before: Text before the image; its ids begin with the BOS token, if there is one.
-        after: Text after the image; its ids do not.
-    """
-    first, second = (list(tokenizer(text)["input_ids"]) for text in (before, after))
-    start = tokenizer.bos_token_id
-    begins = start is not None and second[:1] == [start]
-    return first, second[1:] if begins else second
 
 
 def differs_as_a_whole(tokenizer: Any, image_id: int) -> str | None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from hnc_ds.errors import UserError, counted
 from hnc_ds.export.into_llava import read_llava_config
-from hnc_ds.export.llava_files import IMAGE, around_image, load_tokenizer
+from hnc_ds.export.llava_files import load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
-from hnc_ds.llava.questions import prompt
+from hnc_ds.model.llava_prompt import IMAGE, around_image, prompt
 from hnc_ds.reading import read_json, reading
 
 VIEW_VERSION = 1

@@ -17,16 +17,12 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import read_json, read_json_lines
-from hnc_ds.export.llava_files import IMAGE
+from hnc_ds.model.llava_prompt import IMAGE
 from hnc_ds.reading import LONGEST_LINE, reading
 
 PROMPT_VERSION = 2
 """To be raised with any change of the prompts: older answers on disk are then refused."""
 
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions."
-)
 SHORT = "Answer the question using a single word or phrase."
 
 QuestionId = int | str
@@ -218,8 +214,3 @@ def short_question(question: str, ocr_tokens: Sequence[str] | None = None) -> st
     """
     read = [] if ocr_tokens is None else [f"Reference OCR token: {', '.join(ocr_tokens)}"]
     return "\n".join([question, *read, SHORT])
-
-
-def prompt(text: str) -> str:
-    """The whole prompt of a user's message."""
-    return f"{SYSTEM} USER: {IMAGE}\n{text} ASSISTANT:"

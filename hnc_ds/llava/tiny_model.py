@@ -16,9 +16,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from hnc_ds.export.llava_files import IMAGE
 from hnc_ds.llava.model import Llava
-from hnc_ds.llava.questions import VqaQuestion, prompt
+from hnc_ds.llava.questions import VqaQuestion
+from hnc_ds.model.llava_prompt import IMAGE, prompt
 from hnc_ds.shards.images import ImageSettings
 
 UNKNOWN, START, END, PAD = "<unk>", "<s>", "</s>", "<pad>"

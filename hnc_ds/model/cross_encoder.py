@@ -44,6 +44,8 @@ class Kind(NamedTuple):
     """Pixels on a side of its images, from the configuration."""
     unused_positions: int = 0
     """Positions of the text tower that no token has."""
+    trains: bool = True
+    """Whether training takes it."""
 
 
 def _see_blip(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
@@ -208,6 +210,14 @@ KINDS: Mapping[str, Kind] = {
         ("itm_head",),
         lambda config: config.image_config.image_size,
     ),
+    "llava": Kind(  # LlavaJudge has steps of its own
+        "LlavaForConditionalGeneration",
+        lambda model, pixels: pixels,
+        lambda model, seen, tokens, mask: tokens,
+        (),
+        lambda config: config.vision_config.image_size,
+        trains=False,
+    ),
 }
 """THE TABLE of architectures, by model_type of config.json. LXMERT and VisualBERT, which the HNC
 paper has as well, take features of detected regions instead of images."""
@@ -294,6 +304,10 @@ class CrossEncoder(nn.Module):
 
     def see(self, images_B3RR: torch.Tensor) -> torch.Tensor:
         """What captions are matched with, of uint8 images of the model's size: [B, ..., D]."""
+        return self._kind.see(self.towers, self.pixels(images_B3RR))
+
+    def pixels(self, images_B3RR: torch.Tensor) -> torch.Tensor:
+        """Normalized pixels in the model's dtype."""
         if images_B3RR.device not in self._statistics:
             values = self.image_settings.mean, self.image_settings.std
             with torch.inference_mode(False):  # it may train later
@@ -301,7 +315,7 @@ class CrossEncoder(nn.Module):
             self._statistics[images_B3RR.device] = made
         mean, std = self._statistics[images_B3RR.device]
         pixels_B3RR = (images_B3RR.float() / 255 - mean) / std
-        return self._kind.see(self.towers, pixels_B3RR.to(next(self.towers.parameters()).dtype))
+        return pixels_B3RR.to(next(self.towers.parameters()).dtype)
 
     def match(
         self, seen_P: torch.Tensor, token_PL: torch.Tensor, mask_PL: torch.Tensor
@@ -340,7 +354,15 @@ class CrossEncoder(nn.Module):
 
     def prepare_for_training(self) -> None:
         """Freeze parameters without a gradient (of other heads), and give numbers one dimension, as
-        DeepSpeed needs it. Gradients are found out with a black image and an empty caption."""
+        DeepSpeed needs it. Gradients are found out with a black image and an empty caption.
+
+        Raises:
+            UserError: It is no model that trains.
+        """
+        if not self._kind.trains:
+            raise UserError(
+                f"{self._kind.class_name} judges captions ('hnc-ds evaluate'), and is not trained"
+            )
         self.scalars = tuple(n for n, p in self.towers.named_parameters() if p.ndim == 0)
         for parameter in self.towers.parameters():
             if parameter.ndim == 0:
@@ -426,20 +448,14 @@ def load_cross_encoder(name: str, may_lack_head: bool = False) -> CrossEncoder:
     lost += [weight for weight, *_ in found["mismatched_keys"]]
     if lost:
         raise UserError(f"{folder}: has no weights of {lost[0]}; {again}")
-    encoder = CrossEncoder(model.eval(), kind, tokenizer, settings, preprocessing)
+    parts = model.eval(), kind, tokenizer, settings, preprocessing
+    encoder = CrossEncoder(*parts)
+    if config.model_type == "llava":
+        from hnc_ds.model.llava_judge import LlavaJudge  # a CrossEncoder
+
+        encoder = LlavaJudge(*parts)
     encoder.random_weights = tuple(headless)
     return encoder
-
-
-def is_cross_encoder_folder(folder: Path) -> bool:
-    """Whether a folder, a checkpoint for example, holds a model of KINDS."""
-    if not (folder / "config.json").is_file() or (folder / "open_clip_config.json").is_file():
-        return False
-    try:
-        config = read_json(folder / "config.json")
-    except UserError:  # reported when it is loaded
-        return False
-    return isinstance(config, dict) and config.get("model_type") in KINDS
 
 
 def _folder(name: str) -> Path:

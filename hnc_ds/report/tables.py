@@ -38,8 +38,8 @@ ABOUT_METRIC = {
     "the captions alone give away.",
     BLIND: "The same pairs with other images: how often the true caption wins although the image "
     "shows something else. Above 50, captions alone give the answer away.",
-    "margin": "Mean cosine similarity of the image with its true caption minus that with the "
-    "hard negative.",
+    "margin": "Mean similarity of the image with its true caption minus that with the hard "
+    "negative: cosines, or of cross-encoders log-odds, which are not comparable with them.",
     TIES: "Pairs whose captions are equally similar to the image; they count as wrong.",
 }
 ABOUT_KIND = {

@@ -56,7 +56,8 @@ class ImageSettings:
     """A key of INTERPOLATIONS."""
 
     resize_mode: str = "shortest"
-    """'shortest' keeps the aspect ratio and crops the centre; 'squash' stretches (SigLIP)."""
+    """'shortest' keeps the aspect ratio and crops the centre; 'squash' stretches (SigLIP); 'pad'
+    adds the mean colour on both sides (LLaVA-1.5)."""
 
 
 def decode_image(data: bytes) -> torch.Tensor:
@@ -98,6 +99,8 @@ def evaluation_view(image_3HW: torch.Tensor, settings: ImageSettings) -> torch.T
     height, width = image_3HW.shape[1:]
     if (height, width) == (settings.size, settings.size):
         return image_3HW
+    if settings.resize_mode == "pad":
+        image_3HW = _padded(image_3HW, settings)
     resized = functional.resize(
         image_3HW if settings.resize_mode == "squash" else _without_far_ends(image_3HW),
         [settings.size] * (2 if settings.resize_mode == "squash" else 1),
@@ -105,6 +108,25 @@ def evaluation_view(image_3HW: torch.Tensor, settings: ImageSettings) -> torch.T
         antialias=True,
     )
     return functional.center_crop(resized, [settings.size])
+
+
+LONGEST_PADDED = 7168
+"""Pixels; longer images are downscaled before they are padded, as the square would be too large."""
+
+
+def _padded(image_3HW: torch.Tensor, settings: ImageSettings) -> torch.Tensor:
+    """The image in the middle of a square of the mean colour."""
+    height, width = image_3HW.shape[1:]
+    if (side := max(height, width)) > LONGEST_PADDED:
+        sides = [max(1, round(length * LONGEST_PADDED / side)) for length in (height, width)]
+        image_3HW = functional.resize(
+            image_3HW, sides, interpolation=INTERPOLATIONS[settings.interpolation], antialias=True
+        )
+        (height, width), side = sides, LONGEST_PADDED
+    left, top = (side - width) // 2, (side - height) // 2
+    fill = [int(255 * mean) for mean in settings.mean]
+    ends = [left, top, side - width - left, side - height - top]
+    return functional.pad(image_3HW, ends, fill=fill)
 
 
 def _without_far_ends(image_3HW: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,10 @@ from hnc_ds.evaluation.cross_scorer import CrossScorer, Matches
 from hnc_ds.evaluation.embed import Corruption, ShardImages
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.results import read_measurement
-from hnc_ds.model.cross_encoder import KINDS, load_cross_encoder
+from hnc_ds.model.cross_encoder import load_cross_encoder
 from hnc_ds.shards.images import evaluation_view
 from hnc_ds.shards.reader import ShardReader
-from tests.cross_encoders import save_cross_encoder
+from tests.cross_encoders import MADE, save_cross_encoder
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def folders(scene_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     """A model of every kind, which knows the words of the scenes."""
     base = tmp_path_factory.mktemp("models")
     words = sorted({word for caption in captions_of(scene_shards) for word in split(caption)})
-    return {kind: save_cross_encoder(base / kind, kind, words) for kind in KINDS}
+    return {kind: save_cross_encoder(base / kind, kind, words) for kind in MADE}
 
 
 def split(caption: str) -> list[str]:
@@ -61,7 +61,7 @@ def some_pairs(found: Matches, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, random.integers(0, len(found.captions), count)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MADE)
 def test_the_score_of_a_pair_is_that_of_the_pair_alone(
     folders: dict[str, Path], scene_shards: Path, kind: str
 ) -> None:

@@ -10,9 +10,9 @@ import transformers
 
 from hnc_ds.config import AnswerConfig
 from hnc_ds.errors import UserError
-from hnc_ds.export.llava_files import around_image, differs_as_a_whole, load_tokenizer
+from hnc_ds.export.llava_files import differs_as_a_whole, load_tokenizer
 from hnc_ds.llava.answer import answer
-from hnc_ds.llava.questions import prompt
+from hnc_ds.model.llava_prompt import around_image, prompt
 
 BLANK, BREAK = "\u2581", "<0x0A>"
 

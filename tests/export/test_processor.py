@@ -15,7 +15,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.export.export import export
 from hnc_ds.export.llava_files import prove_padding
 from hnc_ds.llava.model import ImageView
-from hnc_ds.llava.questions import prompt
+from hnc_ds.model.llava_prompt import prompt
 from tests.export.conftest import VIEW
 
 Make = Callable[..., Path]

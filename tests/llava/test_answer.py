@@ -27,8 +27,9 @@ from hnc_ds.llava.batches import Packed, batches
 from hnc_ds.llava.generate import Generator, PendingBatch
 from hnc_ds.llava.model import ImageView
 from hnc_ds.llava.predictions import AnswerLog, Job, write_for_server
-from hnc_ds.llava.questions import prompt, read_vqa_questions, short_question
+from hnc_ds.llava.questions import read_vqa_questions, short_question
 from hnc_ds.llava.scorers import normalise_m4c
+from hnc_ds.model.llava_prompt import prompt
 from tests.llava.tiny_llava import save_llava
 
 LONGEST = 12

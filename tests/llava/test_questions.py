@@ -9,7 +9,8 @@ import pytest
 
 from hnc_ds.errors import UserError
 from hnc_ds.llava.batches import batches
-from hnc_ds.llava.questions import VqaQuestion, prompt, read_vqa_questions, short_question
+from hnc_ds.llava.questions import VqaQuestion, read_vqa_questions, short_question
+from hnc_ds.model.llava_prompt import prompt
 
 
 def written(path: Path, content: Any) -> Path:

@@ -7,7 +7,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from hnc_ds.llava.questions import prompt
+from hnc_ds.model.llava_prompt import prompt
 
 SIDE, PATCH = 32, 8
 WORDS = (

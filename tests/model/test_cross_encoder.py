@@ -27,10 +27,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_every_kind_of_the_table_is_tried() -> None:
-    assert set(MADE) == set(KINDS)
+    assert set(MADE) == {name for name, kind in KINDS.items() if kind.trains}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MADE)
 def test_seen_once_and_matched_is_the_models_own_forward(
     folders: dict[str, Path], kind: str
 ) -> None:

@@ -142,7 +142,7 @@ def test_curves_are_in_the_order_of_the_table_and_unknown_ones_at_the_end(make_r
     log = '{"step": 1, "zebra": 2, "hard_negative_accuracy/swap": 0.5, "margin": 1, "loss": 12345}'
     shown = panels(read_runs([make_run("one", log=log)]))
     titles = {group: [panel.title for panel in row] for group, row in shown.items()}
-    assert list(titles.values()) == [["Loss, nats", "Margin, cosine"], ["swap"], ["zebra"]]
+    assert list(titles.values()) == [["Loss, nats", "Margin"], ["swap"], ["zebra"]]
     assert shown[BY_TYPE][0].last == [(0, "50.0 %")]
     assert shown["Learning"][0].last == [(0, "12,345")]
 

@@ -22,7 +22,7 @@ from hnc_ds.objective.matching import MatchInputs, match_objective
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
 from hnc_ds.training.matching import check_settings
-from tests.cross_encoders import save_cross_encoder
+from tests.cross_encoders import MADE, save_cross_encoder
 
 FEW = "--log_every 1 --save_every 2 --hard_negatives 2 --unrelated_negatives 1 --workers 0"
 
@@ -33,7 +33,7 @@ def folders(scene_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     reader = ShardReader(scene_shards / "train")
     captions = (group.positive for n in range(20) for group in reader.sample(n).groups)
     words = sorted({word for caption in captions for word in caption.replace(".", " .").split()})
-    return {kind: save_cross_encoder(base / kind, kind, words) for kind in KINDS}
+    return {kind: save_cross_encoder(base / kind, kind, words) for kind in MADE}
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_an_empty_slot_has_no_gradient() -> None:
     assert (hard_BK.grad != 0).tolist() == [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MADE)
 def test_a_model_of_every_kind_trains_resumes_and_opens_in_transformers(
     folders: dict[str, Path], scene_shards: Path, cpu_config: Path, tmp_path: Path, kind: str
 ) -> None:
