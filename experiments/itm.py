@@ -15,6 +15,7 @@ if __name__ == "__main__" and not __package__:  # started by path: find the pack
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from experiments.preset_tables import markdown
-from experiments.presets import hnc_ds, main
+from experiments.presets import hnc_ds, in_turns, main
 from hnc_ds.atomic_files import atomic_write
 from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.demo import SCENES, caption_and_pack
@@ -87,6 +88,9 @@ class Settings:
     layers: int = 4
     """Layers of both towers."""
 
+    at_once: int = 2
+    """Number of trainings that run in parallel."""
+
     seed: int = 0
     """Seed of scenes, weights and order."""
 
@@ -114,20 +118,27 @@ def run(settings: Settings) -> None:
         make_blip(settings, start, scenes / "train.captions.jsonl.gz")
     deepspeed = settings.out / "deepspeed.json"
     atomic_write(deepspeed, json.dumps(deepspeed_settings(settings), indent=1).encode())
-    for name, flags in OBJECTIVES.items():
-        hnc_ds(
-            f"train --deepspeed_config {deepspeed} --model hf:{start} --preset hnc-itm "
-            f"--shards {scenes / 'shards' / 'train'} --run {settings.run(name)} --seed "
-            f"{settings.seed} --steps {settings.steps} --log_every 50 --crop 1 {flags} --resume"
-        )
-        if not settings.results(name).is_file():
-            shards = scenes / "shards" / "val"
-            hnc_ds(
-                f"evaluate {settings.run(name)} --shards {shards} --out {settings.results(name)}"
-            )
+    in_turns(settings.at_once, partial(compare, settings), [(name,) for name in OBJECTIVES])
     out = settings.page or settings.out / "ITM.md"
     atomic_write(out, page(settings).encode())
     print(f"wrote {out}")
+
+
+def compare(settings: Settings, name: str) -> None:
+    """Train and score an objective, unless that is done."""
+    run, shards = settings.run(name), settings.out / "scenes" / "shards"
+    log = run.with_suffix(".log")
+    hnc_ds(
+        f"train --deepspeed_config {settings.out / 'deepspeed.json'} --preset hnc-itm "
+        f"--model hf:{settings.out / 'start'} --shards {shards / 'train'} --run {run} "
+        f"--seed {settings.seed} --steps {settings.steps} --log_every 50 --crop 1 "
+        f"{OBJECTIVES[name]} --resume",
+        log,
+        settings.at_once,
+    )
+    if not (out := settings.results(name)).is_file():
+        hnc_ds(f"evaluate {run} --shards {shards / 'val'} --out {out}", log, settings.at_once)
+    print(f"{name}: done, see {log}", flush=True)
 
 
 def deepspeed_settings(settings: Settings) -> dict[str, Any]:
