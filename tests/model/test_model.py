@@ -73,7 +73,7 @@ def test_weights_beyond_the_bound_keep_their_scale_also_when_a_run_resumes(
     state = dict(load_model(ModelConfig(), seed=0).towers.state_dict())
     torch.save({**state, "logit_scale": torch.tensor(math.log(scale))}, tmp_path / "weights.pt")
     config = TrainConfig(model=ModelConfig(pretrained=str(tmp_path / "weights.pt")))
-    clip = set_up(config, None).clip
+    clip = set_up(config, None).model
     assert float(clip.logit_scale().detach()) == pytest.approx(kept)
     assert (clip.start_note() is None) == (kept == 100)
     clip.towers.logit_scale.data.fill_(math.log(200))
@@ -83,7 +83,7 @@ def test_weights_beyond_the_bound_keep_their_scale_also_when_a_run_resumes(
         weights["towers.logit_scale"].fill_(math.log(later))
         made = contents(clip, weights, {}, {}, {})
         step = write(tmp_path, number, made, keep_last=2)
-        again = set_up(config, read(step)).clip
+        again = set_up(config, read(step)).model
         assert again.log_scale_bound == clip.log_scale_bound
         assert again.config == clip.config
         start = load_model(config.model, seed=0)
