@@ -1,6 +1,6 @@
 """A cross-encoder with and without hard negatives, on rendered scenes: experiments/ITM.md.
 
-    python experiments/itm.py                   under an hour on two cores; resumes where it stopped
+    python experiments/itm.py          about an hour on two cores; resumes where it was stopped
 
 A small BLIP with random weights learns to match captions of other images; from there it trains
 twice, on the same images in the same order with as many captions an image: captions of other images
