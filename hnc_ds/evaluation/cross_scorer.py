@@ -70,19 +70,6 @@ class CrossScorer(Scorer):
     """Name of the model in results and messages."""
     searches: ClassVar[bool] = False
 
-    def read(
-        self, images: ImageSource, corruption: Corruption | None = None
-    ) -> Iterable[ImageBatch]:
-        """This rank's images as the model views them; decoded again at each iteration."""
-        return image_batches_of(
-            images,
-            self.model.image_settings,
-            self.device,
-            batch=self.batch,
-            workers=self.workers,
-            corruption=corruption,
-        )
-
     def images(
         self,
         source: ImageSource,

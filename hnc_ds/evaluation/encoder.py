@@ -46,7 +46,6 @@ from hnc_ds.evaluation.embed import (
     ImageSource,
     embed_texts,
     encode_image_batches,
-    image_batches_of,
     refuse_broken_rows,
     refuse_broken_weights,
     shown,
@@ -303,19 +302,6 @@ class Encoder(Scorer):
     cache: EmbeddingCache | None = None
     name: str = "the model"
     """Name of the model in results and messages."""
-
-    def read(
-        self, images: ImageSource, corruption: Corruption | None = None
-    ) -> Iterable[ImageBatch]:
-        """This rank's images as the model views them; decoded again at each iteration."""
-        return image_batches_of(
-            images,
-            self.model.image_settings,
-            self.device,
-            batch=self.batch,
-            workers=self.workers,
-            corruption=corruption,
-        )
 
     def images(
         self,

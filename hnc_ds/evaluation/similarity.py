@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.embed import Corruption, ImageBatch, ImageSource, SeenImages, ShardImages
+from hnc_ds.evaluation.embed import (
+    Corruption,
+    ImageBatch,
+    ImageSource,
+    SeenImages,
+    ShardImages,
+    image_batches_of,
+)
 from hnc_ds.shards.reader import ShardReader
 
 _PAIRS_AT_ONCE = 16_384
@@ -149,14 +156,28 @@ class Scorer(ABC):
 
     name: str
     """In results and messages."""
+    model: Any
+    """On the device, in evaluation mode."""
+    device: torch.device
+    batch: int
+    """Images per batch."""
+    workers: int
+    """Processes that read and decode images."""
     searches: ClassVar[bool] = True
     """Whether all images are scored with all captions in little time."""
 
-    @abstractmethod
     def read(
         self, images: ImageSource, corruption: Corruption | None = None
     ) -> Iterable[ImageBatch]:
         """This rank's images as the model views them; decoded again at each iteration."""
+        return image_batches_of(
+            images,
+            self.model.image_settings,
+            self.device,
+            batch=self.batch,
+            workers=self.workers,
+            corruption=corruption,
+        )
 
     @abstractmethod
     def images(

@@ -153,7 +153,7 @@ def test_retrieval_on_shards_is_made_on_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, shards = tmp_path / "blip.json", str(scene_shards / "val")
-    evaluate(EvaluateConfig(models=(f"hf:{folders['blip']}",), shards=shards, out=out, workers=0))
+    evaluate(EvaluateConfig(models=(f"hf:{folders['blip']}",), shards=shards, out=out))
     assert "--benchmarks hnc-shards retrieval has it" in capsys.readouterr().out
     assert not any(benchmark == "retrieval" for benchmark, *_ in results(out))
 

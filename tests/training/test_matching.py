@@ -24,7 +24,7 @@ from hnc_ds.train import main
 from hnc_ds.training.matching import check_settings
 from tests.cross_encoders import MADE, save_cross_encoder
 
-FEW = "--log_every 1 --save_every 2 --hard_negatives 2 --unrelated_negatives 1 --workers 0"
+FEW = "--log_every 1 --save_every 2 --hard_negatives 2 --unrelated_negatives 1"
 
 
 @pytest.fixture(scope="module")
