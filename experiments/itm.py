@@ -15,6 +15,7 @@ if __name__ == "__main__" and not __package__:  # started by path: find the pack
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,11 @@ OBJECTIVES = {
     HARD: "--hard_negatives 2 --unrelated_negatives 2",
 }
 """Flags of 'hnc-ds train': five captions an image in both."""
+
+LONGEST = 48
+"""Tokens of a caption."""
+
+SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 
 PAIRS = "hnc-shards"
 ROWS = {
@@ -177,7 +183,7 @@ def make_blip(settings: Settings, folder: Path, captions: Path) -> None:
     groups = (group for image in read_captions(captions) for group in image.groups)
     texts = (t for group in groups for t in (group.positive, *(n.caption for n in group.negatives)))
     words = sorted({word for text in texts for word in text.lower().replace(".", " ").split()})
-    tokenizer = word_tokenizer(words)
+    tokenizer = word_tokenizer([*words, "."], longest=LONGEST)
     layers = {
         "hidden_size": settings.width,
         "intermediate_size": 4 * settings.width,
@@ -196,7 +202,7 @@ def make_blip(settings: Settings, folder: Path, captions: Path) -> None:
             **layers,
             "encoder_hidden_size": settings.width,
             "vocab_size": len(tokenizer),
-            "max_position_embeddings": 48,
+            "max_position_embeddings": LONGEST,
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.cls_token_id,
             "eos_token_id": tokenizer.sep_token_id,
@@ -209,10 +215,15 @@ def make_blip(settings: Settings, folder: Path, captions: Path) -> None:
     transformers.BlipForImageTextRetrieval(config).save_pretrained(folder)
 
 
-def word_tokenizer(words: list[str]) -> Any:
-    """A tokenizer of whole words."""
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-    numbers = {word: number for number, word in enumerate([*special, *words, "."])}
+def word_tokenizer(words: Sequence[str], longest: int, special: Sequence[str] = SPECIAL) -> Any:
+    """A tokenizer of whole words, with start and end tokens.
+
+    Args:
+        words: In lower case.
+        longest: Tokens of the longest caption.
+        special: Names of SPECIAL, in the order of their numbers.
+    """
+    numbers = {word: number for number, word in enumerate([*special, *words])}
     made = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     made.normalizer = normalizers.Lowercase()
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -226,7 +237,7 @@ def word_tokenizer(words: list[str]) -> Any:
         cls_token="[CLS]",
         sep_token="[SEP]",
         unk_token="[UNK]",
-        model_max_length=48,
+        model_max_length=longest,
     )
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-SIDE, PATCH, WIDTH, WORDS = 32, 16, 64, 40
-"""Pixels of an image and of a patch, width of all layers, words of the vocabulary."""
+from experiments.itm import word_tokenizer
+
+SIDE, PATCH, WIDTH, WORDS, LONGEST = 32, 16, 64, 40, 32
+"""Pixels of an image and of a patch, width of all layers, words of the vocabulary, tokens of a
+caption."""
 
 COMMON = {
     "hidden_size": WIDTH,
@@ -16,28 +18,8 @@ COMMON = {
     "num_hidden_layers": 2,
     "num_attention_heads": 1,
 }
-TEXT = {**COMMON, "vocab_size": WORDS + 4, "max_position_embeddings": 32}
+TEXT = {**COMMON, "vocab_size": WORDS + 4, "max_position_embeddings": LONGEST}
 IMAGE = {**COMMON, "image_size": SIDE, "patch_size": PATCH}
-
-
-def small_tokenizer(words: list[str], first: str = "[PAD]", second: str = "[CLS]") -> Any:
-    """A tokenizer of whole words, with start and end tokens."""
-    names = [first, second, "[SEP]", "[UNK]"]
-    vocabulary = {word: number for number, word in enumerate([*names, *words])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=32,
-    )
 
 
 def _blip() -> Any:
@@ -117,7 +99,8 @@ def save_cross_encoder(folder: Path, kind: str, words: list[str], seed: int = 0)
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.15)
     model.eval().save_pretrained(folder)
+    known = list(dict.fromkeys(map(str.lower, words)))[:WORDS]
     first = ("[CLS]", "[PAD]") if kind == "bridgetower" else ("[PAD]", "[CLS]")
-    small_tokenizer(words[:WORDS], *first).save_pretrained(folder)
+    word_tokenizer(known, LONGEST, (*first, "[SEP]", "[UNK]")).save_pretrained(folder)
     transformers.BlipImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder

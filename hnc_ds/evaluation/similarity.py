@@ -164,7 +164,7 @@ class Scorer(ABC):
     workers: int
     """Processes that read and decode images."""
     searches: ClassVar[bool] = True
-    """Whether all images are scored with all captions in little time."""
+    """Whether scoring all images with all captions is cheap."""
 
     def read(
         self, images: ImageSource, corruption: Corruption | None = None
