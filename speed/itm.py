@@ -97,7 +97,7 @@ def ours(
     model.zero_grad()
     captions_BS = torch.arange(len(token_TL)).view(len(images_B3RR), -1)
     used_T = torch.full((len(token_TL),), token_TL.shape[1])
-    return _backward(model, model(images_B3RR, token_TL, used_T, captions_BS))
+    return _backward(model, model(images_B3RR, token_TL, used_T, captions_BS)[0])
 
 
 def theirs(

@@ -58,6 +58,10 @@ class EvaluateConfig(MeasuredOn):
     deleted at any time."""
     name: str | None = None
     """Name of the model in the results. Default: the run's folder name."""
+    threshold_from: Path | None = None
+    """Results of the same models on shards of validation data, as --out was given there: captions
+    are also judged one by one (threshold_accuracy), at the score that separates true from false
+    best there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

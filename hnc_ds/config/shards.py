@@ -92,6 +92,9 @@ class DataConfig(Settings):
     them. Hard negatives are of the first one."""
     unrelated_negatives: int = 0
     """Captions of other images per image, in addition to those of the batch (M)."""
+    mined_negatives: int = 0
+    """Of image-text matching models with contrastive heads: captions of other images of the batch
+    per image, drawn more often the more similar these heads find them, as in ALBEF."""
     negative_types: Weights = field(default_factory=dict)
     """Relative frequency of each negative type, such as: swap 2 attribute 1. Types that are not
     named are not drawn; by default all types are drawn equally often."""
@@ -127,6 +130,7 @@ class DataConfig(Settings):
             0,
             hard_negatives=self.hard_negatives,
             unrelated_negatives=self.unrelated_negatives,
+            mined_negatives=self.mined_negatives,
             shuffle_shards=self.shuffle_shards,
             workers=self.workers or 0,
         )

@@ -13,7 +13,7 @@ P pairs, L tokens.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,14 +36,15 @@ from hnc_ds.evaluation.embed import (
     image_batches_of,
     shown,
 )
-from hnc_ds.evaluation.similarity import Scorer, Similarity, Table
+from hnc_ds.evaluation.released.summary import MATCHES
+from hnc_ds.evaluation.similarity import Scorer, Similarity, Table, Thresholds
 from hnc_ds.model.cross_encoder import CrossEncoder
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 16, 32
 LENGTHS = 8
 """Captions are padded to a multiple of so many tokens."""
 
-EVEN_ODDS = 0.0
+EVEN_ODDS = {MATCHES: 0.0}
 """Log-odds of P(match) = 0.5."""
 
 
@@ -68,6 +69,7 @@ class CrossScorer(Scorer):
     """Processes that read and decode images."""
     name: str
     """Name of the model in results and messages."""
+    chosen: Thresholds = field(default_factory=dict)
     searches: ClassVar[bool] = False
 
     def images(
@@ -107,7 +109,7 @@ class CrossScorer(Scorer):
             captions: Distinct texts.
         """
         ids, is_long = self.model.tokenize.ids(captions)
-        return Matches(self, images, captions, ids), sum(is_long)
+        return Matches(self, images, captions, ids, {**EVEN_ODDS, **self.chosen}), sum(is_long)
 
     def corrupted(self, clean: "Matches", source: ImageSource, corruption: Corruption) -> "Matches":
         """The same captions with corrupted images."""
@@ -123,7 +125,7 @@ class Matches:
     captions: Sequence[str]
     ids: Sequence[Sequence[int]]
     """Tokens of each caption."""
-    threshold: float = EVEN_ODDS
+    thresholds: Thresholds
 
     def pairs(self, image_P: np.ndarray, text_P: np.ndarray) -> np.ndarray:
         """Of images with captions, float32 [P]; a pair that occurs twice is computed once.

@@ -19,7 +19,7 @@ N readable images, T captions, width D.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from hnc_ds.evaluation.embed import (
     refuse_broken_weights,
     shown,
 )
-from hnc_ds.evaluation.similarity import Cosines, Scorer
+from hnc_ds.evaluation.similarity import Cosines, Scorer, Thresholds
 from hnc_ds.model.clip import BESIDE_TOWERS, Clip, State, own_state, state_sha256
 from hnc_ds.model.load import (
     CROSS_ENCODERS,
@@ -302,6 +302,7 @@ class Encoder(Scorer):
     cache: EmbeddingCache | None = None
     name: str = "the model"
     """Name of the model in results and messages."""
+    chosen: Thresholds = field(default_factory=dict)
 
     def images(
         self,
@@ -332,7 +333,7 @@ class Encoder(Scorer):
     def similarity(self, images: EmbeddedImages, captions: Sequence[str]) -> tuple[Cosines, int]:
         """Cosines of encoded images with captions, and how many captions are truncated."""
         text_TD, too_long = self.texts(captions)
-        return Cosines(images.image_ND, text_TD), too_long
+        return Cosines(images.image_ND, text_TD, self.chosen), too_long
 
     def corrupted(self, clean: Cosines, source: ImageSource, corruption: Corruption) -> Cosines:
         """The same captions with corrupted images."""

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from hnc_ds.config import EvaluateConfig
@@ -38,8 +39,17 @@ from hnc_ds.evaluation.encoder import (
 from hnc_ds.evaluation.held_out import HardNegatives, Retrieval
 from hnc_ds.evaluation.inputs import EvaluationInputs, read_inputs
 from hnc_ds.evaluation.released.measure import measure_questions
-from hnc_ds.evaluation.results import Item, ItemsHeader, fingerprint, items_path, write_results
-from hnc_ds.evaluation.similarity import ScoredSet, Scorer
+from hnc_ds.evaluation.released.summary import CHOSEN, best_threshold
+from hnc_ds.evaluation.results import (
+    Item,
+    ItemsHeader,
+    PairItem,
+    fingerprint,
+    items_path,
+    read_items,
+    write_results,
+)
+from hnc_ds.evaluation.similarity import ScoredSet, Scorer, Thresholds
 from hnc_ds.evaluation.tables import models_table, results_table
 from hnc_ds.model.load import needs_transformers
 from hnc_ds.records import Result
@@ -106,6 +116,7 @@ def measure(
         too_long=too_long,
         unreadable=tuple(reader.key(index) for index in images.unreadable),
         seed=inputs.seed,
+        thresholds=dict(scorer.chosen),
     )
     return Measured(
         [*rows, *_robustness(measures, found, scorer, reader, inputs)],
@@ -152,11 +163,12 @@ def evaluate(config: EvaluateConfig) -> None:
             measure on; an output cannot be written.
     """
     device = join_ranks()
-    outs = raise_on_all_ranks(lambda: output_files(config))
+    outs = raise_on_all_ranks(lambda: output_files(config, config.out))
+    chosen = raise_on_all_ranks(lambda: chosen_thresholds(config))
     inputs = raise_on_all_ranks(lambda: read_inputs(config, config.corruptions))
     files: dict[str, Path] = {}
-    for reference, out in zip(config.models, outs, strict=True):
-        scorer = _load_scorer(reference, device, config)
+    for reference, out, threshold in zip(config.models, outs, chosen, strict=True):
+        scorer = _load_scorer(reference, device, config, threshold)
         own = inputs if config.benchmarks else affordable(scorer, inputs)
         if own is not inputs and rank() == 0:
             print(
@@ -182,18 +194,22 @@ def affordable(scorer: Scorer, inputs: EvaluationInputs) -> EvaluationInputs:
     return replace(inputs, held_out=pairs)
 
 
-def _load_scorer(reference: str, device: torch.device, config: EvaluateConfig) -> Scorer:
+def _load_scorer(
+    reference: str, device: torch.device, config: EvaluateConfig, chosen: Thresholds
+) -> Scorer:
     folder = raise_on_all_ranks(lambda: cross_encoder_of(reference))
     if folder is not None:
-        return raise_on_all_ranks(lambda: _load_cross_scorer(reference, folder, device, config))
+        load = partial(_load_cross_scorer, reference, folder, device, config, chosen)
+        return raise_on_all_ranks(load)
     named = raise_on_all_ranks(lambda: load_named_model(reference))
     model = named.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
-    return Encoder(model, device, config.batch, config.workers, cache, config.name or named.name)
+    name = config.name or named.name
+    return Encoder(model, device, config.batch, config.workers, cache, name, chosen)
 
 
 def _load_cross_scorer(
-    reference: str, folder: str, device: torch.device, config: EvaluateConfig
+    reference: str, folder: str, device: torch.device, config: EvaluateConfig, chosen: Thresholds
 ) -> Scorer:
     with needs_transformers(reference):
         from hnc_ds.evaluation.cross_scorer import CrossScorer
@@ -201,7 +217,7 @@ def _load_cross_scorer(
     name = config.name or name_of(reference)
     model = load_cross_encoder(folder)
     refuse_broken_weights(model, name)
-    return CrossScorer(model.to(device), device, config.batch, config.workers, name)
+    return CrossScorer(model.to(device), device, config.batch, config.workers, name, chosen)
 
 
 def measure_all(
@@ -221,7 +237,8 @@ def measure_all(
     Raises:
         UserError: As ``measure`` and ``measure_questions``.
     """
-    header, rows = ItemsHeader(model=scorer.name, seed=inputs.seed), list[Result]()
+    header = ItemsHeader(model=scorer.name, seed=inputs.seed, thresholds=dict(scorer.chosen))
+    rows = list[Result]()
     items: list[Iterable[Item]] = []
     if inputs.reader is not None:
         measured = measure(scorer, inputs.reader, inputs, folder, image_batches)
@@ -235,19 +252,44 @@ def measure_all(
     return Measured(rows, header, chain.from_iterable(items))
 
 
-def output_files(config: EvaluateConfig) -> list[Path]:
+def chosen_thresholds(config: EvaluateConfig) -> list[Thresholds]:
+    """Of each model, the threshold with the fewest mistakes on the captions of --threshold_from.
+
+    Raises:
+        UserError: The files do not exist, are of another model, or hold no hard negatives.
+    """
+    if config.threshold_from is None:
+        return [{}] * len(config.models)
+    files = output_files(config, config.threshold_from, "--threshold_from")
+    names = [config.name or name_of(reference) for reference in config.models]
+    return [{CHOSEN: _chosen(*of_one)} for of_one in zip(files, names, strict=True)]
+
+
+def _chosen(file: Path, name: str) -> float:
+    header, items = read_items(items_path(file))
+    if header.model != name:
+        raise UserError(f"--threshold_from: {file} is of {header.model}, not of {name}")
+    pairs = [item for item in items if isinstance(item, PairItem)]
+    if not pairs:
+        raise UserError(f"--threshold_from: {file} has no hard negatives; give shards' results")
+    scores = [pair.positive_score for pair in pairs], [pair.negative_score for pair in pairs]
+    label = np.repeat([True, False], len(pairs))
+    return float(best_threshold(np.concatenate(scores).astype(np.float32), label))
+
+
+def output_files(config: EvaluateConfig, out: Path, flag: str = "--out") -> list[Path]:
     """Results file of each model.
 
     Raises:
-        UserError: --out does not fit the number of models, or two models share a file name.
+        UserError: The path does not fit the number of models, or two models share a file name.
     """
-    out, names = config.out, [name_of(reference) for reference in config.models]
+    names = [name_of(reference) for reference in config.models]
     if len(names) == 1:
         if out.suffix != ".json" or out.is_dir():
-            raise UserError(f"--out is {out}; name a file that ends in .json")
+            raise UserError(f"{flag} is {out}; name a file that ends in .json")
         return [out]
     if out.suffix == ".json" or out.is_file():
-        raise UserError(f"--out is {out}; for several models, name a folder")
+        raise UserError(f"{flag} is {out}; for several models, name a folder")
     files = [re.sub(r"[^\w.@+=-]+", "-", name).strip("-.") for name in names]
     twice = [name for name, file in zip(names, files, strict=True) if Counter(files)[file] > 1]
     if twice:

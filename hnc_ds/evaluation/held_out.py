@@ -20,10 +20,14 @@ from hnc_ds.captions.language.attribute_classes import KINDS, group_of, kind_of
 from hnc_ds.evaluation import blind
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HELD_OUT, LEAST_PAIRS, RETRIEVAL
 from hnc_ds.evaluation.corruptions import Judged
-from hnc_ds.evaluation.released.summary import MATCHES
 from hnc_ds.evaluation.results import PairItem, RankItem
-from hnc_ds.evaluation.similarity import Grid, ScoredSet, Similarity
-from hnc_ds.evaluation.statistics import bootstrap_auroc, bootstrap_mean, bootstrap_means
+from hnc_ds.evaluation.similarity import Grid, ScoredSet, Similarity, Thresholds
+from hnc_ds.evaluation.statistics import (
+    Interval,
+    bootstrap_auroc,
+    bootstrap_mean,
+    bootstrap_means,
+)
 from hnc_ds.records import Result, TrainingSample
 
 MOST_OF_KIND = 40
@@ -79,8 +83,8 @@ class HardNegatives:
         scores = score_pairs(scored.similarity, self._pairs)
         blind_P = score_twins(scored.similarity, self._pairs, len(scored.images), seed)
         rows = summarise_pairs(model, self._pairs, *scores, blind_P, seed)
-        if (threshold := scored.similarity.threshold) is not None:
-            rows += summarise_matches(model, self._pairs, *scores, threshold, seed)
+        if thresholds := scored.similarity.thresholds:
+            rows += summarise_single(model, self._pairs, *scores, thresholds, seed)
         return rows, self._items(scored, *scores, blind_P)
 
     def judge(self, scored: ScoredSet) -> dict[str, Judged]:
@@ -186,23 +190,24 @@ def summarise_pairs(
     return results
 
 
-def summarise_matches(
+def summarise_single(
     model: str,
     pairs: Pairs,
     positive_P: np.ndarray,
     negative_P: np.ndarray,
-    threshold: float,
+    thresholds: Thresholds,
     seed: int,
 ) -> list[Result]:
     """Rows of accuracy and AUROC of captions one by one, each positive as often as it has
-    negatives: over all, and accuracy per negative type."""
-    right_P = np.add(positive_P > threshold, negative_P <= threshold, dtype=float) / 2
+    negatives: over all, and accuracy at each threshold per negative type."""
     groups = {"all": np.arange(len(pairs))}
     groups |= {name: np.flatnonzero(pairs.type_P == n) for n, name in enumerate(pairs.types)}
-    found = [
-        (MATCHES, group, bootstrap_mean(right_P[chosen], pairs.image_P[chosen], seed=seed))
-        for group, chosen in groups.items()
-    ]
+    found: list[tuple[str, str, Interval]] = []
+    for metric, threshold in thresholds.items():
+        right_P = np.add(positive_P >= threshold, negative_P < threshold, dtype=float) / 2
+        for group, chosen in groups.items():
+            interval = bootstrap_mean(right_P[chosen], pairs.image_P[chosen], seed=seed)
+            found.append((metric, group, interval))
     score, label = np.concatenate([positive_P, negative_P]), np.repeat([True, False], len(pairs))
     auroc = bootstrap_auroc(score, label, np.tile(pairs.image_P, 2), seed=seed)
     version = HELD_OUT[HARD_NEGATIVES].version

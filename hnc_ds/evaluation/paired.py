@@ -21,7 +21,7 @@ PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
     "pair_accuracy": lambda pair: pair.margin > 0,
     "margin": lambda pair: pair.margin,
     "ties": lambda pair: pair.margin == 0,
-    MATCHES: lambda pair: ((pair.positive_score > 0) + (pair.negative_score <= 0)) / 2,
+    MATCHES: lambda pair: ((pair.positive_score >= 0) + (pair.negative_score < 0)) / 2,
 }
 BLIND_VALUES: dict[str, Callable[[bool, float], float]] = {
     BLIND: lambda right, blind: blind,

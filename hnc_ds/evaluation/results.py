@@ -90,6 +90,8 @@ class ItemsHeader(msgspec.Struct, frozen=True, tag_field="item", tag="header"):
     """Image folders by source."""
     ocr: str = ""
     """For TextVQA: the OCR tokens in the prompts, if any."""
+    thresholds: dict[str, float] = {}
+    """Scores from which on a caption counts as true, chosen on validation data, by metric."""
     format: int = FORMAT_VERSION
 
 

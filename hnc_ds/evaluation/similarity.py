@@ -7,8 +7,9 @@ N images, T captions, P pairs, Q queries of a gallery of G.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ from hnc_ds.evaluation.embed import (
 from hnc_ds.shards.reader import ShardReader
 
 _PAIRS_AT_ONCE = 16_384
+
+
+Thresholds = Mapping[str, float]
+"""Scores from which on a caption counts as true, by the metric of captions judged one by one."""
 
 
 class Grid(Protocol):
@@ -46,9 +51,9 @@ class Similarity(Protocol):
     """Scores of a set. The methods are collectives."""
 
     @property
-    def threshold(self) -> float | None:
-        """Score above which a caption counts as true; None if the model says only which is more
-        similar."""
+    def thresholds(self) -> Thresholds:
+        """Score from which on a caption counts as true, by metric; none if it is only known which
+        caption is more similar."""
 
     def pairs(self, image_P: np.ndarray, text_P: np.ndarray) -> np.ndarray:
         """Of pairs of rows, float32 [P]; equal inputs have equal scores."""
@@ -104,7 +109,7 @@ class Cosines(NamedTuple):
 
     image_ND: torch.Tensor
     text_TD: torch.Tensor
-    threshold: None = None
+    thresholds: Thresholds = MappingProxyType({})
 
     def pairs(self, image_P: np.ndarray, text_P: np.ndarray) -> np.ndarray:
         """Of images with captions, float32 [P]."""
@@ -163,6 +168,8 @@ class Scorer(ABC):
     """Images per batch."""
     workers: int
     """Processes that read and decode images."""
+    chosen: Thresholds
+    """Those that were chosen on validation data."""
     searches: ClassVar[bool] = True
     """Whether scoring all images with all captions is cheap."""
 

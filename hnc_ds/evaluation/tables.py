@@ -26,7 +26,7 @@ from hnc_ds.evaluation.benchmarks import (
 from hnc_ds.evaluation.blind import BLIND, SIGHTED
 from hnc_ds.evaluation.corruptions import SEVERITIES, condition_of, is_of_conditions
 from hnc_ds.evaluation.paired import change_of, shared_items
-from hnc_ds.evaluation.released.summary import MACRO, MATCHES, TAG
+from hnc_ds.evaluation.released.summary import CHOSEN, MACRO, MATCHES, TAG
 from hnc_ds.evaluation.results import (
     Coverage,
     ItemsHeader,
@@ -248,13 +248,15 @@ def _pair_lines(results: Sequence[Result]) -> list[str]:
             f"{_percents(group, accuracy)}{blind:>8}{seen:>9}{margin.value:>9.3f}"
             f"{accuracy.count:>11,}"
         )
-    if matched := row.get(("all", MATCHES)):
-        auroc = row["all", "auroc"]
-        lines += [
-            "",
-            f"captions one by one: {matched.value:.1%} right at P(match) = 1/2, AUROC "
-            f"{auroc.value:.3f}",
-        ]
+    places = {MATCHES: "P(match) = 1/2", CHOSEN: "the threshold of the validation data"}
+    single = [
+        f"{row['all', metric].value:.1%} right at {place}"
+        for metric, place in places.items()
+        if ("all", metric) in row
+    ]
+    if single:
+        auroc = row["all", "auroc"].value
+        lines += ["", f"captions one by one: {', '.join(single)}, AUROC {auroc:.3f}"]
     return [*lines, *_about_lines(plain), *_corruption_lines(results)]
 
 

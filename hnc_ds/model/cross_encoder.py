@@ -26,6 +26,13 @@ from hnc_ds.model.evidence import hugging_faces_view
 from hnc_ds.reading import read_json, reading
 from hnc_ds.shards.images import ImageSettings
 
+Contrast = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]
+"""What was seen [B, ...], token ids [T, L] and mask [T, L] to embeddings [B, D] and [T, D]."""
+
+Draw = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Embeddings [B, D] and [T, D] to further captions of each image: token ids [B, M, L] and tokens
+without padding [B, M]."""
+
 
 class Kind(NamedTuple):
     """An architecture."""
@@ -42,6 +49,9 @@ class Kind(NamedTuple):
     """Modules that a model without image-text matching lacks."""
     size: Callable[[Any], int]
     """Pixels on a side of its images, from the configuration."""
+    contrast: Contrast | None = None
+    """Embeddings by its contrastive heads, before they are normalized; None if the class has none,
+    or compares several vectors of an image."""
     unused_positions: int = 0
     """Positions of the text tower that no token has."""
     trains: bool = True
@@ -62,6 +72,13 @@ def _match_blip(
         encoder_attention_mask=_ones(seen_PnD),
     )
     return model.itm_head(found.last_hidden_state[:, 0])
+
+
+def _contrast_blip(
+    model: Any, seen_BnD: torch.Tensor, token_TL: torch.Tensor, mask_TL: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    alone = model.text_encoder(input_ids=token_TL, attention_mask=mask_TL).last_hidden_state
+    return model.vision_proj(seen_BnD[:, 0]), model.text_proj(alone[:, 0])
 
 
 def _match_blip2(
@@ -152,7 +169,16 @@ def _match_bridgetower(
 
 def _see_flava(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
     found = model.flava.image_model(pixel_values=pixels_B3RR, output_hidden_states=True)
-    return model.flava.image_to_mm_projection(found.hidden_states[-1])
+    return found.hidden_states[-1]
+
+
+def _contrast_flava(
+    model: Any, seen_BnD: torch.Tensor, token_TL: torch.Tensor, mask_TL: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    flava = model.flava
+    image_BD = flava.image_model.layernorm(seen_BnD[:, 0])
+    text_TD = flava.text_model(input_ids=token_TL, attention_mask=mask_TL).last_hidden_state[:, 0]
+    return flava.image_projection(image_BD), flava.text_projection(text_TD)
 
 
 def _match_flava(
@@ -164,7 +190,7 @@ def _match_flava(
     mask = torch.cat([_ones(seen_PnD), mask_PL], dim=1)
     if flava.multimodal_model.use_cls_token:
         mask = torch.cat([mask[:, :1], mask], dim=1)
-    both = torch.cat([seen_PnD, text], dim=1)
+    both = torch.cat([flava.image_to_mm_projection(seen_PnD), text], dim=1)
     return model.itm_head(flava.multimodal_model(both, attention_mask=mask).last_hidden_state)
 
 
@@ -180,6 +206,7 @@ KINDS: Mapping[str, Kind] = {
         _match_blip,
         ("itm_head",),
         lambda config: config.vision_config.image_size,
+        _contrast_blip,
     ),
     "blip-2": Kind(
         "Blip2ForImageTextRetrieval",
@@ -209,6 +236,7 @@ KINDS: Mapping[str, Kind] = {
         _match_flava,
         ("itm_head",),
         lambda config: config.image_config.image_size,
+        _contrast_flava,
     ),
     "llava": Kind(  # LlavaJudge has steps of its own
         "LlavaForConditionalGeneration",
@@ -336,29 +364,73 @@ class CrossEncoder(nn.Module):
         token_TL: torch.Tensor,
         used_T: torch.Tensor,
         caption_BS: torch.Tensor,
-    ) -> torch.Tensor:
-        """Log-odds of each image with S captions, [B, S]; the image is seen once.
+        contrasts: bool = False,
+        draw: Draw | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Log-odds of each image with S captions, and M that are drawn; the image is seen once.
 
         Args:
             images_B3RR: uint8.
             token_TL: Result of ``tokenize``.
             used_T: int64: tokens of each caption without padding.
             caption_BS: Rows of token_TL.
-        """
-        images, captions = caption_BS.shape
-        caption_P = caption_BS.flatten()
-        place_L = torch.arange(token_TL.shape[1], device=token_TL.device)
-        mask_PL = (place_L < used_T.to(token_TL.device)[caption_P, None]).long()
-        seen_P = self.see(images_B3RR).repeat_interleave(captions, dim=0)
-        return self.match(seen_P, token_TL[caption_P], mask_PL).view(images, captions)
+            contrasts: Return embeddings too.
+            draw: Chooses the M captions by embeddings.
 
-    def prepare_for_training(self) -> None:
+        Returns:
+            Log-odds [B, S + M]; with ``contrasts`` or ``draw``, unit-length embeddings [B, D] of
+            the images and [T, D] of the captions.
+        """
+        seen_B = self.see(images_B3RR)
+        used_T = used_T.to(token_TL.device)
+        embeddings: tuple[torch.Tensor, ...] = ()
+        token_BSL, used_BS = token_TL[caption_BS], used_T[caption_BS]
+        if contrasts or draw:
+            embeddings = self.contrast(seen_B, token_TL, _mask(used_T, token_TL.shape[1]))
+        if draw:
+            drawn_BML, drawn_BM = draw(*embeddings)
+            length = max(token_BSL.shape[2], drawn_BML.shape[2])
+            both = (self._padded(tokens, length) for tokens in (token_BSL, drawn_BML))
+            token_BSL, used_BS = torch.cat([*both], dim=1), torch.cat([used_BS, drawn_BM], dim=1)
+        captions, length = token_BSL.shape[1:]
+        seen_P = seen_B.repeat_interleave(captions, dim=0)
+        odds_P = self.match(seen_P, token_BSL.flatten(0, 1), _mask(used_BS.flatten(), length))
+        return odds_P.view(len(seen_B), captions), *embeddings
+
+    def contrast(
+        self, seen_B: torch.Tensor, token_TL: torch.Tensor, mask_TL: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Unit-length embeddings by the contrastive heads, float32: [B, D] and [T, D].
+
+        Args:
+            seen_B: Result of ``see``.
+            token_TL: int64, padded.
+            mask_TL: int64, 0 for padding.
+        """
+        assert self._kind.contrast is not None
+        found = self._kind.contrast(self.towers, seen_B, token_TL, mask_TL)
+        return tuple(nn.functional.normalize(rows.float(), dim=-1) for rows in found)
+
+    def _padded(self, tokens: torch.Tensor, length: int) -> torch.Tensor:
+        missing = length - tokens.shape[-1]
+        return nn.functional.pad(tokens, (0, missing), value=self.tokenize.padding)
+
+    def prepare_for_training(self, contrasts: bool = False) -> None:
         """Freeze parameters without a gradient (of other heads), and give numbers one dimension, as
         DeepSpeed needs it. Gradients are found out with a black image and an empty caption.
 
+        Args:
+            contrasts: Its contrastive heads train too.
+
         Raises:
-            UserError: It is no model that trains.
+            UserError: It is no model that trains, or has no contrastive heads.
         """
+        if contrasts and self._kind.contrast is None:
+            able = ", ".join(name for name, kind in KINDS.items() if kind.contrast)
+            raise UserError(
+                f"{self._kind.class_name} has no embeddings of images and captions, which terms "
+                f"other than itm and match_margin, and --mined_negatives, need; {able} have"
+            )
         if not self._kind.trains:
             raise UserError(
                 f"{self._kind.class_name} judges captions ('hnc-ds evaluate'), and is not trained"
@@ -371,7 +443,9 @@ class CrossEncoder(nn.Module):
         token_TL = self.tokenize([""])
         used_T = self.tokenize.used_tokens(token_TL).clamp(min=1)
         images_B3RR = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-        self.eval()(images_B3RR, token_TL, used_T, torch.zeros(1, 1, dtype=torch.int64)).backward()
+        first = torch.zeros(1, 1, dtype=torch.int64)
+        found = self.eval()(images_B3RR, token_TL, used_T, first, contrasts)
+        torch.cat([part.flatten() for part in found]).sum().backward()
         for parameter in self.towers.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
@@ -414,6 +488,11 @@ class CrossEncoder(nn.Module):
                 written = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
             self._files = {**written, **self._preprocessing}
         return self._files
+
+
+def _mask(used_P: torch.Tensor, length: int) -> torch.Tensor:
+    """int64 [P, L]: 1 for the first tokens of each row."""
+    return (torch.arange(length, device=used_P.device) < used_P[:, None]).long()
 
 
 def load_cross_encoder(name: str, may_lack_head: bool = False) -> CrossEncoder:

@@ -19,7 +19,8 @@ from hnc_ds.objective.terms import LossTerms
 
 
 class MatchInputs(NamedTuple):
-    """Log-odds that captions match their row's image, float32; empty slots hold any numbers."""
+    """Log-odds that captions match their row's image, float32; empty slots hold any numbers.
+    Captions that are drawn from the batch are unrelated ones too."""
 
     positive_B: torch.Tensor
     hard_BK: torch.Tensor
@@ -38,8 +39,9 @@ def match_objective(inputs: MatchInputs, config: LossConfig, alpha: float) -> Lo
         config: Which terms, their weights and constants.
         alpha: Weight of a hard negative beside an unrelated caption, 0 or more.
     """
-    parts = {name: MATCH_TERMS[name](inputs, config, alpha) for name in config.weights()}
-    weighted = [weight * parts[name] for name, weight in config.weights().items()]
+    weights = {name: weight for name, weight in config.weights().items() if name in MATCH_TERMS}
+    parts = {name: MATCH_TERMS[name](inputs, config, alpha) for name in weights}
+    weighted = [weight * parts[name] for name, weight in weights.items()]
     return LossTerms(functools.reduce(torch.add, weighted), parts)
 
 

@@ -275,7 +275,7 @@ class _Steps:
         alpha = run.config.loss.alpha_at(step)
         seed = hash((run.config.seed, step, rank()))  # for models with dropout
         launch = _contrasted if isinstance(run.engine.module, Clip) else _matched
-        launched = launch(run, batch, alpha, seed)
+        launched = launch(run, batch, alpha, step, seed)
         computed_T = run.engine.module.computed_tokens(batch.token_TL, batch.used_T)
         tokens = batch.used_T, computed_T, alike_BK
         numbers = batch.negative_type_BK, batch.negative_about_BK
@@ -333,7 +333,7 @@ def judge(run: Run, step: int, found: HeldOut) -> bool:
     return run.validation.is_enough(step, found.scores)
 
 
-def _contrasted(run: Run, batch: Batch, alpha: float, seed: int) -> _Launched:
+def _contrasted(run: Run, batch: Batch, alpha: float, step: int, seed: int) -> _Launched:
     """A step of a model with embeddings."""
     compute = partial(_objective, run.config.loss, batch, alpha)
     terms, inputs = grad_cache.step(run.engine, batch, compute, seed)
@@ -344,9 +344,10 @@ def _contrasted(run: Run, batch: Batch, alpha: float, seed: int) -> _Launched:
     return _Launched(terms, measure_similarities(inputs), used_BK, values)
 
 
-def _matched(run: Run, batch: Batch, alpha: float, seed: int) -> _Launched:
+def _matched(run: Run, batch: Batch, alpha: float, step: int, seed: int) -> _Launched:
     """A step of an image-text matching model."""
-    terms, inputs = matching.step(run.engine, batch, run.config.loss, alpha, seed)
+    draws = hash((run.config.seed, step))
+    terms, inputs = matching.step(run.engine, batch, run.config, alpha, (seed, draws))
     return _Launched(terms, matching.similarities(inputs), inputs.hard_used_BK, {})
 
 

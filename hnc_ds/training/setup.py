@@ -22,6 +22,7 @@ from hnc_ds.model.load import (
     needs_transformers,
 )
 from hnc_ds.model.scope import choose_scope
+from hnc_ds.training.matching import needs_embeddings
 
 if TYPE_CHECKING:
     from hnc_ds.model.cross_encoder import CrossEncoder
@@ -86,7 +87,7 @@ def _cross_encoder(config: TrainConfig, saved: Checkpoint | None) -> "CrossEncod
     torch.manual_seed(config.seed)  # random weights of a missing head are the same on every rank
     name = str(saved.folder) if saved else config.model.model.removeprefix(CROSS_ENCODERS)
     model = load_cross_encoder(name, may_lack_head=saved is None)
-    model.prepare_for_training()
+    model.prepare_for_training(needs_embeddings(config))
     if config.grad_checkpointing:
         model.towers.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
@@ -111,6 +112,12 @@ def refuse_inexact(config: TrainConfig, clip: Model, deepspeed: Mapping[str, Any
             reference model that is not whole.
     """
     micro_batches = deepspeed["gradient_accumulation_steps"]
+    if micro_batches > 1 and is_cross_encoder(config.model.model) and needs_embeddings(config):
+        raise UserError(
+            f"gradient_accumulation_steps is {micro_batches}: terms other than itm and "
+            "match_margin, and mined negatives, need the whole batch of an image-text matching "
+            "model; use 1, and --grad_checkpointing where memory is short"
+        )
     if clip.has_batch_statistics() and (world_size() > 1 or micro_batches > 1):
         divided = counted(micro_batches, "micro-batch", "micro-batches")
         raise UserError(

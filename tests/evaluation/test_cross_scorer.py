@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,39 @@ def test_zero_shot_classification_is_refused(folders: dict[str, Path], tmp_path:
     with pytest.raises(UserError, match="means of embeddings, and blip has none"):
         evaluate(asked(folders["blip"], tmp_path / "out.json", f"zero-shot={place}", ""))
     assert not (tmp_path / "out.json").exists()
+
+
+def test_captions_are_judged_at_the_threshold_of_validation_data(
+    folders: dict[str, Path], scene_shards: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    """Of the scores of one half of a set, the threshold with the fewest mistakes judges another."""
+    blip, train = f"hf:{folders['blip']}", str(scene_shards / "train")
+    config = EvaluateConfig(
+        models=(blip,),
+        shards=train,
+        benchmarks=("hnc-shards",),
+        out=tmp_path / "blip.json",
+        workers=0,
+        threshold_from=evaluated,
+    )
+    evaluate(config)
+
+    def scores(path: Path) -> tuple[np.ndarray, np.ndarray]:
+        items = [json.loads(line) for line in path.with_suffix(".items.jsonl").open()][1:]
+        pairs = [item for item in items if "positive_score" in item]
+        names = ("positive_score", "negative_score")
+        first, second = (np.array([pair[name] for pair in pairs]) for name in names)
+        return first, second
+
+    def accuracy(threshold: float, true: np.ndarray, false: np.ndarray) -> float:
+        return float(((true >= threshold).mean() + (false < threshold).mean()) / 2)
+
+    chosen = max(np.concatenate(scores(evaluated)), key=lambda t: accuracy(t, *scores(evaluated)))
+    found = results(tmp_path / "blip.json")["hnc-shards", "threshold_accuracy", "all"]
+    assert found == pytest.approx(accuracy(chosen, *scores(tmp_path / "blip.json")))
+    header = json.loads((tmp_path / "blip.items.jsonl").read_text().splitlines()[0])
+    assert header["thresholds"] == {"threshold_accuracy": pytest.approx(chosen)}
+    with pytest.raises(UserError, match=r"blip\.json is of blip, not of vilt"):
+        evaluate(replace(config, models=(f"hf:{folders['vilt']}",)))
+    with pytest.raises(UserError, match=r"--threshold_from is .*; name a file"):
+        evaluate(replace(config, threshold_from=tmp_path))

@@ -73,6 +73,21 @@ def test_the_items_hold_what_the_scores_are_computed_from(run, make_shards):
     assert ranks[2].caption == "a lime field on a dot"
 
 
+def test_a_threshold_of_validation_data_judges_captions_by_cosines(run, make_shards, capsys):
+    """Colours are told apart, of swaps all true or all false captions are right."""
+    shards, again = make_shards(SIX), run / "results" / "again.json"
+    evaluate(settings(run, shards))
+    evaluate(settings(run, shards, out=again, threshold_from=run / "results/val.json"))
+    rows = {(r.group, r.metric): r.value for r in read_results(again)}
+    assert rows["attribute", "threshold_accuracy"] == 1
+    assert rows["swap", "threshold_accuracy"] == 0.5
+    assert rows["all", "auroc"] > 0.5
+    assert ("all", "match_accuracy") not in rows
+    assert "75.0% right at the threshold of the validation data, AUROC" in capsys.readouterr().out
+    before = {(r.group, r.metric): r.value for r in read_results(run / "results/val.json")}
+    assert {key: rows[key] for key in before} == before
+
+
 def test_every_distinct_caption_is_encoded_exactly_once(run, make_shards, model):
     evaluate(settings(run, make_shards(SIX)))
     assert len(model.encoded) == len(set(model.encoded)) == 9

@@ -70,6 +70,39 @@ def _own_logits(
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
+def test_embeddings_are_the_models_own(folders: dict[str, Path]) -> None:
+    torch.manual_seed(1)
+    images_B3RR = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
+    for kind, record in KINDS.items():
+        if record.contrast is None:
+            continue
+        encoder = load_cross_encoder(f"{folders[kind]}")
+        token_TL = encoder.tokenize(CAPTIONS)
+        mask_TL = (token_TL != encoder.tokenize.padding).long()
+        with torch.inference_mode():
+            seen_B = encoder.see(images_B3RR)
+            image_BD, text_TD = encoder.contrast(seen_B, token_TL, mask_TL)
+            pixels = encoder.pixels(images_B3RR)
+            inputs = {"input_ids": token_TL, "attention_mask": mask_TL, "pixel_values": pixels}
+            expected = _own_cosines(encoder.towers, kind, inputs)
+        assert expected.std() > 1e-2
+        torch.testing.assert_close(image_BD @ text_TD.T, expected, rtol=1e-4, atol=1e-5)
+
+
+def _own_cosines(model: Any, kind: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of all images with all captions, by the model's ``forward``."""
+    if kind == "blip":
+        return model(**inputs, use_itm_head=False).itm_score
+    pairs = {**inputs, "pixel_values": inputs["pixel_values"][[0, 1, 2, 0]]}
+    found = model(**pairs, input_ids_masked=inputs["input_ids"], return_loss=False)
+    return found.contrastive_logits_per_image[:3] / model.flava.logit_scale.exp()
+
+
+def test_kinds_without_contrastive_heads_do_not_train_them(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"no embeddings of images and captions.* blip, flava have"):
+        load_cross_encoder(f"{folders['vilt']}").prepare_for_training(contrasts=True)
+
+
 def test_captions_are_truncated_at_the_context_length(folders: dict[str, Path]) -> None:
     encoder = load_cross_encoder(f"{folders['vilt']}")
     long = " ".join(["bus"] * 40)

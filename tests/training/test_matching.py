@@ -13,15 +13,16 @@ import torch.nn.functional as F
 import transformers
 
 from hnc_ds.checkpoint import newest_checkpoint
-from hnc_ds.config import EvaluateConfig, LossConfig, TrainConfig
+from hnc_ds.config import DataConfig, EvaluateConfig, LossConfig, TrainConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.evaluate import evaluate
 from hnc_ds.evaluation.results import read_measurement
 from hnc_ds.model.cross_encoder import KINDS, load_cross_encoder
 from hnc_ds.objective.matching import MatchInputs, match_objective
+from hnc_ds.shards.loader import Batch
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.train import main
-from hnc_ds.training.matching import check_settings
+from hnc_ds.training.matching import _Drawn, check_settings
 from tests.cross_encoders import MADE, save_cross_encoder
 
 FEW = "--log_every 1 --save_every 2 --hard_negatives 2 --unrelated_negatives 1"
@@ -142,11 +143,17 @@ def test_parts_of_a_batch_and_recomputed_activations_give_the_losses_of_the_whol
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
 
 
+EMBEDS = "--terms itm 1 contrastive 0.5 margin 0.1 --mined_negatives 2"
+
+
+@pytest.mark.parametrize(("kind", "more"), [("vilt", ""), ("blip", EMBEDS), ("flava", EMBEDS)])
 def test_two_ranks_train_as_one_process(
     folders: dict[str, Path],
     scene_shards: Path,
     tmp_path: Path,
     run_on_ranks: Callable[..., None],
+    kind: str,
+    more: str,
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     sgd = deepspeed(
@@ -154,16 +161,79 @@ def test_two_ranks_train_as_one_process(
         optimizer={"type": "SGD", "params": {"lr": 0.1}},
         zero_allow_untested_optimizer=True,
     )
-    assert train(folders["vilt"], scene_shards, one, sgd, "--steps 3") == 0
-    run_on_ranks(2, train_on_a_rank, folders["vilt"], scene_shards, two, sgd)
+    more = f"--steps 3 {more}"
+    assert train(folders[kind], scene_shards, one, sgd, more) == 0
+    run_on_ranks(2, train_on_a_rank, folders[kind], scene_shards, two, sgd, more)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     first, second = (load_cross_encoder(str(newest_checkpoint(run))) for run in (one, two))
     for (name, p), q in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-5, msg=name)
 
 
-def train_on_a_rank(folder: Path, shards: Path, run: Path, config: Path) -> None:
-    assert train(folder, shards, run, config, "--steps 3") == 0
+def train_on_a_rank(folder: Path, shards: Path, run: Path, config: Path, more: str) -> None:
+    assert train(folder, shards, run, config, more) == 0
+
+
+def test_similar_captions_of_other_images_are_drawn_more_often(
+    folders: dict[str, Path], scene_shards: Path
+) -> None:
+    encoder = load_cross_encoder(str(folders["blip"]))
+    data = DataConfig(shards=str(scene_shards / "train"), mined_negatives=1)
+    config = TrainConfig(data=data, loss=LossConfig(terms={"itm": 1.0}, tau=0.5))
+    token_TL = torch.tensor([[1, 5, 2, 0], [1, 6, 7, 2], [1, 8, 2, 0], [1, 9, 2, 0]])
+    batch = batch_of(encoder.tokenize, token_TL, torch.tensor([7, 8, 9, 7]))
+    image_BD = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]])
+    text_TD = torch.tensor([[0.0, 1], [0, 1], [0.6, 0.8], [1, 0]])
+    counts = torch.zeros(4, 4)
+    for seed in range(2000):
+        drawn = _Drawn(batch, config, seed)
+        token_BML, used_BM = drawn(image_BD, text_TD)
+        assert drawn.used_BM.all()
+        for row in range(4):
+            found = [torch.equal(token_BML[row, 0], token_TL[column]) for column in range(4)]
+            counts[row, found.index(True)] += 1
+            assert used_BM[row, 0] == batch.used_T[found.index(True)]
+    weights = torch.exp(image_BD @ text_TD.T / 0.5)
+    same = torch.eye(4).bool()
+    same[0, 3] = same[3, 0] = True
+    expected = weights.masked_fill(same, 0)
+    expected = expected / expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(counts / 2000, expected, rtol=0, atol=0.04)
+
+
+def test_few_others_leave_slots_empty(folders: dict[str, Path], scene_shards: Path) -> None:
+    encoder = load_cross_encoder(str(folders["blip"]))
+    data = DataConfig(shards=str(scene_shards / "train"), mined_negatives=3)
+    drawn = _Drawn(
+        batch_of(encoder.tokenize, torch.tensor([[1, 5, 2], [1, 6, 2]]), torch.tensor([1, 2])),
+        TrainConfig(data=data, loss=LossConfig(terms={"itm": 1.0})),
+        seed=0,
+    )
+    token_BML, _ = drawn(torch.eye(2), torch.eye(2))
+    assert token_BML.shape[:2] == (2, 2)
+    assert drawn.used_BM.tolist() == [[True, False], [True, False]]
+
+
+def batch_of(tokenize: Any, token_TL: torch.Tensor, text_index_T: torch.Tensor) -> Batch:
+    """Images with one caption each, and nothing else."""
+    rows = torch.arange(len(token_TL))
+    none = torch.empty(len(rows), 0, dtype=torch.int64)
+    used_T = tokenize.used_tokens(token_TL)
+    return Batch(
+        torch.empty(0), token_TL, rows, none, none, none, none, rows, text_index_T, used_T, ()
+    )
+
+
+def test_terms_on_embeddings_need_the_whole_batch(
+    folders: dict[str, Path],
+    scene_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parts = deepspeed(tmp_path / "parts.json", gradient_accumulation_steps=2)
+    more = "--steps 1 --terms itm 1 contrastive 1"
+    assert train(folders["blip"], scene_shards, tmp_path / "run", parts, more) == 2
+    assert "gradient_accumulation_steps is 2" in capsys.readouterr().err
 
 
 def test_a_run_is_measured_while_it_trains_and_evaluated_as_its_checkpoint(
@@ -193,8 +263,11 @@ def test_a_run_is_measured_while_it_trains_and_evaluated_as_its_checkpoint(
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("--terms contrastive 1", "contrastive needs embeddings"),
-        ("--preset negclip", "contrastive needs embeddings"),
+        ("--terms contrastive 1", "terms: none is about matches"),
+        ("--preset negclip", "terms: none is about matches"),
+        ("--terms itm 1 distill 1", "terms: itm, distill need a reference model"),
+        ("--terms itm 1 l2_sp 1", "terms: itm, l2_sp need a reference model"),
+        ("--terms itm 1 sigmoid 1", "terms: itm, sigmoid need a bias"),
         ("--towers text", "towers, last_blocks"),
         ("--lora_rank 2", "towers, last_blocks"),
         ("--compile", "compile: is not for"),

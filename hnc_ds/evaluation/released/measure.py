@@ -207,7 +207,7 @@ def scores_of(encoded: Encoded) -> list[Scores]:
         Scores(
             one.reshape(len(q.images), -1),
             None if other is None else other.reshape(len(q.captions), -1),
-            similarity.threshold,
+            similarity.thresholds,
         )
         for q, one, other in zip(questions, image_text, text_text, strict=True)
     ]

@@ -8,6 +8,7 @@ torch.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -90,8 +91,8 @@ class Scores(NamedTuple):
     image_text_IC: np.ndarray
     text_text_CC: np.ndarray | None
     """Captions with each other; None if the model compares none."""
-    threshold: float | None = None
-    """Score above which a caption counts as true; None if the model has none."""
+    thresholds: Mapping[str, float] = MappingProxyType({})
+    """Score from which on a caption counts as true, by metric."""
 
 
 Rule = Callable[[Question, Scores], Outcome]

@@ -148,8 +148,11 @@ Row = tuple[str, str, Interval]
 
 
 MATCHES = "match_accuracy"
-"""Metric of models that say whether a caption is true: share of captions that they are right about,
-at P(match) = 1/2."""
+"""Share of captions, judged one by one, that models with a probability are right about at
+P(match) = 1/2."""
+
+CHOSEN = "threshold_accuracy"
+"""The same at the threshold that is best on validation data."""
 
 
 def pairs_as_labels(
@@ -159,7 +162,7 @@ def pairs_as_labels(
     questions with a true and a false caption.
 
     The threshold is the best one for the group's own captions, so the accuracy is an upper bound.
-    Also MATCHES, of models that have a threshold of their own.
+    Also accuracy at the model's thresholds.
 
     Source: the ratios of earlier work on HNC with CLIP.
     """
@@ -177,8 +180,9 @@ def pairs_as_labels(
         yield "auroc", group, bootstrap_auroc(score, label, twice, seed=seed)
         right = right_at(score, best_threshold(score, label), label)
         yield "best_threshold_accuracy", group, bootstrap_mean(right, twice, seed=seed)
-        if (own := scores[0].threshold) is not None:
-            yield MATCHES, group, bootstrap_mean((score > own) == label, twice, seed=seed)
+        for metric, own in scores[0].thresholds.items():
+            right = right_at(score, np.float32(own), label)
+            yield metric, group, bootstrap_mean(right, twice, seed=seed)
         columns = {f"ratio_{ratio:g}": leads_by(ratio, true, false) for ratio in RATIOS}
         margins = {"margin": true.astype(float) - false}
         for metric, found in bootstrap_means({**margins, **columns}, image, seed=seed).items():
@@ -189,8 +193,7 @@ def single_captions(
     questions: Sequence[Question], scores: Sequence[Scores], seed: int
 ) -> Iterator[Row]:
     """AUROC, and accuracy at the threshold that is best for questions tagged DEV, over all, per
-    group and per tag, for questions with one caption; also MATCHES, of models that have a threshold
-    of their own."""
+    group and per tag, for questions with one caption; also at the model's thresholds."""
     image_N, label_N, score_N, test_N = _single(questions, scores)
     if 0 < label_N[test_N].sum() < test_N.sum():  # else there is no AUROC
         judged = score_N[test_N], label_N[test_N], image_N[test_N]
@@ -198,9 +201,9 @@ def single_captions(
     tested = [question for question in questions if DEV not in question.tags]
     groups = members(tested, Averages(of_tags=True))
     judged_by = judge_single_captions(questions, scores)
-    if (own := scores[0].threshold) is not None:
-        matched_N = (score_N > own) == label_N
-        judged_by[MATCHES] = Judged(matched_N[test_N], image_N[test_N])
+    for metric, own in scores[0].thresholds.items():
+        right_N = right_at(score_N, np.float32(own), label_N)
+        judged_by[metric] = Judged(right_N[test_N], image_N[test_N])
     for metric, (right_N, cluster_N) in judged_by.items():
         yield metric, "all", bootstrap_mean(right_N, cluster_N, seed=seed)
         for group, chosen in groups.items():
