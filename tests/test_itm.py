@@ -9,9 +9,7 @@ from experiments.itm import OBJECTIVES, ROWS, Settings, run
 
 @pytest.mark.slow
 def test_the_comparison_of_cross_encoders_is_made_and_made_once(tmp_path: Path) -> None:
-    settings = Settings(
-        out=tmp_path, start_steps=1, steps=2, train=40, val=12, batch=8, layers=1, width=64
-    )
+    settings = Settings(out=tmp_path, steps=2, train=40, val=12, batch=8, layers=2, width=64)
     run(settings)
     page = (tmp_path / "ITM.md").read_text()
     for title in (*OBJECTIVES, *ROWS):
