@@ -250,7 +250,9 @@ def _by_key(path: Path) -> Iterator[tuple[str, Places]]:
 
     members = tar_members(path)
     if outside := next(filter(leads_out, members), None):
-        raise UserError(f"{path}: the member '{outside}' leads out of its folder; {AGAIN}")
+        raise UserError(
+            f"{path}: the member '{outside}' leads out of the folder; make the tar without it"
+        )
     files = (
         {"fname": str(PurePosixPath(name)), "data": place, "__url__": ""}
         for name, place in members.items()

@@ -186,7 +186,7 @@ def bytes_of(file: ImageFile) -> int:
 
 def _own(captions: Path | None) -> list[Path]:
     if captions is None or not is_archive(captions):
-        raise UserError("pack: name a folder of images with --images")
+        raise UserError(f"{captions}: holds no images; name their folder with --images")
     return [captions]
 
 

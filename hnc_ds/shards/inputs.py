@@ -39,8 +39,9 @@ def folders_of(config: PackConfig) -> ImageFolders:
     """The images of --images, else those that the captions hold.
 
     Raises:
-        UserError: As ``ImageFolders``.
+        UserError: The captions do not exist; as ``ImageFolders``.
     """
+    check_is_file(config.captions)
     return ImageFolders(config.images, config.captions, config.split)
 
 
@@ -53,9 +54,8 @@ def fingerprint(config: PackConfig, images: str) -> dict[str, str]:
         images: ``ImageFolders.digest``.
 
     Raises:
-        UserError: The captions do not exist.
+        UserError: The captions cannot be read.
     """
-    check_is_file(config.captions)
     columns = [*config.negative_columns, ":", *config.negative_type]
     return {
         **({"negatives": " ".join(columns)} if len(columns) > 1 else {}),

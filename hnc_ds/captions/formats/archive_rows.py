@@ -15,13 +15,12 @@ from hnc_ds.captions.formats.caption_rows import (
     CAPTION_COLUMNS,
     HELP,
     IMAGE_COLUMNS,
-    NO_SPLITS,
     Read,
     Row,
     missing_column,
     negatives_of,
 )
-from hnc_ds.errors import UserError, counted
+from hnc_ds.errors import UserError
 
 NO_IMAGE = "samples without an image"
 NO_CAPTION = "samples without a caption"
@@ -113,18 +112,20 @@ def _texts(value: Any) -> list[str]:
 
 
 def _check_splits(rest: Collection[str], met: Collection[str], read: Read) -> None:
-    if rest and not any(met):
-        raise UserError(f"{read.path}: {NO_SPLITS}")
     if absent := sorted(set(rest) - set(met)):
         there = ", ".join(sorted(filter(None, met)))
-        raise UserError(f"{read.path}: split '{absent[0]}' has no images; there are {there}")
+        raise UserError(
+            f"{read.path}: split '{absent[0]}' has no images: no file or folder begins with its "
+            f"name, and {f'rows are of {there}' if there else 'no column names splits'}"
+        )
 
 
 def _check_counts(seen: int, used: int, read: Read) -> None:
-    reasons = ", ".join(f"{n:,} {what}" for what, n in sorted(read.irregular.items()))
     if not used:
+        reasons = ", ".join(f"{count:,} {what}" for what, count in sorted(read.irregular.items()))
         raise UserError(
-            f"{read.path}: none of {counted(seen, 'sample')} can be used ({reasons or 'no rows'})"
+            f"{read.path}: none of its {seen:,} samples can be used ({reasons or 'it is empty'}); "
+            "a tar holds KEY.jpg with KEY.txt, or with KEY.json that has 'caption'"
         )
     if (broken := read.irregular[BROKEN]) > LARGEST_SHARE_BROKEN * seen:
         raise UserError(f"{read.path}: {broken:,} of {seen:,} {BROKEN}, more than 1 %; {HELP}")
