@@ -27,6 +27,8 @@ TAR = ".tar"
 KINDS = (TAR, PARQUET, ARROW)
 """Suffixes of archives. A folder is read as the first kind that it holds: img2dataset writes a
 parquet file without images beside each tar."""
+PACKED = (".tar.gz", ".tgz")
+"""Refused: their images cannot be read by place, and hardly shrink."""
 
 
 class Archive(NamedTuple):
@@ -69,7 +71,7 @@ class Sample(NamedTuple):
 
 def is_archive(named: Path) -> bool:
     """Whether a path names archives: one, a folder of them, or a pattern: a/{0..9}.tar, a/*.tar."""
-    return named.is_dir() or named.suffix in KINDS or _is_pattern(named)
+    return named.is_dir() or named.name.endswith((*KINDS, *PACKED)) or _is_pattern(named)
 
 
 def _is_pattern(named: Path) -> bool:
@@ -94,6 +96,8 @@ def find_archives(named: Path, splits: Sequence[str] = ()) -> tuple[Path, list[A
         )
     if absent := next((path for path in paths if not path.is_file()), None):
         raise UserError(f"{absent}: no such file")
+    if other := next((path for path in paths if path.suffix not in KINDS), None):
+        raise UserError(f"{other}: not a .tar, .parquet or .arrow file; unpack a compressed one")
     root = named if named.is_dir() else Path(os.path.commonpath([p.parent for p in paths]))
     found = [Archive(p, p.relative_to(root).with_suffix("").as_posix()) for p in paths]
     return root, [one for one in found if split_names(one) & set(splits)] or found

@@ -82,6 +82,16 @@ def parquet_of_names(folder: Path) -> list[str]:
     return ["--captions", f"{folder}/laion.parquet", "--images", files]
 
 
+def parquet_of_paths(folder: Path) -> list[str]:
+    """An image feature that was not embedded: paths without bytes."""
+    files = image_folder(folder)
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = [{"bytes": None, "path": f"/home/them/images/{key}.jpg"} for key in CAPTIONS]
+    rows = {"image": pyarrow.array(images, struct), "text": list(CAPTIONS.values())}
+    parquet.write_table(pyarrow.table(rows), folder / "paths.parquet")
+    return ["--captions", f"{folder}/paths.parquet", "--images", files]
+
+
 def saved_to_disk(folder: Path) -> list[str]:
     """A DatasetDict of save_to_disk, with a cache that is not part of it."""
     keys = list(CAPTIONS)
@@ -160,6 +170,7 @@ KINDS: dict[str, Kind] = {
     "img2dataset": tars,
     "parquet": parquet_file,
     "parquet-urls": parquet_of_names,
+    "parquet-paths": parquet_of_paths,
     "save_to_disk": saved_to_disk,
     "karpathy": karpathy,
     "coco": coco,
@@ -325,12 +336,14 @@ def test_broken_texts_are_skipped_up_to_one_percent(tmp_path, capsys, hnc_ds, sh
 def test_keys_that_several_tars_have_are_told_apart_by_the_tars(tmp_path, hnc_ds):
     """DataComp's keys are unique, those of many other tars start anew."""
     for n, name in enumerate(("x/00000", "x/00001", "y/00000")):
-        files = {"0.jpg": jpeg(n), "0.json": json.dumps({"caption": f"It is {n}."}).encode()}
+        fields = {"caption": f"It is {n}.", "neg_caption": ["It is not."]}
+        files = {"0.jpg": jpeg(n), "0.json": json.dumps(fields).encode()}
         write_tar(tmp_path / f"wds/{name}.tar", files)
     write_tar(tmp_path / "wds/y/00001.tar", {"0.jpg": jpeg(9), "1.txt": b"Of no image."})
     flags = ["pack", "--captions", f"{tmp_path}/wds", "--out", f"{tmp_path}/out"]
     assert hnc_ds(*flags) == 0
-    assert packed(tmp_path / "out") == {jpeg(n): ([f"It is {n}."], [[]]) for n in range(3)}
+    negatives = [["It is not."]]
+    assert packed(tmp_path / "out") == {jpeg(n): ([f"It is {n}."], negatives) for n in range(3)}
     reader = ShardReader(tmp_path / "out")
     assert [reader.sample(n).image_id for n in range(3)] == ["x/00000/0", "x/00001/0", "y/00000/0"]
 
@@ -442,6 +455,11 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "bad.tar: truncated or broken",
     ),
     "no tar": ("bad.tar", lambda folder: (folder / "bad.tar").write_text("<html>"), "a web page"),
+    "packed tar": (
+        "bad.tar.gz",
+        lambda folder: write_tar(folder / "bad.tar.gz", {}),
+        "not a .tar, .parquet or .arrow file; unpack a compressed one",
+    ),
     "absent tar": ("{0..1}.tar", lambda folder: write_tar(folder / "0.tar", {}), "1.tar: no such"),
     "no match": ("x/*.tar", lambda folder: None, "*.tar: no WebDataset tars, parquet"),
     "empty folder": ("bad", lambda folder: (folder / "bad").mkdir(), "no WebDataset tars"),

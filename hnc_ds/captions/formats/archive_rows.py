@@ -8,12 +8,12 @@ KEY.json; negatives as in tables. Samples that have no image or no caption are c
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hnc_ds.archives import TAR, Archive, Sample, find_archives, samples, split_names
 from hnc_ds.captions.formats.caption_rows import (
     CAPTION_COLUMNS,
-    HELP,
     IMAGE_COLUMNS,
     Read,
     Row,
@@ -25,6 +25,8 @@ from hnc_ds.errors import UserError
 NO_IMAGE = "samples without an image"
 NO_CAPTION = "samples without a caption"
 FAILED = "samples whose status is not success"
+SUCCESS = "success"
+"""img2dataset's status of a downloaded image, a key of KEY.json or a column."""
 BROKEN = "samples with a broken KEY.json or KEY.txt"
 
 LARGEST_SHARE_BROKEN = 0.01
@@ -47,19 +49,36 @@ def archive_rows(splits: Sequence[str], read: Read) -> Iterator[tuple[Row, str]]
     """
     _, archives = find_archives(read.path, splits)
     rest = _splits_of_rows(archives, splits, read)
-    seen, used, met = 0, 0, set[str]()
+    found = _Found()
     for archive in archives:
         for sample in samples(archive, texts=True):
-            seen += 1
+            where = f"{archive.path.name}: sample {found.samples}"
             split = str(sample.fields.get("split", ""))
-            met.add(split)
-            where = f"{archive.path.name}: sample {seen}"
-            chosen = not rest or split in rest
-            if row := _row(sample, archive, chosen, read, where):
-                used += bool(row.captions)
+            row = _row(sample, archive, not rest or split in rest, read, where)
+            found.add(sample, split, row, where)
+            if row:
                 yield row, where
-    _check_splits(rest, met, read)
-    _check_counts(seen, used, read)
+    _check_splits(rest, found, read)
+    _check_counts(found, read)
+
+
+@dataclass
+class _Found:
+    """What has been read."""
+
+    samples: int = 0
+    used: int = 0
+    splits: set[str] = field(default_factory=set)
+    """Of rows."""
+    broken: str = ""
+    """A sample with broken texts, and the reason."""
+
+    def add(self, sample: Sample, split: str, row: Row | None, where: str) -> None:
+        self.samples += 1
+        self.used += bool(row and row.captions)
+        self.splits.add(split)
+        if sample.broken and not self.broken:
+            self.broken = f"{where} ({sample.broken})"
 
 
 def _splits_of_rows(archives: Sequence[Archive], splits: Sequence[str], read: Read) -> set[str]:
@@ -74,24 +93,30 @@ def _splits_of_rows(archives: Sequence[Archive], splits: Sequence[str], read: Re
 
 def _row(sample: Sample, archive: Archive, chosen: bool, read: Read, where: str) -> Row | None:
     """The row of a sample; without captions if it is left out, None if it has no image."""
-    fields = sample.fields
-    file = sample.name or _named(IMAGE_COLUMNS, sample, archive, read)
-    if not chosen:
-        return Row(str(file or ""), ()) if file else None
-    is_tar = archive.path.suffix == TAR
-    if not file or (is_tar and sample.image is None):
+    file = sample.name or _named(IMAGE_COLUMNS, sample, archive)
+    if not file or (sample.name and sample.image is None):
         read.irregular[NO_IMAGE] += 1
         return None
-    caption = _named(CAPTION_COLUMNS, sample, archive, read)
-    texts = tuple(_texts(caption))
-    failed = (is_tar or "key" in fields) and fields.get("status", "success") != "success"
-    if sample.broken or failed or not texts:
-        read.irregular[BROKEN if sample.broken else FAILED if failed else NO_CAPTION] += 1
+    if not chosen:
         return Row(str(file), ())
-    return Row(str(file), texts, negatives_of(fields, read.columns(fields), read, where))
+    texts = _texts(_named(CAPTION_COLUMNS, sample, archive))
+    if reason := _unusable(sample, texts):
+        read.irregular[reason] += 1
+        return Row(str(file), ())
+    columns = read.columns(sample.fields)
+    return Row(str(file), texts, negatives_of(sample.fields, columns, read, where))
 
 
-def _named(known: Sequence[str], sample: Sample, archive: Archive, read: Read) -> Any:
+def _unusable(sample: Sample, texts: Sequence[str]) -> str:
+    """Why a sample is left out; empty if it is not."""
+    if sample.broken:
+        return BROKEN
+    if sample.fields.get("status", SUCCESS) != SUCCESS:
+        return FAILED
+    return "" if texts else NO_CAPTION
+
+
+def _named(known: Sequence[str], sample: Sample, archive: Archive) -> Any:
     """The value of the first known column; None if a tar's sample has none.
 
     Raises:
@@ -101,31 +126,35 @@ def _named(known: Sequence[str], sample: Sample, archive: Archive, read: Read) -
     if (name := next((name for name in known if name in fields), None)) is not None:
         return fields[name]
     if archive.path.suffix != TAR:
-        raise missing_column(known, list(fields), f"{archive.path}")
+        raise missing_column(known, list(fields), str(archive.path))
     return None
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: Any) -> tuple[str, ...]:
     """The captions of a value that is a text or a list; empty ones are none."""
     texts = value if isinstance(value, list) else [value]
-    return [text for text in texts if isinstance(text, str) and text.strip()]
+    return tuple(text for text in texts if isinstance(text, str) and text.strip())
 
 
-def _check_splits(rest: Collection[str], met: Collection[str], read: Read) -> None:
-    if absent := sorted(set(rest) - set(met)):
-        there = ", ".join(sorted(filter(None, met)))
+def _check_splits(rest: Collection[str], found: _Found, read: Read) -> None:
+    if absent := sorted(set(rest) - found.splits):
+        there = ", ".join(sorted(filter(None, found.splits)))
         raise UserError(
             f"{read.path}: split '{absent[0]}' has no images: no file or folder begins with its "
             f"name, and {f'rows are of {there}' if there else 'no column names splits'}"
         )
 
 
-def _check_counts(seen: int, used: int, read: Read) -> None:
-    if not used:
+def _check_counts(found: _Found, read: Read) -> None:
+    if not found.used:
         reasons = ", ".join(f"{count:,} {what}" for what, count in sorted(read.irregular.items()))
         raise UserError(
-            f"{read.path}: none of its {seen:,} samples can be used ({reasons or 'it is empty'}); "
-            "a tar holds KEY.jpg with KEY.txt, or with KEY.json that has 'caption'"
+            f"{read.path}: none of its {found.samples:,} samples can be used "
+            f"({reasons or 'it is empty'}); a tar holds KEY.jpg with KEY.txt, or with KEY.json "
+            "that has 'caption'"
         )
-    if (broken := read.irregular[BROKEN]) > LARGEST_SHARE_BROKEN * seen:
-        raise UserError(f"{read.path}: {broken:,} of {seen:,} {BROKEN}, more than 1 %; {HELP}")
+    if (broken := read.irregular[BROKEN]) > LARGEST_SHARE_BROKEN * found.samples:
+        raise UserError(
+            f"{read.path}: {broken:,} of {found.samples:,} {BROKEN}, more than "
+            f"{LARGEST_SHARE_BROKEN:.0%}, e.g. {found.broken}; make the tars again"
+        )
