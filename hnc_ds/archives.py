@@ -258,7 +258,7 @@ def _by_key(path: Path) -> Iterator[tuple[str, Places]]:
             f"{path}: the member '{outside}' leads out of the folder; make the tar without it"
         )
     files = (
-        {"fname": str(PurePosixPath(name)), "data": place, "__url__": ""}
+        {"fname": _below(name), "data": place, "__url__": ""}
         for name, place in members.items()
         if not name.startswith("__")  # webdataset's own
     )
@@ -313,5 +313,6 @@ def _table_samples(archive: Archive, texts: bool) -> Iterator[Sample]:
 
 def _below(value: Any) -> str:
     """A name as a path that leads nowhere upwards; empty if there is none."""
-    parts = PurePosixPath("" if value is None else str(value).strip()).parts
+    name = "" if value is None else str(value).strip().replace("\\", "/")
+    parts = PurePosixPath(name).parts
     return "/".join(part for part in parts if part not in ("/", ".."))

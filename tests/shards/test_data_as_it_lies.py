@@ -337,7 +337,7 @@ def test_keys_that_several_tars_have_are_told_apart_by_the_tars(tmp_path, hnc_ds
     """DataComp's keys are unique, those of many other tars start anew."""
     for n, name in enumerate(("x/00000", "x/00001", "y/00000")):
         fields = {"caption": f"It is {n}.", "neg_caption": ["It is not."]}
-        files = {"0.jpg": jpeg(n), "0.json": json.dumps(fields).encode()}
+        files = {"./0.jpg": jpeg(n), "./0.json": json.dumps(fields).encode()}
         write_tar(tmp_path / f"wds/{name}.tar", files)
     write_tar(tmp_path / "wds/y/00001.tar", {"0.jpg": jpeg(9), "1.txt": b"Of no image."})
     flags = ["pack", "--captions", f"{tmp_path}/wds", "--out", f"{tmp_path}/out"]
@@ -366,6 +366,15 @@ def test_rows_of_one_name_are_of_one_image_and_must_hold_the_same(tmp_path, caps
     parquet.write_table(pyarrow.table(rows | {"jpg": [*images[:2], jpeg(2)]}), path)
     assert hnc_ds(*flags, "--overwrite") == 2
     assert "rows.parquet (a.jpg) differ and have one name" in capsys.readouterr().err
+
+
+def test_rows_without_an_image_are_skipped_by_pack(tmp_path, capsys, hnc_ds):
+    rows = {"image": [None, *map(jpeg, range(1, 100))], "text": [f"It is {n}." for n in range(100)]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "rows.parquet")
+    flags = ["pack", "--captions", f"{tmp_path}/rows.parquet", "--out", f"{tmp_path}/out"]
+    assert hnc_ds(*flags) == 0
+    assert "1 skipped (1 no image, e.g. rows-0)" in capsys.readouterr().out
+    assert index_of(tmp_path / "out")["samples"] == 99
 
 
 def test_splits_of_tables_are_chosen_by_file_or_by_column(tmp_path, capsys, hnc_ds):
