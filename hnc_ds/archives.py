@@ -70,12 +70,15 @@ class Sample(NamedTuple):
 
 
 def is_archive(named: Path) -> bool:
-    """Whether a path names archives: one, a folder of them, or a pattern: a/{0..9}.tar, a/*.tar."""
+    """Whether a path names archives: one, a folder of them, or a pattern as webdataset's.
+
+    a/{00..31}.tar and a.tar::b.tar keep their order; the files of a/*.tar are sorted.
+    """
     return named.is_dir() or named.name.endswith((*KINDS, *PACKED)) or _is_pattern(named)
 
 
 def _is_pattern(named: Path) -> bool:
-    return any(mark in str(named) for mark in "*?[{") and not named.exists()
+    return any(mark in str(named) for mark in ("*", "?", "[", "{", "::")) and not named.exists()
 
 
 def find_archives(named: Path, splits: Sequence[str] = ()) -> tuple[Path, list[Archive]]:
@@ -98,8 +101,12 @@ def find_archives(named: Path, splits: Sequence[str] = ()) -> tuple[Path, list[A
         raise UserError(f"{absent}: no such file")
     if other := next((path for path in paths if path.suffix not in KINDS), None):
         raise UserError(f"{other}: not a .tar, .parquet or .arrow file; unpack a compressed one")
-    root = named if named.is_dir() else Path(os.path.commonpath([p.parent for p in paths]))
-    found = [Archive(p, p.relative_to(root).with_suffix("").as_posix()) for p in paths]
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    root = Path(os.path.abspath(named))
+    if not named.is_dir():
+        root = Path(os.path.commonpath([path.parent for path in absolute]))
+    names = [path.relative_to(root).with_suffix("").as_posix() for path in absolute]
+    found = list(map(Archive, paths, names))
     return root, [one for one in found if split_names(one) & set(splits)] or found
 
 
@@ -132,7 +139,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _expanded(named: Path) -> list[Path]:
-    """The files of a pattern; braces in their order, the names of '*' sorted."""
+    """The files of a pattern; of a file itself."""
     if not _is_pattern(named):
         return [named]
     from webdataset.shardlists import expand_urls

@@ -48,7 +48,8 @@ class Table:
 
     def texts(self) -> list[str]:
         """Columns of texts, of lists of texts, of whole numbers, and of the paths of images."""
-        return [n for n, type_ in self._fields.items() if n == self._paths or self._is_text(type_)]
+        texts = [name for name, type_ in self._fields.items() if self._is_text(type_)]
+        return [*texts, self._paths] if self._paths else texts
 
     def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The rows, with these columns; of an image its path.
@@ -62,7 +63,7 @@ class Table:
         with self._reading():
             for batch in self._batches(list(columns)):
                 for row in batch.to_pylist():
-                    if self._paths in row:
+                    if self._paths and self._paths in row:
                         row[self._paths] = (row[self._paths] or {}).get("path")
                     yield row
 
