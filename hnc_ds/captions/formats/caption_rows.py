@@ -132,8 +132,9 @@ IMAGE_COLUMNS = (
     "filepath", "image", "file_name", "filename", "image_path", "image_name", "image_id", "path",
     "image_url", "url",
 )  # fmt: skip
+CAPTION_LISTS = ("captions", "sentences")
 CAPTION_COLUMNS = (
-    "caption", "title", "text", "sentence", "comment", "raw", "txt", "captions", "sentences",
+    "caption", "title", "text", "sentence", "comment", "raw", "txt", *CAPTION_LISTS,
 )  # fmt: skip
 """The first that is present is used."""
 
@@ -261,9 +262,9 @@ def _is_row(line: bytes, wanted: Sequence[str] = ()) -> bool:
 
 _MEMBERS = re.compile(
     rb'\s*\{\s*"[^"\\]*"\s*:\s*\{\s*"(?:%s)"\s*:\s*["\[]'
-    % "|".join((*IMAGE_COLUMNS, *CAPTION_COLUMNS[:-2], *KNOWN)).encode()
+    % "|".join({*IMAGE_COLUMNS, *CAPTION_COLUMNS, *KNOWN}.difference(CAPTION_LISTS)).encode()
 )
-"""{"0": {"filename": "a.jpg", ...: SugarCrepe's layout. HNC's has "captions"."""
+"""{"0": {"filename": "a.jpg", ...: SugarCrepe's layout. In HNC's an image has "captions"."""
 
 
 def _are_members(start: bytes) -> bool:
