@@ -31,7 +31,7 @@ setup(
         "torchvision>=0.21",
         "deepspeed>=0.19.8,<0.20",  # engine.py reads its optimizers' layout
         "open_clip_torch>=3.2,<4",  # without its training extra, which pins an old webdataset
-        "webdataset>=0.2.100",  # what others read the shards with
+        "webdataset>=0.2.100",  # groups the files of tars with captions
         "tensorboard>=2.16",
         "safetensors>=0.4.3",
         "numpy>=1.26",
@@ -50,7 +50,7 @@ setup(
         "s3": ["s3fs>=2024.6"],
         "gs": ["gcsfs>=2024.6"],
         "hf": ["huggingface_hub>=0.24"],
-        "parquet": ["pyarrow>=15"],  # BiVLC
+        "parquet": ["pyarrow>=15"],  # captions and images in parquet and Arrow files, BiVLC
         "llava": ["transformers>=5.6"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [

@@ -293,7 +293,7 @@ def test_line_breaks_of_the_source_do_not_show_in_help(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         tyro.cli(PackConfig, args=["--help"])
     lines = [line.strip(" \u2502\n") for line in capsys.readouterr().out.splitlines()]
-    assert "a released HNC file (.json), or any list" in " ".join(lines)
+    assert "a released HNC file (.json), or anything" in " ".join(lines)
     assert "a released HNC" not in lines
 
 

@@ -28,7 +28,14 @@ import msgspec
 
 from hnc_ds.captions.captions_file import Chunk, check_name, chunk_of, open_parts, write_captions
 from hnc_ds.captions.coverage import Coverage, coverage_of
-from hnc_ds.captions.formats.caption_lists import GROUP_TYPE, ListedImage, plain, read_caption_list
+from hnc_ds.captions.formats.caption_lists import (
+    GROUP_TYPE,
+    ListedImage,
+    check_is_list,
+    digest_of_captions,
+    plain,
+    read_caption_list,
+)
 from hnc_ds.captions.formats.caption_rows import NegativeColumns
 from hnc_ds.captions.language.attribute_classes import classes_of
 from hnc_ds.captions.language.symmetric import adjectives_alike, may_act, same_thing, verbs_alike
@@ -49,7 +56,6 @@ from hnc_ds.captions.text_classifier import MOST_WORDS, NGrams, Trigrams, words_
 from hnc_ds.config import SwapWordsConfig
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.output_lock import only_writer
-from hnc_ds.reading import sha256_of
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 
@@ -372,7 +378,7 @@ def swap_words(config: SwapWordsConfig) -> None:
         version=VERSION,
         tagger=f"HanTa {version('HanTa')}",
         source=config.captions.name,
-        source_sha256=sha256_of(config.captions),
+        source_sha256=digest_of_captions(config.captions),
         split=tuple(sorted(config.split)),
         types=types,
         per_caption=config.per_caption,
@@ -454,8 +460,7 @@ def _check(config: SwapWordsConfig) -> tuple[str, ...]:
                 f"types: unknown word swap '{name}'{did_you_mean(name, WORD_SWAPS)}; "
                 f"there are {', '.join(WORD_SWAPS)}"
             )
-    if not config.captions.is_file():
-        raise UserError(f"{config.captions}: no such file; give a list of captions")
+    check_is_list(config.captions)
     check_name(config.out)
     load_tagger()
     return tuple(name for name in WORD_SWAPS if not config.types or name in config.types)

@@ -188,12 +188,14 @@ class SwapWordsConfig(Settings):
 
     captions: Path
     """COCO's captions_*.json, Karpathy's dataset_*.json, NegCLIP's TSV, another CSV or TSV with a
-    header, or JSON Lines (also .gz)."""
+    header, JSON Lines (also .gz), parquet, a folder of WebDataset tars or of a Hugging Face data
+    set, or a quoted pattern such as 'cc3m/{00000..00331}.tar'."""
     out: Path
     """Output file, captions.jsonl or captions.jsonl.gz; statistics are written next to it as
     *.stats.json."""
     split: tuple[str, ...] = ()
-    """Splits to read from Karpathy's file, such as train restval. Default: all."""
+    """Splits to read of Karpathy's file or of a Hugging Face data set, such as train restval.
+    Default: all."""
     types: tuple[str, ...] = ()
     """Types of word swaps. Default: all."""
     per_caption: int = 3

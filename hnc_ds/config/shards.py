@@ -17,11 +17,13 @@ class PackConfig(Settings):
 
     captions: Path
     """Captions to pack: captions.jsonl(.gz) of 'hnc-ds generate' or 'swap-words', a released HNC
-    file (.json), or any list of captions that 'swap-words' reads, such as COCO's captions or
-    NegCLIP's TSV; also as .gz."""
-    images: tuple[Path, ...]
+    file (.json), or anything that 'swap-words' reads: COCO's or Karpathy's JSON, NegCLIP's TSV, a
+    CSV, JSON Lines (also .gz), parquet, a folder of WebDataset tars or of a Hugging Face data set,
+    or a quoted pattern such as 'cc3m/{00000..00331}.tar'."""
+    images: tuple[Path, ...] = ()
     """Folders of the images, searched recursively for ID.jpg, or another suffix of JPEG, PNG,
-    WebP, TIFF, BMP or GIF. Separate several with blanks or colons."""
+    WebP, TIFF, BMP or GIF; or tars or parquet files with images. Separate several with blanks or
+    colons. Not needed where --captions holds the images."""
     out: Path
     """Folder for the shards and their index."""
     samples_per_shard: int = 1000
@@ -32,7 +34,8 @@ class PackConfig(Settings):
     """Part of the shards to write in a job array, such as 0/4 for the first of four. All parts
     write to one --out on a shared disk; the last to finish writes the index."""
     split: tuple[str, ...] = ()
-    """Splits to pack of Karpathy's file, such as train restval. Default: all."""
+    """Splits to pack of Karpathy's file or of a Hugging Face data set, such as train restval.
+    Default: all."""
     negative_columns: tuple[str, ...] = ()
     """Columns of a table, or keys of JSON, that hold a negative caption or a list of them. Not
     needed for NegCLIP, CREPE, SugarCrepe and other known formats."""
@@ -45,8 +48,6 @@ class PackConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.images:
-            raise UserError("pack: name a folder of images with --images")
         at_least(1, samples_per_shard=self.samples_per_shard, workers=self.workers)
         if read_part(self.part)[1] > 1 and self.overwrite:
             raise UserError("pack: --part does not go with --overwrite; remove the folder first")

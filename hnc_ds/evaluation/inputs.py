@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hnc_ds.archives import leads_out
 from hnc_ds.config import BenchmarksConfig, MeasuredOn
 from hnc_ds.errors import UserError, counted, did_you_mean
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HELD_OUT, RELEASED, chosen_benchmarks
 from hnc_ds.evaluation.corruptions import Condition, read_conditions
 from hnc_ds.evaluation.released.annotations import with_unique_ids
-from hnc_ds.evaluation.released.images import SOURCES, ImageFiles, leads_out
+from hnc_ds.evaluation.released.images import SOURCES, ImageFiles
 from hnc_ds.evaluation.released.rules import Question
 from hnc_ds.shards.reader import ShardReader
 

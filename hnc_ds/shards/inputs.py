@@ -1,4 +1,4 @@
-"""The inputs of a shard folder: image folders, what it was packed from, and a check before packing.
+"""The inputs of a shard folder: what it was packed from, and a check before packing.
 
 Inputs are recorded in source.json of an unfinished folder, and in index.json of a finished one;
 they decide which of its files may be kept. ``hnc-ds pack ... --check`` takes seconds and writes
@@ -6,196 +6,24 @@ nothing: it looks up the image of every caption's id, decodes a sample of images
 with the free disk space.
 """
 
-import filecmp
-import hashlib
-import os
 import re
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from hnc_ds.atomic_files import is_temporary, writing
+from hnc_ds.captions.formats.caption_lists import digest_of_captions
 from hnc_ds.captions.formats.caption_rows import NegativeColumns
-from hnc_ds.captions.formats.captions import captioned_images
+from hnc_ds.captions.formats.captions import captioned_images, check_is_file
 from hnc_ds.config import PackConfig
 from hnc_ds.errors import UserError, counted
-from hnc_ds.images import JPEG, SUFFIXES, CorruptImage, as_rgb, open_image, read_image_file
-from hnc_ds.reading import sha256_of
+from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image
 from hnc_ds.shards.format import FORMAT_VERSION, INDEX_NAME, read_index, shard_file
-
-LONGEST_ID = 200  # characters; file names are limited to 255 bytes
-
-_RANK = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
-
-
-class _File(NamedTuple):
-    """A file: the index of its folder, and its path below it."""
-
-    folder: int
-    path: str
-
-
-class ImageFolders:
-    """An index of image folders by file names without suffix: finds the file of an image id.
-
-        7                a file 7.jpg (.JPG, .png, ...) anywhere below the folders
-        VG_100K/7        a file whose path ends so, as in lists of other projects
-        7.jpg            the file of that name
-
-    A file directly in one of the folders takes precedence over files in subfolders; in one folder
-    the first of SUFFIXES counts. If several folders have the file, its contents must be the same in
-    all. Ids only match files that the scan found, so none can leave the folders.
-
-    Args:
-        named: The folders; a name that does not exist may be several, separated by colons.
-
-    Raises:
-        UserError: A folder does not exist or cannot be read.
-    """
-
-    def __init__(self, named: Sequence[Path]) -> None:
-        self.folders = [folder for one in named for folder in _split(one)]
-        self._by_path: defaultdict[str, list[_File]] = defaultdict(list)
-        self._by_name: defaultdict[str, list[_File]] = defaultdict(list)
-        """Files in subfolders; files directly in a folder are found by their path."""
-        digest = hashlib.sha256()
-        seen: set[tuple[int, int]] = set()
-        for number, folder in enumerate(self.folders):
-            digest.update(b"\n" * (number > 0))
-            for path, entry in _walk(folder, seen):
-                self._add(_File(number, path))
-                status = entry.stat()
-                digest.update(os.fsencode(path))
-                digest.update(f"/{status.st_size}/{status.st_mtime_ns}\n".encode())
-        self.digest = digest.hexdigest()
-        """sha256 of the names, sizes and times of all files."""
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.folders))
-
-    def _add(self, file: _File) -> None:
-        path = _without_suffix(file.path)
-        above, _, name = path.rpartition("/")
-        self._by_path[path].append(file)
-        if above:
-            self._by_name[name].append(file)
-
-    def find(self, image_id: str) -> tuple[Path, ...]:
-        """The files of an image, one per folder that has it; all must have the same contents.
-
-        Raises:
-            UserError: The id cannot be a file name.
-        """
-        parts = image_id.split("/")
-        outside = {"", ".", ".."} & set(parts) or {"\\", "\0"} & set(image_id)
-        if outside or len(image_id) > LONGEST_ID:
-            raise UserError(
-                f"image id {image_id[:LONGEST_ID]!r} of the captions names no file of {self}; "
-                "ids are file names without '.jpg'"
-            )
-        stem = _without_suffix(image_id)
-        found = (
-            self._by_path.get(image_id)
-            or [file for file in self._by_path.get(stem, ()) if _has_name(file, parts[-1])]
-            or self._in_subfolders(image_id)
-            or [file for file in self._in_subfolders(stem) if _has_name(file, parts[-1])]
-        )
-        return tuple(self.folders[file.folder] / file.path for file in _one_each(found))
-
-    def _in_subfolders(self, path: str) -> list[_File]:
-        """Files whose full path without suffix ends with ``path``."""
-        above, _, name = path.rpartition("/")
-        if not above:
-            return self._by_name.get(name, [])
-        files = [*self._by_path.get(name, ()), *self._by_name.get(name, ())]
-        return [file for file in files if self._lies_in(file, above)]
-
-    def _lies_in(self, file: _File, above: str) -> bool:
-        folder = os.path.dirname(os.path.abspath(self.folders[file.folder] / file.path))
-        return folder.endswith(f"/{above}")
-
-
-def same_image(files: Sequence[Path]) -> Path:
-    """The first file of an image, after comparing the others with it.
-
-    Raises:
-        UserError: Another file differs.
-        OSError: A file cannot be read.
-    """
-    for other in files[1:]:
-        if not filecmp.cmp(files[0], other, shallow=False):
-            raise UserError(
-                f"{files[0]} and {other} differ and have one name; name only one of their folders "
-                "with --images, or write the folder before the id: "
-                f"{PurePosixPath(other.parent.name, _without_suffix(other.name))}"
-            )
-    return files[0]
-
-
-def _split(named: Path) -> list[Path]:
-    """The folder, or the folders of A:B if it does not exist."""
-    folders = [named] if named.exists() else [Path(part) for part in str(named).split(":")]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; --images names the folders of the images")
-    return folders
-
-
-def _walk(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All files below a folder with their paths, sorted by name in each folder. Links are followed,
-    no folder is entered twice, and unreadable subfolders are skipped."""
-    waiting = [""]
-    while waiting:
-        above = waiting.pop()
-        try:
-            status = os.stat(root / above)
-            with os.scandir(root / above) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            if above:
-                continue
-            raise UserError(f"{root}: cannot be read ({error.strerror})") from error
-        if (place := (status.st_dev, status.st_ino)) in seen:
-            continue
-        seen.add(place)
-        for entry in inside:
-            if entry.is_file():
-                yield above + entry.name, entry
-        below = [f"{above}{entry.name}/" for entry in inside if _is_folder(entry)]
-        waiting += reversed(below)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir()
-
-
-def _without_suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and stem and f".{suffix.lower()}" in _RANK else name
-
-
-def _has_name(file: _File, name: str) -> bool:
-    return file.path.rpartition("/")[2].lower() == name.lower()
-
-
-def _one_each(files: Sequence[_File]) -> list[_File]:
-    """One file per folder, the first by suffix."""
-    best: dict[tuple[int, str], _File] = {}
-    for file in files:
-        place = (file.folder, file.path.rpartition("/")[0])
-        if place not in best or _rank(file) < _rank(best[place]):
-            best[place] = file
-    return list(best.values())
-
-
-def _rank(file: _File) -> int:
-    return _RANK.get(PurePosixPath(file.path).suffix.lower(), len(_RANK))
-
+from hnc_ds.shards.image_folders import ImageFile, ImageFolders, bytes_of, read_image
 
 SOURCE_NAME = "source.json"
 _OUR_FILES = re.compile(r"shard-\d{6,}\.(tar|json)(\.\d+\.tmp)?|(index|source)\.json\.\d+\.tmp")
@@ -207,24 +35,32 @@ class _Sourced(msgspec.Struct):
     source: dict[str, str]
 
 
+def folders_of(config: PackConfig) -> ImageFolders:
+    """The images of --images, else those that the captions hold.
+
+    Raises:
+        UserError: The captions do not exist; as ``ImageFolders``.
+    """
+    check_is_file(config.captions)
+    return ImageFolders(config.images, config.captions, config.split)
+
+
 def fingerprint(config: PackConfig, images: str) -> dict[str, str]:
-    """Everything that shards depend on: the captions' bytes, and the images' names, sizes and
-    times. Hashing the images' bytes would read everything twice.
+    """Everything that shards depend on: the captions' bytes, and the names, sizes and times of
+    images and archives. Hashing the images' bytes would read everything twice.
 
     Args:
         config: Captions and settings.
         images: ``ImageFolders.digest``.
 
     Raises:
-        UserError: The captions file does not exist.
+        UserError: The captions cannot be read.
     """
-    if not config.captions.is_file():
-        raise UserError(f"{config.captions}: no such file; make it with 'hnc-ds generate'")
     columns = [*config.negative_columns, ":", *config.negative_type]
     return {
         **({"negatives": " ".join(columns)} if len(columns) > 1 else {}),
         **({"split": " ".join(sorted(config.split))} if config.split else {}),
-        "captions": sha256_of(config.captions),
+        "captions": digest_of_captions(config.captions),
         "images": images,
         "samples_per_shard": str(config.samples_per_shard),
         "format": str(FORMAT_VERSION),
@@ -331,7 +167,7 @@ class _Found(NamedTuple):
     """Image files of a captions file."""
 
     folders: ImageFolders
-    files: dict[Path, int]
+    files: dict[ImageFile, int]
     """File sizes in bytes, in the order of the captions."""
     missing: list[str]
     """Image ids without a file."""
@@ -370,7 +206,7 @@ def check_pack(config: PackConfig) -> str:
 
 
 def _find(config: PackConfig) -> _Found:
-    folders = ImageFolders(config.images)
+    folders = folders_of(config)
     captions: dict[str, int] = {}
     columns = NegativeColumns(config.negative_columns, config.negative_type)
     for image_id, size in captioned_images(config.captions, columns, config.split):
@@ -382,7 +218,7 @@ def _find(config: PackConfig) -> _Found:
     files = {image_id: folders.find(image_id) for image_id in captions}
     return _Found(
         folders=folders,
-        files={own[0]: own[0].stat().st_size for own in files.values() if own},
+        files={own[0]: bytes_of(own[0]) for own in files.values() if own},
         missing=[image_id for image_id, own in files.items() if not own],
         caption_bytes=sum(captions.values()),
     )
@@ -421,10 +257,10 @@ def _decode_sample(found: _Found) -> tuple[list[str], str]:
     ], note
 
 
-def _decoded(path: Path) -> bool | str:
+def _decoded(file: ImageFile) -> bool | str:
     """Whether the file is a JPEG, or the reason why it cannot be decoded."""
     try:
-        image = open_image(read_image_file(path))
+        image = open_image(read_image(file) or b"")
         as_rgb(image)
     except CorruptImage as error:
         return str(error)

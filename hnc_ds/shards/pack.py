@@ -28,7 +28,7 @@ from hnc_ds.captions.formats.captions import read_captions
 from hnc_ds.config import PackConfig
 from hnc_ds.config.checks import read_part
 from hnc_ds.errors import UserError, counted
-from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image, read_image_file
+from hnc_ds.images import JPEG, CorruptImage, as_rgb, open_image
 from hnc_ds.output_lock import only_writer
 from hnc_ds.records import ImageCaptions, TrainingSample
 from hnc_ds.shards.format import (
@@ -44,15 +44,15 @@ from hnc_ds.shards.format import (
     shard_file,
     shard_index_path,
 )
+from hnc_ds.shards.image_folders import ImageFile, ImageFolders, read_image, same_image
 from hnc_ds.shards.inputs import (
     SOURCE_NAME,
-    ImageFolders,
     check_pack,
     fingerprint,
+    folders_of,
     is_finished,
     leave_no_trace,
     prepare,
-    same_image,
 )
 from hnc_ds.shards.negatives import OF_FOLDER, OF_SHARD, SeenAbouts
 from hnc_ds.worker_processes import map_in_order
@@ -66,7 +66,7 @@ ENCODING: dict[str, Any] = {"quality": 95, "subsampling": 0}
 
 
 def write_shard(
-    captions: Iterable[tuple[ImageCaptions, Sequence[Path]]], shard: Path
+    captions: Iterable[tuple[ImageCaptions, Sequence[ImageFile]]], shard: Path
 ) -> ShardIndex:
     """Write ``shard`` and its index.
 
@@ -136,14 +136,18 @@ def _add_sample(
     )
 
 
-def _read_image(image: ImageCaptions, files: Sequence[Path]) -> tuple[bytes, bool, tuple[int, int]]:
+def _read_image(
+    image: ImageCaptions, files: Sequence[ImageFile]
+) -> tuple[bytes, bool, tuple[int, int]]:
     """JPEG bytes for the tar, whether they are the file's own, and (width, height)."""
     if not image.groups:
         raise _LeftOutError(NO_CAPTIONS)
     if not files:
         raise _LeftOutError(NO_IMAGE)
     try:
-        return as_jpeg(read_image_file(same_image(files)))
+        if (data := read_image(same_image(files))) is None:
+            raise _LeftOutError(NO_IMAGE)
+        return as_jpeg(data)
     except CorruptImage as error:
         raise _LeftOutError(error.fault) from error
     except OSError as error:
@@ -215,7 +219,7 @@ def pack(config: PackConfig) -> None:
     if config.check:
         print(check_pack(config))
         return
-    folders = ImageFolders(config.images)
+    folders = folders_of(config)
     source = fingerprint(config, folders.digest)
     if is_finished(config, source):
         print(f"pack: {config.out} already holds these captions and images; nothing to do")
@@ -253,7 +257,7 @@ class _Task:
 
     shard: Path
     captions: tuple[bytes, ...]
-    images: tuple[tuple[Path, ...], ...]
+    images: tuple[tuple[ImageFile, ...], ...]
     """The files of each image (``ImageFolders.find``)."""
 
 
@@ -334,7 +338,7 @@ def _shard_path(config: PackConfig, number: int) -> Path:
 def _tasks(config: PackConfig, folders: ImageFolders) -> Iterator[_Task]:
     """Read the captions and split them into shards."""
     known: set[str] = set()
-    waiting: list[tuple[bytes, tuple[Path, ...]]] = []
+    waiting: list[tuple[bytes, tuple[ImageFile, ...]]] = []
     number = 0
     columns = NegativeColumns(config.negative_columns, config.negative_type)
 

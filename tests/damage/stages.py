@@ -125,6 +125,8 @@ def stages(world: Path) -> list[Stage]:
         stage("pack-release", "captions", "pack --captions hnc.json --images images --out out --workers 1", "hnc.json", packed, "replaced bboxes cpt_p_id ambiguity noisy textual_label"),
         stage("pack-human", "captions", "pack --captions human.json --images images --out out --workers 1", "human.json", packed, "replaced"),
         stage("pack-check", "captions", "pack --captions c.jsonl --images images --out out --workers 1 --check", "c.jsonl", nothing, "replaced proven"),
+        *(stage(f"pack-{name.rpartition('.')[2]}", "archives", f"pack --captions {name} --out out --workers 1", name, packed)
+          for name in ("wds.tar", "rows.parquet", "rows.arrow")),
         stage("inspect-captions", "captions", "inspect c.jsonl", "c.jsonl", printed, "replaced proven objects about"),
         *(stage(f"swap-{name}", "lists", f"swap-words --captions {name} --out o.jsonl --workers 1", name, content("o.jsonl"), "split license year info dataset tokens")
           for name in ("coco.json", "karpathy.json", "list.csv", "list.tsv", "list.jsonl", "array.json")),

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow
+from pyarrow import ipc, parquet
 
 from tests.captions.rewrite.fake_server import MODEL
 from tests.damage.harness import run
@@ -57,6 +59,7 @@ def make(folder: Path, endpoint: str) -> None:
     must(base, "evaluate run --shards shards --out a.json --cache cache --workers 1")
     _graphs(folder / "graphs", base)
     _captions(folder / "captions", base)
+    _archives(folder / "archives", base)
     _rewrite(folder, base, endpoint)
     _lists(folder / "lists")
     _models(folder, base)
@@ -116,6 +119,31 @@ def _captions(folder: Path, base: Path) -> None:
         folder / "human.json",
         {f"{i}.jpg": {str(n): s for n, s in enumerate(said)} for i in IDS[:2]},
     )
+
+
+def _archives(folder: Path, base: Path) -> None:
+    """Images with captions in a tar of img2dataset's layout, and in tables of Hugging Face's."""
+    folder.mkdir()
+    images = {i: (base / f"images/{i}.jpg").read_bytes() for i in IDS}
+    with tarfile.open(folder / "wds.tar", "w") as tar:
+        for image_id, content in images.items():
+            found = {"caption": "A red star.", "status": "success"}
+            _add(tar, f"{image_id}.jpg", content)
+            _add(tar, f"{image_id}.txt", b"A red star.")
+            _add(tar, f"{image_id}.json", json.dumps(found).encode())
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    cells = [{"bytes": content, "path": "image.jpg"} for content in images.values()]
+    columns = {"image": pyarrow.array(cells, struct), "caption": ["A red star."] * len(cells)}
+    rows = pyarrow.table(columns)
+    parquet.write_table(rows, folder / "rows.parquet")
+    with ipc.new_stream(folder / "rows.arrow", rows.schema) as file:
+        file.write_table(rows)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _rewrite(folder: Path, base: Path, endpoint: str) -> None:

@@ -29,7 +29,13 @@ def numbered(count: int) -> list[str]:
     return [f"{number:04}" for number in range(count)]
 
 
-def run_pack(folder: Path, prelude: str = "", workers: int = 1) -> subprocess.Popen:
+def run_pack(
+    folder: Path,
+    prelude: str = "",
+    workers: int = 1,
+    captions: str = "captions.jsonl",
+    images: tuple[str, ...] = ("images",),
+) -> subprocess.Popen:
     code = f"""
 import os, resource, signal, sys
 from pathlib import Path
@@ -40,7 +46,7 @@ if __name__ == "__main__":
     folder = Path({str(folder)!r})
     {prelude}
     try:
-        pack(PackConfig(captions=folder / "captions.jsonl", images=(folder / "images",),
+        pack(PackConfig(captions=folder / {captions!r}, images=tuple(folder / i for i in {images}),
                         out=folder / "out", samples_per_shard=4, workers={workers}))
     except UserError as error:
         sys.exit(str(error))

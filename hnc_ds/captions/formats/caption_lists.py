@@ -1,8 +1,8 @@
 """Read lists of captions: images with all their captions, and negatives if the list has some.
 
-caption_rows.py reads the layouts. Rows of one image need not be adjacent: an external sort by the
-first row of the image gathers them in bounded memory. What exceeds MOST_HELD bytes goes to unnamed
-temporary files, which are merged at the end.
+caption_rows.py reads the layouts of files, archive_rows.py those of tars and parquet. Rows of one
+image need not be adjacent: an external sort by the first row of the image gathers them in bounded
+memory. What exceeds MOST_HELD bytes goes to unnamed temporary files, which are merged at the end.
 """
 
 import heapq
@@ -15,10 +15,12 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from hnc_ds.archives import digest_of, find_archives, is_archive
+from hnc_ds.captions.formats.archive_rows import archive_rows
 from hnc_ds.captions.formats.caption_rows import HELP, NegativeColumns, Read, Row, rows_of
 from hnc_ds.errors import UserError
 from hnc_ds.images import SUFFIXES
-from hnc_ds.reading import open_unzipped
+from hnc_ds.reading import open_unzipped, sha256_of
 from hnc_ds.records import CaptionGroup, ImageCaptions, Negative
 
 MOST_HELD = 1 << 26
@@ -51,7 +53,8 @@ def gathered(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def path_of(file: str) -> str:
-    """'a\\b\\9.JPG' -> 'a/b/9', without '..'."""
+    """'a\\b\\9.JPG' -> 'a/b/9', without '..'; of a URL without its query."""
+    file = file.partition("?")[0] if "://" in file else file
     parts = PurePosixPath(file.strip().replace("\\", "/")).parts
     path = "/".join(part for part in parts if part not in ("/", ".."))
     stem, dot, suffix = path.rpartition(".")
@@ -151,8 +154,8 @@ def read_caption_list(
     """The images of a list with all their captions, in the order of their first rows.
 
     Args:
-        path: The file.
-        splits: Splits of Karpathy's file to read; all when empty.
+        path: The file; or archives, as in ``is_archive``.
+        splits: Splits to read of Karpathy's file or of archives; all when empty.
         irregular: Receives counts of what is left out, by reason.
         negatives: Columns of negatives.
 
@@ -161,13 +164,40 @@ def read_caption_list(
             have. The message names file and place.
     """
     negatives.check()
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {HELP}")
     read = Read(path, negatives, irregular, set())
-    with open_unzipped(path) as file:
-        for image_id, rows in gathered(_named(rows_of(file, splits, read), read)):
-            if image := _listed(image_id, rows, irregular):
-                yield image
+    for image_id, rows in gathered(_named(_rows(splits, read), read)):
+        if image := _listed(image_id, rows, irregular):
+            yield image
+
+
+def _rows(splits: Sequence[str], read: Read) -> Iterator[tuple[Row, str]]:
+    if is_archive(read.path):
+        yield from archive_rows(splits, read)
+        return
+    check_is_list(read.path)
+    with open_unzipped(read.path) as file:
+        yield from rows_of(file, splits, read)
+
+
+def check_is_list(path: Path) -> None:
+    """Check that a list of captions exists.
+
+    Raises:
+        UserError: There is no such file; no archives of that name.
+    """
+    if is_archive(path):
+        find_archives(path)
+    elif not path.is_file():
+        raise UserError(f"{path}: no such file; {HELP}")
+
+
+def digest_of_captions(path: Path) -> str:
+    """sha256 of a file of captions; of archives see ``digest_of``.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    return digest_of(find_archives(path)[1]) if is_archive(path) else sha256_of(path)
 
 
 def read_listed_groups(

@@ -130,8 +130,12 @@ def _text(literal: str) -> str:
 
 IMAGE_COLUMNS = (
     "filepath", "image", "file_name", "filename", "image_path", "image_name", "image_id", "path",
+    "image_url", "url",
 )  # fmt: skip
-CAPTION_COLUMNS = ("caption", "title", "text", "sentence", "comment", "raw")
+CAPTION_LISTS = ("captions", "sentences")
+CAPTION_COLUMNS = (
+    "caption", "title", "text", "sentence", "comment", "raw", "txt", *CAPTION_LISTS,
+)  # fmt: skip
 """The first that is present is used."""
 
 _BOX = frozenset(("x", "y", "width", "height"))
@@ -141,8 +145,11 @@ _START_BYTES = 1 << 16
 LARGEST_COCO = 1 << 28
 """Maximum bytes of a file that is held in memory; COCO's largest has a third of it."""
 
-NO_SPLITS = "has no splits; leave out --split, which is for Karpathy's files"
-HELP = "give COCO's captions, Karpathy's, a CSV or TSV with a header, or JSON Lines"
+NO_SPLITS = "has no splits; leave out --split, which is for Karpathy's files and data sets"
+HELP = (
+    "give COCO's captions, Karpathy's, a CSV or TSV with a header, JSON Lines, parquet, or a "
+    "folder of WebDataset tars or of parquet"
+)
 
 
 class Row(NamedTuple):
@@ -223,13 +230,14 @@ def rows_of(file: BinaryIO, splits: Sequence[str], read: Read) -> Iterator[tuple
     path = read.path
     start = file.read(_START_BYTES).removeprefix(_BYTE_ORDER_MARK)
     file.seek(0)
-    if b'"sentences"' in start and start.lstrip()[:1] == b"{":
+    first = start.partition(b"\n")[0]
+    if b'"sentences"' in start and start.lstrip()[:1] == b"{" and not _is_row(first):
         return _karpathy_rows(file, path, splits)
     if splits:
         raise UserError(f"{path}: {NO_SPLITS}")
     match start.lstrip()[:1]:
         case b"{":
-            if _is_row(start.partition(b"\n")[0]):
+            if _is_row(first):
                 return _json_lines(file, read)
             if _are_members(start):
                 return _member_rows(file, read)
@@ -254,9 +262,9 @@ def _is_row(line: bytes, wanted: Sequence[str] = ()) -> bool:
 
 _MEMBERS = re.compile(
     rb'\s*\{\s*"[^"\\]*"\s*:\s*\{\s*"(?:%s)"\s*:\s*["\[]'
-    % "|".join((*IMAGE_COLUMNS, *CAPTION_COLUMNS, *KNOWN)).encode()
+    % "|".join({*IMAGE_COLUMNS, *CAPTION_COLUMNS, *KNOWN}.difference(CAPTION_LISTS)).encode()
 )
-"""{"0": {"filename": "a.jpg", ...: SugarCrepe's layout."""
+"""{"0": {"filename": "a.jpg", ...: SugarCrepe's layout. In HNC's an image has "captions"."""
 
 
 def _are_members(start: bytes) -> bool:
@@ -363,16 +371,18 @@ def _columns(names: Sequence[str], read: Read) -> _Wanted:
         next((name for name in known if name in names), None)
         for known in (IMAGE_COLUMNS, CAPTION_COLUMNS)
     )
-    if image is None or caption is None:
-        missing, known = (
-            ("images", IMAGE_COLUMNS) if image is None else ("captions", CAPTION_COLUMNS)
-        )
-        shown = ", ".join(names)[:200]
-        raise UserError(
-            f"{read.path}: line 1: no column of {missing} among '{shown}'; "
-            f"name it {', '.join(known)}"
-        )
+    if image is None:
+        raise missing_column(IMAGE_COLUMNS, names, f"{read.path}: line 1")
+    if caption is None:
+        raise missing_column(CAPTION_COLUMNS, names, f"{read.path}: line 1")
     return _Wanted(image, caption, read.columns(names))
+
+
+def missing_column(known: Sequence[str], names: Sequence[str], where: str) -> UserError:
+    """The error that a table has none of the columns of images, or of captions."""
+    what = "images" if known is IMAGE_COLUMNS else "captions"
+    shown = ", ".join(names)[:200]
+    return UserError(f"{where}: no column of {what} among '{shown}'; name it {', '.join(known)}")
 
 
 def _table_row(cells: dict[str, str], wanted: _Wanted, read: Read, where: str) -> Row:
@@ -381,7 +391,7 @@ def _table_row(cells: dict[str, str], wanted: _Wanted, read: Read, where: str) -
     captions = _texts(cells[wanted.caption], wanted.caption, read, where)
     # An empty cell is counted as an empty caption.
     return Row(
-        cells[wanted.image], captions or ("",), _negatives(cells, wanted.negatives, read, where)
+        cells[wanted.image], captions or ("",), negatives_of(cells, wanted.negatives, read, where)
     )
 
 
@@ -394,10 +404,10 @@ def _row(found: dict[str, Any], read: Read, where: str) -> Row:
             f"{read.path}: {where}: needs an image ({', '.join(IMAGE_COLUMNS)}) and a caption "
             f"({', '.join(CAPTION_COLUMNS)}), both as text"
         )
-    return Row(str(image), tuple(captions), _negatives(found, read.columns(found), read, where))
+    return Row(str(image), tuple(captions), negatives_of(found, read.columns(found), read, where))
 
 
-def _negatives(
+def negatives_of(
     found: Mapping[str, Any], columns: Mapping[str, str], read: Read, where: str
 ) -> tuple[tuple[str, str], ...]:
     """(type, caption) of a row's negatives; counts what is not used."""

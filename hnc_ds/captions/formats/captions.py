@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
+from hnc_ds.archives import find_archives, is_archive
 from hnc_ds.captions.formats.caption_lists import read_listed_groups
 from hnc_ds.captions.formats.caption_rows import NO_SPLITS, NegativeColumns, is_list
 from hnc_ds.captions.formats.hnc_release import is_release, read_release
@@ -33,9 +34,9 @@ def read_captions(
 
     Args:
         path: captions.jsonl of ``hnc-ds generate``, a released HNC file, or a list of captions
-            with or without negatives; plain or gzipped.
+            with or without negatives, plain or gzipped; or archives with captions.
         negatives: Columns of negatives in a list.
-        splits: Splits of Karpathy's file to read; all when empty.
+        splits: Splits to read of Karpathy's file or of archives; all when empty.
 
     Raises:
         UserError: Missing, empty, truncated, or of unknown format; names the line or image.
@@ -56,11 +57,13 @@ def read_captions(
 
 
 def is_a_list(path: Path) -> bool:
-    """Whether a file is a list of captions, by its start.
+    """Whether a file is a list of captions, by its start; archives are.
 
     Raises:
         UserError: It is empty or cannot be read.
     """
+    if is_archive(path):
+        return True
     with open_unzipped(path) as file:
         start = file.read(_START_BYTES)
     if not start.strip():
@@ -72,9 +75,11 @@ def check_is_file(path: Path) -> None:
     """Refuse a missing file of captions.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, and no archives of that name.
     """
-    if not path.is_file():
+    if is_archive(path):
+        find_archives(path)
+    elif not path.is_file():
         raise UserError(f"{path}: no such file; make captions with 'hnc-ds generate --out {path}'")
 
 

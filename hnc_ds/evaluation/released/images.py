@@ -6,12 +6,11 @@ Images may lie in files with others, and are named by both:
     FILE.tar/MEMBER                 of WebDataset folders
     cifar-10-batches-py/test_batch/NUMBER, and the other files of PIXELS: plain pixels
 
-No other module imports pyarrow or pickle.
+No other module imports pickle.
 """
 
 import math
 import pickle
-import tarfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -22,9 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from hnc_ds.archives import TAR, leads_out, member_bytes
+from hnc_ds.arrow_tables import PARQUET, Table, table_image
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.rules import ImageRef
-from hnc_ds.images import MOST_FILE_BYTES, CorruptImage, check_size, read_image_file
+from hnc_ds.images import check_size, read_image_file
 from hnc_ds.reading import AGAIN, reading
 
 
@@ -113,12 +114,6 @@ def read_image(path: Path, image: ImageRef) -> bytes:
     return frame_bytes(path) if path.suffix == FRAME else read_image_file(path)
 
 
-def leads_out(name: str) -> bool:
-    """Whether a file name leads out of its folder."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
-
-
 class ImageFiles:
     """Finds images in the user's folders.
 
@@ -150,20 +145,16 @@ class ImageFiles:
         return next((path for path in paths if isfile(path)), None)
 
 
-SUFFIX = ".parquet"
-
-
 def read_texts(path: Path, columns: tuple[str, ...], benchmark: str) -> list[dict[str, str]]:
     """Rows of text columns.
 
     Raises:
         UserError: pyarrow is missing, the file is invalid, or it lacks a column or a value.
     """
-    file = _open(path, benchmark)
-    if lacking := [name for name in columns if name not in file.schema_arrow.names]:
+    table = Table(path, benchmark)
+    if lacking := [name for name in columns if name not in table.columns]:
         raise UserError(f"{path}: no column {', '.join(lacking)}; is it a file of {benchmark}?")
-    with reading(path, what="cannot be read as parquet", by="pyarrow"):
-        rows: list[dict[str, str]] = file.read(columns=list(columns)).to_pylist()
+    rows = list(table.read(columns))
     for number, row in enumerate(rows):
         if wrong := [name for name in columns if not isinstance(row[name], str)]:
             raise UserError(f"{path}: row {number}: {wrong[0]} is not text; copy the file again")
@@ -173,7 +164,7 @@ def read_texts(path: Path, columns: tuple[str, ...], benchmark: str) -> list[dic
 def image_file(name: str) -> str | None:
     """File in the name of an image that lies with others; None for a file of its own."""
     parents = [parent.as_posix() for parent in PurePosixPath(name).parents]
-    held = (p for p in reversed(parents) if p.endswith((SUFFIX, TAR)) or pixels_of(p))
+    held = (p for p in reversed(parents) if p.endswith((PARQUET, TAR)) or pixels_of(p))
     return next(held, None)
 
 
@@ -186,92 +177,17 @@ def image_bytes(path: Path, name: str) -> bytes:
         OSError: The file cannot be read.
         UserError: The file is damaged.
     """
-    if path.suffix == SUFFIX:
-        return _of_parquet(path, *PurePosixPath(name).parts[-2:])
+    if path.suffix == PARQUET:
+        row, column = PurePosixPath(name).parts[-2:]
+        if (data := table_image(path, int(row), column)) is None:
+            raise ValueError(f"{path}: row {row} has no image in {column}")
+        return data
     if path.suffix == TAR:
         return member_bytes(path, name.removeprefix(f"{image_file(name)}/"))
     number, (pixels_NHWC, _) = int(PurePosixPath(name).name), read_pixels(path)
     if number >= len(pixels_NHWC):
         raise ValueError(f"{path}: has no image {number}")
     return _png(pixels_NHWC[number])
-
-
-def _of_parquet(path: Path, row: str, column: str) -> bytes:
-    start = 0
-    file = _cached_file(path)
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if int(row) < start + rows:
-            value = _images(path, group, column)[int(row) - start].as_py()
-            data = value.get("bytes") if isinstance(value, dict) else None
-            if not isinstance(data, bytes):
-                raise ValueError(f"{path}: row {row} has no image in {column}")
-            return data
-        start += rows
-    raise ValueError(f"{path}: has no row {row}")
-
-
-@lru_cache(maxsize=2)
-def _images(path: Path, group: int, column: str) -> Any:
-    """A column of a row group, cached because neighbouring rows are read in turn."""
-    return _cached_file(path).read_row_group(group, columns=[column]).column(0)
-
-
-@lru_cache(maxsize=8)
-def _cached_file(path: Path) -> Any:
-    return _open(path, path.name)
-
-
-def _open(path: Path, benchmark: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(
-            f"{benchmark}: parquet files need pyarrow; pip install 'hnc-ds[parquet]'"
-        ) from error
-    with reading(path, what="cannot be read as parquet", by="pyarrow"):
-        return pyarrow.parquet.ParquetFile(path)
-
-
-TAR = ".tar"
-
-
-def member_bytes(path: Path, name: str) -> bytes:
-    """Content of a file in a tar.
-
-    Raises:
-        ValueError: There is no such file.
-        CorruptImage: It is too large for an image.
-        OSError, UserError: The tar cannot be read.
-    """
-    if name not in (members := tar_members(path)):
-        raise ValueError(f"{path}: has no {name}")
-    start, size = members[name]
-    if size > MOST_FILE_BYTES:
-        raise CorruptImage(f"{path}: {name} has {size / 1e9:.1f} GB, too large for an image")
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(size)
-
-
-@lru_cache(maxsize=64)
-def tar_members(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and bytes of every file in a tar, by name.
-
-    Raises:
-        UserError: The tar is damaged, ends too early, or repeats a name.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    with reading(path), tarfile.open(path, "r:") as tar, path.open("rb") as file:
-        for member in tar:
-            if member.isreg() and not member.issparse():
-                if member.name in found:
-                    raise UserError(f"{path}: {member.name} occurs twice; {AGAIN}")
-                found[member.name] = (member.offset_data, member.size)
-        file.seek(tar.offset)  # tarfile takes a damaged header for the end
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise UserError(f"{path}: truncated or broken after {len(found):,} files; {AGAIN}")
-    return found
 
 
 class Pixels(NamedTuple):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hnc_ds.arrow_tables import PARQUET
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import (
     converted,
@@ -21,7 +22,7 @@ from hnc_ds.evaluation.released.annotations import (
     read_json,
     read_json_lines,
 )
-from hnc_ds.evaluation.released.images import SUFFIX, read_texts
+from hnc_ds.evaluation.released.images import read_texts
 from hnc_ds.evaluation.released.rules import EACH_ITS_OWN, IDENTICAL, ImageRef, Question
 
 COLA_FILE = "COLA_multiobjects_matching_benchmark.json"
@@ -167,9 +168,9 @@ def read_bivlc(place: Path, allow_missing: bool = False) -> Iterator[Question]:
 
     Source: Miranda et al. 2024, hf.co/datasets/imirandam/BiVLC.
     """
-    files = [place] if place.is_file() else sorted(place.rglob(f"*{SUFFIX}"))
+    files = [place] if place.is_file() else sorted(place.rglob(f"*{PARQUET}"))
     if not files:
-        raise UserError(f"{place}: holds no *{SUFFIX}; BiVLC needs those of its test split")
+        raise UserError(f"{place}: holds no *{PARQUET}; BiVLC needs those of its test split")
     folder = place.parent if place.is_file() else place
     for path in files:
         name = path.relative_to(folder).as_posix()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hnc_ds.archives import TAR, member_bytes, tar_members
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import (
     converted,
@@ -29,7 +30,7 @@ from hnc_ds.evaluation.released.annotations import (
     read_json,
     read_text,
 )
-from hnc_ds.evaluation.released.images import TAR, member_bytes, read_pixels, tar_members
+from hnc_ds.evaluation.released.images import read_pixels
 from hnc_ds.evaluation.released.rules import FIRST, ImageRef, Question
 from hnc_ds.images import SUFFIXES
 from hnc_ds.launch import is_rank_zero

@@ -156,7 +156,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         ('[{"image": "1.jpg", "caption": "A cat."}, {"image"', "after 1 elements"),
         ('[{"image": "1.jpg"}]', "element 0: needs an image"),
         ("filepath,label\n1.jpg,A cat.\n", "line 1: no column of captions among 'filepath, label'"),
-        ("url,title\n1.jpg,A cat.\n", "line 1: no column of images"),
+        ("link,title\n1.jpg,A cat.\n", "line 1: no column of images"),
         ("filepath,title\n1.jpg,A cat.\n2.jpg\n", "line 3: fewer columns than the header"),
         ("filepath,title\n,A cat.\n", "line 2: no image is named"),
         ("filepath,title\n1.jpg,The man, with a hat.\n", "line 2: more columns than the header"),
