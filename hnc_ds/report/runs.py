@@ -4,7 +4,8 @@ RUN/config.json             settings; optional
 RUN/log.jsonl               one object per logged step; optional
 RUN/results/*.json          rows of 'hnc-ds evaluate', with their *.items.jsonl
 FOLDER/coefficient-*.json   a sweep of 'hnc-ds interpolate'
-FOLDER/*.json, FILE.json    results of one model each, with or without a run
+FOLDER/*.json, FILE.json    results of one model each, with or without a run; RUN/results/FILE.json
+                            has the settings of its run
 """
 
 import json
@@ -15,11 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import HELD_OUT
 from hnc_ds.evaluation.results import (
-    ItemsHeader,
     Measurement,
     RowKey,
+    fingerprints,
     items_path,
     read_header,
     read_measurement,
@@ -66,6 +66,8 @@ class Run:
     """Whether it is the folder of a training, not of results alone."""
     shown: str = ""
     """Label of the point of a series that is shown; empty without a series."""
+    seeds: dict[str, "Run"] = field(default_factory=dict)
+    """The runs whose means this one is, by seed; empty for a single run."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -99,10 +101,17 @@ def read_run(place: Path, name: str) -> Run:
         shown = {last.stem: read_measurement(last)}
     points = points or [_whole_point(name, list(shown.values()))]
     if place.is_file():
-        return Run(name, {}, [], 0, shown, points, is_run=False, shown=of_series)
+        settings = _settings_beside(place)
+        return Run(name, settings, [], 0, shown, points, is_run=False, shown=of_series)
     log, broken_lines = _read_log(place / "log.jsonl")
     settings = _read_settings(place / "config.json")
     return Run(name, settings, log, broken_lines, shown, points, _is_run(place), of_series)
+
+
+def _settings_beside(file: Path) -> dict[str, str]:
+    """Settings of the run that a results file belongs to, if it is RUN/results/FILE.json."""
+    folder = file.resolve().parent
+    return _read_settings(folder.parent / "config.json") if folder.name == "results" else {}
 
 
 def _series(files: Iterable[Path]) -> dict[Path, str]:
@@ -115,25 +124,18 @@ def _series(files: Iterable[Path]) -> dict[Path, str]:
 def _read_point(file: Path, label: str) -> Point:
     items = items_path(file)
     header = read_header(items) if items.is_file() else None
-    return Point(label, rows_of(file), _fingerprints(header))
+    return Point(label, rows_of(file), fingerprints(header))
 
 
 def _whole_point(label: str, measurements: Sequence[Measurement]) -> Point:
     """The point of a run without a series: the rows of all its results."""
     rows: dict[RowKey, Result] = {}
-    fingerprints: dict[str, str] = {}
+    known: dict[str, str] = {}
     for measurement in measurements:
         new = {key: row for key, row in measurement.rows.items() if key not in rows}
-        fingerprints = {**_fingerprints(measurement.header), **fingerprints}
+        known = {**fingerprints(measurement.header), **known}
         rows.update(new)
-    return Point(label, rows, fingerprints)
-
-
-def _fingerprints(header: ItemsHeader | None) -> dict[str, str]:
-    if header is None:
-        return {}
-    sets = {name: coverage.fingerprint for name, coverage in header.sets.items()}
-    return sets | (dict.fromkeys(HELD_OUT, header.fingerprint) if header.shards else {})
+    return Point(label, rows, known)
 
 
 def _places(path: Path) -> list[Path]:
