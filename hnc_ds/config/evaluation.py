@@ -56,6 +56,9 @@ class EvaluateConfig(MeasuredOn):
     cache: Path | None = None
     """Folder for embeddings, which are reused by later evaluations of the same model. It can be
     deleted at any time."""
+    all: bool = False
+    """Print every score. Without it at most 25 lines of each benchmark are printed; the results
+    file has all scores anyway."""
     name: str | None = None
     """Name of the model in the results. Default: the run's folder name."""
     threshold_from: Path | None = None

@@ -94,7 +94,6 @@ def test_the_page_shows_mean_deviation_each_seed_and_paired_differences(six, tmp
     assert "all 25.0 25.0 50.0 50.0 75.0 100.0" in text
     assert "Fixed by hard, seed 0" in text
     assert "differences seed by seed" in text
-    assert "hidden" not in page
 
 
 def test_what_may_differ_between_seeds_is_in_the_table_of_settings(six):
