@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hnc_ds.config.checks import flat_settings
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.results import (
     Measurement,
@@ -31,9 +32,6 @@ from hnc_ds.records import Result
 
 SERIES = re.compile(r"(step|coefficient)-(\d+(?:\.\d+)?)")
 """Results files of a run's checkpoints, and of interpolated models."""
-
-BOOKKEEPING = frozenset({"run", "resume", "config"})
-"""Settings that are only about the location of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +188,7 @@ def _aligned(runs: list[Run]) -> list[Run]:
 def _read_settings(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    settings = read_json(path, "repair or remove it", "cannot be read as JSON")
-    flat = ((key.removeprefix("settings."), value) for key, value in _flatten(settings, ""))
-    return {key: value for key, value in flat if key not in BOOKKEEPING}
-
-
-def _flatten(value: object, key: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flatten(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value if isinstance(value, str) else json.dumps(value)
+    return flat_settings(read_json(path, "repair or remove it", "cannot be read as JSON"))
 
 
 def _read_log(path: Path) -> tuple[list[dict[str, float]], int]:
