@@ -219,6 +219,14 @@ def test_the_csv_has_every_score_of_every_seed_and_the_paired_differences(six, t
     assert found["plain", "mean"]["difference"] == found["hard", "0"]["difference"] == ""
 
 
+def test_every_column_of_the_csv_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    table = page.partition("| column | content |")[2].partition("\n\n")[0]
+    firsts = [line.split("|")[1] for line in table.splitlines()[2:]]
+    documented = {name for first in firsts for name in re.findall(r"`(\w+)`", first)}
+    assert documented == set(COLUMNS)
+
+
 def test_markdown_and_latex_have_a_row_a_score_and_a_column_a_model(six, tmp_path, capsys):
     assert report(*six, "--table", tmp_path / "t.md") == 0
     assert "6 runs in 2 columns" in capsys.readouterr().out
