@@ -109,7 +109,12 @@ def read_run(place: Path, name: str) -> Run:
 def _settings_beside(file: Path) -> dict[str, str]:
     """Settings of the run that a results file belongs to, if it is RUN/results/FILE.json."""
     folder = file.resolve().parent
-    return _read_settings(folder.parent / "config.json") if folder.name == "results" else {}
+    if folder.name != "results":
+        return {}
+    try:
+        return _read_settings(folder.parent / "config.json")
+    except UserError:  # of something else than a training
+        return {}
 
 
 def _series(files: Iterable[Path]) -> dict[Path, str]:

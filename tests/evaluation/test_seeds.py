@@ -106,6 +106,15 @@ def test_a_model_without_a_seed_is_compared_with_every_seed() -> None:
         assert change.difference.count == 3
 
 
+def test_of_one_common_seed_single_items_are_compared() -> None:
+    compared = compare_with(of_seeds(0.5), of_seeds(0.6, 0.7))
+    assert compared.remarks[0] == "differences are over what both have, seed 0"
+    assert compared.shared is None
+    assert compared.change_of is not None
+    assert compared.change_of(ALL) is None  # these have no items
+    assert "without the scores of single items" in compared.remarks[1]
+
+
 def test_without_a_common_seed_or_common_questions_there_is_no_difference() -> None:
     compared = compare_with(of_seeds(0.1, 0.2), of_seeds(0.3, 0.4, first=7))
     assert compared.change_of is None

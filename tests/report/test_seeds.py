@@ -144,6 +144,14 @@ def test_results_files_of_runs_have_the_settings_of_their_runs(six):
     ]
 
 
+def test_a_config_json_of_something_else_beside_results_is_not_read(tmp_path):
+    file = results(tmp_path / "results" / "m.json", of_shards(0.5, 0.5))
+    for content in ("{", "[1]", '{"seed": []}'):
+        (tmp_path / "config.json").write_text(content)
+        (run,) = columns(read_runs([file]), by_name=False)
+        assert not run.seeds
+
+
 def test_results_alone_are_seeds_by_their_names_on_request(tmp_path, capsys):
     folder = tmp_path / "results"
     for name in ("openai", "hard-seed0", "hard-seed1", "ViT-B-32"):
