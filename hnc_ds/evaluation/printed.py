@@ -162,17 +162,30 @@ def models_table(files: Mapping[str, Path], seed: int, is_whole: bool = False) -
     others = (read_measurement(file) for file in list(files.values())[1:])
     columns = [_column(first, None, seed, is_whole)]
     columns += [_column(first, other, seed, is_whole) for other in others]
-    keys = dict.fromkeys(key for column in columns for key in column.shown)
+    benchmarks = dict.fromkeys(name for column in columns for name, _, _ in column.shown)
     names = [f"{f'({number})':>6} {name}" for number, name in enumerate(files, start=1)]
     heads = "".join(f"({number})  ".rjust(WIDTH) for number in range(1, len(files) + 1))
     lines = [*names, "", f"{'':{NAMES}}{heads}"]
-    for name in dict.fromkeys(name for name, _, _ in keys):
-        own = [Line(_line(key, columns), (key,)) for key in keys if key[0] == name]
-        rows = {key: row for column in columns for key, row in column.rows.items()}
-        rows_of_name = [row for row in rows.values() if row.benchmark == name]
-        title = Line(described(name).title)
-        lines += _limited([title, *own], rows_of_name, [], FILES, is_whole)[1:]
+    for name in benchmarks:
+        lines += _side_by_side(name, columns, is_whole)
     return "\n".join(map(str.rstrip, [*lines, "", legend("a model", "(1)")]))
+
+
+def _side_by_side(name: str, columns: Sequence[Column], is_whole: bool) -> list[str]:
+    """The lines of one benchmark."""
+    keys = [key for column in columns for key in column.shown if key[0] == name]
+    shown = list(dict.fromkeys(keys))
+    if not is_whole and len(shown) >= MOST_LINES:
+        shown = _main_first(shown)
+    lines = [Line(described(name).title), *(Line(_line(key, columns), (key,)) for key in shown)]
+    rows = {key: row for column in columns for key, row in column.rows.items() if key[0] == name}
+    return _limited(lines, list(rows.values()), [], FILES, is_whole)[1:]
+
+
+def _main_first(keys: Sequence[RowKey]) -> list[RowKey]:
+    """Scores over everything, then the groups of the first metric, then those of the others."""
+    metrics = list(dict.fromkeys(metric for _, metric, _ in keys))
+    return sorted(keys, key=lambda key: (key[2] != "all", metrics.index(key[1])))
 
 
 def _column(first: Measurement, other: Measurement | None, seed: int, is_whole: bool) -> Column:

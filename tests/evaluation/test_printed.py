@@ -103,4 +103,6 @@ def test_several_models_have_the_same_limit(tmp_path: Path, is_whole: bool):
         assert "0.500 (0.400 to 0.600)" in next(x for x in lines if x.startswith("  margin"))
         return
     assert len(own) == MOST_LINES
+    names = [line.split("  ")[1] for line in own[1:4]]
+    assert names == ["accuracy", "itt_p1", "accuracy, category_0"]
     assert own[-1] == "25 further scores are in the results files; --all prints them"
