@@ -22,6 +22,12 @@ NUMBERED = re.compile(r"(.*?)[-_./ ]?(?:seed)?[-_.=]?(\d+)")
 WITHOUT_INFLUENCE = frozenset(
     {
         "seed",
+        "preset",  # a name for settings that are here themselves, as is the next one
+        "deepspeed_config",
+        "eval_shards",
+        "eval_images",
+        "log_every",
+        "save_every",
         "commit",
         "workers",
         "data.workers",
@@ -33,7 +39,7 @@ WITHOUT_INFLUENCE = frozenset(
     }
 )
 """Keys of a config.json that may differ between seeds; libraries' versions may as well. Those that
-do are in the report's table of settings."""
+do are in the report's table of settings. Scores on other evaluation data are left out of means."""
 
 Identity = tuple[tuple[str, str], ...]
 """All that a run was trained with but the seed."""
@@ -105,9 +111,17 @@ def _by_name(run: Run) -> tuple[Identity | None, str]:
 
 
 def _stem(of_seeds: Mapping[str, Run]) -> str:
-    """Name of several seeds: what their names have in common, without the seed."""
-    found = {match[1] if (match := NUMBERED.fullmatch(r.name)) else "" for r in of_seeds.values()}
-    return found.pop() if len(found) == 1 else ""
+    """Name of several seeds: what is left of each name without its seed; empty if that differs."""
+    first, *others = (_without(run.name, seed) for seed, run in of_seeds.items())
+    return next((name for name in first if name and all(name in own for own in others)), "")
+
+
+def _without(name: str, seed: str) -> list[str]:
+    """A name without the number of its seed, at each place where it may be: ``hnc`` for hnc-seed=1,
+    ``alpha=2`` for seed=1_alpha=2."""
+    number = re.compile(rf"[-_./ ]?(?:seed)?[-_.=]?(?<!\d)0*{re.escape(seed)}(?!\d)")
+    found = (name[: at.start()] + name[at.end() :] for at in number.finditer(name))
+    return [left.strip("-_./= ") for left in found]
 
 
 def _column(of_seeds: Mapping[str, Run], names: Sequence[str]) -> Run:

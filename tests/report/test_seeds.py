@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ ALPHA = {"plain": 0.0, "hard": 1.0}
 def settings(seed: int, alpha: float, **others: object) -> dict[str, object]:
     """A config.json as training writes it."""
     of_run = {"seed": seed, "run": f"runs/{alpha}-{seed}", "loss": {"alpha": alpha}, **others}
+    of_run |= {"deepspeed_config": f"lr-{seed}.json", "eval_shards": f"/node{seed}/val"}
     data = {"shards": f"/node{seed}/shards", "workers": seed}
     model = {"model": "tiny", "pretrained": None}
     return {
@@ -119,6 +121,24 @@ def test_other_settings_and_repeated_seeds_stay_columns_of_their_own(make_run):
         ("a-1", []),
         ("again-0", []),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("alpha=2.0_seed=0", "alpha=2.0_seed=1"), "alpha=2.0"),
+        (("seed=0_alpha=0.5", "seed=1_alpha=0.5"), "alpha=0.5"),
+        (("hnc_0/final", "hnc_1/final"), "hnc/final"),
+        (("hnc-00", "hnc-01"), "hnc"),
+        (("train-004", "train-005"), "train-004 and 1 more"),
+        (("one", "two"), "one and 1 more"),
+    ],
+)
+def test_seeds_are_named_by_what_their_names_have_in_common(make_run, names, found):
+    runs = [made(make_run, name.replace("/", "-"), seed, 1, 1.0) for seed, name in enumerate(names)]
+    single = [replace(run, name=name) for run, name in zip(read_runs(runs), names, strict=True)]
+    (column,) = columns(single, by_name=False)
+    assert column.name == found
 
 
 def test_weights_that_differ_are_another_model_unless_the_seed_drew_them(make_run):
