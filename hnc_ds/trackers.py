@@ -58,9 +58,7 @@ OFTEN_CONSTANT = frozenset(
 SHOWN_SETTINGS = {
     "alpha": "loss.alpha",
     "batch": "deepspeed.train_batch_size",
-    "ema": "ema",
     "hard_negatives": "data.hard_negatives",
-    "lora_rank": "scope.lora_rank",
     "lr": "deepspeed.optimizer.params.lr",
     "model": "model.model",
     "preset": "preset",
@@ -71,10 +69,12 @@ SHOWN_SETTINGS = {
     "steps": "steps",
     "tau": "loss.tau",
     "towers": "scope.towers",
+    "towers_lora_rank": "scope.lora_rank",
     "weight_decay": "deepspeed.optimizer.params.weight_decay",
+    "weight_ema": "ema",
 }
-"""Columns of TensorBoard's table of hyperparameters, with their keys in config.json; its text card
-has every setting."""
+"""Columns of TensorBoard's table of hyperparameters, with their keys in config.json. It shows the
+first five by alphabet until others are chosen; its text card has every setting."""
 
 SHOWN_SCORES = (
     "train/loss",
