@@ -11,7 +11,7 @@ Source: Student, "The probable error of a mean", 1908; the distribution by Abram
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from statistics import fmean, stdev
 
 from hnc_ds.evaluation.paired import (
@@ -80,6 +80,7 @@ def t_tails(t: float, degrees: int) -> float:
     return max(0.0, 1 - within)
 
 
+@cache
 def t_quantile(degrees: int) -> float:
     """The t that 2.5 % of the distribution exceed, by bisection to 12 digits."""
     low, high = 0.0, 13.0  # of one degree of freedom it is 12.7
