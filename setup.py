@@ -52,6 +52,8 @@ setup(
         "hf": ["huggingface_hub>=0.24"],
         "parquet": ["pyarrow>=15"],  # captions and images in parquet and Arrow files, BiVLC
         "llava": ["transformers>=5.6"],
+        "trackio": ["trackio>=0.2"],
+        "wandb": ["wandb>=0.17"],
         "report": ["matplotlib>=3.8", "jinja2>=3.1"],
         "dev": [
             "matplotlib>=3.8",

@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[type[Settings], str]] = {
     "answer": (settings.AnswerConfig, "llava.answer.answer"),
     "score": (settings.ScoreConfig, "llava.score.score"),
     "compare": (settings.CompareConfig, "report.compare.compare_models"),
-    "report": (settings.ReportConfig, "report.page.report"),
+    "report": (settings.ReportConfig, "cli.report"),
     "doctor": (settings.DoctorConfig, "doctor.doctor"),
     "grid": (settings.GridConfig, "grid.grid"),
     "demo": (settings.DemoConfig, "demo.demo"),
@@ -82,6 +82,18 @@ def train(config: settings.TrainConfig) -> None:
 
         # Parsed again with the settings of --config or --preset as defaults.
         train(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
+
+
+def report(config: settings.ReportConfig) -> None:
+    """Write a table of runs, or the page about them, which needs the extra 'report'."""
+    if config.table is not None:
+        from hnc_ds.report.table_file import write_table
+
+        write_table(config)
+    if config.table is None or config.out is not None:
+        from hnc_ds.report.page import report as write_page
+
+        write_page(config)
 
 
 def main() -> int:

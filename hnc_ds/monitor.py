@@ -1,4 +1,4 @@
-"""The log of a training run: console, log.jsonl, TensorBoard.
+"""The log of a training run: console, log.jsonl, and the trackers of --log_to.
 
     tensorboard --logdir runs
 
@@ -9,16 +9,15 @@ device and are reduced over ranks only when a line is due. TAGS lists all of the
 import json
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.captions.language.attribute_classes import kind_of
@@ -27,6 +26,7 @@ from hnc_ds.distributed import max_over_ranks, raise_if_any, rank, world_size
 from hnc_ds.errors import UserError, counted
 from hnc_ds.metrics import Similarities, Sum, Sums
 from hnc_ds.objective.terms import LossTerms
+from hnc_ds.trackers import Tracker, open_trackers
 
 RESUME = "start again with --resume"
 """What to do after an error of the disk."""
@@ -61,7 +61,7 @@ TAGS = {
     "tflops_per_rank": "matrix operations of forward and backward, 10^12 per second",
     "peak_share": "tflops_per_rank over the accelerator's dense 16-bit peak",
     "memory_gib": "peak memory of rank 0's accelerator; of its process on a CPU",
-    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval; in TensorBoard "
+    "eval/BENCHMARK/METRIC/GROUP": "held-out scores of --eval_shards and --eval; trackers have "
     "only those of the most frequent predicates and attribute classes",
     "eval/worst_pairs": "image: held-out pairs with the smallest margin",
     "alike_negatives": "fraction of hard negatives with the same tokens as their positive",
@@ -98,6 +98,8 @@ class Monitor:
         device: Where sums are kept.
         context: The model's context length in tokens.
         watched: Names of the numbers in ``negative_about_BK``.
+        log_to: Trackers, as in ``TrainConfig``.
+        record: The content of config.json, for the trackers.
     """
 
     def __init__(
@@ -111,6 +113,8 @@ class Monitor:
         device: torch.device,
         context: int,
         watched: tuple[str, ...] = (),
+        log_to: Sequence[str] = ("tensorboard",),
+        record: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._context, self._warned = context, False
         self._batch, self._cost, self._steps = batch, cost, steps
@@ -118,17 +122,16 @@ class Monitor:
         self._lines = 0
         self._similarities: Similarities | None = None
         self._log = run / "log.jsonl"
-        self._events = run / "tensorboard"
-        self._writer: SummaryWriter | None = None
-        self._on_disk(partial(self._open, start_step))
+        self._run = run
+        self._trackers: list[Tracker] = []
+        self._on_disk(partial(self._open, log_to, start_step, record))
         self._start_window()
 
-    def _open(self, start_step: int) -> None:
+    def _open(self, log_to: Sequence[str], start_step: int, record: Mapping[str, Any]) -> None:
         with writing(self._log, RESUME):
             _drop_lines_after(self._log, start_step)
-        _leave_disk_errors_to_flush()
-        with writing(self._events, RESUME):
-            self._writer = SummaryWriter(str(self._events), purge_step=start_step + 1)
+        with writing(self._run, RESUME):
+            self._trackers = open_trackers(log_to, self._run, start_step, record)
 
     def _on_disk(self, write: Callable[[], object]) -> None:
         """Write on rank 0. A collective.
@@ -245,8 +248,8 @@ class Monitor:
 
     def _write_line(self, step: int, line: dict[str, float]) -> None:
         self._append(line)
-        with writing(self._events, RESUME):
-            self._write_events(step, line)
+        with writing(self._run, RESUME):
+            self._track(step, line)
         known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
         speed = f"{line['samples_per_second']:.0f} images/s"
         print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
@@ -264,73 +267,58 @@ class Monitor:
             step: Steps done.
             scores: By BENCHMARK/METRIC/GROUP.
             worst: Image of the pairs with the largest errors, uint8 [height, width, 3].
-            logged_only: Scores that are not in TensorBoard, as there are so many.
+            logged_only: Scores that only log.jsonl has, as there are so many.
 
         Raises:
             UserError: The log cannot be written.
         """
         line = {f"eval/{name}": value for name, value in scores.items()}
         self._append({"step": step, **line})
-        with writing(self._events, RESUME):
-            if self._writer is not None:
-                for name, value in scores.items():
-                    if name not in logged_only:
-                        self._writer.add_scalar(f"eval/{name}", value, step)
+        shown = {f"eval/{name}": v for name, v in scores.items() if name not in logged_only}
+        with writing(self._run, RESUME):
+            for tracker in self._trackers:
+                tracker.log(shown, step)
                 if worst is not None:
-                    self._writer.add_image("eval/worst_pairs", worst, step, dataformats="HWC")
-                self._writer.flush()
+                    tracker.log_image("eval/worst_pairs", worst, step)
+                tracker.flush()
 
     def _append(self, line: dict[str, float]) -> None:
         with writing(self._log, RESUME), self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
-    def _write_events(self, step: int, line: dict[str, float]) -> None:
-        writer = self._writer
-        assert writer is not None
-        for name, value in line.items():
-            if name != "step":
-                writer.add_scalar(name, value, step)
-        if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
-            self._write_histograms(writer, self._similarities, step)
-        writer.flush()
-
-    def _write_histograms(self, writer: SummaryWriter, found: Similarities, step: int) -> None:
-        parts = {
-            "positive": found.positive_B,
-            "hard": found.hard_BK,
-            "in_batch": found.some_others,
-        }
-        for part, cosines in parts.items():
-            values = cosines[cosines.isfinite()]
-            if values.numel():
-                writer.add_histogram(f"similarities/{part}", values, step)
+    def _track(self, step: int, line: Mapping[str, float]) -> None:
+        values = {name: value for name, value in line.items() if name != "step"}
+        for tracker in self._trackers:
+            tracker.log(values, step)
+            if self._similarities is not None and self._lines % HISTOGRAM_EVERY == 0:
+                _log_histograms(tracker, self._similarities, step)
+            tracker.flush()
 
     def close(self) -> None:
         """Flush and close. A collective; raises UserError on every rank if it fails."""
         self._on_disk(self._close)
 
     def _close(self) -> None:
-        with writing(self._events, RESUME):
-            if self._writer is not None:
-                self._writer.close()
+        with writing(self._run, RESUME):
+            for tracker in self._trackers:
+                tracker.close()
+
+
+def _log_histograms(tracker: Tracker, found: Similarities, step: int) -> None:
+    parts = {
+        "positive": found.positive_B,
+        "hard": found.hard_BK,
+        "in_batch": found.some_others,
+    }
+    for part, cosines in parts.items():
+        values_N = cosines[cosines.isfinite()]
+        if values_N.numel():
+            tracker.log_histogram(f"similarities/{part}", values_N, step)
 
 
 def _tag(about: str) -> str:
     """Tag of the accuracy on negatives about something: 'predicate_accuracy/to_the_left_of'."""
     return f"{kind_of(about)}_accuracy/{about.replace(' ', '_')}"
-
-
-def _leave_disk_errors_to_flush() -> None:
-    """Suppress the traceback of OSErrors in TensorBoard's thread, which the next flush raises
-    again."""
-    before = threading.excepthook
-
-    def hook(met: threading.ExceptHookArgs) -> None:
-        own = type(met.thread).__name__ == "_AsyncWriterThread"
-        if not (own and isinstance(met.exc_value, OSError)):
-            before(met)
-
-    threading.excepthook = hook
 
 
 def _memory_gib(device: torch.device) -> float:

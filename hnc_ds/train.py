@@ -71,6 +71,7 @@ from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import images_fingerprint, read_neighbours
+from hnc_ds.trackers import require
 from hnc_ds.training import matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
@@ -116,6 +117,7 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     written = read_deepspeed_config(path)
     check_with_deepspeed(written, path)
     start_process_group()
+    on_rank_zero(partial(require, config.log_to))
     deepspeed = raise_on_all_ranks(partial(resolve, written, path, world_size(), config.steps))
     config = raise_on_all_ranks(lambda: _with_terms(config))
     config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
@@ -223,7 +225,8 @@ def _train(
     cost = cost._replace(per_image=0.0) if cost and key else cost
     context = model.tokenize.context_length
     names, watched = data.negative_types, data.watched
-    monitor = Monitor(run, start, config.steps, names, batch, cost, device(), context, watched)
+    counts = (start, config.steps, names, batch, cost, device(), context, watched)
+    monitor = Monitor(run, *counts, config.log_to, record)
     on_rank_zero(partial(_announce, config, model, data, start))
     if clip and config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))

@@ -32,7 +32,7 @@ def write_a_line(monitor: Monitor, step: int) -> None:
 
 
 def shown_by_tensorboard(run: Path) -> set[str]:
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    events = EventAccumulator(str(run)).Reload()
     return set(events.Tags()["scalars"])
 
 
@@ -48,7 +48,7 @@ def test_accuracy_is_logged_by_predicate_and_class_of_attributes_under_tags_of_t
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert line["predicate_accuracy/to_the_left_of"] == line["hard_negative_accuracy"]
     assert "attribute_accuracy/colour" not in line
-    assert "predicate_accuracy/to_the_left_of" in shown_by_tensorboard(tmp_path / "run")
+    assert "types/predicate_accuracy/to_the_left_of" in shown_by_tensorboard(tmp_path / "run")
 
 
 def test_held_out_scores_of_rare_predicates_are_logged_but_not_shown_by_tensorboard(
@@ -64,11 +64,11 @@ def test_held_out_scores_of_rare_predicates_are_logged_but_not_shown_by_tensorbo
     monitor.close()
     names = [f"eval/hnc-shards/pair_accuracy/{group}" for group in groups]
     assert set(json.loads((tmp_path / "run" / "log.jsonl").read_text())) == {"step", *names}
-    assert shown_by_tensorboard(tmp_path / "run") == {*names[:12]}
+    assert shown_by_tensorboard(tmp_path / "run") == {f"types/{name}" for name in names[:12]}
 
 
 def meet_full_disks(folder: Path) -> None:
-    for full in ("log.jsonl", "tensorboard"):
+    for full in ("log.jsonl", "events"):
         meet_a_full_disk(folder / f"full-{full}", full)
 
 
@@ -77,14 +77,15 @@ def meet_a_full_disk(run: Path, full: str) -> None:
     monitor = Monitor(run, 0, 4, ("swap",), 6, Cost(1, 1), torch.device("cpu"), 77)
     write_a_line(monitor, 1)
     if rank() == 0:
-        written = sum(path.stat().st_size for path in (run / "tensorboard").iterdir())
-        room = {"log.jsonl": 1, "tensorboard": written + 10}[full]
+        written = sum(path.stat().st_size for path in run.glob("events.*"))
+        room = {"log.jsonl": 1, "events": written + 10}[full]
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
         with pytest.raises(UserError) as met:
             write_a_line(monitor, 2)
         assert "rank 0" not in str(met.value)
-        assert f"{run / full}: cannot be written (File too large); make room and" in str(met.value)
+        place = {"log.jsonl": run / full, "events": run}[full]
+        assert f"{place}: cannot be written (File too large); make room and" in str(met.value)
         assert "--resume" in str(met.value)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

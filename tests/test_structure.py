@@ -18,6 +18,11 @@ def test_only_one_file_uses_torch_distributed() -> None:
     }
 
 
+def test_only_one_file_opens_tensorboard_wandb_and_trackio() -> None:
+    statement = re.compile(r"(import|from) (torch\.utils\.tensorboard|wandb|trackio)\b")
+    assert {name for name, text in sources().items() if statement.search(text)} == {"trackers.py"}
+
+
 def test_no_module_beside_the_script_hides_a_standard_one() -> None:
     """Python puts the folder of train.py first on the path when it is started by path."""
     beside = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}

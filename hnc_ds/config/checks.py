@@ -1,7 +1,8 @@
 """Checks and types of settings that several stages use."""
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, cast, get_args, get_type_hints
 
@@ -9,6 +10,9 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from hnc_ds.errors import UserError
+
+BOOKKEEPING = frozenset({"run", "resume", "config"})
+"""Settings that are only about the location of a run."""
 
 LARGEST = 2**63 - 1
 """Largest integer: seeds, positions and counts are stored as int64."""
@@ -64,6 +68,23 @@ def at_least(minimum: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= minimum:
             raise UserError(f"{name} is {value}; it must be {minimum} or more")
+
+
+def flat_settings(record: object) -> dict[str, str]:
+    """The content of a config.json as text by dotted key, without where the run lies.
+
+    A training's settings have no prefix: ``loss.alpha``, ``deepspeed.train_batch_size``.
+    """
+    flat = ((key.removeprefix("settings."), value) for key, value in _flatten(record, ""))
+    return {key: value for key, value in flat if key not in BOOKKEEPING}
+
+
+def _flatten(value: object, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flatten(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value if isinstance(value, str) else json.dumps(value)
 
 
 def share(**values: float) -> None:

@@ -56,6 +56,9 @@ class EvaluateConfig(MeasuredOn):
     cache: Path | None = None
     """Folder for embeddings, which are reused by later evaluations of the same model. It can be
     deleted at any time."""
+    all: bool = False
+    """Print every score. Without it at most 25 lines of each benchmark are printed; the results
+    file has all scores anyway."""
     name: str | None = None
     """Name of the model in the results. Default: the run's folder name."""
     threshold_from: Path | None = None
@@ -163,15 +166,30 @@ class MineConfig(Settings):
             raise UserError("mine: --pretrained is for --model; a run has its own weights")
 
 
+TABLE_FORMATS = (".csv", ".tex", ".md")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(Settings):
-    """Write an HTML page that compares runs."""
+    """Write an HTML page that compares runs, or a table of their scores."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, results files, folders of results, or sweeps of 'hnc-ds interpolate'. The others
-    are compared with the first. A file given before its folder comes first and is read once."""
-    out: Path = Path("report.html")
-    """HTML file to write."""
+    are compared with the first. A file given before its folder comes first and is read once. Runs
+    that differ only in the seed, by their config.json, are one column of means."""
+    out: Path | None = None
+    """HTML file to write; report.html when not given, unless there is a --table."""
+    table: Path | None = None
+    """Write the scores to this file: .csv for every score of every seed in long form, .tex for a
+    LaTeX table (booktabs), .md for a Markdown table. Without --out no page is written."""
+    seeds_by_name: bool = False
+    """Results that have no config.json beside them, as of 'evaluate --out FOLDER', are seeds of one
+    model if their names differ only in a number at the end: hnc-0, hnc-1; hnc-seed0, hnc-seed1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.table is not None and self.table.suffix not in TABLE_FORMATS:
+            raise UserError(f"--table is {self.table}; name a file that ends in .csv, .tex or .md")
 
 
 @dataclass(frozen=True, kw_only=True)

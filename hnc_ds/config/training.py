@@ -39,6 +39,10 @@ class TrainConfig(Settings):
     """Seed for random weights, sample order and sampling."""
     log_every: int = 10
     """Steps between log lines."""
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """Where to watch the run besides log.jsonl and the console; several are allowed. wandb and
+    trackio are extras (pip install 'hnc-ds[wandb]'); WANDB_MODE=offline keeps wandb's files in the
+    run."""
     save_every: int = 500
     """Steps between checkpoints; the last step is always saved."""
     keep_last: int = 2

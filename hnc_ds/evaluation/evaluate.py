@@ -38,6 +38,7 @@ from hnc_ds.evaluation.encoder import (
 )
 from hnc_ds.evaluation.held_out import HardNegatives, Retrieval
 from hnc_ds.evaluation.inputs import EvaluationInputs, read_inputs
+from hnc_ds.evaluation.printed import models_table, results_table
 from hnc_ds.evaluation.released.measure import measure_questions
 from hnc_ds.evaluation.released.summary import CHOSEN, best_threshold
 from hnc_ds.evaluation.results import (
@@ -50,7 +51,6 @@ from hnc_ds.evaluation.results import (
     write_results,
 )
 from hnc_ds.evaluation.similarity import ScoredSet, Scorer, Thresholds
-from hnc_ds.evaluation.tables import models_table, results_table
 from hnc_ds.model.load import needs_transformers
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
@@ -178,11 +178,11 @@ def evaluate(config: EvaluateConfig) -> None:
         measured = measure_all(scorer, own, out.parent)
         on_rank_zero(partial(write_results, out, measured.results, measured.header, measured.items))
         if rank() == 0:
-            print(results_table(measured.results, measured.header))
+            print(results_table(measured.results, measured.header, str(out), config.all))
             print(f"wrote {out} and {items_path(out)}")
         files[scorer.name] = out
     if rank() == 0 and len(files) > 1:
-        print(f"\n{models_table(files, config.seed)}")
+        print(f"\n{models_table(files, config.seed, config.all)}")
 
 
 def affordable(scorer: Scorer, inputs: EvaluationInputs) -> EvaluationInputs:

@@ -29,6 +29,9 @@ BLIND_VALUES: dict[str, Callable[[bool, float], float]] = {
 }
 """Of whether an item is right, and of its blind accuracy."""
 
+ChangeOf = Callable[[RowKey], Change | None]
+"""Difference to another model in a row of the results; None if there is none."""
+
 LOWER_IS_BETTER = frozenset({"ties", BLIND})
 RANKS: dict[str, Callable[[RankItem], int]] = {
     "image_to_text": lambda item: item.image_to_text,

@@ -16,6 +16,7 @@ import msgspec
 
 from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.benchmarks import HELD_OUT
 from hnc_ds.reading import LONGEST_LINE, decode_json, lines, read_bytes
 from hnc_ds.records import Result
 from hnc_ds.shards.format import DatasetIndex
@@ -185,6 +186,8 @@ class Measurement:
     ranks: list[RankItem] = field(default_factory=list)
     answers: list[AnsweredItem] = field(default_factory=list)
     free_form: list[VqaItem] = field(default_factory=list)
+    seeds: dict[str, "Measurement"] = field(default_factory=dict)
+    """Measurements by seed, if it is known; the rows are the means over several. See seeds.py."""
 
     @property
     def items(self) -> int:
@@ -205,6 +208,14 @@ def items_path(results: Path) -> Path:
 def fingerprint(index: DatasetIndex) -> str:
     """sha256 of the sha256s of the shards, in order: identifies the data behind a score."""
     return hashlib.sha256("\n".join(shard.sha256 for shard in index.shards).encode()).hexdigest()
+
+
+def fingerprints(header: ItemsHeader | None) -> dict[str, str]:
+    """Fingerprint of the questions by benchmark, as far as the header records it."""
+    if header is None:
+        return {}
+    sets = {name: coverage.fingerprint for name, coverage in header.sets.items()}
+    return sets | (dict.fromkeys(HELD_OUT, header.fingerprint) if header.shards else {})
 
 
 def write_results(

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal: of one model, of several models, and of a sweep.
+"""Which results are shown to people, and the table of a sweep; printed.py prints evaluations.
 
 Values are fractions elsewhere; percent is computed here and in report/. No torch.
 """
@@ -20,16 +20,13 @@ from hnc_ds.evaluation.benchmarks import (
     HARD_NEGATIVES,
     HELD_OUT,
     RELEASED,
-    RETRIEVAL,
     described,
 )
-from hnc_ds.evaluation.blind import BLIND, SIGHTED
-from hnc_ds.evaluation.corruptions import SEVERITIES, condition_of, is_of_conditions
+from hnc_ds.evaluation.corruptions import condition_of, is_of_conditions
 from hnc_ds.evaluation.paired import change_of, shared_items
-from hnc_ds.evaluation.released.summary import CHOSEN, MACRO, MATCHES, TAG
+from hnc_ds.evaluation.released.summary import MACRO, TAG
 from hnc_ds.evaluation.results import (
     Coverage,
-    ItemsHeader,
     Measurement,
     RowKey,
     key_of,
@@ -58,51 +55,10 @@ MOST_GROUPS = 24
 MOST_SHOWN = 12
 """Maximum number of predicates, and of attribute classes, in a table."""
 
-NAMES, WIDTH = 40, 26
-"""Characters of the columns of names and of values."""
+WIDTH = 26
+"""Characters of a column of values."""
 
 Rows = dict[RowKey, Result]
-Verdicts = dict[RowKey, str]
-
-
-def results_table(results: Sequence[Result], header: ItemsHeader) -> str:
-    """Tables of one model's scores, and remarks on the data."""
-    of_shards = (
-        f": {counted(header.images, 'image')}, {counted(header.captions, 'caption')}"
-        if header.shards
-        else ""
-    )
-    lines = [
-        f"{header.model}{of_shards}",
-        *_pair_lines([result for result in results if result.benchmark == HARD_NEGATIVES]),
-        *_recall_lines([result for result in results if result.benchmark == RETRIEVAL]),
-        *_remarks(results, header),
-        *(line for name in header.sets for line in _set_lines(name, results, header.sets[name])),
-    ]
-    return "\n".join(lines)
-
-
-def models_table(files: Mapping[str, Path], seed: int) -> str:
-    """Scores of several models, one column each; differences to the first model are marked.
-
-    Args:
-        files: Results files by model name; at least one.
-        seed: Seed of intervals and tests.
-
-    Raises:
-        UserError: As ``read_measurement``.
-    """
-    first = read_measurement(next(iter(files.values())))
-    columns = [_column(first, read_measurement(file), seed) for file in list(files.values())[1:]]
-    columns.insert(0, (_shown(first), {}))
-    keys = dict.fromkeys(key for rows, _ in columns for key in rows)
-    names = [f"{f'({number})':>6} {name}" for number, name in enumerate(files, start=1)]
-    heads = "".join(f"({number})  ".rjust(WIDTH) for number in range(1, len(files) + 1))
-    lines = [*names, "", f"{'':{NAMES}}{heads}"]
-    for benchmark in dict.fromkeys(benchmark for benchmark, _, _ in keys):
-        lines.append(described(benchmark).title)
-        lines += [_line(key, columns) for key in keys if key[0] == benchmark]
-    return "\n".join(map(str.rstrip, [*lines, "", legend("a model", "(1)")]))
 
 
 def sweep_table(files: Mapping[str, Path], seed: int) -> str:
@@ -231,102 +187,6 @@ def _is_group(row: Result) -> bool:
     return is_group(*key_of(row))
 
 
-def _pair_lines(results: Sequence[Result]) -> list[str]:
-    if not results:
-        return []
-    plain = [r for r in results if not is_of_conditions(r.group)]
-    row = {(r.group, r.metric): r for r in plain if about_of(r.group) is None}
-    lines = [
-        "",
-        f"{'hard negatives':<24}{'accuracy':>10}{'95 % interval':>18}{'blind':>8}{'sighted':>9}"
-        f"{'margin':>9}{'pairs':>11}",
-    ]
-    for group in dict.fromkeys(group for group, _ in row):
-        accuracy, margin = row[group, "pair_accuracy"], row[group, "margin"]
-        blind, seen = (_percent(row.get((group, metric))) for metric in (BLIND, SIGHTED))
-        lines.append(
-            f"{_percents(group, accuracy)}{blind:>8}{seen:>9}{margin.value:>9.3f}"
-            f"{accuracy.count:>11,}"
-        )
-    places = {MATCHES: "P(match) = 1/2", CHOSEN: "the threshold of the validation data"}
-    single = [
-        f"{row['all', metric].value:.1%} right at {place}"
-        for metric, place in places.items()
-        if ("all", metric) in row
-    ]
-    if single:
-        auroc = row["all", "auroc"].value
-        lines += ["", f"captions one by one: {', '.join(single)}, AUROC {auroc:.3f}"]
-    return [*lines, *_about_lines(plain), *_corruption_lines(results)]
-
-
-def _about_lines(results: Sequence[Result]) -> list[str]:
-    """Accuracy of the most frequent predicates and attribute classes."""
-    rows = {key_of(r): r for r in results if about_of(r.group) is not None}
-    lines: list[str] = []
-    for kind, keys in most_frequent(list(rows)).items():
-        head = BY_KIND[kind]
-        lines += ["", f"{head:<24}{'accuracy':>10}{'95 % interval':>18}{'pairs':>20}"]
-        for key in keys:
-            name = f"{about_of(key[2])}"
-            lines.append(f"{_percents(name, rows[key])}{rows[key].count:>20,}")
-        if hidden := len(of_kind(kind, rows)) - len(keys):
-            others = counted(hidden, "further one is", "further ones are")
-            lines.append(f"{others} in the results file")
-    return lines
-
-
-def _recall_lines(results: Sequence[Result]) -> list[str]:
-    if not results:
-        return []
-    return [
-        "",
-        f"{'retrieval':<24}{'recall':>10}{'95 % interval':>18}{'queries':>20}",
-        *(
-            f"{_percents(r.metric.replace('_', ' '), r)}{r.count:>20,}"
-            for r in results
-            if not is_of_conditions(r.group)
-        ),
-        *_corruption_lines(results),
-    ]
-
-
-def _corruption_lines(results: Sequence[Result]) -> list[str]:
-    """One benchmark on corrupted images: its first metric by corruption and severity, and the means
-    of all metrics."""
-    of = {(r.metric, condition): r for r in results if (condition := condition_of(r.group))}
-    if not of:
-        return []
-    first, _ = next(iter(of))
-    names = dict.fromkeys(name for metric, (name, _) in of if metric == first)
-    lines = ["", f"{f'{first}, severity':<36}" + "".join(f"{s:>8}" for s in SEVERITIES)]
-    for name in names:
-        cells = [of.get((first, (name, severity))) for severity in SEVERITIES]
-        lines.append(f"{name:<36}" + "".join(f"{_percent(cell):>8}" for cell in cells))
-    means = [r for r in results if is_of_conditions(r.group) and condition_of(r.group) is None]
-    return [*lines, *(f"{_percents(title_of(r.metric, r.group), r, 36)}" for r in means)]
-
-
-def _percent(result: Result | None) -> str:
-    return "-" if result is None else f"{100 * result.value:.1f}"
-
-
-def _set_lines(name: str, results: Sequence[Result], coverage: Coverage) -> list[str]:
-    """Scores of a released benchmark, and remarks on its data."""
-    known, own = RELEASED[name], [row for row in results if row.benchmark == name]
-    lines = ["", f"{known.title:<36}{'score':>10}{'95 % interval':>18}{'items':>9}"]
-    shown = [row for row in shown_rows(own) if not is_of_conditions(row.group)]
-    lines += [f"{_percents(title_of(r.metric, r.group), r, 36)}{r.count:>9,}" for r in shown]
-    if hidden := sum(map(_is_group, own)) - sum(map(_is_group, shown)):
-        lines.append(
-            f"{counted(hidden, 'row of a single group is', 'rows of single groups are')} in the "
-            "results file"
-        )
-    lines += _corruption_lines(own)
-    ties = sum(round(row.value * row.count) for row in own if row.metric == "ties")
-    return [*lines, *set_remarks(name, coverage, ties)]
-
-
 def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:
     """Remarks on the data of a released benchmark's scores."""
     remarks, lost = [], sum(coverage.lost.values())
@@ -349,53 +209,18 @@ def set_remarks(name: str, coverage: Coverage, ties: int) -> list[str]:
     if ties:
         remarks.append(f"{counted(ties, 'question is', 'questions are')} decided by a tie")
     if coverage.too_long:
-        remarks.append(_cut(coverage.too_long))
+        remarks.append(captions_cut(coverage.too_long))
     return remarks
 
 
-def _cut(captions: int) -> str:
+def captions_cut(captions: int) -> str:
+    """Remark on captions that are longer than the context."""
     was = counted(
         captions,
         "caption is longer than the context and was",
         "captions are longer than the context and were",
     )
     return f"{was} cut"
-
-
-def _percents(name: str, result: Result, width: int = 24) -> str:
-    interval = f"{100 * result.low:.1f} to {100 * result.high:.1f}"
-    return f"{name:<{width}}{f'{100 * result.value:.1f} %':>10}{interval:>18}"
-
-
-def _remarks(results: Sequence[Result], header: ItemsHeader) -> list[str]:
-    remarks = []
-    ties = {key_of(result): result for result in results}.get((HARD_NEGATIVES, "ties", "all"))
-    if ties and (tied := round(ties.value * ties.count)):
-        remarks.append(f"{counted(tied, 'pair is a tie', 'pairs are ties')}, counted as wrong")
-    if header.too_long:
-        remarks.append(_cut(header.too_long))
-    if header.unreadable:
-        remarks.append(
-            f"{counted(len(header.unreadable), 'image')} cannot be decoded and "
-            f"{'is' if len(header.unreadable) == 1 else 'are'} left out (the first is "
-            f"{header.unreadable[0]})"
-        )
-    return ["", *remarks] if remarks else []
-
-
-def _shown(measurement: Measurement) -> Rows:
-    return {key_of(row): row for row in shown_rows(list(measurement.rows.values()))}
-
-
-def _column(first: Measurement, other: Measurement, seed: int) -> tuple[Rows, Verdicts]:
-    """Shown rows of a model, and their verdicts, corrected table by table."""
-    rows, shared = _shown(other), shared_items(first, other)
-    verdicts: Verdicts = {}
-    for table in dict.fromkeys(map(judged_with, rows)):
-        keys = [key for key in rows if judged_with(key) == table]
-        judged = judge([change_of(shared, key, seed) for key in keys])
-        verdicts |= {key: j.verdict for key, j in zip(keys, judged, strict=True) if j}
-    return rows, verdicts
 
 
 def _points(
@@ -410,17 +235,12 @@ def _points(
     return points
 
 
-def _line(key: RowKey, columns: Sequence[tuple[Rows, Verdicts]]) -> str:
-    parts = [
-        f"{_value(rows[key])} {SIGN[verdicts.get(key, UNCLEAR)]}" if key in rows else "-  "
-        for rows, verdicts in columns
-    ]
-    return f"  {title_of(*key[1:]):<{NAMES - 2}}" + "".join(part.rjust(WIDTH) for part in parts)
-
-
 def _cell(result: Result, judgement: Judgement | None) -> str:
-    return f"{_value(result)} {SIGN[judgement.verdict if judgement else UNCLEAR]}"
+    return f"{with_interval(result)} {SIGN[judgement.verdict if judgement else UNCLEAR]}"
 
 
-def _value(result: Result) -> str:
+def with_interval(result: Result) -> str:
+    """``85.0 (82.5 to 87.5)``, percent; a margin as it is."""
+    if result.metric == "margin":
+        return f"{result.value:.3f} ({result.low:.3f} to {result.high:.3f})"
     return f"{100 * result.value:.1f} ({100 * result.low:.1f} to {100 * result.high:.1f})"

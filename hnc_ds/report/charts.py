@@ -332,13 +332,18 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 
 def _panel(name: str, tag: Tag, runs: Sequence[Run]) -> Panel:
-    by_run: dict[int, Curve] = {}
-    for index, run in enumerate(runs):
-        points = [(row["step"], row[name]) for row in run.log if name in row]
-        if points:
-            by_run[index] = points
+    found = {index: _curve(run, name) for index, run in enumerate(runs)}
+    by_run = {index: curve for index, curve in found.items() if curve}
+    of_seeds = {
+        index: [_curve(seed, name) for seed in runs[index].seeds.values()] for index in by_run
+    }
     last = [(run, _shown(curve[-1][1], tag)) for run, curve in by_run.items()]
-    return Panel(tag.title, last, curves(by_run, share=tag.share, chance=tag.chance))
+    svg = curves(by_run, share=tag.share, chance=tag.chance, faint=of_seeds)
+    return Panel(tag.title, last, svg)
+
+
+def _curve(run: Run, name: str) -> Curve:
+    return [(row["step"], row[name]) for row in run.log if name in row]
 
 
 def _shown(value: float, tag: Tag) -> str:

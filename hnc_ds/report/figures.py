@@ -7,6 +7,7 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -69,6 +70,7 @@ def curves(
     share: bool,
     chance: float | None,
     ticks: Sequence[float] = (),
+    faint: Mapping[int, Sequence[Curve]] = MappingProxyType({}),
 ) -> str:
     """One panel: a line per run over the steps.
 
@@ -77,12 +79,15 @@ def curves(
         share: Values are fractions, shown as percent from 0 to 100.
         chance: Position of the line at chance, if any.
         ticks: Labels of the x axis; a few round numbers by default.
+        faint: Curves of the single seeds behind a run that is a mean, drawn thin.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.5, 2.5), layout="constrained")
         axes = figure.add_subplot()
         _quiet(axes, "y")
         for run, curve in curves_by_run.items():
+            for single in faint.get(run, ()):
+                _draw_faint(axes, np.array(single, dtype=float), _colour(run))
             _draw_curve(axes, np.array(curve, dtype=float), _colour(run))
         if share:
             axes.set_ylim(0, 1.03)
@@ -205,9 +210,20 @@ def _with_room(lines: Sequence[Sequence[Labelled]]) -> list[tuple[Labelled, bool
     return found
 
 
-def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:
+def _draw_faint(axes: Axes, points: np.ndarray, colour: str) -> None:
+    raw = _thinned(points)
+    shown = raw if len(raw) < 8 else np.stack([raw[:, 0], _smoothed(raw[:, 1])], axis=1)
+    axes.plot(*shown.T, color=colour, linewidth=0.8, alpha=0.45)
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """The points [N, 2], or means of neighbours if they are more than _POINTS."""
     chunks = np.array_split(points, min(len(points), _POINTS))
-    raw = np.array([chunk.mean(axis=0) for chunk in chunks])
+    return np.array([chunk.mean(axis=0) for chunk in chunks])
+
+
+def _draw_curve(axes: Axes, points: np.ndarray, colour: str) -> None:
+    raw = _thinned(points)
     if len(raw) < 8:
         axes.plot(*raw.T, color=colour, linewidth=1.8, marker="o", markersize=3)
         return

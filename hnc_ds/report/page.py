@@ -9,6 +9,7 @@ template escapes all content of files, and a content security policy forbids the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -16,17 +17,26 @@ from markupsafe import Markup
 from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.config import ReportConfig
 from hnc_ds.errors import UserError, counted
-from hnc_ds.evaluation.benchmarks import described
-from hnc_ds.evaluation.paired import SharedItems, remarks_on_sharing, shared_items
-from hnc_ds.evaluation.results import ItemsHeader, Measurement
+from hnc_ds.evaluation.paired import shared_items
+from hnc_ds.evaluation.results import Measurement
+from hnc_ds.evaluation.seeds import RULE as RULE_OF_SEEDS
+from hnc_ds.evaluation.seeds import Comparison, comparisons
 from hnc_ds.evaluation.statistics import RULE
-from hnc_ds.evaluation.tables import headlines, set_remarks
+from hnc_ds.evaluation.tables import headlines
 from hnc_ds.report.charts import Robustness, panels, retention, robustness_panels
 from hnc_ds.report.figures import RUN_COLOURS
 from hnc_ds.report.gallery import Curator, Gallery, QuestionCurator
-from hnc_ds.report.runs import Run, read_runs
+from hnc_ds.report.remarks import remarks
+from hnc_ds.report.runs import Run
+from hnc_ds.report.seeds import (
+    counted_runs,
+    described_seeds,
+    read_columns,
+    representatives,
+)
 from hnc_ds.report.tables import Table, compare, percent
 
+DEFAULT_OUT = Path("report.html")
 MOST_HEADLINES = 6
 """Maximum number of scores in a tile."""
 NO_RUN = ""
@@ -54,15 +64,15 @@ def report(config: ReportConfig) -> None:
         UserError: A run does not exist or has no results, a file is invalid, or the page cannot be
             written.
     """
-    if config.out.is_dir():
-        raise UserError(f"--out is {config.out}, a folder; name a file such as report.html")
-    runs = read_runs(config.runs)
+    out = config.out or DEFAULT_OUT
+    if out.is_dir():
+        raise UserError(f"--out is {out}, a folder; name a file such as report.html")
+    runs = read_columns(config)
     page = render(runs)
-    with writing(config.out):
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(config.out, page.encode())
-    shown = counted(len(runs), "run")
-    print(f"wrote {config.out}: {shown}, {len(page) / 2**20:.1f} MiB, opens offline")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, page.encode())
+    print(f"wrote {out}: {counted_runs(runs)}, {len(page) / 2**20:.1f} MiB, opens offline")
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -78,8 +88,11 @@ def render(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.measurements)
     return environment.get_template("page.html.jinja").render(
         runs=runs,
+        cards_of=representatives(runs),
+        seeds=[described_seeds(run) for run in runs],
         colours=RUN_COLOURS,
         rule=RULE,
+        rule_of_seeds=RULE_OF_SEEDS,
         settings=differing_settings(runs),
         sections=[_section(runs, name) for name in names],
         retention=retention(runs),
@@ -98,74 +111,58 @@ def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         (key, [run.settings.get(key, "not set") if run.is_run else NO_RUN for run in runs])
         for key in keys
     ]
-    return [(key, values) for key, values in rows if len(set(values) - {NO_RUN}) > 1]
+    return [
+        (key, values)
+        for key, values in rows
+        if len(set(values) - {NO_RUN}) > 1 or any(_differs_between_seeds(run, key) for run in runs)
+    ]
+
+
+def _differs_between_seeds(run: Run, key: str) -> bool:
+    values = {seed.settings.get(key) for seed in run.seeds.values()}
+    return key != "seed" and len(values) > 1
 
 
 def _section(runs: Sequence[Run], name: str) -> Section:
     measurements = [run.measurements.get(name) for run in runs]
-    first, *others = measurements
-    shared = [None, *(shared_items(first, m) if first and m else None for m in others)]
-    curator, questions = Curator(runs, name), QuestionCurator(runs, name)
-    galleries = [
-        gallery
-        for run, items in enumerate(shared)
-        if items is not None
-        for gallery in (*curator.changes(run, items), *questions.changes(run, items))
-    ]
-    galleries += [gallery for run in range(len(runs)) for gallery in curator.extremes(run)]
+    found = comparisons(measurements)
+    galleries, image_remarks = _galleries(representatives(runs), name, found)
     return Section(
         name,
         [_headlines(m) for m in measurements],
-        compare(measurements, shared),
-        _remarks(runs, measurements, shared),
+        compare(measurements, [one.change_of if one else None for one in found]),
+        remarks(runs, measurements, found),
         robustness_panels(measurements),
         galleries,
-        [*curator.remarks(), *questions.remarks()],
+        image_remarks,
     )
+
+
+def _galleries(
+    runs: Sequence[Run], name: str, found: Sequence[Comparison | None]
+) -> tuple[list[Gallery], list[str]]:
+    """Galleries of single runs, and remarks on their images.
+
+    Args:
+        runs: One of each column.
+        name: Name of the results file.
+        found: The comparisons of the columns with the first one.
+    """
+    curator, questions = Curator(runs, name), QuestionCurator(runs, name)
+    galleries: list[Gallery] = []
+    for run, one in enumerate(found):
+        first, other = (r.measurements.get(name) for r in (runs[0], runs[run]))
+        if one is not None and first and other:
+            items = one.shared or shared_items(first, other)
+            galleries += [*curator.changes(run, items), *questions.changes(run, items)]
+    galleries += [gallery for run in range(len(runs)) for gallery in curator.extremes(run)]
+    return galleries, [*curator.remarks(), *questions.remarks()]
 
 
 def _headlines(measurement: Measurement | None) -> list[tuple[str, str]]:
     rows = measurement.rows if measurement else {}
     shown = headlines(list(rows.values()))[:MOST_HEADLINES]
     return [(what, percent(rows[key].value)) for what, key in shown]
-
-
-def _remarks(
-    runs: Sequence[Run],
-    measurements: Sequence[Measurement | None],
-    shared: Sequence[SharedItems | None],
-) -> list[str]:
-    names_of: dict[str, list[str]] = {}
-    for run, measurement, items in zip(runs, measurements, shared, strict=True):
-        own = [] if measurement else ["not measured on this set"]
-        if measurement and run.shown:
-            own.append(f"shown here is {run.shown}, the last of {len(run.points)}")
-        if measurement and measurements[0] and items:
-            own += remarks_on_sharing(measurements[0], measurement, items)
-        if measurement and measurement.header:
-            own += _remarks_on_header(measurement.header)
-        for remark in own:
-            names_of.setdefault(remark, []).append(run.name)
-    return [f"{_together(names, runs)}: {remark}." for remark, names in names_of.items()]
-
-
-def _remarks_on_header(header: ItemsHeader) -> list[str]:
-    found = []
-    if header.too_long:
-        found.append(
-            f"{counted(header.too_long, 'caption exceeds', 'captions exceed')} the model's context"
-        )
-    if header.unreadable:
-        found.append(f"{counted(len(header.unreadable), 'image')} could not be decoded")
-    for name, coverage in header.sets.items():
-        title = described(name).title
-        found += [f"{title}: {remark}" for remark in set_remarks(name, coverage, ties=0)]
-    return found
-
-
-def _together(names: Sequence[str], runs: Sequence[Run]) -> str:
-    """``a, b``, or ``all`` if there are several runs and all are named."""
-    return "all" if 1 < len(names) == len(runs) else ", ".join(names)
 
 
 def _remarks_on_logs(runs: Sequence[Run]) -> list[str]:

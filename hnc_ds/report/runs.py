@@ -4,7 +4,8 @@ RUN/config.json             settings; optional
 RUN/log.jsonl               one object per logged step; optional
 RUN/results/*.json          rows of 'hnc-ds evaluate', with their *.items.jsonl
 FOLDER/coefficient-*.json   a sweep of 'hnc-ds interpolate'
-FOLDER/*.json, FILE.json    results of one model each, with or without a run
+FOLDER/*.json, FILE.json    results of one model each, with or without a run; RUN/results/FILE.json
+                            has the settings of its run
 """
 
 import json
@@ -14,12 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hnc_ds.config.checks import flat_settings
 from hnc_ds.errors import UserError
-from hnc_ds.evaluation.benchmarks import HELD_OUT
 from hnc_ds.evaluation.results import (
-    ItemsHeader,
     Measurement,
     RowKey,
+    fingerprints,
     items_path,
     read_header,
     read_measurement,
@@ -31,9 +32,6 @@ from hnc_ds.records import Result
 
 SERIES = re.compile(r"(step|coefficient)-(\d+(?:\.\d+)?)")
 """Results files of a run's checkpoints, and of interpolated models."""
-
-BOOKKEEPING = frozenset({"run", "resume", "config"})
-"""Settings that are only about the location of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,8 @@ class Run:
     """Whether it is the folder of a training, not of results alone."""
     shown: str = ""
     """Label of the point of a series that is shown; empty without a series."""
+    seeds: dict[str, "Run"] = field(default_factory=dict)
+    """The runs whose means this one is, by seed; empty for a single run."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -99,10 +99,22 @@ def read_run(place: Path, name: str) -> Run:
         shown = {last.stem: read_measurement(last)}
     points = points or [_whole_point(name, list(shown.values()))]
     if place.is_file():
-        return Run(name, {}, [], 0, shown, points, is_run=False, shown=of_series)
+        settings = _settings_beside(place)
+        return Run(name, settings, [], 0, shown, points, is_run=False, shown=of_series)
     log, broken_lines = _read_log(place / "log.jsonl")
     settings = _read_settings(place / "config.json")
     return Run(name, settings, log, broken_lines, shown, points, _is_run(place), of_series)
+
+
+def _settings_beside(file: Path) -> dict[str, str]:
+    """Settings of the run that a results file belongs to, if it is RUN/results/FILE.json."""
+    folder = file.resolve().parent
+    if folder.name != "results":
+        return {}
+    try:
+        return _read_settings(folder.parent / "config.json")
+    except UserError:  # of something else than a training
+        return {}
 
 
 def _series(files: Iterable[Path]) -> dict[Path, str]:
@@ -115,25 +127,18 @@ def _series(files: Iterable[Path]) -> dict[Path, str]:
 def _read_point(file: Path, label: str) -> Point:
     items = items_path(file)
     header = read_header(items) if items.is_file() else None
-    return Point(label, rows_of(file), _fingerprints(header))
+    return Point(label, rows_of(file), fingerprints(header))
 
 
 def _whole_point(label: str, measurements: Sequence[Measurement]) -> Point:
     """The point of a run without a series: the rows of all its results."""
     rows: dict[RowKey, Result] = {}
-    fingerprints: dict[str, str] = {}
+    known: dict[str, str] = {}
     for measurement in measurements:
         new = {key: row for key, row in measurement.rows.items() if key not in rows}
-        fingerprints = {**_fingerprints(measurement.header), **fingerprints}
+        known = {**fingerprints(measurement.header), **known}
         rows.update(new)
-    return Point(label, rows, fingerprints)
-
-
-def _fingerprints(header: ItemsHeader | None) -> dict[str, str]:
-    if header is None:
-        return {}
-    sets = {name: coverage.fingerprint for name, coverage in header.sets.items()}
-    return sets | (dict.fromkeys(HELD_OUT, header.fingerprint) if header.shards else {})
+    return Point(label, rows, known)
 
 
 def _places(path: Path) -> list[Path]:
@@ -188,17 +193,7 @@ def _aligned(runs: list[Run]) -> list[Run]:
 def _read_settings(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    settings = read_json(path, "repair or remove it", "cannot be read as JSON")
-    flat = ((key.removeprefix("settings."), value) for key, value in _flatten(settings, ""))
-    return {key: value for key, value in flat if key not in BOOKKEEPING}
-
-
-def _flatten(value: object, key: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flatten(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value if isinstance(value, str) else json.dumps(value)
+    return flat_settings(read_json(path, "repair or remove it", "cannot be read as JSON"))
 
 
 def _read_log(path: Path) -> tuple[list[dict[str, float]], int]:

@@ -5,15 +5,16 @@ group, with bars, and one of its other metrics, whose groups are folded. Rows of
 are in charts.py. Fractions become percent here; the only markup are the bars of figures.py.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hnc_ds.captions.language.attribute_classes import ATTRIBUTE, PREDICATE, about_of
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, HELD_OUT, LEAST_PAIRS, described
 from hnc_ds.evaluation.blind import BLIND, SIGHTED
 from hnc_ds.evaluation.corruptions import is_of_conditions
-from hnc_ds.evaluation.paired import LOWER_IS_BETTER, SharedItems, change_of
+from hnc_ds.evaluation.paired import LOWER_IS_BETTER, ChangeOf
 from hnc_ds.evaluation.results import Measurement, RowKey
+from hnc_ds.evaluation.seeds import deviation
 from hnc_ds.evaluation.statistics import Change, Judgement, judge, probability
 from hnc_ds.evaluation.tables import (
     BY_KIND,
@@ -23,8 +24,6 @@ from hnc_ds.evaluation.tables import (
     most_frequent,
     of_kind,
 )
-from hnc_ds.records import Result
-from hnc_ds.report.figures import bars
 
 TIES = "ties"
 METRIC_TITLES = {
@@ -181,6 +180,10 @@ class Cell:
     """p of the difference, corrected over the rows of the table."""
     verdict: str = ""
     """'better' or 'worse' if the difference is marked."""
+    deviation: str = ""
+    """Standard deviation over seeds; empty for a single run."""
+    seeds: Mapping[str, str] = field(default_factory=dict)
+    """Value of each seed; empty for a single run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +214,24 @@ class Table:
 
 
 def compare(
-    measurements: Sequence[Measurement | None], shared: Sequence[SharedItems | None]
+    measurements: Sequence[Measurement | None], changes: Sequence[ChangeOf | None]
 ) -> list[Table]:
     """The tables of one results file over all runs.
 
     Args:
         measurements: One per run; None for a run without this file.
-        shared: Items that each run shares with the first; None for the first run.
+        changes: How each run differs from the first; None for the first run.
     """
+    return [table_of(block, measurements, changes) for block in blocks_of(measurements)]
+
+
+def blocks_of(measurements: Sequence[Measurement | None]) -> list[Block]:
+    """The rows of the tables of one results file over all runs."""
     keys = list(dict.fromkeys(key for m in measurements if m is not None for key in m.rows))
     shown = [
         key for key in keys if key[1] not in LOWER_IS_BETTER or _any_above_zero(key, measurements)
     ]
-    return [table_of(block, measurements, shared) for block in arrange(shown)]
+    return arrange(shown)
 
 
 def percent(fraction: float) -> str:
@@ -232,13 +240,13 @@ def percent(fraction: float) -> str:
 
 
 def table_of(
-    block: Block, measurements: Sequence[Measurement | None], shared: Sequence[SharedItems | None]
+    block: Block, measurements: Sequence[Measurement | None], changes: Sequence[ChangeOf | None]
 ) -> Table:
     """The table of a block, with its bars. Arguments as of `compare`."""
     benchmark = block.keys[0][0]
-    changes = [[change_of(items, key) if items else None for key in block.keys] for items in shared]
-    judged = zip(*map(judge, changes), strict=True)
-    by_key = zip(*changes, strict=True)
+    changed = [[change(key) if change else None for key in block.keys] for change in changes]
+    judged = zip(*map(judge, changed), strict=True)
+    by_key = zip(*changed, strict=True)
     return Table(
         title=block.title,
         about=block.about,
@@ -258,6 +266,8 @@ def _any_above_zero(key: RowKey, measurements: Sequence[Measurement | None]) -> 
 
 
 def _chart(block: Block, measurements: Sequence[Measurement | None]) -> str:
+    from hnc_ds.report.figures import bars  # matplotlib; tables alone do without it
+
     results = [[m.rows.get(key) if m else None for m in measurements] for key in block.bars]
     chance = described(block.bars[0][0]).chance
     return bars([block.label_of(key) for key in block.bars], results, chance)
@@ -271,27 +281,40 @@ def _row(
 ) -> Row:
     results = [m.rows.get(key) if m else None for m in measurements]
     cells = [
-        _cell(result, *of_run) if result else None
-        for result, of_run in zip(results, judged, strict=True)
+        _cell(m, key, *of_run) if m and key in m.rows else None
+        for m, of_run in zip(measurements, judged, strict=True)
     ]
     counts = sorted({result.count for result in results if result is not None})
     return Row(label, " / ".join(f"{count:,}" for count in counts), cells)
 
 
-def _cell(result: Result, change: Change | None, judgement: Judgement | None) -> Cell:
-    metric = result.metric
-    value, interval = _text(result.value, metric), _span(result.low, result.high, metric)
-    if change is None or judgement is None:
-        return Cell(value, interval)
-    difference = change.difference
-    return Cell(
-        value,
-        interval,
-        _signed(difference.value, metric),
-        f"{_signed(difference.low, metric)} to {_signed(difference.high, metric)}",
-        probability(judgement.p),
-        judgement.verdict,
+def _cell(
+    measurement: Measurement, key: RowKey, change: Change | None, judgement: Judgement | None
+) -> Cell:
+    result, metric = measurement.rows[key], key[1]
+    spread = deviation(measurement, key)
+    cell = Cell(
+        _text(result.value, metric),
+        _span(result.low, result.high, metric),
+        deviation="" if spread is None else _text(spread, metric),
+        seeds={} if spread is None else _values_of_seeds(measurement, key),
     )
+    if change is None or judgement is None:
+        return cell
+    difference = change.difference
+    return replace(
+        cell,
+        difference=_signed(difference.value, metric),
+        difference_interval=f"{_signed(difference.low, metric)} to "
+        f"{_signed(difference.high, metric)}",
+        chance=probability(judgement.p),
+        verdict=judgement.verdict,
+    )
+
+
+def _values_of_seeds(measurement: Measurement, key: RowKey) -> dict[str, str]:
+    rows = {seed: one.rows.get(key) for seed, one in measurement.seeds.items()}
+    return {seed: _text(row.value, key[1]) for seed, row in rows.items() if row}
 
 
 def _text(value: float, metric: str) -> str:

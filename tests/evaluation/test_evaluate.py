@@ -50,6 +50,19 @@ def test_a_bag_of_words_separates_attributes_and_ties_on_swaps(run, make_shards,
     assert "6 pairs are ties, counted as wrong" in printed
 
 
+def test_every_score_is_printed_on_request(run, make_shards, capsys):
+    shards = make_shards(SIX)
+    capsys.readouterr()
+    evaluate(settings(run, shards, benchmarks=("hnc-shards",)))
+    printed = capsys.readouterr().out
+    assert "ties, swap" not in printed
+    evaluate(settings(run, shards, benchmarks=("hnc-shards",), all=True))
+    whole = capsys.readouterr().out
+    for group in ("all", "attribute", "swap"):
+        assert sum(line.startswith(f"ties, {group} ") for line in whole.splitlines()) == 1
+    assert len(whole.splitlines()) == len(printed.splitlines()) + 2 + 3  # a heading, three groups
+
+
 def test_images_with_the_same_caption_find_it_and_each_other(run, make_shards):
     evaluate(settings(run, make_shards(SIX)))
     rows = {r.metric: r.value for r in read_results(run / "results/val.json")}

@@ -7,9 +7,10 @@ import torch
 from hnc_ds.evaluation import held_out
 from hnc_ds.evaluation import similarity as similarity_module
 from hnc_ds.evaluation.held_out import list_pairs, score_pairs, summarise_pairs
-from hnc_ds.evaluation.results import ItemsHeader
+from hnc_ds.evaluation.printed import results_table
+from hnc_ds.evaluation.results import ItemsHeader, key_of
 from hnc_ds.evaluation.similarity import Cosines
-from hnc_ds.evaluation.tables import judged_with, key_of, results_table, shown_rows
+from hnc_ds.evaluation.tables import judged_with, shown_rows
 from hnc_ds.records import CaptionGroup, Negative, Result, TrainingSample
 
 
@@ -138,12 +139,14 @@ def results_by_predicate(count: int) -> list[Result]:
 
 
 def test_a_terminal_shows_the_most_frequent_predicates_and_how_many_more_there_are():
-    lines = results_table(results_by_predicate(15), ItemsHeader("m", "s", images=2, captions=3))
+    header = ItemsHeader("m", "s", images=2, captions=3)
+    lines = results_table(results_by_predicate(15), header, "val.json")
     by_predicate = lines.split("\n\n")[2].splitlines()
     assert by_predicate[0].startswith("by predicate")
-    assert [line.split()[0] for line in by_predicate[1:-1]] == [f"p{n:02}" for n in range(12)]
-    assert by_predicate[-1] == "3 further ones are in the results file"
-    assert [line.split()[0] for line in lines.split("\n\n")[3].splitlines()] == ["by", "colour"]
+    assert [line.split()[0] for line in by_predicate[1:]] == [f"p{n:02}" for n in range(12)]
+    by_class = lines.split("\n\n")[3].splitlines()
+    assert [line.split()[0] for line in by_class[:-1]] == ["by", "colour"]
+    assert by_class[-1] == "3 further scores are in val.json; --all prints them"
 
 
 def test_predicates_are_judged_apart_and_leave_every_type_on_show():

@@ -1,5 +1,9 @@
 """Results and items are read back as written, and anything else is refused in one line."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from hnc_ds.errors import UserError
@@ -26,6 +30,18 @@ def test_results_and_items_come_back_as_written(tmp_path):
     assert read_results(out) == [ROW]
     assert read_items(items_path(out)) == (HEADER, [PAIR, RANKS])
     assert sorted(p.name for p in out.parent.iterdir()) == ["val.v2.items.jsonl", "val.v2.json"]
+
+
+def test_a_results_file_is_a_list_of_flat_objects_with_the_documented_fields(tmp_path):
+    write_results(tmp_path / "val.json", [ROW, ROW], HEADER, [])
+    rows = json.loads((tmp_path / "val.json").read_text())
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    table = page.partition("| field | type | content |")[2].partition("\n\n")[0]
+    firsts = [line.split("|")[1] for line in table.splitlines()[2:]]
+    documented = [name for first in firsts for name in re.findall(r"`(\w+)`", first)]
+    assert [list(row) for row in rows] == [documented] * 2
+    kinds = {kind for row in rows for kind in map(type, row.values())}
+    assert kinds == {str, int, float}
 
 
 def test_a_failure_half_way_leaves_the_old_files_and_nothing_else(tmp_path):

@@ -1,5 +1,7 @@
 """Tables and paired differences by hand."""
 
+from functools import partial
+
 import pytest
 
 from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
@@ -60,7 +62,10 @@ def test_a_difference_is_marked_only_where_interval_and_corrected_test_agree(mak
     first = [pair(key, -1, f"type {n % 5}") for n, key in enumerate(keys)]
     second = [pair(key, 1 if n % 5 < 1 else -1, f"type {n % 5}") for n, key in enumerate(keys)]
     one, two, shared = both(make_run, first, second)
-    cells = {row.label: row.cells[1] for row in compare([one, two], [None, shared])[0].rows}
+    cells = {
+        row.label: row.cells[1]
+        for row in compare([one, two], [None, partial(change_of, shared)])[0].rows
+    }
     assert (cells["all"].difference, cells["all"].verdict) == ("+20.0", "better")
     assert (cells["type 0"].difference, cells["type 0"].verdict) == ("+100.0", "better")
     assert cells["type 1"].verdict == ""
@@ -69,13 +74,13 @@ def test_a_difference_is_marked_only_where_interval_and_corrected_test_agree(mak
     alone = change_of(shared, (*ACCURACY, "all"))
     assert alone.p == pytest.approx(2 / 2**6)  # 0.03 alone
     assert alone.difference.low > 0
-    cell = compare([one, two], [None, shared])[0].rows[0].cells[1]
+    cell = compare([one, two], [None, partial(change_of, shared)])[0].rows[0].cells[1]
     assert (cell.verdict, cell.chance) == ("", "p = 0.188")  # of six rows
 
 
 def test_values_are_percent_and_differences_have_signs(make_run):
     one, two, shared = both(make_run, [pair("a", 1), pair("b", 1)], [pair("a", -1), pair("b", -1)])
-    row = compare([one, two], [None, shared])[0].rows[0]
+    row = compare([one, two], [None, partial(change_of, shared)])[0].rows[0]
     first, second = row.cells
     assert (first.value, first.difference) == ("100.0", "")
     assert (second.value, second.difference) == ("0.0", "\N{MINUS SIGN}100.0")
@@ -85,7 +90,10 @@ def test_values_are_percent_and_differences_have_signs(make_run):
 
 def test_a_run_without_a_row_has_an_empty_cell(make_run):
     one, two, shared = both(make_run, [pair("a", 1, "attribute")], [pair("a", 1, "swap")])
-    cells = {row.label: row.cells for row in compare([one, two], [None, shared])[0].rows}
+    cells = {
+        row.label: row.cells
+        for row in compare([one, two], [None, partial(change_of, shared)])[0].rows
+    }
     assert cells["swap"][0] is None
     assert cells["attribute"][1] is None
     assert [cell is None for cell in compare([one, None], [None, None])[0].rows[0].cells] == [

@@ -105,7 +105,7 @@ def test_tensorboard_shows_the_pairs_that_are_most_wrong(
     arguments: list[str], tmp_path: Path
 ) -> None:
     assert main(arguments) == 0
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0})
     events.Reload()
     images = events.Images("eval/worst_pairs")
     assert [image.step for image in images] == [0, 2, 4]
