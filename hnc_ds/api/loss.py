@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hnc_ds.config import LOSS_TERMS, PRESETS, LossConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError, did_you_mean
-from hnc_ds.objective.loss_inputs import Embeddings
+from hnc_ds.objective.loss_inputs import Embeddings, Masks
 from hnc_ds.objective.terms import LossInputs, objective
 from hnc_ds.training.gather import gather_embeddings, gather_masks, mean_gap
 
@@ -76,26 +76,18 @@ def hard_negative_loss(
     config = _config(terms, alpha, settings)
     if not isinstance(tau, torch.Tensor) and tau <= 0:
         raise UserError(f"hard_negative_loss: tau is {tau}; it must be more than 0")
-    rows = _rows(image, text, negatives, used)
-    inputs = LossInputs(
-        _gathered(rows, config),
-        gather_masks(
-            rows.used_BK,
-            rows.used_BK[:, :0],
-            torch.stack([_ids(image_ids, rows), _ids(text_ids, rows)], dim=1),
-            torch.full_like(rows.used_BK, NO_TEXT, dtype=torch.int64) if _all(config) else None,
-        ),
-        1 / _one_element(tau, rows),
-        bias=_one_element(bias, rows),
-    )
-    if config.needs_reference(on_weights=False):
-        theirs = _reference_rows(reference, rows, config)
-        inputs = inputs._replace(
-            reference=_gathered(theirs, config), reference_scale=inputs.scale.detach()
+    with torch.autocast(image.device.type, enabled=False):  # products of unit rows need float32
+        rows = _rows(image, text, negatives, used)
+        inputs = LossInputs(
+            _gathered(rows, config),
+            _masks(rows, image_ids, text_ids, config),
+            1 / _one_element(tau, rows),
+            bias=_one_element(bias, rows),
         )
-    if config.needs_mean_gap():
-        inputs = inputs._replace(mean_gap=mean_gap(inputs))
-    return objective(inputs, config, config.alpha).total
+        inputs = _with_reference(inputs, reference, rows, config)
+        if config.needs_mean_gap():
+            inputs = inputs._replace(mean_gap=mean_gap(inputs))
+        return objective(inputs, config, config.alpha).total
 
 
 def _config(
@@ -178,7 +170,24 @@ def _gathered(rows: _Rows, config: LossConfig) -> Embeddings:
     )
 
 
-def _reference_rows(reference: Triple | None, rows: _Rows, config: LossConfig) -> _Rows:
+def _masks(
+    rows: _Rows, image_ids: torch.Tensor | None, text_ids: torch.Tensor | None, config: LossConfig
+) -> Masks:
+    number_BK = torch.full_like(rows.used_BK, NO_TEXT, dtype=torch.int64)
+    return gather_masks(
+        rows.used_BK,
+        rows.used_BK[:, :0],
+        torch.stack([_ids(image_ids, rows), _ids(text_ids, rows)], dim=1),
+        number_BK if _all(config) else None,
+    )
+
+
+def _with_reference(
+    inputs: LossInputs, reference: Triple | None, rows: _Rows, config: LossConfig
+) -> LossInputs:
+    """With the embeddings by the reference model, if a term needs them."""
+    if not config.needs_reference(on_weights=False):
+        return inputs
     if reference is None:
         (name, *_) = (name for name in config.weights() if LOSS_TERMS[name].needs_reference)
         raise UserError(
@@ -186,7 +195,8 @@ def _reference_rows(reference: Triple | None, rows: _Rows, config: LossConfig) -
             "reference=(image, text, negatives)"
         )
     image_BD, text_BD, negative_BKD = (part.detach() for part in reference)
-    return _rows(image_BD, text_BD, negative_BKD, rows.used_BK)
+    theirs = _gathered(_rows(image_BD, text_BD, negative_BKD, rows.used_BK), config)
+    return inputs._replace(reference=theirs, reference_scale=inputs.scale.detach())
 
 
 def _ids(given_B: torch.Tensor | None, rows: _Rows) -> torch.Tensor:

@@ -143,3 +143,14 @@ class GridConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, number=self.number or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmScriptsConfig(Settings):
+    """Write the SLURM scripts, to run every stage as a job."""
+
+    folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
+    """Folder that jobs will be submitted from; the scripts are written to DIR/slurm."""
+    overwrite: bool = False
+    """Replace scripts that differ from those of this version. site.sh, which holds the settings of
+    your cluster, is kept."""

@@ -72,6 +72,15 @@ def test_an_empty_slot_has_no_effect_even_if_it_is_not_a_number() -> None:
     assert not broken.grad[~USED].any()
 
 
+def test_under_autocast_it_is_computed_in_float32() -> None:
+    rows = [part.float() for part in embeddings()]
+    expected = hnc_ds.hard_negative_loss(*rows, USED, terms="hnc-sighted")
+    halves = [part.bfloat16() for part in rows]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(hnc_ds.hard_negative_loss(*rows, USED, terms="hnc-sighted"), expected)
+        assert hnc_ds.hard_negative_loss(*halves, USED).dtype == torch.float32
+
+
 def test_terms_are_a_preset_a_term_several_or_weights() -> None:
     image, text, negatives = embeddings()
     gap = (image * text).sum(1, keepdim=True) - (negatives @ image[:, :, None]).squeeze(2)

@@ -25,6 +25,7 @@ from PIL import Image
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.rules import ImageRef
 from hnc_ds.images import MOST_FILE_BYTES, CorruptImage, check_size, read_image_file
+from hnc_ds.installing import pip_install
 from hnc_ds.reading import AGAIN, reading
 
 
@@ -227,7 +228,7 @@ def _open(path: Path, benchmark: str) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            f"{benchmark}: parquet files need pyarrow; pip install 'hnc-ds[parquet]'"
+            f"{benchmark}: parquet files need pyarrow; {pip_install('parquet')}"
         ) from error
     with reading(path, what="cannot be read as parquet", by="pyarrow"):
         return pyarrow.parquet.ParquetFile(path)
