@@ -1,5 +1,6 @@
 """hnc_ds.load: model, tokenizer and preprocessing under every name."""
 
+import pickle
 from pathlib import Path
 
 import open_clip
@@ -63,6 +64,15 @@ def test_an_open_clip_name_has_a_tag_or_a_file(runs: dict[str, Path]) -> None:
         hnc_ds.load("ViT-B-32")
     with pytest.raises(hnc_ds.UserError, match="no such folder, and no model of open_clip"):
         hnc_ds.load("runs/frist")
+
+
+def test_workers_can_have_tokenizer_and_preprocessing(
+    runs: dict[str, Path], photo: Image.Image
+) -> None:
+    _, tokenizer, preprocess = hnc_ds.load(runs["tiny"])
+    sent = pickle.loads(pickle.dumps((tokenizer, preprocess)))
+    assert torch.equal(sent[0](CAPTIONS), tokenizer(CAPTIONS))
+    assert torch.equal(sent[1](photo), preprocess(photo))
 
 
 @pytest.mark.parametrize("kind", ["blip", "vilt"])
