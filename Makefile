@@ -4,6 +4,7 @@
 # make test-slurm   the jobs of slurm/, on a cluster of two virtual nodes (Debian, as root)
 # make demo-llava   towers compared in a little LLaVA
 # make demo-itm     a small cross-encoder with and without hard negatives; an hour
+# make constraints  the versions of .venv, for pip install -c constraints.txt
 # make bench  speed beside other projects              make clean  what these leave behind
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The many processes of the tests load compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-llava demo-itm test quick test-slurm check bench clean
+.PHONY: demo demo-llava demo-itm test quick test-slurm check constraints bench clean
 
 demo: .venv/installed
 	hnc-ds demo
@@ -39,6 +40,12 @@ check: .venv/installed-dev
 	mypy
 	lint-imports
 	$(MAKE) test
+
+# Without the builds of one machine (+cpu).
+constraints: .venv/installed-dev
+	grep '^#' constraints.txt > constraints.new
+	pip freeze --exclude hnc-ds | grep == | sed 's/+.*//' >> constraints.new
+	mv constraints.new constraints.txt
 
 bench: .venv/installed-dev
 	python speed/run.py

@@ -14,15 +14,20 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["hnc_ds", "hnc_ds.*"]), "hnc_ds.ds_configs"],
-    # The DeepSpeed configurations lie where users of DeepSpeed look for them, at the top.
-    package_dir={"hnc_ds.ds_configs": "ds_configs"},
+    packages=[
+        *find_packages(include=["hnc_ds", "hnc_ds.*"]),
+        "hnc_ds.ds_configs",
+        "hnc_ds.slurm",
+    ],
+    # DeepSpeed's configurations and the jobs lie where their users look for them, at the top.
+    package_dir={"hnc_ds.ds_configs": "ds_configs", "hnc_ds.slurm": "slurm"},
     package_data={
         "hnc_ds": ["py.typed"],
         "hnc_ds.model": ["configs/*.json"],
         "hnc_ds.captions.language": ["vocabulary/*"],
         "hnc_ds.evaluation.released": ["*.json"],
         "hnc_ds.ds_configs": ["*.json"],
+        "hnc_ds.slurm": ["*.sh", "*.json", "*.md"],
         "hnc_ds.llava": ["*.json"],
         "hnc_ds.report": ["*.css", "*.jinja"],
     },

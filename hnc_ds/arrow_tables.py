@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 from hnc_ds.reading import reading
 
 PARQUET, ARROW = ".parquet", ".arrow"
@@ -157,7 +158,7 @@ def _pyarrow(purpose: str) -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            f"{purpose}: parquet and Arrow files need pyarrow; pip install 'hnc-ds[parquet]'"
+            f"{purpose}: parquet and Arrow files need pyarrow; {pip_install('parquet')}"
         ) from error
 
     def opened(path: Path) -> Any:

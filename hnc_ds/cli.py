@@ -39,6 +39,7 @@ STAGES: dict[str, tuple[type[Settings], str]] = {
     "report": (settings.ReportConfig, "cli.report"),
     "doctor": (settings.DoctorConfig, "doctor.doctor"),
     "grid": (settings.GridConfig, "grid.grid"),
+    "slurm-scripts": (settings.SlurmScriptsConfig, "slurm_scripts.slurm_scripts"),
     "demo": (settings.DemoConfig, "demo.demo"),
     "demo-llava": (settings.DemoLlavaConfig, "llava.tiny.demo_llava"),
 }

@@ -37,6 +37,7 @@ from hnc_ds.distributed import (
 from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.images import CorruptImage
+from hnc_ds.installing import pip_install
 from hnc_ds.launch import cores, rank_label, readers
 from hnc_ds.shards.images import ImageSettings, decode_image, training_view
 from hnc_ds.shards.reader import ShardReader
@@ -130,7 +131,7 @@ def versions() -> Iterator[Finding]:
         found.append(f"CUDA {torch.version.cuda}")
     yield Finding("versions", ", ".join(found))
     if missing:
-        why = f"{', '.join(missing)} not installed here; pip install hnc-ds"
+        why = f"{', '.join(missing)} not installed here; {pip_install()}"
         yield Finding("versions", why, Grade.FAILED)
 
 

@@ -21,6 +21,7 @@ import torch
 from hnc_ds.atomic_files import atomic_write
 from hnc_ds.config.checks import flat_settings
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 
 PROJECT = "hnc-ds"
 """Project of wandb and trackio; WANDB_PROJECT replaces it for wandb."""
@@ -130,7 +131,7 @@ def _module(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"--log_to {name}: {name} is not installed ({error}); pip install 'hnc-ds[{name}]'"
+            f"--log_to {name}: {name} is not installed ({error}); {pip_install(name)}"
         ) from error
 
 

@@ -140,6 +140,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ScenesConfig": {"out": FILE},
     "ScoreConfig": {"dataset": "vqav2", "annotations": FILE, "answers": FILE, "out": FILE},
     "ScopeConfig": {"lora_rank": 2},
+    "SlurmScriptsConfig": {"folder": FILE},
     "SwapWordsConfig": {"captions": FILE, "out": FILE},
     "TablesConfig": {"scene_graphs": FILE, "out": FILE},
 }

@@ -169,7 +169,7 @@ def _follow_up(config: GenerateConfig, settings: _Settings, total: Counts) -> No
 
 def _check(config: GenerateConfig) -> tuple[str, ...]:
     """Checks before any work starts; returns the types in the table's order."""
-    types = _named_types(config.types)
+    types = named_types(config.types)
     if not config.scene_graphs.is_file():
         raise UserError(
             f"{config.scene_graphs}: no such file; give GQA's train_sceneGraphs.json or a file in "
@@ -187,8 +187,12 @@ def _check(config: GenerateConfig) -> tuple[str, ...]:
     return types
 
 
-def _named_types(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The types of the given names and families, in the table's order."""
+def named_types(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The types of the given names and families, in the table's order; the default types for none.
+
+    Raises:
+        UserError: There is no such type.
+    """
     known = [*NEGATIVE_TYPES, *FAMILIES]
     chosen: set[str] = set()
     for name in names:

@@ -22,6 +22,7 @@ from hnc_ds.captions.language.nouns import is_countable, is_plural, singular
 from hnc_ds.captions.language.predicates import place_of
 from hnc_ds.captions.language.symmetric import COMPOUNDS, LISTS, ing_forms, is_mutual, may_act
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 
 LONGEST_WORD = 40
 """Letters; the tagger's time grows with their square."""
@@ -81,7 +82,7 @@ def load_tagger() -> Any:
         return import_module("HanTa.HanoverTagger").HanoverTagger(_MODEL)
     except ImportError as error:
         raise UserError(
-            f"swap-words: needs the tagger HanTa ({error}); pip install 'hnc-ds[negclip]'"
+            f"swap-words: needs the tagger HanTa ({error}); {pip_install('negclip')}"
         ) from error
 
 

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 
 FOLDS = 5
 WORDS = 10
@@ -80,7 +81,7 @@ class Captions:
 def check_installed() -> None:
     """Raises a UserError if scikit-learn is missing."""
     if importlib.util.find_spec("sklearn") is None:
-        raise UserError("audit: needs scikit-learn; pip install 'hnc_ds[audit]'")
+        raise UserError(f"audit: needs scikit-learn; {pip_install('audit')}")
 
 
 def tokenized(captions: list[str]) -> Captions:

@@ -34,7 +34,7 @@ from hnc_ds.config.objective import (
     ScopeConfig,
 )
 from hnc_ds.config.shards import DataConfig, InspectConfig, PackConfig
-from hnc_ds.config.training import DoctorConfig, GridConfig, TrainConfig
+from hnc_ds.config.training import DoctorConfig, GridConfig, SlurmScriptsConfig, TrainConfig
 
 __all__ = [
     "LOSS_TERMS",
@@ -63,6 +63,7 @@ __all__ = [
     "ScenesConfig",
     "ScopeConfig",
     "ScoreConfig",
+    "SlurmScriptsConfig",
     "SwapWordsConfig",
     "TablesConfig",
     "TrainConfig",

@@ -144,7 +144,7 @@ class GenerateConfig(Settings):
     file."""
     audit: bool = False
     """Measure how well text-only baselines separate true from false captions, and add the result to
-    the statistics. Takes minutes for a large file and needs hnc_ds[audit]."""
+    the statistics. Takes minutes for a large file and needs hnc-ds[audit]."""
     seed: int = 0
     """Seed for all draws; the same seed gives the same bytes."""
     workers: int = field(default_factory=cores)
@@ -262,7 +262,7 @@ class RewriteConfig(Settings):
     OUT.answers.part-I.sqlite; the last job moves them all into this file."""
     audit: bool = False
     """Measure how well text-only baselines separate the model's true from its false captions, and
-    add the result to the statistics. Needs hnc_ds[audit]."""
+    add the result to the statistics. Needs hnc-ds[audit]."""
     part: str | None = None
     """Index of this array job and number of jobs, such as 0/4. All jobs write to the same --out on
     a shared disk, and the last one to finish joins the parts. Each job may have an endpoint of its

@@ -41,8 +41,7 @@ class TrainConfig(Settings):
     """Steps between log lines."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """Where to watch the run besides log.jsonl and the console; several are allowed. wandb and
-    trackio are extras (pip install 'hnc-ds[wandb]'); WANDB_MODE=offline keeps wandb's files in the
-    run."""
+    trackio are extras of the installation; WANDB_MODE=offline keeps wandb's files in the run."""
     save_every: int = 500
     """Steps between checkpoints; the last step is always saved."""
     keep_last: int = 2
@@ -147,3 +146,14 @@ class GridConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, number=self.number or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmScriptsConfig(Settings):
+    """Write the SLURM scripts, to run every stage as a job."""
+
+    folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
+    """Folder that jobs will be submitted from; the scripts are written to DIR/slurm."""
+    overwrite: bool = False
+    """Replace scripts that differ from those of this version. site.sh, which holds the settings of
+    your cluster, is kept."""

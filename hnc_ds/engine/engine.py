@@ -28,6 +28,7 @@ from hnc_ds.distributed import (
 from hnc_ds.engine.deepspeed_keys import SIZES
 from hnc_ds.engine.zero import FlatStep, Fragments, Mirror, flatten_stage_3
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 
 
 def start_process_group() -> None:
@@ -140,7 +141,7 @@ def _check_private(objects: Mapping[str, Any]) -> None:
             except AttributeError as error:
                 raise UserError(
                     f"DeepSpeed {version('deepspeed')}: its {kind} has no {name}, which hnc-ds "
-                    "uses; install a version that hnc-ds supports (pip install hnc-ds)"
+                    f"uses; install a version that hnc-ds supports ({pip_install()})"
                 ) from error
 
 

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -54,6 +55,9 @@ from hnc_ds.evaluation.similarity import ScoredSet, Scorer, Thresholds
 from hnc_ds.model.load import needs_transformers
 from hnc_ds.records import Result
 from hnc_ds.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from hnc_ds.model.cross_encoder import CrossEncoder
 
 Measure = HardNegatives | Retrieval
 
@@ -199,8 +203,11 @@ def _load_scorer(
 ) -> Scorer:
     folder = raise_on_all_ranks(lambda: cross_encoder_of(reference))
     if folder is not None:
-        load = partial(_load_cross_scorer, reference, folder, device, config, chosen)
-        return raise_on_all_ranks(load)
+        matching = raise_on_all_ranks(partial(load_matching_model, reference, folder)).to(device)
+        from hnc_ds.evaluation.cross_scorer import CrossScorer  # and transformers with it
+
+        name = config.name or name_of(reference)
+        return CrossScorer(matching, device, config.batch, config.workers, name, chosen)
     named = raise_on_all_ranks(lambda: load_named_model(reference))
     model = named.model.to(device).eval()
     cache = None if config.cache is None else EmbeddingCache(config.cache, model, device)
@@ -208,16 +215,22 @@ def _load_scorer(
     return Encoder(model, device, config.batch, config.workers, cache, name, chosen)
 
 
-def _load_cross_scorer(
-    reference: str, folder: str, device: torch.device, config: EvaluateConfig, chosen: Thresholds
-) -> Scorer:
+def load_matching_model(reference: str, folder: str) -> "CrossEncoder":
+    """Load an image-text matching model, on the CPU.
+
+    Args:
+        reference: The name that the user gave.
+        folder: Result of ``cross_encoder_of``.
+
+    Raises:
+        UserError: transformers is missing, the model cannot be loaded, or its weights are not
+            finite.
+    """
     with needs_transformers(reference):
-        from hnc_ds.evaluation.cross_scorer import CrossScorer
         from hnc_ds.model.cross_encoder import load_cross_encoder
-    name = config.name or name_of(reference)
     model = load_cross_encoder(folder)
-    refuse_broken_weights(model, name)
-    return CrossScorer(model.to(device), device, config.batch, config.workers, name, chosen)
+    refuse_broken_weights(model, name_of(reference))
+    return model
 
 
 def measure_all(

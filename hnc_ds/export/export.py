@@ -43,6 +43,7 @@ from hnc_ds.export.tower import (
     vision_settings,
     vision_weights,
 )
+from hnc_ds.installing import pip_install
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import WEIGHTS_NAME, load_folder
 from hnc_ds.output_lock import only_writer
@@ -255,7 +256,7 @@ def averaged(reference: str) -> Path:
 
 def _check_transformers(config: ExportConfig) -> None:
     if config.to != "open_clip" and find_spec("transformers") is None:
-        raise UserError("export: this needs transformers; pip install 'hnc-ds[llava]'")
+        raise UserError(f"export: this needs transformers; {pip_install('llava')}")
 
 
 def _into(clip: Clip, folder: LlavaFolder, images_B3RR: torch.Tensor, out: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from hnc_ds.atomic_files import atomic_write
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 from hnc_ds.model.llava_prompt import IMAGE, around_image
 from hnc_ds.reading import read_json, reading
 
@@ -41,7 +42,7 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise UserError("LLaVA needs transformers; pip install 'hnc-ds[llava]'") from error
+        raise UserError(f"LLaVA needs transformers; {pip_install('llava')}") from error
     again = "copy the tokenizer's files from the original folder"
     for file in folder.glob("*.json"):
         if file.is_file() and file.stat().st_size > 1 << 28:

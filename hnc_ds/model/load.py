@@ -21,6 +21,7 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from hnc_ds.config import ModelConfig
 from hnc_ds.distributed import rank
 from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.installing import pip_install
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.evidence import VIEW, Decided, decide, given_by, of_file
 from hnc_ds.model.hugging_face import (
@@ -149,7 +150,7 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
         except ImportError as error:
             raise UserError(
                 f"model {config.model}: needs a package that is missing ({error}); "
-                "pip install 'hnc-ds[llava]' brings transformers"
+                f"{pip_install('llava')} brings transformers"
             ) from error
         except UserError as error:
             problem = str(error)
@@ -342,8 +343,7 @@ def needs_transformers(reference: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        needs = "needs transformers; pip install 'hnc-ds[llava]'"
-        raise UserError(f"{reference}: {needs}") from error
+        raise UserError(f"{reference}: needs transformers; {pip_install('llava')}") from error
 
 
 def _check_names(config: ModelConfig) -> None:

@@ -207,6 +207,10 @@ class Tokenizer:
         last_T = ((token_TL != self._padding) * place_L).amax(dim=1)
         return (last_T + self._ends_as_padding).clamp(max=token_TL.shape[1])
 
+    def padded(self) -> "Tokenizer":
+        """The same, with every caption padded to the context length."""
+        return Tokenizer(self._tokenize, self.context_length, False)
+
     def byte_pairs(self) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
         """CLIP's vocabulary, start and end last, and its merges in order; None for another
         tokenizer."""

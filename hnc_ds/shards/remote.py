@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from hnc_ds.atomic_files import TEMPORARY_SUFFIX, atomic_write
 from hnc_ds.errors import UserError
+from hnc_ds.installing import pip_install
 from hnc_ds.reading import sha256_of
 from hnc_ds.shards.format import INDEX_NAME, ShardSummary, shard_index_path
 
@@ -264,7 +265,7 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = EXTRAS.get(urlsplit(url).scheme)
-        brings = f"pip install 'hnc-ds[{extra}]'" if extra else "install what it names"
+        brings = pip_install(extra) if extra else "install what it names"
         raise UserError(f"{url}: needs a package that is missing ({error}); {brings}") from error
     except ValueError as error:
         raise UserError(f"{url}: not a URL that fsspec opens ({error})") from error

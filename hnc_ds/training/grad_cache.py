@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from hnc_ds.config import LossConfig
-from hnc_ds.distributed import all_gather, all_gather_no_grad, rank, world_size
 from hnc_ds.engine.engine import Engine
 from hnc_ds.model.text import on_device
-from hnc_ds.objective.loss_inputs import Embeddings, Masks, negatives_vary, pairs_repeat
-from hnc_ds.objective.terms import LossInputs, LossTerms, gap_sums
-from hnc_ds.shards.loader import EMPTY, Batch, CaptionMasks
+from hnc_ds.objective.loss_inputs import Embeddings, Masks
+from hnc_ds.objective.terms import LossInputs, LossTerms
+from hnc_ds.shards.loader import EMPTY, Batch
+from hnc_ds.training.gather import gather_embeddings, gather_masks, mean_gap
 
 
 class Embedded(NamedTuple):
@@ -80,29 +80,18 @@ def _gathered(embedded: Embedded, batch: Batch, config: LossConfig) -> LossInput
         embedded.reference_scale,
         embedded.bias,
     )
-    return inputs._replace(mean_gap=_mean_gap(inputs)) if config.needs_mean_gap() else inputs
-
-
-def _mean_gap(inputs: LossInputs) -> torch.Tensor:
-    """Mean of s_ii - h_ik over all ranks' used slots, one element; bitwise equal on all ranks."""
-    total, count = all_gather_no_grad(gap_sums(inputs)[None]).sum(dim=0)
-    return (total / count.clamp(min=1)).view(1)
+    return inputs._replace(mean_gap=mean_gap(inputs)) if config.needs_mean_gap() else inputs
 
 
 def _embeddings(
     image_BD: torch.Tensor, text_TD: torch.Tensor, batch: Batch, all_negatives: bool
 ) -> Embeddings:
-    text_BD = _rows_of(text_TD, batch.positive_B)
-    negative_BKD = _rows_of(text_TD, batch.negative_BK)
-    image_ND, text_ND = _gather_pairs(image_BD, text_BD)
-    return Embeddings(
+    return gather_embeddings(
         image_BD,
-        text_BD,
-        negative_BKD,
+        _rows_of(text_TD, batch.positive_B),
+        _rows_of(text_TD, batch.negative_BK),
         _rows_of(text_TD, batch.unrelated_BM),
-        image_ND,
-        text_ND,
-        _gather(negative_BKD.flatten(0, 1)) if all_negatives else text_TD[:0],
+        all_negatives,
     )
 
 
@@ -112,51 +101,14 @@ def _rows_of(text_TD: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return F.embedding(rows.clamp(min=0), text_TD)
 
 
-def _gather_pairs(image_BD: torch.Tensor, text_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Both towers' rows of all ranks, in one collective if both or none train."""
-    if image_BD.requires_grad != text_BD.requires_grad:
-        return _gather(image_BD), _gather(text_BD)
-    return _gather(torch.cat([image_BD, text_BD], dim=1)).split(image_BD.shape[1], dim=1)
-
-
-def _gather(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks; a frozen tower gets no gradients."""
-    return all_gather(rows) if rows.requires_grad else all_gather_no_grad(rows)
-
-
 def _gathered_masks(batch: Batch, all_negatives: bool) -> Masks:
-    index_B2 = torch.stack([batch.image_index_B, batch.text_index_T[batch.positive_B]], dim=1)
-    used_BK = batch.negative_BK != EMPTY
-    number_BK = batch.text_index_T[batch.negative_BK.clamp(min=0)]
-    # -1 for an empty slot, so that one collective moves both; numbers are not negative.
-    number_BK = number_BK.masked_fill(~used_BK, -1)
-    number_C = all_gather_no_grad(number_BK.flatten()) if all_negatives else number_BK.flatten()[:0]
-    used_C, index_N2 = number_C >= 0, all_gather_no_grad(index_B2)
-    masks = _masks(batch, number_C, used_C, index_N2)
-    return Masks(
-        used_BK,
+    return gather_masks(
+        batch.negative_BK != EMPTY,
         batch.unrelated_BM != EMPTY,
-        index_B2,
-        index_N2,
-        number_C,
-        used_C,
-        rank() * len(index_B2),
-        masks.pairs_repeat,
-        masks.negatives_vary,
+        torch.stack([batch.image_index_B, batch.text_index_T[batch.positive_B]], dim=1),
+        batch.text_index_T[batch.negative_BK.clamp(min=0)] if all_negatives else None,
+        batch.masks,
     )
-
-
-def _masks(
-    batch: Batch, number_C: torch.Tensor, used_C: torch.Tensor, index_N2: torch.Tensor
-) -> CaptionMasks:
-    """Which masks are needed, without synchronizing with a device: a single rank uses what was
-    computed on the host; several ranks on devices always use masks, which is correct but slower.
-    """
-    if world_size() == 1 and batch.masks is not None:
-        return batch.masks
-    if index_N2.device.type == "cpu":
-        return CaptionMasks(pairs_repeat(index_N2), negatives_vary(number_C, used_C, index_N2))
-    return CaptionMasks(True, True)
 
 
 Objective = Callable[[Embedded], tuple[LossTerms, LossInputs]]

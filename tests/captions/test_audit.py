@@ -356,7 +356,7 @@ def test_other_seeds_draw_other_images(tmp_path):
 def test_without_the_extra_one_line_names_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "c.jsonl", drawn(3, exchanges))
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(UserError, match=r"pip install 'hnc_ds\[audit\]'"):
+    with pytest.raises(UserError, match=r"needs scikit-learn; pip install -e '.*\[audit\]'"):
         audit(path, 1000, 0)
 
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.dockerfile import copy_all
 
 from .conftest import ROOT, Command, environment
 
@@ -25,16 +28,20 @@ def run(command: list[object], cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder with the installed wheel, and an environment that finds nothing else of ours."""
+    tmp_path = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-deps"]
-    run([*pip, "wheel", *quiet, "--wheel-dir", tmp_path / "dist", ROOT], tmp_path, dict(os.environ))
-    (wheel,) = (tmp_path / "dist").glob("hnc_ds-*.whl")
+    source = copy_all(tmp_path / "src")  # as in the image of the Dockerfile
+    wheel = [*pip, "wheel", *quiet, "--wheel-dir", tmp_path / "dist", source]
+    run(wheel, tmp_path, dict(os.environ))
+    (made,) = (tmp_path / "dist").glob("hnc_ds-*.whl")
     target = tmp_path / "site"
-    run([*pip, "install", *quiet, "--target", target, wheel], tmp_path, dict(os.environ))
-    return target, environment() | {"PYTHONPATH": str(target)}
+    run([*pip, "install", *quiet, "--target", target, made], tmp_path, dict(os.environ))
+    env = environment()
+    return target, env | {"PYTHONPATH": str(target), "PATH": f"{target / 'bin'}:{env['PATH']}"}
 
 
 def test_the_installed_wheel_runs_every_stage_outside_the_checkout(
@@ -78,7 +85,8 @@ def test_the_installed_wheel_runs_every_stage_outside_the_checkout(
         "--run",
         "r",
     ]
-    run([*hnc_ds, "train", "--deepspeed_config", "cpu", *flags], tmp_path, env)
+    run([*hnc_ds, "slurm-scripts", "."], tmp_path, env)
+    run(["bash", "slurm/train.sh", "--deepspeed_config", "cpu", *flags], tmp_path, env)
     evaluate = [
         "evaluate",
         "r",
@@ -90,6 +98,38 @@ def test_the_installed_wheel_runs_every_stage_outside_the_checkout(
     assert "swap" in run([*hnc_ds, *evaluate], tmp_path, env)
     run([*hnc_ds, "report", "r", "--out", "report.html"], tmp_path, env)
     assert "</html>" in (tmp_path / "report.html").read_text()
+    loaded = run([sys.executable, "-c", PYTHON], tmp_path, env)
+    results = json.loads((tmp_path / "r" / "results" / "val.json").read_text())
+    assert json.loads(loaded.splitlines()[-1]) == results
+
+
+PYTHON = """
+import json, hnc_ds
+print(json.dumps(hnc_ds.evaluate(hnc_ds.load("r"), "s/shards/val", workers=0)))
+"""
+
+
+def test_the_installed_wheel_holds_what_the_checkout_has_at_the_top(
+    installed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    target, _ = installed
+    for name, kinds in (("slurm", ("*.sh", "*.json", "*.md")), ("ds_configs", ("*.json",))):
+        theirs = {path.name: path for kind in kinds for path in (ROOT / name).glob(kind)}
+        ours = {path.name: path for path in (target / "hnc_ds" / name).iterdir() if path.is_file()}
+        assert ours.keys() == theirs.keys()
+        assert all(ours[file].read_bytes() == path.read_bytes() for file, path in theirs.items())
+
+
+def test_pip_takes_the_command_that_messages_name(
+    installed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    _, env = installed
+    code = "from hnc_ds.installing import pip_install; print(pip_install('llava'))"
+    command = run([sys.executable, "-c", code], tmp_path, env).strip()
+    assert command == "pip install 'hnc-ds[llava]'"
+    offline = ["--dry-run", "--no-index", "--disable-pip-version-check"]
+    taken = run([sys.executable, "-m", *shlex.split(command), *offline], tmp_path, env)
+    assert "Requirement already satisfied: hnc-ds[llava]" in taken
 
 
 def test_without_shards_rendered_scenes_are_prepared_once_and_trained_on(

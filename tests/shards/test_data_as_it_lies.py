@@ -16,6 +16,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from hnc_ds import cli, train
+from hnc_ds.installing import pip_install
 from hnc_ds.shards.reader import ShardReader
 from tests.shards.conftest import jpeg
 from tests.shards.test_pack_resume import contents, index_of, killed_at_rename, run_pack
@@ -512,4 +513,4 @@ def test_without_pyarrow_parquet_names_the_extra(tmp_path, capsys, hnc_ds, monke
     flags = parquet_file(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert hnc_ds("pack", *flags, "--out", f"{tmp_path}/out") == 2
-    assert "need pyarrow; pip install 'hnc-ds[parquet]'" in capsys.readouterr().err
+    assert f"need pyarrow; {pip_install('parquet')}" in capsys.readouterr().err

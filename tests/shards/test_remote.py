@@ -410,7 +410,7 @@ def test_an_unknown_or_uninstalled_protocol_is_one_line(
         raise ImportError("Install gcsfs to access Google Storage")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(UserError, match=r"pip install 'hnc-ds\[gs\]'"):
+    with pytest.raises(UserError, match=r"; pip install -e '.*\[gs\]'"):
         ShardReader("gs://bucket/shards", cache)
 
 

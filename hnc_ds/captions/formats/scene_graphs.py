@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from tqdm import tqdm
@@ -119,21 +119,45 @@ def decode_scene_graph(path: Path, member: Member, irregular: Counter[str]) -> S
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply; copy the file again") from error
     except msgspec.ValidationError as error:
-        raise UserError(
-            f"{where}: not a GQA scene graph ({error}); expected width, height and objects"
-        ) from error
+        raise UserError(f"{where}: {_not_gqa(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         byte, what = _place(member.value, str(error))
         raise UserError(
             f"{where}: broken JSON at byte {member.offset + byte}: {what}; copy the file again"
         ) from error
+    return _cleaned(graph, member.key, irregular)
+
+
+def convert_scene_graph(where: str, value: Any, image_id: str) -> SceneGraph:
+    """``decode_scene_graph`` of a graph in memory.
+
+    Args:
+        where: Prefix of messages.
+        value: The graph as JSON values.
+        image_id: Its id.
+
+    Raises:
+        UserError: It is not in GQA's layout.
+    """
+    try:
+        graph = msgspec.convert(value, _GqaGraph)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {_not_gqa(error)}") from error
+    return _cleaned(graph, image_id, Counter())
+
+
+def _not_gqa(error: msgspec.ValidationError) -> str:
+    return f"not a GQA scene graph ({error}); expected width, height and objects"
+
+
+def _cleaned(graph: _GqaGraph, image_id: str, irregular: Counter[str]) -> SceneGraph:
     _clean_names(graph, irregular)
     objects = {
         object_id: _clean(object_id, obj, graph, irregular)
         for object_id, obj in graph.objects.items()
     }
     _count_doubles(objects.values(), irregular)
-    return SceneGraph(member.key, _pixels(graph.width), _pixels(graph.height), objects)
+    return SceneGraph(image_id, _pixels(graph.width), _pixels(graph.height), objects)
 
 
 def _colons(graph: _GqaGraph, value: bytes) -> int:
