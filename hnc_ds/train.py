@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
         sys.exit(itself.main(stops=signals))
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from hnc_ds.checkpoint import (
     updated,
 )
 from hnc_ds.config import PRESET_EMA, PRESETS, LossConfig, ScenesConfig, TrainConfig
-from hnc_ds.config.flags import check_flags
+from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags
 from hnc_ds.demo import prepare
 from hnc_ds.distributed import (
     is_lost_connection,
@@ -52,11 +52,18 @@ from hnc_ds.distributed import (
     rank,
     world_size,
 )
-from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.engine.deepspeed_config import (
+    batch_size_of,
+    find_deepspeed_config,
+    overridden,
+    read_deepspeed_config,
+    resolve,
+)
 from hnc_ds.engine.engine import (
     Engine,
     check_with_deepspeed,
     device,
+    has_bf16,
     is_accelerated,
     start_process_group,
 )
@@ -70,7 +77,14 @@ from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
-from hnc_ds.shards.order import images_fingerprint, read_neighbours
+from hnc_ds.shards.order import (
+    epoch_positions,
+    images_fingerprint,
+    read_neighbours,
+    steps_of_epochs,
+)
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.remote import cache_of
 from hnc_ds.training import matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
@@ -93,6 +107,9 @@ DEFAULT_SCENES = ScenesConfig(out=Path("data/scenes"), train=1000, val=100)
 """What a run without --shards trains on: ready within a minute."""
 
 
+NOT_A_RUN = "not the settings of a training run"
+
+
 def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     """Train or resume a run, on all ranks of a launcher or in a single process.
 
@@ -110,15 +127,16 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     if stops is None:
         with Signals() as stops:
             return train(config, stops)
-    if config.deepspeed_config is None:
-        raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero1_bf16")
-    path = find_deepspeed_config(config.deepspeed_config)
-    written = read_deepspeed_config(path)
-    check_with_deepspeed(written, path)
+    given = _read_deepspeed(config) if config.deepspeed_config else None
     start_process_group()
-    deepspeed = raise_on_all_ranks(partial(resolve, written, path, world_size(), config.steps))
+    if given is None:
+        config = on_rank_zero(partial(_with_deepspeed_config, config))
+        given = raise_on_all_ranks(partial(_read_deepspeed, config))
+    path, written = given
+    batch = raise_on_all_ranks(partial(batch_size_of, written, path, world_size()))
     config = raise_on_all_ranks(lambda: _with_terms(config))
-    config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
+    config, run, shards, found = on_rank_zero(partial(_settle, config, batch))
+    deepspeed = resolve(written, path, world_size(), config.steps)
     if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
             print(f"train: {run} is done already, step {config.steps} of {config.steps}")
@@ -140,6 +158,50 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     return run
 
 
+def _read_deepspeed(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
+    """DeepSpeed's JSON with the values of flags, and its path.
+
+    Raises:
+        UserError: There is no such file, or DeepSpeed or this project refuses it.
+    """
+    assert config.deepspeed_config is not None
+    path = find_deepspeed_config(config.deepspeed_config)
+    written = overridden(read_deepspeed_config(path), path, **asdict(config.optimizer))
+    check_with_deepspeed(written, path)
+    return path, written
+
+
+def _with_deepspeed_config(config: TrainConfig) -> TrainConfig:
+    """Settings with the DeepSpeed JSON of the run that is resumed, or one by what the machine has.
+    On rank 0."""
+    run = config.run
+    if config.resume and run is not None and (run / "config.json").is_file():
+        chosen, why = _deepspeed_config_of(run), "as before"
+    else:
+        chosen, why = _shipped_for(config)
+    config = replace(config, deepspeed_config=chosen)
+    path, written = _read_deepspeed(config)
+    batch, rate = batch_size_of(written, path, world_size()), written["optimizer"]["params"]["lr"]
+    print(f"train: --deepspeed_config {chosen}, {why}: batch {batch}, lr {rate:g}", flush=True)
+    return config
+
+
+def _deepspeed_config_of(run: Path) -> Path:
+    with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
+        return Path(read_settings(run)["settings"]["deepspeed_config"])
+
+
+def _shipped_for(config: TrainConfig) -> tuple[Path, str]:
+    """A shipped DeepSpeed JSON for this machine and these weights, and the reason."""
+    if is_accelerated():
+        if has_bf16():
+            return Path("zero1_bf16"), "as the GPU has bf16"
+        return Path("zero1_fp16"), "as the GPU has no bf16"
+    if config.model.pretrained or ":" in config.model.model:
+        return Path("zero1_fp32"), "as there is no GPU, and the weights are pretrained"
+    return Path("cpu"), "as there is no GPU, and the weights are random"
+
+
 def _with_terms(config: TrainConfig) -> TrainConfig:
     """Settings with the terms of the kind of model, if none are given.
 
@@ -152,10 +214,9 @@ def _with_terms(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _settle(
-    config: TrainConfig, deepspeed: dict[str, Any]
-) -> tuple[TrainConfig, Path, str, Path | None]:
-    """Choose the run's folder, its shards and the checkpoint to resume from. On rank 0."""
+def _settle(config: TrainConfig, batch: int) -> tuple[TrainConfig, Path, str, Path | None]:
+    """Choose the run's folder, its shards, its steps and the checkpoint to resume from. On rank
+    0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     if "\udc80" <= max(str(run)) <= "\udcff":  # TensorBoard takes no such name
@@ -165,14 +226,23 @@ def _settle(
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES.out}")
         shards = str(prepare(DEFAULT_SCENES) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
+    config = _with_steps(config, shards, batch)
     found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
-        what = "not the settings of a training run"
-        with reading(run / "config.json", "put the file back", what, by="as it was read"):
-            setup.check_same_settings(config, deepspeed, before, run)
+        with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
+            setup.check_same_settings(config, batch, before, run)
         setup.check_steps(config, step_of(found), run)
     return config, run, shards, found
+
+
+def _with_steps(config: TrainConfig, shards: str, batch: int) -> TrainConfig:
+    """Settings with the steps of --epochs."""
+    if config.epochs is None:
+        return config
+    reader = ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb))
+    positions = epoch_positions(len(reader), config.data)
+    return replace(config, steps=steps_of_epochs(config.epochs, positions, batch))
 
 
 def _is_done(config: TrainConfig, run: Path, found: Path | None) -> bool:
@@ -223,7 +293,8 @@ def _train(
     cost = cost._replace(per_image=0.0) if cost and key else cost
     context = model.tokenize.context_length
     names, watched = data.negative_types, data.watched
-    monitor = Monitor(run, start, config.steps, names, batch, cost, device(), context, watched)
+    sizes = config.steps, names, batch
+    monitor = Monitor(run, start, *sizes, cost, device(), context, watched, data.epoch)
     on_rank_zero(partial(_announce, config, model, data, start))
     if clip and config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))
@@ -250,8 +321,7 @@ def _with_workers(config: TrainConfig) -> TrainConfig:
 def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
     if continued is not None:
         before = read_settings(run)
-        what = "not the settings of a training run"
-        with reading(run / "config.json", "put the file back", what, by="as it was read"):
+        with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
             setup.check_same_content(before, record, run)
         forget_later(run, continued)
     start_run(run, record)
@@ -310,6 +380,8 @@ def parse(arguments: list[str]) -> TrainConfig:
     if config.config is None and config.preset is None:
         return config
     defaults = TrainConfig() if config.config is None else _settings_of(config.config)
+    if set(EXCLUSIVE) & set(given_flags(arguments)):
+        defaults = replace(defaults, epochs=None)
     if config.preset is not None:
         loss, decay = preset(config.preset), PRESET_EMA.get(config.preset, defaults.ema)
         defaults = replace(defaults, loss=loss, ema=decay)

@@ -1,7 +1,7 @@
 """Checks and types of settings that several stages use."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, cast, get_args, get_type_hints
 
@@ -22,6 +22,10 @@ class Settings:
 
     MAY_BE_NEGATIVE: ClassVar[frozenset[str]] = frozenset()
     """Fields that may be negative."""
+    GROUP: ClassVar[str] = ""
+    """Heading of the flags in --help."""
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Fields that stand under another heading."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a field that holds another value than such a number."""
