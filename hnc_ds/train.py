@@ -72,7 +72,7 @@ from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm, readers
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described, suit
-from hnc_ds.model.load import is_cross_encoder
+from hnc_ds.model.load import is_cross_encoder, without_weights
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.reading import reading
 from hnc_ds.shards import images
@@ -85,7 +85,7 @@ from hnc_ds.shards.order import (
 )
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
-from hnc_ds.training import matching, setup
+from hnc_ds.training import costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
     Validation,
@@ -167,8 +167,57 @@ def _read_deepspeed(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
     assert config.deepspeed_config is not None
     path = find_deepspeed_config(config.deepspeed_config)
     written = overridden(read_deepspeed_config(path), path, **asdict(config.optimizer))
-    check_with_deepspeed(written, path)
+    if not config.plan.dry_run:  # the machine of the plan may be another one
+        check_with_deepspeed(written, path)
     return path, written
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print what a run would cost. On all ranks of a launcher or in a single process.
+
+    Raises:
+        UserError: On every rank alike; the settings do not fit each other, or no --shards.
+    """
+    start_process_group()
+    on_rank_zero(partial(_dry_run, config))
+
+
+def _dry_run(config: TrainConfig) -> None:
+    config = _with_terms(config)
+    if config.deepspeed_config is None:
+        config = _with_deepspeed_config(config)
+    path, written = _read_deepspeed(config)
+    ranks = config.plan.dry_run_gpus or world_size()
+    batch = batch_size_of(written, path, ranks)
+    images = config.plan.dry_run_images or _images_of(config)
+    epoch = epoch_positions(images, config.data)
+    if config.epochs is not None:
+        config = replace(config, steps=steps_of_epochs(config.epochs, epoch, batch))
+    deepspeed = resolve(written, path, ranks, config.steps)
+    bare = replace(config, model=without_weights(config.model))
+    model = setup.set_up(bare, None).model
+    setup.refuse_inexact(config, model, deepspeed)
+    plan = costs.Plan(config, deepspeed, ranks, images, epoch)
+    texts = _texts_of(config, model) if isinstance(model, Clip) else None
+    on = f"on {counted(ranks, 'GPU')} with {config.deepspeed_config}"
+    print(f"train: dry run of {config.model.model} {on}; nothing is written")
+    print("\n".join(costs.lines(plan, model, texts)), flush=True)
+
+
+def _images_of(config: TrainConfig) -> int:
+    shards = config.data.shards
+    if shards is None:
+        return DEFAULT_SCENES.train
+    return len(ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb)))
+
+
+def _texts_of(config: TrainConfig, clip: Clip) -> costs.Texts:
+    if config.data.shards is None:
+        return costs.assumed_texts(config, clip)
+    rows, views = range(costs.SAMPLED), (clip.image_settings, clip.tokenize)
+    plain = replace(config.data, similar=None)
+    data = TrainingData(config.data.shards, plain, config.seed, costs.SAMPLED, rows, *views)
+    return costs.drawn_texts(data)
 
 
 def _with_deepspeed_config(config: TrainConfig) -> TrainConfig:
@@ -369,6 +418,14 @@ def _announce(config: TrainConfig, model: setup.Model, data: TrainingData, start
         print(f"train: each image is drawn with one of its {near.described()}", flush=True)
 
 
+def start(config: TrainConfig, stops: Signals | None) -> None:
+    """Train, or print what it would cost with --dry_run."""
+    if config.plan.dry_run:
+        dry_run(config)
+    else:
+        train(config, stops)
+
+
 def parse(arguments: list[str]) -> TrainConfig:
     """Settings from flags, which override --preset, which overrides --config.
 
@@ -415,4 +472,4 @@ def main(arguments: list[str] | None = None, stops: Signals | None = None) -> in
 
 def _parse_and_train(given: list[str], stops: Signals | None) -> None:
     read_slurm()
-    train(parse(given), stops)
+    start(parse(given), stops)
