@@ -378,10 +378,10 @@ def _memory(
     yield f"memory       of {'each' if plan.ranks > 1 else 'the'} GPU"
     for part in parts:
         place = "in host memory; " if part.on_host else ""
-        yield f"  {part.name:<11}{_shown(part.bytes):>9}  {place}{part.note}"
+        yield f"  {part.name:<11}{_shown(part.bytes):>11}  {place}{part.note}"
     total = sum(part.bytes for part in parts if not part.on_host)
     lacks = "" if used else "activations, "
-    yield f"  {'sum':<11}{_shown(total):>9}  without {lacks}{NOT_COUNTED}"
+    yield f"  {'sum':<11}{_shown(total):>11}  without {lacks}{NOT_COUNTED}"
 
 
 NOT_COUNTED = "CUDA's context, DeepSpeed's buckets and tiles of the loss"
@@ -395,11 +395,12 @@ def _activations(plan: Plan, used: Activations, tokens: float) -> Part:
     rows = plan.deepspeed["train_micro_batch_size_per_gpu"]
     half = 1.0 if precision(plan.deepspeed) == "fp32" else 0.5
     image, token = used.image.each * half, used.token.each * half
-    note = (
-        f"estimate: {image / MIB:.1f} MiB an image, {token / 1024:.0f} KiB a token, which autograd "
-        "saves on a CPU"
-    )
+    each = f"{image / MIB:.1f} MiB an image, {token / 1024:.0f} KiB a token"
+    note = f"estimate: {each}, counted on a CPU"
     return Part("activations", used.bytes(rows, rows * tokens) * half, note)
+
+
+NOT_MEASURED = "no such model was measured; give --images_per_second"
 
 
 def _time(plan: Plan, model: torch.nn.Module, used: Activations | None, tokens: float) -> str:
@@ -408,15 +409,13 @@ def _time(plan: Plan, model: torch.nn.Module, used: Activations | None, tokens: 
     if speed is None:
         known = used and nearest_speed(used.image_flops + tokens * used.token_flops)
         if not known or not used or not isinstance(model, Clip):
-            return (
-                "time         not estimated, as no such model was measured; see --images_per_second"
-            )
+            return f"time         not estimated: {NOT_MEASURED}"
         speed = plan.ranks * known.rate() / _operations(plan, model, used, tokens)
         basis = (
-            f"estimate: {known.rate() / 1e12:.0f} TFLOP/s on each GPU, as {known.model} with "
-            f"batch {known.batch} on one H100, at an earlier commit"
+            f"estimate: {known.rate() / 1e12:.0f} TFLOP/s a GPU, as\n             {known.model} at "
+            f"batch {known.batch} had on one H100, at an earlier commit"
         )
-    return f"time         {images / speed / 3600:.2f} hours at {speed:,.0f} images/s ({basis})"
+    return f"time         {images / speed / 3600:.2f} hours at {speed:,.0f} images/s; {basis}"
 
 
 def _operations(plan: Plan, clip: Clip, used: Activations, tokens: float) -> float:

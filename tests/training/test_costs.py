@@ -58,9 +58,7 @@ def allocated(engine: Engine, step: Callable[[], object]) -> dict[str, int]:
     weights = (getattr(p, "ds_tensor", p.data) for p in inner.module.parameters())
     found["weights"] = bytes_of(weights)
     states = engine._basic_optimizer().state.values()
-    moments = (
-        t for state in states for t in state.values() if torch.is_tensor(t) and t.numel() > 1
-    )
+    moments = (state[key] for state in states for key in ("exp_avg", "exp_avg_sq"))
     masters = engine._fragments.masters() if engine._fragments.stage else []
     found["optimizer"] = bytes_of([*masters, *moments])
     if engine._averages:
@@ -168,7 +166,8 @@ def arguments(scene_shards: Path, tmp_path: Path) -> list[str]:
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     capsys.readouterr()
     assert main(arguments) == 0
-    return capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    return [re.sub(" +", " ", line) for line in lines]
 
 
 def test_a_dry_run_prints_what_the_run_then_has_and_writes_nothing(
@@ -179,23 +178,23 @@ def test_a_dry_run_prints_what_the_run_then_has_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
     parameters = sum(p.numel() for p in load_model(ModelConfig(), seed=0).parameters())
     memory = parameters * 4 / 2**20  # fp32
-    texts = r"text         \d\.\d captions an image, \d+ tokens, counted in the shards"
+    texts = r"text \d\.\d captions an image, \d+ tokens, counted in the shards"
     assert lines[0].startswith("train: --deepspeed_config cpu, as there is no GPU")
     assert lines[1] == "train: dry run of tiny on 1 GPU with cpu; nothing is written"
-    assert lines[2] == "parameters   1.2 M, 1.2 M of them train"
-    assert lines[3] == "batch        32 images of all GPUs, 32 on each in 1 micro-batch"
+    assert lines[2] == "parameters 1.2 M, 1.2 M of them train"
+    assert lines[3] == "batch 32 images of all GPUs, 32 on each in 1 micro-batch"
     assert re.fullmatch(texts, lines[4])
     assert lines[5:11] == [
-        "length       5 steps, 1.67 epochs of 96 images",
-        "memory       of the GPU",
-        f"  weights      {memory:.1f} MiB  fp32",
-        f"  gradients    {memory:.1f} MiB  fp32",
-        f"  optimizer   {3 * memory:.1f} MiB  fp32 weights and 2 moments",
-        f"  averages     {memory:.1f} MiB  --ema or l2_sp, fp32",
+        "length 5 steps, 1.67 epochs of 96 images",
+        "memory of the GPU",
+        f" weights {memory:.1f} MiB fp32",
+        f" gradients {memory:.1f} MiB fp32",
+        f" optimizer {3 * memory:.1f} MiB fp32 weights and 2 moments",
+        f" averages {memory:.1f} MiB --ema or l2_sp, fp32",
     ]
-    assert re.match(r"  activations +\d+\.\d MiB  estimate: \d\.\d MiB an image, ", lines[11])
+    assert re.match(r" activations +\d+\.\d MiB estimate: \d\.\d MiB an image, ", lines[11])
     assert lines[12].endswith(f"without {costs.NOT_COUNTED}")
-    assert lines[13] == "time         0.02 hours at 2 images/s (as given)"
+    assert lines[13] == "time 0.02 hours at 2 images/s; as given"
     same = [argument for argument in arguments if argument != "--dry_run"]
     assert main([*same, "--epochs", "1.5"]) == 0
     record = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -214,19 +213,17 @@ def test_a_plan_is_of_gpus_images_and_weights_that_are_not_here(
     assert list(tmp_path.iterdir()) == []
     assert lines[:6] == [
         "train: dry run of ViT-B-32 on 8 GPUs with zero2_bf16; nothing is written",
-        "parameters   151.3 M, 151.3 M of them train",
-        "batch        256 images of all GPUs, 32 on each in 1 micro-batch",
-        "text         4.8 captions an image, 116 tokens, assumed",
-        "length       879 steps, 3.00 epochs of 74,942 images",
-        "memory       of each GPU",
+        "parameters 151.3 M, 151.3 M of them train",
+        "batch 256 images of all GPUs, 32 on each in 1 micro-batch",
+        "text 4.8 captions an image, 116 tokens, assumed",
+        "length 879 steps, 3.00 epochs of 74,942 images",
+        "memory of each GPU",
     ]
     weights = 151_277_313
-    assert lines[6] == f"  weights     {weights * 2 / 2**30:.2f} GiB  bf16"
-    assert lines[7] == f"  gradients   {weights / 8 * 4 / 2**20:.1f} MiB  fp32, 1 of 8 parts"
-    assert lines[8].startswith(
-        f"  optimizer   {weights / 8 * 12 / 2**30:.2f} GiB  fp32 weights and"
-    )
-    assert re.match(r"time         0\.0\d hours at 1\d,\d{3} images/s \(estimate: ", lines[-1])
+    assert lines[6] == f" weights {weights * 2 / 2**30:.2f} GiB bf16"
+    assert lines[7] == f" gradients {weights / 8 * 4 / 2**20:.1f} MiB fp32, 1 of 8 parts"
+    assert lines[8].startswith(f" optimizer {weights / 8 * 12 / 2**30:.2f} GiB fp32 weights and")
+    assert re.match(r"time 0\.0\d hours at 1\d,\d{3} images/s; estimate: ", lines[-2])
 
 
 def test_offloaded_optimizer_state_is_in_host_memory_and_not_in_the_sum() -> None:
