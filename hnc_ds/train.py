@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
         sys.exit(itself.main(stops=signals))
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,11 @@ from hnc_ds.distributed import (
 )
 from hnc_ds.engine.deepspeed_config import (
     batch_size_of,
-    find_deepspeed_config,
-    overridden,
-    read_deepspeed_config,
     resolve,
 )
 from hnc_ds.engine.engine import (
     Engine,
-    check_with_deepspeed,
     device,
-    has_bf16,
     is_accelerated,
     start_process_group,
 )
@@ -72,20 +67,16 @@ from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm, readers
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.compiled import check_compiler, compile_blocks, described, suit
-from hnc_ds.model.load import is_cross_encoder, without_weights
+from hnc_ds.model.load import is_cross_encoder
 from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import (
-    epoch_positions,
     images_fingerprint,
     read_neighbours,
-    steps_of_epochs,
 )
-from hnc_ds.shards.reader import ShardReader
-from hnc_ds.shards.remote import cache_of
-from hnc_ds.training import costs, matching, setup
+from hnc_ds.training import choices, costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
     Validation,
@@ -107,9 +98,6 @@ DEFAULT_SCENES = ScenesConfig(out=Path("data/scenes"), train=1000, val=100)
 """What a run without --shards trains on: ready within a minute."""
 
 
-NOT_A_RUN = "not the settings of a training run"
-
-
 def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     """Train or resume a run, on all ranks of a launcher or in a single process.
 
@@ -127,11 +115,11 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     if stops is None:
         with Signals() as stops:
             return train(config, stops)
-    given = _read_deepspeed(config) if config.deepspeed_config else None
+    given = choices.read_deepspeed(config) if config.deepspeed_config else None
     start_process_group()
     if given is None:
-        config = on_rank_zero(partial(_with_deepspeed_config, config))
-        given = raise_on_all_ranks(partial(_read_deepspeed, config))
+        config = on_rank_zero(partial(choices.with_deepspeed_config, config))
+        given = raise_on_all_ranks(partial(choices.read_deepspeed, config))
     path, written = given
     batch = raise_on_all_ranks(partial(batch_size_of, written, path, world_size()))
     config = raise_on_all_ranks(lambda: _with_terms(config))
@@ -158,99 +146,6 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     return run
 
 
-def _read_deepspeed(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
-    """DeepSpeed's JSON with the values of flags, and its path.
-
-    Raises:
-        UserError: There is no such file, or DeepSpeed or this project refuses it.
-    """
-    assert config.deepspeed_config is not None
-    path = find_deepspeed_config(config.deepspeed_config)
-    written = overridden(read_deepspeed_config(path), path, **asdict(config.optimizer))
-    if not config.plan.dry_run:  # the machine of the plan may be another one
-        check_with_deepspeed(written, path)
-    return path, written
-
-
-def dry_run(config: TrainConfig) -> None:
-    """Print what a run would cost. On all ranks of a launcher or in a single process.
-
-    Raises:
-        UserError: On every rank alike; the settings do not fit each other, or no --shards.
-    """
-    start_process_group()
-    on_rank_zero(partial(_dry_run, config))
-
-
-def _dry_run(config: TrainConfig) -> None:
-    config = _with_terms(config)
-    if config.deepspeed_config is None:
-        config = _with_deepspeed_config(config)
-    path, written = _read_deepspeed(config)
-    ranks = config.plan.dry_run_gpus or world_size()
-    batch = batch_size_of(written, path, ranks)
-    images = config.plan.dry_run_images or _images_of(config)
-    epoch = epoch_positions(images, config.data)
-    if config.epochs is not None:
-        config = replace(config, steps=steps_of_epochs(config.epochs, epoch, batch))
-    deepspeed = resolve(written, path, ranks, config.steps)
-    bare = replace(config, model=without_weights(config.model))
-    model = setup.set_up(bare, None).model
-    setup.refuse_inexact(config, model, deepspeed)
-    plan = costs.Plan(config, deepspeed, ranks, images, epoch)
-    texts = _texts_of(config, model) if isinstance(model, Clip) else None
-    on = f"on {counted(ranks, 'GPU')} with {config.deepspeed_config}"
-    print(f"train: dry run of {config.model.model} {on}; nothing is written")
-    print("\n".join(costs.lines(plan, model, texts)), flush=True)
-
-
-def _images_of(config: TrainConfig) -> int:
-    shards = config.data.shards
-    if shards is None:
-        return DEFAULT_SCENES.train
-    return len(ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb)))
-
-
-def _texts_of(config: TrainConfig, clip: Clip) -> costs.Texts:
-    if config.data.shards is None:
-        return costs.assumed_texts(config, clip)
-    rows, views = range(costs.SAMPLED), (clip.image_settings, clip.tokenize)
-    plain = replace(config.data, similar=None)
-    data = TrainingData(config.data.shards, plain, config.seed, costs.SAMPLED, rows, *views)
-    return costs.drawn_texts(data)
-
-
-def _with_deepspeed_config(config: TrainConfig) -> TrainConfig:
-    """Settings with the DeepSpeed JSON of the run that is resumed, or one by what the machine has.
-    On rank 0."""
-    run = config.run
-    if config.resume and run is not None and (run / "config.json").is_file():
-        chosen, why = _deepspeed_config_of(run), "as before"
-    else:
-        chosen, why = _shipped_for(config)
-    config = replace(config, deepspeed_config=chosen)
-    path, written = _read_deepspeed(config)
-    batch, rate = batch_size_of(written, path, world_size()), written["optimizer"]["params"]["lr"]
-    print(f"train: --deepspeed_config {chosen}, {why}: batch {batch}, lr {rate:g}", flush=True)
-    return config
-
-
-def _deepspeed_config_of(run: Path) -> Path:
-    with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
-        return Path(read_settings(run)["settings"]["deepspeed_config"])
-
-
-def _shipped_for(config: TrainConfig) -> tuple[Path, str]:
-    """A shipped DeepSpeed JSON for this machine and these weights, and the reason."""
-    if is_accelerated():
-        if has_bf16():
-            return Path("zero1_bf16"), "as the GPU has bf16"
-        return Path("zero1_fp16"), "as the GPU has no bf16"
-    if config.model.pretrained or ":" in config.model.model:
-        return Path("zero1_fp32"), "as there is no GPU, and the weights are pretrained"
-    return Path("cpu"), "as there is no GPU, and the weights are random"
-
-
 def _with_terms(config: TrainConfig) -> TrainConfig:
     """Settings with the terms of the kind of model, if none are given.
 
@@ -275,23 +170,14 @@ def _settle(config: TrainConfig, batch: int) -> tuple[TrainConfig, Path, str, Pa
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES.out}")
         shards = str(prepare(DEFAULT_SCENES) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
-    config = _with_steps(config, shards, batch)
+    config = choices.with_steps(config, shards, batch)
     found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
-        with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
+        with choices.reading_settings(run):
             setup.check_same_settings(config, batch, before, run)
         setup.check_steps(config, step_of(found), run)
     return config, run, shards, found
-
-
-def _with_steps(config: TrainConfig, shards: str, batch: int) -> TrainConfig:
-    """Settings with the steps of --epochs."""
-    if config.epochs is None:
-        return config
-    reader = ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb))
-    positions = epoch_positions(len(reader), config.data)
-    return replace(config, steps=steps_of_epochs(config.epochs, positions, batch))
 
 
 def _is_done(config: TrainConfig, run: Path, found: Path | None) -> bool:
@@ -370,7 +256,7 @@ def _with_workers(config: TrainConfig) -> TrainConfig:
 def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
     if continued is not None:
         before = read_settings(run)
-        with reading(run / "config.json", "put the file back", NOT_A_RUN, by="as it was read"):
+        with choices.reading_settings(run):
             setup.check_same_content(before, record, run)
         forget_later(run, continued)
     start_run(run, record)
@@ -421,7 +307,9 @@ def _announce(config: TrainConfig, model: setup.Model, data: TrainingData, start
 def start(config: TrainConfig, stops: Signals | None) -> None:
     """Train, or print what it would cost with --dry_run."""
     if config.plan.dry_run:
-        dry_run(config)
+        start_process_group()
+        config = raise_on_all_ranks(lambda: _with_terms(config))
+        on_rank_zero(partial(costs.dry_run, config, DEFAULT_SCENES.train))
     else:
         train(config, stops)
 

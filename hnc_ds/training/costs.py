@@ -7,18 +7,25 @@ Weights, gradients and optimizer state follow from DeepSpeed's JSON, and are wha
 for alignment. Activations and speed are estimates; docs/costs.md has the formulas.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
 from hnc_ds.config import TrainConfig
+from hnc_ds.distributed import world_size
+from hnc_ds.engine.deepspeed_config import batch_size_of, resolve
 from hnc_ds.errors import counted
-from hnc_ds.model.clip import TOWERS, Clip, forward_cost
-from hnc_ds.model.scope import find_blocks
+from hnc_ds.model.clip import TOWERS, Clip
+from hnc_ds.model.load import without_weights
 from hnc_ds.shards.loader import TrainingData
+from hnc_ds.shards.order import epoch_positions, steps_of_epochs
+from hnc_ds.shards.reader import ShardReader
+from hnc_ds.shards.remote import cache_of, is_url
+from hnc_ds.training import setup
+from hnc_ds.training.activations import Activations, measure_activations
+from hnc_ds.training.choices import read_deepspeed, with_deepspeed_config
 
 GIB, MIB = 2**30, 2**20
 
@@ -126,114 +133,6 @@ def _moments(optimizer: Mapping[str, Any]) -> int:
 
 def _on_host(zero: Mapping[str, Any], section: str) -> bool:
     return bool(zero.get(section, {}).get("device", "none") != "none")
-
-
-class Saved(NamedTuple):
-    """Bytes that the backward pass of a tower needs, in fp32."""
-
-    fixed: float
-    """Whatever the batch, such as matrices of LoRA."""
-    each: float
-    """For each image, or each token of text."""
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Memory of activations in fp32, and operations of a forward pass."""
-
-    image: Saved
-    token: Saved
-    image_flops: float
-    token_flops: float
-
-    def bytes(self, images: int, tokens: float) -> float:
-        """Of a micro-batch of images and the tokens of its captions."""
-        fixed = self.image.fixed + self.token.fixed
-        return fixed + images * self.image.each + tokens * self.token.each
-
-
-def measure_activations(clip: Clip, token_TL: torch.Tensor, checkpointing: bool) -> Activations:
-    """Count what autograd saves in a forward pass of one and of two images, and of the captions
-    once and twice.
-
-    Args:
-        clip: On a CPU, in fp32.
-        token_TL: Some captions.
-        checkpointing: Whether blocks keep their input alone, and one block all at a time.
-    """
-    size = clip.image_settings.size
-    image_13RR = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    tokens = int(clip.computed_tokens(token_TL).sum())
-
-    def of_images(count: int) -> float:
-        images_B3RR = image_13RR.repeat(count, 1, 1, 1)
-        return _saved(clip, lambda: clip.encode_images(images_B3RR), checkpointing)
-
-    def of_texts(count: int) -> float:
-        repeated_TL = token_TL.repeat(count, 1)
-        return _saved(clip, lambda: clip.encode_texts(repeated_TL), checkpointing)
-
-    images, texts = [of_images(1), of_images(2)], [of_texts(1), of_texts(2)]
-    image = Saved(2 * images[0] - images[1], images[1] - images[0])
-    token = Saved(2 * texts[0] - texts[1], (texts[1] - texts[0]) / tokens)
-    return Activations(image, token, *forward_cost(clip))
-
-
-def _saved(clip: Clip, forward: Callable[[], torch.Tensor], checkpointing: bool) -> float:
-    """Bytes of storage that autograd saves in a forward pass, but for parameters."""
-    found: dict[int, dict[int, torch.UntypedStorage]] = {}
-    inputs: dict[int, float] = {}
-    own = {p.untyped_storage().data_ptr() for p in (*clip.parameters(), *clip.buffers())}
-    with _watched(clip, inputs) as inside:
-
-        def save(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                found.setdefault(inside[-1], {})[storage.data_ptr()] = storage
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-            kept = forward()
-    sums = {block: _bytes_of(stored) for block, stored in found.items()}
-    del kept
-    outside = sums.pop(OUTSIDE, 0.0)
-    if checkpointing and sums:
-        return outside + sum(inputs[block] for block in sums) + max(sums.values())
-    return outside + sum(sums.values())
-
-
-def _bytes_of(stored: Mapping[int, torch.UntypedStorage]) -> float:
-    return float(sum(storage.nbytes() for storage in stored.values()))
-
-
-OUTSIDE = -1
-"""Stands for no block."""
-
-
-@contextmanager
-def _watched(clip: Clip, inputs: dict[int, float]) -> Iterator[list[int]]:
-    """A list whose last element is the block that runs; also fills in the bytes of its input."""
-    found = (find_blocks(clip.tower(name)) for name in TOWERS)
-    blocks = [block for tower in found if tower for block in tower.blocks]
-    inside = [OUTSIDE]
-
-    def enter(number: int, given: tuple[Any, ...]) -> None:
-        inside.append(number)
-        inputs[number] = float(sum(part.nbytes for part in given if torch.is_tensor(part)))
-
-    def leave(*_: Any) -> None:
-        inside.pop()
-
-    def hooked(number: int, block: torch.nn.Module) -> list[Any]:
-        first = block.register_forward_pre_hook(lambda _, given: enter(number, given))
-        return [first, block.register_forward_hook(leave)]
-
-    hooks = [hook for number, block in enumerate(blocks) for hook in hooked(number, block)]
-    try:
-        yield inside
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 ASSUMED_CAPTION = (
@@ -426,3 +325,50 @@ def _operations(plan: Plan, clip: Clip, used: Activations, tokens: float) -> flo
     again += clip.reference is not None
     passes = {name: 1 if clip.is_frozen(name) else 3 + again for name in TOWERS}
     return passes["image"] * used.image_flops + passes["text"] * tokens * used.token_flops
+
+
+def dry_run(config: TrainConfig, scenes: int) -> None:
+    """Print what a run would cost.
+
+    Args:
+        config: Settings.
+        scenes: Images of a run without --shards.
+
+    Raises:
+        UserError: The settings do not fit each other, or the shards cannot be read.
+    """
+    if config.deepspeed_config is None:
+        config = with_deepspeed_config(config)
+    path, written = read_deepspeed(config)
+    ranks = config.plan.dry_run_gpus or world_size()
+    batch = batch_size_of(written, path, ranks)
+    images = config.plan.dry_run_images or _images_of(config, scenes)
+    epoch = epoch_positions(images, config.data)
+    if config.epochs is not None:
+        config = replace(config, steps=steps_of_epochs(config.epochs, epoch, batch))
+    deepspeed = resolve(written, path, ranks, config.steps)
+    bare = replace(config, model=without_weights(config.model))
+    model = setup.set_up(bare, None).model
+    setup.refuse_inexact(config, model, deepspeed)
+    plan = Plan(config, deepspeed, ranks, images, epoch)
+    texts = _texts_of(config, model) if isinstance(model, Clip) else None
+    on = f"on {counted(ranks, 'GPU')} with {config.deepspeed_config}"
+    print(f"train: dry run of {config.model.model} {on}; nothing is written")
+    print("\n".join(lines(plan, model, texts)), flush=True)
+
+
+def _images_of(config: TrainConfig, scenes: int) -> int:
+    shards = config.data.shards
+    if shards is None:
+        return scenes
+    return len(ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb)))
+
+
+def _texts_of(config: TrainConfig, clip: Clip) -> Texts:
+    shards = config.data.shards
+    if shards is None or is_url(shards):  # whose shards would be written to the cache
+        return assumed_texts(config, clip)
+    rows, views = range(SAMPLED), (clip.image_settings, clip.tokenize)
+    plain = replace(config.data, similar=None)
+    data = TrainingData(shards, plain, config.seed, SAMPLED, rows, *views)
+    return drawn_texts(data)

@@ -19,7 +19,8 @@ from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.load import load_model
 from hnc_ds.train import main
 from hnc_ds.training import costs, grad_cache
-from hnc_ds.training.costs import count_parameters, measure_activations, state_parts
+from hnc_ds.training.activations import measure_activations
+from hnc_ds.training.costs import count_parameters, state_parts
 from tests.distributed.test_zero import CASES, batch_of, of_case
 
 PLAIN = CASES["plain"]

@@ -5,17 +5,19 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hnc_ds import train
 from hnc_ds.config import ModelConfig, TrainConfig
+from hnc_ds.engine import engine
 from hnc_ds.engine.deepspeed_config import overridden
 from hnc_ds.errors import UserError
 from hnc_ds.monitor import console_line
 from hnc_ds.shards.order import steps_of_epochs
 from hnc_ds.train import main
+from hnc_ds.training import choices
 
 PATH = Path("c.json")
 
@@ -150,9 +152,17 @@ def test_ranks_agree_on_the_steps_of_epochs_and_on_the_json(
 def test_the_json_of_a_run_without_one_depends_on_the_machine_and_the_weights(
     accelerated: bool, bf16: bool, model: ModelConfig, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "is_accelerated", lambda: accelerated)
-    monkeypatch.setattr(train, "has_bf16", lambda: bf16)
-    assert train._shipped_for(TrainConfig(model=model))[0] == Path(name)
+    monkeypatch.setattr(choices, "is_accelerated", lambda: accelerated)
+    monkeypatch.setattr(choices, "has_bf16", lambda: bf16)
+    assert choices.shipped_for(TrainConfig(model=model))[0] == Path(name)
+
+
+def test_a_gpu_that_only_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(device_name=lambda: "cuda", is_bf16_supported=lambda: True)
+    monkeypatch.setattr(engine, "_accelerator", lambda: gpu)
+    emulates = lambda including_emulation=True: including_emulation  # noqa: E731
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", emulates)
+    assert not engine.has_bf16()
 
 
 def json_with(schedule: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
