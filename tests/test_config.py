@@ -26,6 +26,7 @@ from hnc_ds.config import (
 )
 from hnc_ds.config.checks import Settings
 from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, flags_of
+from hnc_ds.config.help import COMMON
 from hnc_ds.engine.deepspeed_keys import SECTIONS
 from hnc_ds.errors import UserError, counted
 from hnc_ds.monitor import TAGS
@@ -347,6 +348,13 @@ def test_the_flags_of_train_stand_under_their_headings_in_order(
 def test_headings_name_fields_that_exist(kind: type[Settings]) -> None:
     grouped = [name for names in kind.GROUPS.values() for name in names]
     assert set(grouped) <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    assert len(grouped) == len(set(grouped))
+
+
+def test_common_headings_are_of_fields_that_some_command_has() -> None:
+    known = {field.name for kind, _ in STAGES.values() for field in fields(kind)}  # type: ignore[arg-type]
+    grouped = [name for names in COMMON.values() for name in names]
+    assert set(grouped) <= known
     assert len(grouped) == len(set(grouped))
 
 
