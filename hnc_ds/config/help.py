@@ -76,8 +76,7 @@ def install() -> None:
     plain = layout.format_help
 
     def grouped(*, args: Sequence[Any], **others: Any) -> Any:
-        shown = sorted(map(_tidied, args), key=lambda arg: HEADINGS.index(_heading(arg)))
-        return plain(args=shown, **others)
+        return plain(args=sorted(map(_tidied, args), key=_place), **others)
 
     replaced = {
         "format_help": grouped,
@@ -91,10 +90,12 @@ def _one_column() -> os.terminal_size:
     return os.terminal_size((min(columns, MAX_COLUMNS), lines))
 
 
-def _heading(shown: Any) -> str:
+def _place(shown: Any) -> int:
+    """Position of a flag's heading; headings that HEADINGS does not name are the last."""
+    heading = shown.source_parser.extern_prefix
     if shown.arg.is_positional():
-        return HEADINGS[0]
-    return str(shown.source_parser.extern_prefix)
+        heading = HEADINGS[0]
+    return HEADINGS.index(heading) if heading in HEADINGS else len(HEADINGS)
 
 
 def _tidied(shown: Any) -> Any:

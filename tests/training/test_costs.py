@@ -16,7 +16,7 @@ from hnc_ds.distributed import rank, world_size
 from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.engine.engine import Engine
 from hnc_ds.model.clip import Clip, forward_cost
-from hnc_ds.model.load import load_model
+from hnc_ds.model.load import load_model, without_weights
 from hnc_ds.train import main
 from hnc_ds.training import costs, grad_cache
 from hnc_ds.training.activations import measure_activations
@@ -225,6 +225,15 @@ def test_a_plan_is_of_gpus_images_and_weights_that_are_not_here(
     assert lines[7] == f" gradients {weights / 8 * 4 / 2**20:.1f} MiB fp32, 1 of 8 parts"
     assert lines[8].startswith(f" optimizer {weights / 8 * 12 / 2**30:.2f} GiB fp32 weights and")
     assert re.match(r"time 0\.0\d hours at 1\d,\d{3} images/s; estimate: ", lines[-2])
+
+
+def test_the_model_of_a_plan_has_the_activation_of_its_weights_and_none_of_them() -> None:
+    openai = without_weights(ModelConfig(model="ViT-B-32", pretrained="openai"))
+    assert openai == ModelConfig(model="ViT-B-32", force_quick_gelu=True)
+    laion = without_weights(ModelConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
+    assert laion == ModelConfig(model="ViT-B-32")
+    folder = ModelConfig(model="local-dir:folder")
+    assert without_weights(folder) == folder
 
 
 def test_offloaded_optimizer_state_is_in_host_memory_and_not_in_the_sum() -> None:
