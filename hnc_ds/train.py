@@ -72,10 +72,7 @@ from hnc_ds.monitor import Cost, Monitor
 from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
-from hnc_ds.shards.order import (
-    images_fingerprint,
-    read_neighbours,
-)
+from hnc_ds.shards.order import images_fingerprint, read_neighbours
 from hnc_ds.training import choices, costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
@@ -229,7 +226,7 @@ def _train(
     context = model.tokenize.context_length
     names, watched = data.negative_types, data.watched
     sizes = config.steps, names, batch
-    monitor = Monitor(run, start, *sizes, cost, device(), context, watched, data.epoch)
+    monitor = Monitor(run, start, *sizes, cost, device(), context, watched, epoch=data.epoch)
     on_rank_zero(partial(_announce, config, model, data, start))
     if clip and config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))
