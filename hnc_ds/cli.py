@@ -79,10 +79,10 @@ def train(config: settings.TrainConfig) -> None:
     from hnc_ds.training.signals import Signals
 
     with Signals(ends_process=True) as stops:
-        from hnc_ds.train import parse, train
+        from hnc_ds.train import parse, start
 
         # Parsed again with the settings of --config or --preset as defaults.
-        train(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
+        start(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
 
 
 def report(config: settings.ReportConfig) -> None:

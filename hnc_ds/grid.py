@@ -9,23 +9,31 @@ No torch here.
     {"preset": "hnc", "alpha": [0.5, 1, 2], "tau": [null, 0.07], "lr": [1e-5, 5e-6]}
 """
 
-import json
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hnc_ds.atomic_files import atomic_write, writing
-from hnc_ds.config import DataConfig, GridConfig, LossConfig, ModelConfig, ScopeConfig, TrainConfig
-from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config
+from hnc_ds.config import (
+    DataConfig,
+    GridConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScopeConfig,
+    TrainConfig,
+)
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.reading import read_json
 
-LEARNING_RATE = "lr"
-"""Not a flag: set in a copy of DeepSpeed's JSON."""
-
-OF_THE_RUN = frozenset(("run", "resume", "config", "deepspeed_config", "scope", "loss", "data"))
-"""Fields of TrainConfig that a grid cannot vary; the last three are nested settings."""
+OF_THE_RUN = frozenset(
+    (
+        *("run", "resume", "config", "deepspeed_config"),
+        *("scope", "loss", "data", "optimizer", "plan"),
+    )
+)
+"""Fields of TrainConfig that a grid cannot vary; those of the second line are nested settings."""
 
 Combination = dict[str, Any]
 
@@ -34,7 +42,7 @@ def grid(config: GridConfig) -> None:
     """Print the combinations, or the flags of one of them.
 
     Raises:
-        UserError: The file is not a grid, has no such number, or has lr without DeepSpeed's JSON.
+        UserError: The file is not a grid or has no such number, or there is no such DeepSpeed JSON.
     """
     varied, found = read_grid(config.grid)
     if config.number is None:
@@ -45,7 +53,7 @@ def grid(config: GridConfig) -> None:
         raise UserError(f"{config.grid}: has {len(found)} combinations, 0 to {len(found) - 1}")
     combination = found[config.number]
     run = config.out / name_of(combination, varied)
-    print("\n".join(["--run", str(run), *_flags(combination), *_deepspeed(config, combination)]))
+    print("\n".join(["--run", str(run), *_flags(combination), *_deepspeed(config)]))
 
 
 def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
@@ -62,7 +70,7 @@ def read_grid(path: Path) -> tuple[list[str], list[Combination]]:
         if name not in known:
             raise UserError(
                 f"{path}: no setting '{name}'{did_you_mean(name, known)}; a grid holds flags of "
-                "'hnc-ds train', and lr"
+                "'hnc-ds train'"
             )
         if values == []:
             raise UserError(f"{path}: {name} has no values")
@@ -79,15 +87,15 @@ def name_of(combination: Combination, varied: list[str]) -> str:
 
 
 def _known() -> list[str]:
-    sections = (TrainConfig, ModelConfig, ScopeConfig, LossConfig, DataConfig)
+    sections = (TrainConfig, ModelConfig, ScopeConfig, LossConfig, DataConfig, OptimizerConfig)
     names = dict.fromkeys(field.name for section in sections for field in fields(section))
-    return [*(name for name in names if name not in OF_THE_RUN), LEARNING_RATE]
+    return [name for name in names if name not in OF_THE_RUN]
 
 
 def _flags(combination: Combination) -> list[str]:
     words = []
     for name, value in combination.items():
-        if value is None or name == LEARNING_RATE:
+        if value is None:
             continue
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
@@ -96,25 +104,8 @@ def _flags(combination: Combination) -> list[str]:
     return words
 
 
-def _deepspeed(config: GridConfig, combination: Combination) -> list[str]:
-    """Flag for DeepSpeed's JSON; for a grid with lr, a copy with that learning rate."""
-    rate = combination.get(LEARNING_RATE)
+def _deepspeed(config: GridConfig) -> list[str]:
+    """Flag for DeepSpeed's JSON."""
     if config.deepspeed_config is None:
-        if rate is not None:
-            raise UserError(f"{config.grid}: lr needs --deepspeed_config, which is copied for it")
         return []
-    path = find_deepspeed_config(config.deepspeed_config)
-    if rate is None:
-        return ["--deepspeed_config", str(path)]
-    if not isinstance(rate, (int, float)) or rate <= 0:
-        raise UserError(f"{config.grid}: lr is {rate!r}; it must be a number above 0")
-    settings = read_deepspeed_config(path)
-    settings["optimizer"].setdefault("params", {})["lr"] = rate
-    schedule = settings.get("scheduler", {}).get("params", {})
-    if "warmup_max_lr" in schedule:  # schedules with their own learning rate
-        schedule["warmup_max_lr"] = rate
-    copy = config.out / f"{path.stem}-lr={rate}.json"
-    with writing(copy):
-        config.out.mkdir(parents=True, exist_ok=True)
-        atomic_write(copy, json.dumps(settings, indent=2).encode())
-    return ["--deepspeed_config", str(copy)]
+    return ["--deepspeed_config", str(find_deepspeed_config(config.deepspeed_config))]

@@ -8,9 +8,11 @@ device and are reduced over ranks only when a line is due. TAGS lists all of the
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -68,8 +70,19 @@ TAGS = {
     "corrupt_images": "images replaced by another one since the start",
 }
 
-CONSOLE = ("loss", "hard_negative_accuracy", "retrieval_r1", "margin", "temperature")
-"""Tags of the console line, in this order, between step and speed."""
+CONSOLE = (
+    ("step", 0),
+    ("epoch", 4),
+    ("loss", 1),
+    ("neg acc", 2),
+    ("lr", 6),
+    ("images/s", 5),
+    ("wait", 7),
+    ("eta", 3),
+    ("GiB", 8),
+)
+"""Parts of the console line in their order. The larger the number, the sooner a part is left out
+where the terminal is too narrow."""
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "V100": 125}
 """Dense 16-bit matrix peak by a word in the accelerator's name (vendor data sheets)."""
@@ -100,6 +113,7 @@ class Monitor:
         watched: Names of the numbers in ``negative_about_BK``.
         log_to: Trackers, as in ``TrainConfig``.
         record: The content of config.json, for the trackers.
+        epoch: Images of all ranks in an epoch; None if it is not known.
     """
 
     def __init__(
@@ -115,7 +129,10 @@ class Monitor:
         watched: tuple[str, ...] = (),
         log_to: Sequence[str] = ("tensorboard",),
         record: Mapping[str, Any] = MappingProxyType({}),
+        epoch: int | None = None,
     ) -> None:
+        self._epoch = epoch
+        self._pace: tuple[float, int] | None = None
         self._context, self._warned = context, False
         self._batch, self._cost, self._steps = batch, cost, steps
         self._device, self._sums = device, Sums(negative_types, tuple(map(_tag, watched)))
@@ -183,6 +200,10 @@ class Monitor:
                 host.
         """
         self._steps_in_window += 1
+        if self._pace is None:  # the first step includes what is done once
+            self._pace = time.perf_counter(), 0
+        else:
+            self._pace = self._pace[0], self._pace[1] + 1
         padding_T = 1 - used_T.double() / computed_T
         self._sums.add_known("tokens", float(computed_T.sum()), len(computed_T))
         self._sums.add_known("padding_fraction", float(padding_T.sum()), len(padding_T))
@@ -250,9 +271,34 @@ class Monitor:
         self._append(line)
         with writing(self._run, RESUME):
             self._track(step, line)
-        known = [f"{name} {line[name]:.4f}" for name in CONSOLE if name in line]
-        speed = f"{line['samples_per_second']:.0f} images/s"
-        print(f"step {step}/{self._steps}  {'  '.join(known)}  {speed}", flush=True)
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(console_line(self._console_parts(line), columns), flush=True)
+
+    def _console_parts(self, line: dict[str, float]) -> dict[str, str]:
+        """Parts of the console line, by names in CONSOLE."""
+        step = int(line["step"])
+        parts = {"step": f"step {step}/{self._steps}", "loss": f"loss {line['loss']:.4f}"}
+        if self._epoch is not None:
+            parts["epoch"] = f"epoch {step * self._batch / self._epoch:.2f}"
+        if (accuracy := line.get("hard_negative_accuracy")) is not None:
+            parts["neg acc"] = f"neg acc {accuracy:.3f}"
+        if (rate := line.get("learning_rate")) is not None:
+            parts["lr"] = f"lr {rate:.1e}"
+        parts["images/s"] = f"{line['samples_per_second']:.0f} images/s"
+        parts["wait"] = f"wait {line['data_wait_fraction']:.0%}"
+        if (seconds := self._seconds_left(step)) is not None:
+            parts["eta"] = f"eta {timedelta(seconds=round(seconds))}"
+        if self._device.type == "cuda":
+            parts["GiB"] = f"{line['memory_gib']:.1f} GiB"
+        return parts
+
+    def _seconds_left(self, step: int) -> float | None:
+        """At the mean pace since the first step of this process, evaluations included; None after
+        that step alone."""
+        if self._pace is None or not self._pace[1]:
+            return None
+        since, steps = self._pace
+        return (time.perf_counter() - since) / steps * (self._steps - step)
 
     def write_held_out(
         self,
@@ -314,6 +360,23 @@ def _log_histograms(tracker: Tracker, found: Similarities, step: int) -> None:
         values_N = cosines[cosines.isfinite()]
         if values_N.numel():
             tracker.log_histogram(f"similarities/{part}", values_N, step)
+
+
+def console_line(parts: Mapping[str, str], columns: int | None) -> str:
+    """Join parts of CONSOLE in their order.
+
+    Args:
+        parts: Text by name; any may be missing.
+        columns: Width of the terminal. The least important parts are left out until the line is
+            narrower, but for the step. None leaves out none.
+    """
+    names = [name for name, _ in CONSOLE if name in parts]
+    for name, _ in sorted(CONSOLE[1:], key=lambda part: -part[1]):
+        line = "  ".join(parts[kept] for kept in names)
+        if columns is None or len(line) < columns:
+            break
+        names = [kept for kept in names if kept != name]
+    return "  ".join(parts[kept] for kept in names)
 
 
 def _tag(about: str) -> str:

@@ -43,7 +43,7 @@ from hnc_ds.checkpoint import (
     updated,
 )
 from hnc_ds.config import PRESET_EMA, PRESETS, LossConfig, ScenesConfig, TrainConfig
-from hnc_ds.config.flags import check_flags
+from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags
 from hnc_ds.demo import prepare
 from hnc_ds.distributed import (
     is_lost_connection,
@@ -52,10 +52,12 @@ from hnc_ds.distributed import (
     rank,
     world_size,
 )
-from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
+from hnc_ds.engine.deepspeed_config import (
+    batch_size_of,
+    resolve,
+)
 from hnc_ds.engine.engine import (
     Engine,
-    check_with_deepspeed,
     device,
     is_accelerated,
     start_process_group,
@@ -72,7 +74,7 @@ from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import images_fingerprint, read_neighbours
 from hnc_ds.trackers import require
-from hnc_ds.training import matching, setup
+from hnc_ds.training import choices, costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
     Validation,
@@ -111,16 +113,17 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     if stops is None:
         with Signals() as stops:
             return train(config, stops)
-    if config.deepspeed_config is None:
-        raise UserError("no --deepspeed_config; give a JSON file or a name such as cpu, zero1_bf16")
-    path = find_deepspeed_config(config.deepspeed_config)
-    written = read_deepspeed_config(path)
-    check_with_deepspeed(written, path)
+    given = choices.read_deepspeed(config) if config.deepspeed_config else None
     start_process_group()
     on_rank_zero(partial(require, config.log_to))
-    deepspeed = raise_on_all_ranks(partial(resolve, written, path, world_size(), config.steps))
+    if given is None:
+        config = on_rank_zero(partial(choices.with_deepspeed_config, config))
+        given = raise_on_all_ranks(partial(choices.read_deepspeed, config))
+    path, written = given
+    batch = raise_on_all_ranks(partial(batch_size_of, written, path, world_size()))
     config = raise_on_all_ranks(lambda: _with_terms(config))
-    config, run, shards, found = on_rank_zero(partial(_settle, config, deepspeed))
+    config, run, shards, found = on_rank_zero(partial(_settle, config, batch))
+    deepspeed = resolve(written, path, world_size(), config.steps)
     if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
             print(f"train: {run} is done already, step {config.steps} of {config.steps}")
@@ -154,10 +157,9 @@ def _with_terms(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _settle(
-    config: TrainConfig, deepspeed: dict[str, Any]
-) -> tuple[TrainConfig, Path, str, Path | None]:
-    """Choose the run's folder, its shards and the checkpoint to resume from. On rank 0."""
+def _settle(config: TrainConfig, batch: int) -> tuple[TrainConfig, Path, str, Path | None]:
+    """Choose the run's folder, its shards, its steps and the checkpoint to resume from. On rank
+    0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     if "\udc80" <= max(str(run)) <= "\udcff":  # TensorBoard takes no such name
@@ -167,12 +169,12 @@ def _settle(
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES.out}")
         shards = str(prepare(DEFAULT_SCENES) / "train")
     config = replace(config, run=run, data=replace(config.data, shards=shards))
+    config = choices.with_steps(config, shards, batch)
     found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
-        what = "not the settings of a training run"
-        with reading(run / "config.json", "put the file back", what, by="as it was read"):
-            setup.check_same_settings(config, deepspeed, before, run)
+        with choices.reading_settings(run):
+            setup.check_same_settings(config, batch, before, run)
         setup.check_steps(config, step_of(found), run)
     return config, run, shards, found
 
@@ -226,7 +228,7 @@ def _train(
     context = model.tokenize.context_length
     names, watched = data.negative_types, data.watched
     counts = (start, config.steps, names, batch, cost, device(), context, watched)
-    monitor = Monitor(run, *counts, config.log_to, record)
+    monitor = Monitor(run, *counts, config.log_to, record, data.epoch)
     on_rank_zero(partial(_announce, config, model, data, start))
     if clip and config.compile:  # the evaluation of the initial model and the costs are without
         blocks = described(compile_blocks(clip))
@@ -253,8 +255,7 @@ def _with_workers(config: TrainConfig) -> TrainConfig:
 def _start_run(run: Path, record: dict[str, Any], continued: int | None) -> None:
     if continued is not None:
         before = read_settings(run)
-        what = "not the settings of a training run"
-        with reading(run / "config.json", "put the file back", what, by="as it was read"):
+        with choices.reading_settings(run):
             setup.check_same_content(before, record, run)
         forget_later(run, continued)
     start_run(run, record)
@@ -302,6 +303,16 @@ def _announce(config: TrainConfig, model: setup.Model, data: TrainingData, start
         print(f"train: each image is drawn with one of its {near.described()}", flush=True)
 
 
+def start(config: TrainConfig, stops: Signals | None) -> None:
+    """Train, or print what it would cost with --dry_run."""
+    if config.plan.dry_run:
+        start_process_group()
+        config = raise_on_all_ranks(lambda: _with_terms(config))
+        on_rank_zero(partial(costs.dry_run, config, DEFAULT_SCENES.train))
+    else:
+        train(config, stops)
+
+
 def parse(arguments: list[str]) -> TrainConfig:
     """Settings from flags, which override --preset, which overrides --config.
 
@@ -313,6 +324,8 @@ def parse(arguments: list[str]) -> TrainConfig:
     if config.config is None and config.preset is None:
         return config
     defaults = TrainConfig() if config.config is None else _settings_of(config.config)
+    if set(EXCLUSIVE) & set(given_flags(arguments)):
+        defaults = replace(defaults, epochs=None)
     if config.preset is not None:
         loss, decay = preset(config.preset), PRESET_EMA.get(config.preset, defaults.ema)
         defaults = replace(defaults, loss=loss, ema=decay)
@@ -346,4 +359,4 @@ def main(arguments: list[str] | None = None, stops: Signals | None = None) -> in
 
 def _parse_and_train(given: list[str], stops: Signals | None) -> None:
     read_slurm()
-    train(parse(given), stops)
+    start(parse(given), stops)

@@ -5,8 +5,8 @@
 #     sbatch --array=0-5 --gres=gpu:4 slurm/sweep.sh slurm/grid.example.json --val data/gqa/shards/val \
 #         --out runs/sweep --deepspeed_config zero1_bf16 --shards data/gqa/shards/train ...
 #
-# The rest are flags of `hnc-ds train`. A grid may vary them and lr, the learning rate. The last job
-# to finish writes the report. The same command resumes a stopped one.
+# The rest are flags of `hnc-ds train`, which a grid may vary, such as lr. The last job to finish
+# writes the report. The same command resumes a stopped one.
 #SBATCH --job-name=sweep
 #SBATCH --output=slurm/logs/%x-%j.out
 #SBATCH --open-mode=append

@@ -26,6 +26,7 @@ from hnc_ds.config import (
 )
 from hnc_ds.config.checks import Settings
 from hnc_ds.config.flags import IN_DEEPSPEEDS_JSON, OTHER_FLAGS, check_flags, flags_of
+from hnc_ds.config.help import COMMON
 from hnc_ds.engine.deepspeed_keys import SECTIONS
 from hnc_ds.errors import UserError, counted
 from hnc_ds.monitor import TAGS
@@ -183,8 +184,10 @@ def test_a_number_that_is_none_or_below_zero_is_refused_in_every_field_of_all_se
 
 
 ZERO_IS_NOTHING = {
+    "OptimizerConfig": ("lr", "batch_size"),
     "TrainConfig": (
         "steps",
+        "epochs",
         "log_every",
         "save_every",
         "keep_last",
@@ -233,22 +236,27 @@ def test_the_flags_of_a_command_are_those_that_its_help_lists(
     with pytest.raises(SystemExit):
         tyro.cli(settings, args=["--help"], prog="x", console_outputs=True)
     printed = capsys.readouterr().out
-    listed = set(re.findall(r"^│? *(?:-h, )?--([a-z][a-z0-9-]*)", printed, re.M)) - {"help"}
+    listed = set(re.findall(r"^│? {0,2}(?:-h, )?--([a-z][a-z0-9-]*)", printed, re.M)) - {"help"}
     assert listed
     own = {name for name in flags_of(settings) if not name.startswith("no-")}
     assert {name.removeprefix("no-") for name in listed} == own
-    check_flags(settings, [f"--{name.replace('-', '_')}=1" for name in flags_of(settings)])
+    together = flags_of(settings) - {"epochs"}  # --steps excludes it
+    check_flags(settings, [f"--{name.replace('-', '_')}=1" for name in together])
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("train --lr 1e-5", "train: no flag --lr; set optimizer.params.lr, in --deepspeed-config"),
-        ("train --batch_size=8", "train: no flag --batch_size; set train_batch_size, of all GPUs"),
-        ("train --batch-size 8", "train: no flag --batch-size; set train_batch_size"),
-        ("train --warmup 10", "train: no flag --warmup; set scheduler.params.warmup_num_steps"),
-        ("train --weight_decay 1", "train: no flag --weight_decay; set optimizer.params.weight_d"),
-        ("train --epochs 3", "train: no flag --epochs; use --steps: epochs times images"),
+        ("train --learning_rate 1e-5", "train: no flag --learning_rate; use --lr"),
+        ("train --batch=8", "train: no flag --batch; use --batch-size, of all GPUs together"),
+        ("train --warmup 10", "train: no flag --warmup; use --warmup-steps"),
+        ("train --wd 1", "train: no flag --wd; use --weight-decay"),
+        ("train --betas 0.9", "train: no flag --betas; set optimizer.params.betas, in --deepspeed"),
+        ("train --num_train_epochs 3", "train: no flag --num_train_epochs; use --epochs"),
+        ("train --steps 9 --epochs=3", "train: --steps and --epochs both set the length of the"),
+        ("train --epochs 0", "epochs is 0.0; it must be more than 0"),
+        ("train --lr 0", "lr is 0.0; it must be more than 0, or nothing trains"),
+        ("train --dry_run_gpus 8", "dry_run_gpus is for --dry_run; add it, or leave this out"),
         ("train --alpa 3", "train: no flag --alpa; did you mean '--alpha'?"),
         # --scene-graphs is of 'generate', which this is not
         ("train --scene-graphs 3", "train: no flag --scene-graphs; --help lists all flags"),
@@ -288,6 +296,67 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
     )
     assert counted(1, "question is", "questions are") == "1 question is"
     assert counted(3, "question is", "questions are") == "3 questions are"
+
+
+HEADINGS = ["run", "model", "data", "objective", "optimizer", "evaluation", "checkpoint", "dry run"]
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("command", STAGES)
+def test_help_has_no_none_no_empty_default_and_lines_of_one_width(
+    command: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hnc-ds", command, "--help"])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", True)
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().out
+    for empty in ("None}", "{None", "(default: )", "(default: None)", "(default: '')"):
+        assert empty not in printed
+    boxes = [line for line in printed.splitlines() if line[:1] in ("╭", "│", "╰")]
+    assert {len(line) for line in boxes} == {len(boxes[0])}
+    assert len(boxes[0]) <= columns
+    headings = [line for line in boxes if line.startswith("╭─ ")]
+    assert headings
+    assert all(line.count(" ─") == 1 for line in headings)  # below each other, not beside
+
+
+def test_the_flags_of_train_stand_under_their_headings_in_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hnc-ds", "train", "--help"])
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", True)
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"╭─ (.*?) options ─", printed) == HEADINGS
+    _, *parts = re.split(r"╭─ .*? options ─", printed)
+    for heading, flags in {
+        "run": ("--run", "--steps", "--epochs"),
+        "model": ("--model", "--lora-rank"),
+        "data": ("--shards", "--workers"),
+        "objective": ("--preset", "--terms", "--alpha"),
+        "optimizer": ("--deepspeed-config", "--lr", "--batch-size", "--warmup-steps"),
+        "evaluation": ("--eval-shards", "--early-stopping-patience"),
+        "checkpoint": ("--resume", "--save-every", "--keep-last"),
+    }.items():
+        part = parts[HEADINGS.index(heading)]
+        assert all(f"│ {flag}" in part for flag in flags)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in STAGES.values()])
+def test_headings_name_fields_that_exist(kind: type[Settings]) -> None:
+    grouped = [name for names in kind.GROUPS.values() for name in names]
+    assert set(grouped) <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    assert len(grouped) == len(set(grouped))
+
+
+def test_common_headings_are_of_fields_that_some_command_has() -> None:
+    known = {field.name for kind, _ in STAGES.values() for field in fields(kind)}  # type: ignore[arg-type]
+    grouped = [name for names in COMMON.values() for name in names]
+    assert set(grouped) <= known
+    assert len(grouped) == len(set(grouped))
 
 
 def test_line_breaks_of_the_source_do_not_show_in_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """Settings of every command: frozen dataclasses that define flags, help texts and checks.
 
-No torch here. Batch size, optimizer, learning rate, precision and ZeRO are only in DeepSpeed's JSON
-(ds_configs/*.json).
+No torch here. Optimizer, precision and ZeRO are only in DeepSpeed's JSON (ds_configs/*.json); flags
+may override its batch size, learning rate, warm-up and weight decay.
 """
 
 from hnc_ds.config.captions import (
@@ -34,7 +34,14 @@ from hnc_ds.config.objective import (
     ScopeConfig,
 )
 from hnc_ds.config.shards import DataConfig, InspectConfig, PackConfig
-from hnc_ds.config.training import DoctorConfig, GridConfig, SlurmScriptsConfig, TrainConfig
+from hnc_ds.config.training import (
+    DoctorConfig,
+    GridConfig,
+    OptimizerConfig,
+    PlanConfig,
+    SlurmScriptsConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "LOSS_TERMS",
@@ -57,7 +64,9 @@ __all__ = [
     "MeasuredOn",
     "MineConfig",
     "ModelConfig",
+    "OptimizerConfig",
     "PackConfig",
+    "PlanConfig",
     "ReportConfig",
     "RewriteConfig",
     "ScenesConfig",

@@ -26,6 +26,10 @@ class Settings:
 
     MAY_BE_NEGATIVE: ClassVar[frozenset[str]] = frozenset()
     """Fields that may be negative."""
+    GROUP: ClassVar[str] = ""
+    """Heading of the flags in --help."""
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Fields that stand under another heading."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a field that holds another value than such a number."""

@@ -11,24 +11,17 @@ from typing import Any, get_type_hints
 import tyro
 from tyro import _strings as tyro_strings
 
+from hnc_ds.config.help import install
 from hnc_ds.errors import UserError, did_you_mean
 
 IN_DEEPSPEEDS_JSON = {
-    "lr": "optimizer.params.lr",
-    "learning-rate": "optimizer.params.lr",
     "opt": "optimizer.type",
     "optimizer": "optimizer.type",
-    "wd": "optimizer.params.weight_decay",
-    "weight-decay": "optimizer.params.weight_decay",
     "beta1": "optimizer.params.betas",
     "beta2": "optimizer.params.betas",
     "betas": "optimizer.params.betas",
     "eps": "optimizer.params.eps",
-    "warmup": "scheduler.params.warmup_num_steps",
-    "warmup-steps": "scheduler.params.warmup_num_steps",
     "lr-scheduler": "scheduler.type",
-    "batch": "train_batch_size, of all GPUs together",
-    "batch-size": "train_batch_size, of all GPUs together",
     "accum-freq": "gradient_accumulation_steps",
     "gradient-accumulation-steps": "gradient_accumulation_steps",
     "grad-clip-norm": "gradient_clipping",
@@ -42,8 +35,12 @@ IN_DEEPSPEEDS_JSON = {
 """Flags of open_clip and Hugging Face, and the key of DeepSpeed's JSON that replaces each."""
 
 OTHER_FLAGS = {
-    "epochs": "--steps: epochs times images, divided by train_batch_size",
-    "num-train-epochs": "--steps: epochs times images, divided by train_batch_size",
+    "num-train-epochs": "--epochs",
+    "learning-rate": "--lr",
+    "wd": "--weight-decay",
+    "warmup": "--warmup-steps",
+    "batch": "--batch-size, of all GPUs together",
+    "per-device-train-batch-size": "--batch-size, of all GPUs together",
     "max-steps": "--steps",
     "train-data": "--shards",
     "val-data": "--eval-shards",
@@ -71,10 +68,22 @@ def _joined(helptext: str) -> str:
 # tyro 1.0 joins the lines of a help text, but not indented ones, as in docstrings of fields.
 if hasattr(tyro_strings, "remove_single_line_breaks"):
     tyro_strings.remove_single_line_breaks = _joined
+install()
+
+
+EXCLUSIVE = ("steps", "epochs")
+"""Flags of ``train`` of which one overrides what a run's config.json has of the other."""
+
+
+def given_flags(arguments: Sequence[str]) -> list[str]:
+    """The names of the flags among arguments, with dashes between words."""
+    names = (argument.removeprefix("--").partition("=")[0] for argument in arguments)
+    flags = zip(arguments, names, strict=True)
+    return [name.replace("_", "-") for flag, name in flags if flag.startswith("--")]
 
 
 def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> None:
-    """Refuse unknown flags.
+    """Refuse unknown flags, and two that exclude each other.
 
     Args:
         settings: The dataclass that defines the command's flags.
@@ -82,7 +91,8 @@ def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> N
         command: The command's name, for the error, where its line does not begin with it anyway.
 
     Raises:
-        UserError: A flag is unknown; names its replacement, or the most similar flag.
+        UserError: A flag is unknown; names its replacement, or the most similar flag. Or all of
+            EXCLUSIVE are given.
     """
     known, of = flags_of(settings), f"{command}: " if command else ""
     for argument in arguments:
@@ -98,6 +108,9 @@ def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> N
             raise UserError(f"{of}no flag {flag}; use {OTHER_FLAGS[name]}")
         near = did_you_mean(name, known).replace(" '", " '--")
         raise UserError(f"{of}no flag {flag}{near or '; --help lists all flags'}")
+    if set(EXCLUSIVE) <= set(given_flags(arguments)) & known:
+        one, other = EXCLUSIVE
+        raise UserError(f"{of}--{one} and --{other} both set the length of the run; give one")
 
 
 @cache

@@ -15,6 +15,8 @@ from hnc_ds.errors import UserError, did_you_mean
 class ModelConfig(Settings):
     """Which CLIP model is trained (hnc_ds/model)."""
 
+    GROUP: ClassVar[str] = "model"
+
     model: str = "tiny"
     """Name of an open_clip model, or an hf-hub: or local-dir: reference. 'tiny' (a ViT of 32
     pixels) and 'tiny-rn' (a ResNet of 64 pixels) are models for trying out. hf:FOLDER or hf:ID is
@@ -205,6 +207,7 @@ PRESET_EMA = {"degla": 0.9996}
 class LossConfig(Settings):
     """What is minimized (hnc_ds/objective)."""
 
+    GROUP: ClassVar[str] = "objective"
     MAY_BE_NEGATIVE: ClassVar[frozenset[str]] = frozenset({"bias"})
 
     terms: Annotated[
@@ -337,6 +340,8 @@ class LossConfig(Settings):
 @dataclass(frozen=True, kw_only=True)
 class ScopeConfig(Settings):
     """Which parameters train (hnc_ds/model/scope.py)."""
+
+    GROUP: ClassVar[str] = "model"
 
     towers: Literal["both", "image", "text"] = "both"
     """Which tower trains; the other one is frozen."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -78,6 +78,8 @@ class InspectConfig(Settings):
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
     """Settings of sampling from shards (hnc_ds/shards)."""
+
+    GROUP: ClassVar[str] = "data"
 
     shards: str | None = None
     """Output folder of 'hnc-ds pack', or its URL (s3, gs, https, hf, ...). By default, rendered

@@ -1,8 +1,9 @@
 """Settings of a training run, of grids of runs, and of the check of a job's nodes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -13,12 +14,79 @@ from hnc_ds.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Settings):
+    """Values that override those of DeepSpeed's JSON (hnc_ds/engine/deepspeed_config.py)."""
+
+    GROUP: ClassVar[str] = "optimizer"
+
+    lr: float | None = None
+    """Peak learning rate. This flag and the next three override DeepSpeed's JSON."""
+    batch_size: int | None = None
+    """Images of all GPUs together in one step (train_batch_size); open_clip's flag of this name is
+    per GPU."""
+    warmup_steps: int | None = None
+    """Steps in which the learning rate rises to --lr; 0 starts there."""
+    weight_decay: float | None = None
+    """Weight decay of matrices; gains, biases and the temperature have none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr == 0:
+            raise UserError("lr is 0.0; it must be more than 0, or nothing trains")
+        if self.batch_size is not None:
+            at_least(1, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Settings):
+    """What a run would cost (hnc_ds/training/costs.py)."""
+
+    GROUP: ClassVar[str] = "dry run"
+
+    dry_run: bool = False
+    """Print parameters, memory of a GPU by part, steps and hours of the run, and write nothing.
+    Weights are not loaded."""
+    dry_run_gpus: int | None = None
+    """GPUs of the planned run; those of this launch when not given."""
+    dry_run_images: int | None = None
+    """Images of the planned run, for data that are not here yet; those of --shards when not
+    given."""
+    images_per_second: float | None = None
+    """Speed of the planned run on all its GPUs together, as the log of a run shows it; estimated
+    when not given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "dry_run" or value is None:
+                continue
+            if not self.dry_run:
+                raise UserError(f"{item.name} is for --dry_run; add it, or leave this out")
+            if not value:
+                raise UserError(f"{item.name} is {value}; it must be more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
     """Fine-tune CLIP in this process; for several GPUs use deepspeed, torchrun or srun."""
 
+    GROUP: ClassVar[str] = "run"
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "objective": ("preset",),
+        "optimizer": ("deepspeed_config", "ema"),
+        "evaluation": (
+            *("eval_shards", "eval_every", "eval", "eval_images", "eval_metric"),
+            "early_stopping_patience",
+        ),
+        "checkpoint": ("resume", "save_every", "keep_last"),
+    }
+
     deepspeed_config: Path | None = None
     """DeepSpeed's JSON with batch size, optimizer, precision and ZeRO: a path, or a name in
-    ds_configs. Required, unless --config has one."""
+    ds_configs. When not given, that of the run that is resumed, or by what the machine has:
+    zero1_bf16 on GPUs with bf16, zero1_fp16 on others; on CPUs cpu, or zero1_fp32 for pretrained
+    weights."""
     run: Path | None = None
     """Output folder of the run; runs/train-001 or the next free number when not given."""
     resume: bool = False
@@ -35,6 +103,9 @@ class TrainConfig(Settings):
 
     steps: int = 1000
     """Optimizer steps of the whole run."""
+    epochs: float | None = None
+    """Passes over the images, in place of --steps: the fewest steps that visit each image that
+    often. 0.5 is half a pass."""
     seed: int = 0
     """Seed for random weights, sample order and sampling."""
     log_every: int = 10
@@ -78,6 +149,10 @@ class TrainConfig(Settings):
     scope: Annotated[ScopeConfig, tyro.conf.arg(name="")] = field(default_factory=ScopeConfig)
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    optimizer: Annotated[OptimizerConfig, tyro.conf.arg(name="")] = field(
+        default_factory=OptimizerConfig
+    )
+    plan: Annotated[PlanConfig, tyro.conf.arg(name="")] = field(default_factory=PlanConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +164,8 @@ class TrainConfig(Settings):
             keep_last=self.keep_last,
             hang_timeout=self.hang_timeout,
         )
+        if self.epochs == 0:
+            raise UserError("epochs is 0.0; it must be more than 0")
         for name in ("eval_every", "early_stopping_patience"):
             if (steps := getattr(self, name)) is not None:
                 at_least(1, **{name: steps})
@@ -134,14 +211,13 @@ class GridConfig(Settings):
     """List the combinations of a hyperparameter grid, or print the flags of one."""
 
     grid: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="GRID.json")]]
-    """JSON object with a value or list of values for each flag of 'hnc-ds train', or lr."""
+    """JSON object with a value or list of values for each flag of 'hnc-ds train'."""
     out: Path = Path("runs/sweep")
     """Folder of the runs."""
     number: int | None = None
     """Print the flags of this combination (counted from 0), one word per line."""
     deepspeed_config: Path | None = None
-    """DeepSpeed JSON: a path, or a name in ds_configs. For a grid with lr, copies are written to
-    --out."""
+    """DeepSpeed's JSON for all of them: a path, or a name in ds_configs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

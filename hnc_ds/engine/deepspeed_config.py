@@ -1,7 +1,8 @@
 """DeepSpeed's JSON: found by path or name, validated, and completed for a number of ranks.
 
-It is the only place for batch size, optimizer, learning rate, schedule, precision and ZeRO.
-DeepSpeed ignores unknown keys; here they are errors. Nothing here imports DeepSpeed.
+It is the only place for optimizer, schedule, precision and ZeRO; flags may override batch size,
+learning rate, warm-up and weight decay. DeepSpeed ignores unknown keys; here they are errors.
+Nothing here imports DeepSpeed.
 """
 
 import json
@@ -216,6 +217,81 @@ def _monitor_faults(section: str, package: str | None, given: Mapping[str, Any])
         there = next(path for path in (place, *place.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             yield f"{section}.output_path: {place} cannot be written; name another, as {own}"
+
+
+def overridden(
+    config: dict[str, Any],
+    where: Path,
+    *,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    warmup_steps: int | None = None,
+    weight_decay: float | None = None,
+) -> dict[str, Any]:
+    """A copy of DeepSpeed's JSON with the values of flags; None leaves a value.
+
+    Args:
+        config: Result of ``read_deepspeed_config``.
+        where: Its file, for errors.
+        lr: Peak learning rate of the optimizer and of the schedule.
+        batch_size: train_batch_size. The size of micro-batches stays, their number follows.
+        warmup_steps: Steps of the schedule's warm-up; 0 for none.
+        weight_decay: Of the optimizer.
+
+    Raises:
+        UserError: The JSON's schedule has no such value.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(config))
+    params = changed["optimizer"].setdefault("params", {})
+    params |= {} if weight_decay is None else {"weight_decay": weight_decay}
+    if batch_size is not None:
+        changed["train_batch_size"] = batch_size
+        if SIZES[1] in changed:
+            changed.pop(SIZES[2], None)
+    if lr is not None:
+        params["lr"] = lr
+        _set_peak(changed.get("scheduler", {}), where, lr)
+    if warmup_steps is not None:
+        _set_warmup(changed.get("scheduler", {}), where, warmup_steps, params.get("lr"))
+    return changed
+
+
+OWN_RATES = ("OneCycle", "LRRangeTest")
+"""Schedules that do not start from the optimizer's learning rate."""
+
+
+def _set_peak(scheduler: dict[str, Any], where: Path, lr: float) -> None:
+    if (kind := scheduler.get("type")) in OWN_RATES:
+        raise UserError(
+            f"{where}: scheduler.type {kind} has learning rates of its own; change them there, and "
+            "leave out --lr"
+        )
+    if (params := scheduler.get("params", {})).get("warmup_max_lr") is not None:
+        params["warmup_max_lr"] = lr
+
+
+def _set_warmup(scheduler: dict[str, Any], where: Path, steps: int, lr: float | None) -> None:
+    kind = scheduler.get("type")
+    if kind not in SCHEDULERS or "warmup_num_steps" not in SCHEDULERS[kind]:
+        has = f"scheduler.type {kind}, which has no warm-up" if kind else "no scheduler section"
+        raise UserError(
+            f"{where}: {has}; leave out --warmup_steps, or write a schedule such as WarmupCosineLR"
+        )
+    params = scheduler["params"]
+    params["warmup_num_steps"] = max(1, steps)
+    if steps == 0 and kind == "WarmupCosineLR":
+        params["warmup_min_ratio"] = 1.0
+    elif steps == 0 and (peak := params.get("warmup_max_lr") or lr) is not None:
+        params["warmup_min_lr"] = peak
+
+
+def batch_size_of(config: dict[str, Any], where: Path, ranks: int) -> int:
+    """train_batch_size: images of all ranks in a step.
+
+    Raises:
+        UserError: As ``resolve``.
+    """
+    return _sizes(config, where, ranks)[0]
 
 
 def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict[str, Any]:

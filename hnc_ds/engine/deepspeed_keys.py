@@ -310,7 +310,7 @@ INSTEAD = {
     "weight_decay": "write optimizer.params.weight_decay",
     "warmup_steps": "write scheduler.params.warmup_num_steps",
     "max_steps": "the flag --steps does it",
-    "num_train_epochs": "the flag --steps does it",
+    "num_train_epochs": "the flag --epochs does it",
     "seed": "the flag --seed does it",
 }
 """What replaces common keys of other configurations."""

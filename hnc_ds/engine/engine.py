@@ -91,6 +91,14 @@ def is_accelerated() -> bool:
     return bool(_accelerator().device_name() != "cpu")
 
 
+def has_bf16() -> bool:
+    """Whether the accelerator computes in bf16 itself. Selects the device, so call it after
+    ``start_process_group``."""
+    if _accelerator().device_name() == "cuda":  # DeepSpeed's own answer counts emulation
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(_accelerator().is_bf16_supported())
+
+
 def device() -> torch.device:
     """This rank's device."""
     return torch.device(_accelerator().current_device_name())

@@ -160,6 +160,18 @@ def load_model(config: ModelConfig, seed: int) -> Clip:
     return clip.train()
 
 
+def without_weights(config: ModelConfig) -> ModelConfig:
+    """The same architecture with random weights, where a name of open_clip's describes it. Nothing
+    is downloaded for it."""
+    if ":" in config.model:
+        return config
+    tag = open_clip.get_pretrained_cfg(open_clip_name(config.model), config.pretrained or "")
+    quick = config.force_quick_gelu
+    if quick is None and tag.get("quick_gelu"):
+        quick = True
+    return replace(config, pretrained=None, force_quick_gelu=quick)
+
+
 def _load(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
     """The model, and a message on inferred settings of a file of weights."""
     folder = Path(config.model.removeprefix(LOCAL))

@@ -30,7 +30,14 @@ from hnc_ds.shards.images import (
     training_view,
 )
 from hnc_ds.shards.negatives import draw_negatives, kind_factors, most_common, type_weights
-from hnc_ds.shards.order import PairedOrder, PlainOrder, SampleOrder, Visit, sample_order
+from hnc_ds.shards.order import (
+    PairedOrder,
+    PlainOrder,
+    SampleOrder,
+    Visit,
+    epoch_positions,
+    sample_order,
+)
 from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
 
@@ -280,6 +287,11 @@ class TrainingData(Dataset["Batch | UserError"]):
         return self._unreadable is None and self._data.decode == "gpu"
 
     @property
+    def epoch(self) -> int:
+        """Rows of all ranks in one epoch."""
+        return epoch_positions(len(self.reader), self._data)
+
+    @property
     def rows(self) -> int:
         """This rank's rows of a batch."""
         return len(self._rows)
@@ -305,7 +317,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         straddle two; else None. Pairs of similar images repeat some by design, without a
         warning."""
         images, paired = len(self.reader), self._data.similar is not None
-        step = images * (2 if paired else 1) // self._batch
+        step = self.epoch // self._batch
         if step >= steps or (paired and step > 0):
             return None
         visits = self._order.visits(step * self._batch, self._batch)

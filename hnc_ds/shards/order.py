@@ -13,8 +13,10 @@ images are in the file of ``hnc-ds mine`` (hnc_ds/evaluation/mine.py). Safetenso
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,6 +205,22 @@ class PlainOrder:
         """The position's shard and the next one."""
         shard = int(np.searchsorted(self._ends, position % self.samples, side="right"))
         return [shard, (shard + 1) % len(self._ends)]
+
+
+def epoch_positions(images: int, data: DataConfig) -> int:
+    """Positions of the stream in one epoch: each image, with --similar each with a similar one."""
+    return images if data.similar is None else 2 * images
+
+
+def steps_of_epochs(epochs: float, positions: int, batch: int) -> int:
+    """The fewest steps that take ``epochs`` times the positions of an epoch.
+
+    Args:
+        epochs: Taken as the decimal fraction that it is written as: 0.1 is exactly a tenth.
+        positions: ``epoch_positions``.
+        batch: Positions of a step.
+    """
+    return max(1, math.ceil(Fraction(str(epochs)) * positions / batch))
 
 
 def generator(seed: int, epoch: int, what: int, which: int) -> np.random.Generator:

@@ -237,9 +237,7 @@ def check_same_content(before: Mapping[str, Any], now: Mapping[str, Any], run: P
         )
 
 
-def check_same_settings(
-    config: TrainConfig, deepspeed: dict[str, Any], before: dict[str, Any], run: Path
-) -> None:
+def check_same_settings(config: TrainConfig, batch: int, before: dict[str, Any], run: Path) -> None:
     """Refuse to resume with settings under which the finished steps would have been different.
 
     Raises:
@@ -255,11 +253,7 @@ def check_same_settings(
         ("model", now["model"], to_json(ModelConfig()) | then["model"]),
         *((key, now["data"][key], drawn[key]) for key in now["data"] if key not in MAY_MOVE),
         *((key, now["scope"][key], scope[key]) for key in now["scope"]),
-        (
-            "train_batch_size",
-            deepspeed["train_batch_size"],
-            before["deepspeed"]["train_batch_size"],
-        ),
+        ("train_batch_size", batch, before["deepspeed"]["train_batch_size"]),
     ]
     for name, new, old in pairs:
         if new != old:
@@ -272,9 +266,12 @@ def check_same_settings(
 def check_steps(config: TrainConfig, done: int, run: Path) -> None:
     """Raise UserError if a run has done more steps than the settings ask for."""
     if done > config.steps:
+        flag, asked = "--steps", f"--steps {config.steps}"
+        if config.epochs is not None:
+            flag, asked = "--epochs", f"the {config.steps} of --epochs {config.epochs:g}"
         raise UserError(
-            f"{run}: has done {counted(done, 'step')} already, more than --steps {config.steps}; "
-            "raise --steps to continue it, or choose another --run"
+            f"{run}: has done {counted(done, 'step')} already, more than {asked}; raise {flag} to "
+            "continue it, or choose another --run"
         )
 
 
