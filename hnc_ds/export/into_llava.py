@@ -304,6 +304,42 @@ def _write_index(folder: LlavaFolder, target: Path) -> None:
         atomic_write(target / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
 
 
+CONNECTOR = re.compile(r"(?:model\.)?multi_modal_projector\.(.+)")
+"""Names of the connector's tensors in a LLaVA folder."""
+
+
+def write_connector(path: Path, weights: Tensors, out: Path) -> None:
+    """Write a copy of a LLaVA folder with another connector, atomically.
+
+    Args:
+        path: The LLaVA folder.
+        weights: All of the connector's tensors, by their names in it.
+        out: Output folder; an existing one is replaced.
+
+    Raises:
+        UserError: The folder lacks one of the tensors; the disk is full or cannot be written.
+    """
+    files = weight_files(path)
+    keys = {
+        found[1]: key
+        for file in files
+        for key in tensor_names(file)
+        if (found := CONNECTOR.fullmatch(key))
+    }
+    if lacking := sorted(set(weights) ^ set(keys)):
+        raise UserError(
+            f"{path}: its connector has not the tensors of the trained one ({lacking[0]})"
+        )
+    replaced = {keys[name]: tensor for name, tensor in weights.items()}
+    with writing(out), atomic_folder(out) as target:
+        shutil.copytree(
+            path, target, dirs_exist_ok=True, ignore=lambda *_: {file.name for file in files}
+        )
+        for file in files:
+            with atomic_file(target / file.name) as copy:
+                copy_with(file, copy, replaced, lambda key: key)
+
+
 def drift(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float, float]:
     """Change of features [B, N, D]: mean and minimum cosine of a patch, relative L2 distance."""
     patches = (before[:, 1:], after[:, 1:])

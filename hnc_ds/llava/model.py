@@ -102,6 +102,10 @@ class ImageView:
             image = read_rgb(read_image_file(path) if name is None else image_bytes(path, name))
         except (OSError, ValueError, UserError, CorruptImage) as error:
             raise CorruptImage(f"{path}: {error}") from error
+        return self.of_image(image)
+
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """Preprocessed RGB image, float32 [3, R, R]."""
         if max(image.size) > LONGEST_SIDE:  # the padded square would need too much memory
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
         found = self._processor(image, return_tensors="np")["pixel_values"][0]
