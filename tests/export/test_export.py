@@ -28,6 +28,7 @@ from hnc_ds.export.tower import (
 )
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
+from tests.export.conftest import VIEW, model_cfg
 
 Make = Callable[..., Path]
 CAPTIONS = ["a photo of a cat", "The BUS is on the road!", "it's  10:30; caf\u00e9 (closed)"]
@@ -265,9 +266,34 @@ def test_a_tower_whose_visible_weights_stayed_is_reported(
     assert "warning: no weight before layer 2 changed" in capsys.readouterr().out
 
 
+def test_a_tower_of_another_image_size_gets_positions_as_open_clip_interpolates_them(
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, capsys: Any
+) -> None:
+    small, out = clip_folder(image_size=16), tmp_path / "out"
+    export(ExportConfig(model=str(small), into=llava_folder(), out=out))
+    printed = capsys.readouterr().out
+    assert "(gelu, 32 px)" in printed
+    assert "warning: the tower was trained at 16 pixels and sees 32 here, with interp" in printed
+    state = {n: t for n, t in load_file(small / "model.safetensors").items() if "logit" not in n}
+    grown = open_clip.CLIP(**model_cfg()).eval()
+    open_clip.model.resize_pos_embed(state, grown)
+    grown.load_state_dict(state, strict=False)
+    pixels = as_seen(probe_images(VIEW, None), VIEW)
+    seen: list[torch.Tensor] = []
+    for block in grown.visual.transformer.resblocks:
+        block.register_forward_hook(lambda *call: seen.append(call[-1]))
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(out, dtype=torch.float32)
+    with torch.inference_mode():
+        grown.visual(pixels)
+        found = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    assert found[-2].shape == (8, 17, 32)
+    assert torch.allclose(found[-2], seen[-2], atol=1e-4 * float(seen[-2].abs().max()))
+
+
 @pytest.mark.parametrize(
     ("tower", "message"),
     [
+        ({"image_size": 20, "patch_size": 10}, "image_size 20 in place of 32, patch_size 10 in"),
         ({"quick_gelu": True}, "hidden_act quick_gelu in place of gelu"),
         ({"layers": 2}, "num_hidden_layers 2 in place of 3"),
         ({"patch_size": 16}, "patch_size 16 in place of 8"),
