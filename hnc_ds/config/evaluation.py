@@ -206,7 +206,8 @@ class ExportConfig(Settings):
     to: Literal["open_clip", "hf"] | None = None
     """Layout to write: open_clip's local-dir, or Hugging Face's CLIPModel."""
     into: Path | None = None
-    """LLaVA folder in Hugging Face's layout; --out becomes a copy of it with the model's tower."""
+    """LLaVA-1.5 or LLaVA-NeXT folder in Hugging Face's layout; --out becomes a copy of it with the
+    model's tower."""
     average: bool = False
     """Export the averaged weights of a run that was trained with --ema."""
     probe: Path | None = None

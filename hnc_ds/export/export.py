@@ -277,11 +277,14 @@ def _into(clip: Clip, folder: LlavaFolder, config: ExportConfig) -> None:
     processor = write_into(folder, weights, config.out)
     _check_written(config.out, weights)
     cosine, least, moved = drift(old[folder.layer], states[folder.layer])
+    padding = (
+        f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
+        f"{processor})"
+    )
     print(
         f"{config.out}: {len(weights)} tensors of the tower replaced ({settings['hidden_act']}, "
         f"{settings['image_size']} px), all else unchanged\n"
-        f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
-        f"{processor})\n"
+        f"{f'the image processor stays {processor}' if folder.is_next else padding}\n"
         f"same hidden states as the model's own, to {apart:.0e} of their size\n"
         f"{_changes(before, weights, folder.layer)}\n"
         f"features of layer {folder.config.get('vision_feature_layer', -2)} on "
@@ -294,7 +297,11 @@ def _into(clip: Clip, folder: LlavaFolder, config: ExportConfig) -> None:
             "with interpolated positions; its features are not those that it was trained for, so "
             "train it at LLaVA's size, or re-align the connector (docs/llava.md)"
         )
-    if warning := differs_as_a_whole(*load_tokenizer(config.out, folder.config)):
+    if folder.is_next:
+        print(
+            "'hnc-ds answer' takes LLaVA-1.5 alone; evaluate this folder elsewhere (docs/llava.md)"
+        )
+    elif warning := differs_as_a_whole(*load_tokenizer(config.out, folder.config)):
         print(warning)
 
 

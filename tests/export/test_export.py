@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from hnc_ds.config import ExportConfig, ModelConfig
+from hnc_ds.config import AnswerConfig, ExportConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.encoder import load_named_model
 from hnc_ds.export.export import export
@@ -26,6 +26,7 @@ from hnc_ds.export.tower import (
     vision_settings,
     vision_weights,
 )
+from hnc_ds.llava.answer import answer
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
 from tests.export.conftest import VIEW, model_cfg
@@ -248,6 +249,52 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     assert "cosine with the old ones" in printed
     assert "(LlavaImageProcessor with do_pad; it was CLIPImageProcessor, which cropped" in printed
     assert "warning" not in printed
+
+
+@pytest.mark.parametrize("language_model", ["vicuna", "mistral"])
+def test_a_llava_next_gets_the_tower_and_keeps_its_image_processor(
+    clip_folder: Make,
+    llava_next_folder: Make,
+    tmp_path: Path,
+    language_model: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    llava, out = llava_next_folder(language_model), tmp_path / "out"
+    export(ExportConfig(model=str(clip_folder()), into=llava, out=out))
+    before, after = tensors(llava), tensors(out)
+    kept = {n for n in before if "vision_tower" not in n}
+    assert any("image_newline" in name for name in kept)
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert kept == {n for n in after if "vision_tower" not in n}
+    for path in llava.iterdir():
+        if path.suffix != ".safetensors":
+            assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    model, found = transformers.LlavaNextForConditionalGeneration.from_pretrained(
+        out, output_loading_info=True, dtype=torch.float32
+    )
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    clip = loaded(tmp_path / "clip")
+    pixels = as_seen(probe_images(clip.image_settings, None), clip.image_settings)
+    ours = open_clip_states(clip, pixels)[-2]
+    seen = model.eval().model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
+    assert torch.allclose(seen, ours, atol=1e-4 * float(ours.abs().max()))
+    printed = capsys.readouterr().out
+    assert "the image processor stays LLaVA-NeXT's own" in printed
+    assert "'hnc-ds answer' takes LLaVA-1.5 alone" in printed
+    given: dict[str, Any] = {"dataset": "vqav2", "questions": out, "images": out, "check": True}
+    with pytest.raises(UserError, match=r"LlavaNextForCond.*no LlavaForCond.*llava-1.5-7b-hf"):
+        answer(AnswerConfig(model=out, **given))
+
+
+def test_a_llava_next_with_another_image_processor_is_refused(
+    clip_folder: Make, llava_next_folder: Make, tmp_path: Path
+) -> None:
+    llava = llava_next_folder("vicuna")
+    path = llava / "preprocessor_config.json"
+    path.write_text(path.read_text().replace("LlavaNextImage", "CLIPImage"))
+    with pytest.raises(UserError, match=r"CLIPImageProcessor, not one of LLaVA-NeXT's"):
+        export(ExportConfig(model=str(clip_folder()), into=llava, out=tmp_path / "out"))
 
 
 def test_a_tower_whose_visible_weights_stayed_is_reported(
