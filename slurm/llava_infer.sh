@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Answer VQA v2.0 or TextVQA with a LLaVA folder, on many GPUs or as an array, and score:
+# Answer a benchmark's questions with a LLaVA folder, on many GPUs or as an array, and score:
 #
 #     sbatch --nodes=2 --gres=gpu:4 slurm/llava_infer.sh llava-first --dataset vqav2 \
 #         --questions Q.json --images val2014 --out answers/first \
@@ -22,7 +22,7 @@ source "${SLURM_SUBMIT_DIR:-.}/slurm/job.sh"
 answer=() score=() results='' out=''
 while (($#)); do
     case $1 in
-        --annotations) score+=("$1" "$2") && shift ;;
+        --annotations | --choices) score+=("$1" "$2") && shift ;;
         --results) results=$2 && shift ;;
         --questions | --images | --dataset)
             answer+=("$1" "$2") && score+=("$1" "$2") && shift ;;

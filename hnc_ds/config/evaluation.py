@@ -224,7 +224,8 @@ class ExportConfig(Settings):
     to: Literal["open_clip", "hf"] | None = None
     """Layout to write: open_clip's local-dir, or Hugging Face's CLIPModel."""
     into: Path | None = None
-    """LLaVA folder in Hugging Face's layout; --out becomes a copy of it with the model's tower."""
+    """LLaVA-1.5 or LLaVA-NeXT folder in Hugging Face's layout; --out becomes a copy of it with the
+    model's tower."""
     average: bool = False
     """Export the averaged weights of a run that was trained with --ema."""
     probe: Path | None = None
@@ -241,18 +242,27 @@ class ExportConfig(Settings):
             raise UserError("export: --out is --into; choose another folder")
 
 
+Dataset = Literal[
+    "vqav2", "textvqa", "gqa", "pope", "vizwiz", "mmvp-vqa", "naturalbench", "vsr-vqa"
+]
+"""Names of the free-form benchmarks."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerConfig(Settings):
-    """Answer VQA v2.0 or TextVQA with a LLaVA."""
+    """Answer the questions of a benchmark with a LLaVA: VQA v2.0, TextVQA, GQA, POPE, VizWiz-VQA,
+    MMVP, NaturalBench or VSR."""
 
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="LLAVA_DIR")]]
     """LLaVA-1.5 folder in Hugging Face's layout, such as the output of 'hnc-ds export --into'."""
-    dataset: Literal["vqav2", "textvqa"]
+    dataset: Dataset
     """Data set of the questions."""
     questions: Path
-    """Questions in the data set's format or as LLaVA's JSON Lines."""
+    """Questions in the data set's format or as LLaVA's JSON Lines. For POPE the folder of
+    coco_pope_random.json, ..., or one of them; for NaturalBench the folder of its parquet
+    files."""
     images: Path
-    """Folder of the images."""
+    """Folder of the images; for NaturalBench that of its parquet files."""
     out: Path | None = None
     """Output folder; the same command resumes a stopped one. Required without --check."""
     ocr: Path | None = None
@@ -312,18 +322,22 @@ class AnswerConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(Settings):
-    """Score answers to VQA v2.0 or TextVQA with the official metrics."""
+    """Score answers to a benchmark of 'hnc-ds answer' with the official metrics."""
 
-    dataset: Literal["vqav2", "textvqa"]
+    dataset: Dataset
     """Data set of the questions."""
     annotations: Path
-    """The annotators' answers: v2_mscoco_val2014_annotations.json or TextVQA_0.5.1_val.json."""
+    """The annotators' answers: v2_mscoco_val2014_annotations.json, TextVQA_0.5.1_val.json or
+    VizWiz's val.json; for the others the file or folder of the questions, which has the answers."""
     answers: Path
     """Model answers: JSON Lines of 'hnc-ds answer' or LLaVA, or the VQA server's JSON list."""
     out: Path
     """Results file (.json); every answer with its scores is written to *.items.jsonl next to it."""
     questions: Path | None = None
-    """VQA v2.0's questions, to show their texts in reports."""
+    """VQA v2.0's questions, to show their texts in reports; or llava_pope_test.jsonl, for answers
+    to LLaVA's file of POPE's questions."""
+    choices: Path | None = None
+    """GQA's SPLIT_choices.json, for validity and plausibility."""
     images: Path | None = None
     """Folder of the images, to show them in reports."""
     per_item: Path | None = None
@@ -339,3 +353,5 @@ class ScoreConfig(Settings):
         super().__post_init__()
         if self.out.suffix != ".json" or self.out.is_dir():
             raise UserError(f"--out is {self.out}; name a file that ends in .json")
+        if self.choices is not None and self.dataset != "gqa":
+            raise UserError("score: --choices is for gqa")

@@ -145,6 +145,12 @@ class FreeFormBenchmark(Benchmark):
     """Scorer that papers report; the other scorers are shown over all questions only."""
     splits: Mapping[int, str]
     """Name of each released split by its number of questions."""
+    groups: str = "answer type"
+    """Beginning of the names of the groups that 'hnc-ds score' prints."""
+    by_group: tuple[str, ...] = ()
+    """Scorers that it prints by group; empty for the headline."""
+    pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Scorers that are the mean over the values of several others."""
 
 
 ZERO_SHOT = "zero-shot"
@@ -510,6 +516,66 @@ FREE_FORM = {
         "questions; papers report m4c.",
         headline="m4c",
         splits={5_000: "val 0.5.1", 34_602: "train 0.5.1", 5_734: "test 0.5.1"},
+    ),
+    "gqa": FreeFormBenchmark(
+        title="GQA",
+        about="Share of balanced questions whose answer is the annotated word or phrase, in lower "
+        "case and without a period at its end. validity and plausibility: the answer is among "
+        "those that could, or plausibly do, answer the question; consistency: accuracy on the "
+        "questions that a right answer entails.",
+        headline="accuracy",
+        splits={
+            12_578: "testdev_balanced",
+            172_174: "testdev_all",
+            132_062: "val_balanced",
+            2_011_853: "val_all",
+        },
+    ),
+    "pope": FreeFormBenchmark(
+        title="POPE",
+        about="Whether an object is in the image, by how the others are chosen (random, popular, "
+        "adversarial); an answer is no if its first sentence has no or not, else yes. f1 is of "
+        "the answer yes; yes_ratio is the share of yes.",
+        headline="accuracy",
+        splits={9_000: "coco", 8_910: "coco, as LLaVA uses it", 3_000: "a category of coco"},
+        groups="category",
+        by_group=("accuracy", "precision", "recall", "f1", "yes_ratio"),
+        pooled={"f1": ("precision", "recall")},
+        chance=0.5,
+    ),
+    "vizwiz": FreeFormBenchmark(
+        title="VizWiz-VQA",
+        about="Agreement of the free-form answer with those of ten annotators, mean over "
+        "questions; vqa_submitted is vqa_official of the normalized answer, as LLaVA submits it.",
+        headline="vqa_submitted",
+        splits={20_523: "train", 4_319: "val", 8_000: "test"},
+    ),
+    "mmvp-vqa": FreeFormBenchmark(
+        title="MMVP",
+        about="Share of pairs of images whose question is answered right for both; accuracy is of "
+        "single questions. An answer is its first letter A or B; MMVP's own code asks GPT-4.",
+        headline="pair_accuracy",
+        splits={300: "all"},
+        chance=0.25,
+    ),
+    "naturalbench": FreeFormBenchmark(
+        title="NaturalBench",
+        about="Share of groups of two questions and two images with four right answers; "
+        "question_accuracy and image_accuracy: a question is right on both images, an image with "
+        "both questions. An answer is its first word yes or no, or A or B.",
+        headline="group_accuracy",
+        splits={7_600: "all"},
+        groups="question type",
+        chance=1 / 16,
+    ),
+    "vsr-vqa": FreeFormBenchmark(
+        title="VSR as questions",
+        about="Share of captions that are judged right as true (yes) or false (no); an answer "
+        "with neither word is wrong.",
+        headline="accuracy",
+        splits={2_195: "test, random split", 1_222: "test, zero-shot split"},
+        groups="kind",
+        chance=0.5,
     ),
 }
 

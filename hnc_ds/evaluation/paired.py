@@ -132,14 +132,7 @@ def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
             (one.right[metric], other.right[metric], one.images[0])
             for one, other in _answers(shared, row)
         ]
-        rows += [
-            (one.scores[metric], other.scores[metric], one.image)
-            for one, other in shared.free_form
-            if one.benchmark == benchmark
-            and metric in one.scores
-            and metric in other.scores
-            and group in ("all", *one.groups)
-        ]
+        rows += _free_form_values(shared, row)
     return PairedValues(*map(np.array, zip(*rows, strict=True))) if rows else None
 
 
@@ -153,6 +146,27 @@ def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, Answe
         and metric in one.right
         and (group in ("all", one.group) or group.removeprefix(TAG) in one.tags)
     ]
+
+
+NOT_JUDGED = frozenset({"yes_ratio"})
+"""Scores of which neither more nor less is better."""
+
+
+def _free_form_values(shared: SharedItems, row: RowKey) -> list[tuple[float, float, str | int]]:
+    """Scores of the questions whose mean is a row; none where the models have it of different
+    questions, as precision of those that each answers with yes."""
+    benchmark, metric, group = row
+    both = [
+        (one, other)
+        for one, other in shared.free_form
+        if one.benchmark == benchmark
+        and (metric in one.scores or metric in other.scores)
+        and group in ("all", *one.groups)
+    ]
+    same = all(metric in one.scores and metric in other.scores for one, other in both)
+    if not same or metric in NOT_JUDGED:
+        return []
+    return [(one.scores[metric], other.scores[metric], one.image) for one, other in both]
 
 
 def remarks_on_sharing(first: Measurement, second: Measurement, shared: SharedItems) -> list[str]:

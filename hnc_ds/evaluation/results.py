@@ -156,17 +156,17 @@ class VqaItem(msgspec.Struct, frozen=True, tag_field="item", tag="vqa"):
     """A question with a free-form answer and its scores."""
 
     benchmark: str
-    question_id: int
+    question_id: int | str
     image: str
-    """Image id."""
+    """Image id, or a label of its pair or group; items of one are resampled together."""
     image_file: str
     """File name in the folder `images` of the header; empty if unknown."""
     question: str
     answer: str
     people: tuple[str, ...]
-    """Answers of the annotators."""
+    """Answers of the annotators, or the right one."""
     scores: dict[str, float]
-    """By scorer, from 0 to 1."""
+    """By scorer, from 0 to 1; a scorer that does not apply is left out."""
     groups: tuple[str, ...] = ()
     """'answer type: number', 'question type: how many'."""
 

@@ -7,7 +7,8 @@
 The exported model is compared with the original on the same images before anything is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from hnc_ds.export.tower import (
     TOLERANCE,
     Tensors,
     as_seen,
+    at_size,
     hf_states,
     open_clip_states,
     probe_images,
@@ -235,14 +237,13 @@ def export(config: ExportConfig) -> None:
     folder = None if config.into is None else read_llava_folder(config.into)
     reference = str(averaged(config.model)) if config.average else config.model
     clip = load_named_model(reference).model.eval()
-    images_B3RR = probe_images(clip.image_settings, config.probe)
+    write = write_hf if config.to == "hf" else write_open_clip
     with only_writer(config.out):
         if folder is not None:
-            _into(clip, folder, images_B3RR, config.out)
-        elif config.to == "hf":
-            print(f"{config.out}: {write_hf(clip, images_B3RR, config.out)}")
+            _into(clip, folder, config)
         else:
-            print(f"{config.out}: {write_open_clip(clip, images_B3RR, config.out)}")
+            images_B3RR = probe_images(clip.image_settings, config.probe)
+            print(f"{config.out}: {write(clip, images_B3RR, config.out)}")
 
 
 def averaged(reference: str) -> Path:
@@ -259,33 +260,57 @@ def _check_transformers(config: ExportConfig) -> None:
         raise UserError(f"export: this needs transformers; {pip_install('llava')}")
 
 
-def _into(clip: Clip, folder: LlavaFolder, images_B3RR: torch.Tensor, out: Path) -> None:
-    settings = vision_settings(clip)
-    weights, _ = vision_weights(clip)
+def _into(clip: Clip, folder: LlavaFolder, config: ExportConfig) -> None:
+    own, weights = vision_settings(clip), vision_weights(clip)[0]
+    view, side = clip.image_settings, int(folder.vision["image_size"])
+    settings, resized = own, own["image_size"] != side and side % own["patch_size"] == 0
+    if resized:
+        settings, weights = at_size(own, weights, side)
     check_fit(folder, settings, weights)
-    check_colours(folder.path, clip.image_settings.mean, clip.image_settings.std)
-    pixels = as_seen(images_B3RR, clip.image_settings)
+    check_colours(folder.path, view.mean, view.std)
+    apart = _compared(clip, own, config.probe)
+    images_B3RR = probe_images(replace(view, size=side), config.probe)
+    pixels = as_seen(images_B3RR, view)
     states = hf_states(folder.vision, weights, pixels)
-    apart = refuse_difference(open_clip_states(clip, pixels), states, "the tower in its new form")
     before = folder.weights()
     old = hf_states(folder.vision, before, pixels)
     refuse_broken_states(old, f"the tower in {folder.path}")
-    processor = write_into(folder, weights, out)
-    _check_written(out, weights)
+    processor = write_into(folder, weights, config.out)
+    _check_written(config.out, weights)
     cosine, least, moved = drift(old[folder.layer], states[folder.layer])
-    print(
-        f"{out}: {len(weights)} tensors of the tower replaced ({settings['hidden_act']}, "
-        f"{settings['image_size']} px), all else unchanged\n"
+    padding = (
         f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
-        f"{processor})\n"
+        f"{processor})"
+    )
+    print(
+        f"{config.out}: {len(weights)} tensors of the tower replaced ({settings['hidden_act']}, "
+        f"{settings['image_size']} px), all else unchanged\n"
+        f"{f'the image processor stays {processor}' if folder.is_next else padding}\n"
         f"same hidden states as the model's own, to {apart:.0e} of their size\n"
         f"{_changes(before, weights, folder.layer)}\n"
         f"features of layer {folder.config.get('vision_feature_layer', -2)} on "
         f"{len(images_B3RR)} images: cosine with the old ones {cosine:.4f} on average, "
         f"{least:.4f} at least; moved by {moved:.1%}"
     )
-    if warning := differs_as_a_whole(*load_tokenizer(out, folder.config)):
+    if resized:
+        print(
+            f"warning: the tower was trained at {own['image_size']} pixels and sees {side} here, "
+            "with interpolated positions; its features are not those that it was trained for, so "
+            "train it at LLaVA's size, or re-align the connector (docs/llava.md)"
+        )
+    if folder.is_next:
+        print(
+            "'hnc-ds answer' takes LLaVA-1.5 alone; evaluate this folder elsewhere (docs/llava.md)"
+        )
+    elif warning := differs_as_a_whole(*load_tokenizer(config.out, folder.config)):
         print(warning)
+
+
+def _compared(clip: Clip, settings: Mapping[str, Any], probe: Path | None) -> float:
+    """Difference of the tower's hidden states from open_clip's, at its own size."""
+    pixels = as_seen(probe_images(clip.image_settings, probe), clip.image_settings)
+    states = hf_states(settings, vision_weights(clip)[0], pixels)
+    return refuse_difference(open_clip_states(clip, pixels), states, "the tower in its new form")
 
 
 def _check_written(out: Path, weights: Tensors) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,14 @@ from safetensors import safe_open
 
 from hnc_ds.atomic_files import atomic_file, atomic_folder, atomic_write, writing
 from hnc_ds.errors import UserError
-from hnc_ds.export.llava_files import check_processor, load_tokenizer, prove_padding, write_padding
+from hnc_ds.export.llava_files import (
+    NEXT_PROCESSORS,
+    REPLACED,
+    check_processor,
+    load_tokenizer,
+    prove_padding,
+    write_padding,
+)
 from hnc_ds.export.tower import Tensors
 from hnc_ds.reading import read_json, reading
 
@@ -89,8 +96,12 @@ def copy_with(
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
-ARCHITECTURE = "LlavaForConditionalGeneration"
-MODEL_TYPE = "llava"
+MODEL_TYPES = {
+    "LlavaForConditionalGeneration": "llava",
+    "LlavaNextForConditionalGeneration": "llava_next",
+}
+"""config.json's model_type by architecture: LLaVA-1.5, and LLaVA-NeXT (LLaVA-1.6)."""
+ARCHITECTURE, NEXT = MODEL_TYPES
 SUCH_AS = "give a folder such as llava-1.5-7b-hf"
 TOWER = re.compile(r"((?:model\.)?vision_tower\.)(vision_model\.)?(.+)")
 """The tower's tensor names: on the hub, and in transformers since 5.6."""
@@ -122,6 +133,11 @@ class LlavaFolder:
     """CLIPVisionConfig's values of SHAPES."""
 
     @property
+    def is_next(self) -> bool:
+        """Whether it is LLaVA-NeXT, which sees tiles of an image by its own image processor."""
+        return bool(self.config["model_type"] == MODEL_TYPES[NEXT])
+
+    @property
     def layer(self) -> int:
         """Index of the last hidden state that the language model sees; 1 is the first block's
         output."""
@@ -138,8 +154,12 @@ class LlavaFolder:
         }
 
 
-def read_llava_config(path: Path) -> dict[str, Any]:
+def read_llava_config(path: Path, architectures: Sequence[str] = (ARCHITECTURE,)) -> dict[str, Any]:
     """config.json of a LLaVA folder.
+
+    Args:
+        path: The folder.
+        architectures: Keys of MODEL_TYPES that are allowed; others are refused.
 
     Raises:
         UserError: Not a LLaVA folder in Hugging Face's layout.
@@ -151,11 +171,14 @@ def read_llava_config(path: Path) -> dict[str, Any]:
             f"{path}: no LLaVA folder of Hugging Face's ({error}); {SUCH_AS}"
         ) from error
     config = config if isinstance(config, dict) else {}
-    if ARCHITECTURE not in (config.get("architectures") or ()):
-        raise UserError(f"{path}: is {config.get('architectures')}, no {ARCHITECTURE}; {SUCH_AS}")
-    if config.get("model_type") != MODEL_TYPE:
+    found = [name for name in architectures if name in (config.get("architectures") or ())]
+    if not found:
+        names = " or ".join(architectures)
+        raise UserError(f"{path}: is {config.get('architectures')}, no {names}; {SUCH_AS}")
+    if config.get("model_type") != MODEL_TYPES[found[0]]:
         raise UserError(
-            f"{path / CONFIG}: model_type is {config.get('model_type')}, not {MODEL_TYPE}: "
+            f"{path / CONFIG}: model_type is {config.get('model_type')}, not "
+            f"{MODEL_TYPES[found[0]]}: "
             "transformers would use another tokenizer, with other tokens around <image>; "
             "copy the file of the original folder"
         )
@@ -174,7 +197,7 @@ def read_llava_folder(path: Path) -> LlavaFolder:
 
 
 def _read_folder(path: Path) -> LlavaFolder:
-    config = read_llava_config(path)
+    config = read_llava_config(path, tuple(MODEL_TYPES))
     vision = config.get("vision_config") or {}
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")
@@ -188,9 +211,10 @@ def _read_folder(path: Path) -> LlavaFolder:
     if not tower:
         raise UserError(f"{path}: its weights hold no vision_tower")
     settings = _vision(path, vision)
-    check_processor(path, settings["image_size"])
     load_tokenizer(path, config)
-    return LlavaFolder(path, config, tuple(file.name for file in files), tower, settings)
+    folder = LlavaFolder(path, config, tuple(file.name for file in files), tower, settings)
+    check_processor(path, settings["image_size"], NEXT_PROCESSORS if folder.is_next else REPLACED)
+    return folder
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -250,10 +274,11 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
         out: Output folder; an existing one is replaced.
 
     Returns:
-        A description of the folder's former image processor.
+        A description of the folder's former image processor, which stays in LLaVA-NeXT.
 
     Raises:
-        UserError: transformers would not pad images; the disk is full or cannot be written.
+        UserError: transformers would not pad LLaVA-1.5's images; the disk is full or cannot be
+            written.
     """
     needed = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -267,6 +292,8 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
         for name in folder.weight_files:
             _write_weights(folder, name, weights, target / name)
         _write_index(folder, target)
+        if folder.is_next:
+            return "LLaVA-NeXT's own"
         before = write_padding(target)
         prove_padding(target)
     return before
@@ -302,6 +329,42 @@ def _write_index(folder: LlavaFolder, target: Path) -> None:
     if named != index["weight_map"]:
         index["weight_map"] = named
         atomic_write(target / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
+
+
+CONNECTOR = re.compile(r"(?:model\.)?multi_modal_projector\.(.+)")
+"""Names of the connector's tensors in a LLaVA folder."""
+
+
+def write_connector(path: Path, weights: Tensors, out: Path) -> None:
+    """Write a copy of a LLaVA folder with another connector, atomically.
+
+    Args:
+        path: The LLaVA folder.
+        weights: All of the connector's tensors, by their names in it.
+        out: Output folder; an existing one is replaced.
+
+    Raises:
+        UserError: The folder lacks one of the tensors; the disk is full or cannot be written.
+    """
+    files = weight_files(path)
+    keys = {
+        found[1]: key
+        for file in files
+        for key in tensor_names(file)
+        if (found := CONNECTOR.fullmatch(key))
+    }
+    if lacking := sorted(set(weights) ^ set(keys)):
+        raise UserError(
+            f"{path}: its connector has not the tensors of the trained one ({lacking[0]})"
+        )
+    replaced = {keys[name]: tensor for name, tensor in weights.items()}
+    with writing(out), atomic_folder(out) as target:
+        shutil.copytree(
+            path, target, dirs_exist_ok=True, ignore=lambda *_: {file.name for file in files}
+        )
+        for file in files:
+            with atomic_file(target / file.name) as copy:
+                copy_with(file, copy, replaced, lambda key: key)
 
 
 def drift(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float, float]:

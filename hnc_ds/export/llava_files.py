@@ -11,7 +11,7 @@ CLIPImageProcessor, which crops the centre and ignores ``do_pad``; transformers'
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,9 @@ REPLACED = frozenset(
 )
 """Image processors with the same settings as LlavaImageProcessor."""
 
+NEXT_PROCESSORS = frozenset(f"LlavaNextImageProcessor{kind}" for kind in ("", "Fast", "Pil"))
+"""LLaVA-NeXT's image processor, which stays."""
+
 NAMES = ("image_processor_type", "feature_extractor_type")
 
 SAME_COLOUR = 1e-4
@@ -99,22 +102,24 @@ LEVELS = 2
 """Allowed difference of pixels, of 255: Pillow's and torchvision's bicubic differ by one."""
 
 
-def check_processor(folder: Path, side: int) -> None:
-    """Raise UserError unless the image processor can be replaced by the one that pads.
+def check_processor(folder: Path, side: int, known: Collection[str] = REPLACED) -> None:
+    """Raise UserError unless the image processor is one of a LLaVA's, of the tower's size.
 
     Args:
         folder: Folder of the model.
         side: Side of the tower's images in pixels.
+        known: Names of image processors that the LLaVA may have.
     """
     found = list(_parts(folder))
     if not found:
         raise UserError(f"{folder}: has no {PROCESSORS[1]}; copy the whole folder")
     for path, _, part in found:
         for name in NAMES:
-            if part.get(name, PADDING) not in REPLACED:
+            if name in part and part[name] not in known:
+                ours = "LLaVA-1.5's (CLIPImageProcessor, LlavaImageProcessor)"
+                whose = ours if known is REPLACED else "LLaVA-NeXT's (LlavaNextImageProcessor)"
                 raise UserError(
-                    f"{path}: {name} is {part[name]}, not one of LLaVA-1.5's ("
-                    "CLIPImageProcessor, LlavaImageProcessor); give a folder such as "
+                    f"{path}: {name} is {part[name]}, not one of {whose}; give a folder such as "
                     "llava-1.5-7b-hf"
                 )
         sides = part.get("crop_size")

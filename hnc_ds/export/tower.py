@@ -112,6 +112,32 @@ def text_settings(clip: Clip) -> dict[str, Any]:
     }
 
 
+POSITIONS = "embeddings.position_embedding.weight"
+
+
+def at_size(
+    settings: Mapping[str, Any], weights: Tensors, side: int
+) -> tuple[dict[str, Any], Tensors]:
+    """Settings and weights of a tower for images of another size.
+
+    Positions of patches are interpolated as open_clip does, bicubic with antialiasing; the class's
+    stays.
+
+    Args:
+        settings: CLIPVisionConfig's arguments.
+        weights: By CLIPVisionModel's names.
+        side: Side of the images in pixels, a multiple of the patch size.
+    """
+    before_ND, patch = weights[POSITIONS], settings["patch_size"]
+    old, new = settings["image_size"] // patch, side // patch
+    grid_1DHW = before_ND[1:].T.reshape(1, -1, old, old)
+    grown_1DHW = torch.nn.functional.interpolate(
+        grid_1DHW, size=(new, new), mode="bicubic", antialias=True, align_corners=False
+    )
+    after_ND = torch.cat([before_ND[:1], grown_1DHW.flatten(2)[0].T]).contiguous()
+    return {**settings, "image_size": side}, {**weights, POSITIONS: after_ND}
+
+
 def activation(model: Mapping[str, Any]) -> str:
     """Hugging Face's name of the activation."""
     return "quick_gelu" if model.get("quick_gelu") else "gelu"

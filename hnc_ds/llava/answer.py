@@ -1,4 +1,4 @@
-"""Answer VQA questions with a LLaVA folder, in batches, with any number of processes.
+"""Answer a benchmark's questions with a LLaVA folder, in batches, with any number of processes.
 
     hnc-ds answer LLAVA_DIR --dataset vqav2 --images coco/val2014 --out answers/trained \\
         --questions v2_OpenEnded_mscoco_val2014_questions.json
@@ -19,9 +19,11 @@ from hnc_ds.config import AnswerConfig
 from hnc_ds.distributed import local_device
 from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.benchmarks import FREE_FORM
+from hnc_ds.evaluation.released.images import image_file
 from hnc_ds.export.into_llava import read_llava_config, tensor_names, weight_files
 from hnc_ds.export.llava_files import differs_as_a_whole, load_tokenizer
 from hnc_ds.llava.batches import Batch, batches, images, read_batches, slots_of
+from hnc_ds.llava.benchmark_files import QuestionId
 from hnc_ds.llava.generate import Generated, Generator, HalvingGenerator
 from hnc_ds.llava.model import VIEW_VERSION, ImageView, Llava, load_llava
 from hnc_ds.llava.predictions import (
@@ -31,10 +33,10 @@ from hnc_ds.llava.predictions import (
     folder_sha256,
     questions_not_asked,
     write_for_server,
+    write_for_vizwiz,
 )
 from hnc_ds.llava.questions import (
     PROMPT_VERSION,
-    QuestionId,
     Questions,
     VqaQuestion,
     read_vqa_questions,
@@ -106,7 +108,7 @@ def missing_images(folder: Path, names: Sequence[str]) -> list[str]:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts:
             raise UserError(f"image '{name}' leaves its folder; correct the questions' file")
-    return [name for name in names if not isfile(folder / name)]
+    return [name for name in names if not isfile(folder / (image_file(name) or name))]
 
 
 def _check_model(folder: Path) -> None:
@@ -129,12 +131,14 @@ def _finish(
     known: Mapping[str, AnswerLine],
     not_asked: Sequence[QuestionId],
 ) -> None:
-    """Write the file for VQA's server, and print how many answers have no image."""
+    """Write the file for VQA's or VizWiz's server, and print how many answers have no image."""
     lines = [known[question.unit] for question in questions.asked]
     if config.dataset == "vqav2":
         pairs = [(line.question_id, line.text) for line in lines]
         of_test = lines[0].image.startswith("COCO_test2015_")
         print(write_for_server(out, pairs, not_asked, config.normalise, of_test))
+    if config.dataset == "vizwiz":
+        print(write_for_vizwiz(out, [(line.image, line.text) for line in lines]))
     if lost := sum(line.margin is None for line in lines):
         print(f"answer: {lost:,} of {len(lines):,} questions have no image; their answer is empty")
 

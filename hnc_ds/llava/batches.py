@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hnc_ds.evaluation.released.images import image_file
 from hnc_ds.images import CorruptImage
 from hnc_ds.llava.model import ImageView, Llava, split_prompt
 from hnc_ds.llava.questions import VqaQuestion
@@ -193,7 +194,9 @@ class _Batches(Dataset[Batch]):
         unreadable = []
         for name in images(batch):
             try:
-                pixels[name] = self._view(self._folder / name).to(self._dtype)
+                held_in = image_file(name)
+                path, inside = self._folder / (held_in or name), name if held_in else None
+                pixels[name] = self._view(path, inside).to(self._dtype)
             except CorruptImage as error:
                 unreadable.append((name, str(error)))
         asked = [question for question in batch if question.image in pixels]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from hnc_ds.errors import UserError, counted
+from hnc_ds.evaluation.released.images import image_bytes
 from hnc_ds.export.into_llava import read_llava_config
 from hnc_ds.export.llava_files import load_tokenizer
 from hnc_ds.images import CorruptImage, read_image_file, read_rgb
@@ -87,12 +88,24 @@ class ImageView:
                 f"{side} x {side}; copy the folder again"
             )
 
-    def __call__(self, path: Path) -> torch.Tensor:
-        """Preprocessed image, float32 [3, R, R]. Raises CorruptImage."""
+    def __call__(self, path: Path, name: str | None = None) -> torch.Tensor:
+        """Preprocessed image, float32 [3, R, R].
+
+        Args:
+            path: The image's file.
+            name: Name of an image in a file with others (``image_bytes``).
+
+        Raises:
+            CorruptImage: The image cannot be read.
+        """
         try:
-            image = read_rgb(read_image_file(path))
-        except (OSError, CorruptImage) as error:
+            image = read_rgb(read_image_file(path) if name is None else image_bytes(path, name))
+        except (OSError, ValueError, UserError, CorruptImage) as error:
             raise CorruptImage(f"{path}: {error}") from error
+        return self.of_image(image)
+
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """Preprocessed RGB image, float32 [3, R, R]."""
         if max(image.size) > LONGEST_SIDE:  # the padded square would need too much memory
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
         found = self._processor(image, return_tensors="np")["pixel_values"][0]

@@ -29,11 +29,13 @@ import msgspec
 from hnc_ds.atomic_files import atomic_write, writing
 from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.released.annotations import read_json, read_json_lines
-from hnc_ds.llava.questions import QuestionId, Questions, VqaQuestion, as_number, read_vqa_questions
+from hnc_ds.llava.benchmark_files import QuestionId
+from hnc_ds.llava.questions import Questions, VqaQuestion, as_number, read_vqa_questions
 from hnc_ds.llava.scorers import normalise_m4c
 from hnc_ds.reading import decode_json, update_digest
 
 SERVER = "answers.vqa.json"
+VIZWIZ_SERVER = "answers.vizwiz.json"
 QUESTIONS = 447_793
 """Questions of test2015."""
 
@@ -151,6 +153,23 @@ def write_for_server(
     atomic_write(folder / SERVER, msgspec.json.encode(rows))
     empty = f", {len(not_asked):,} of them empty (not asked)" if not_asked else ""
     return f"{SERVER}: {counted(len(rows), 'answer')}{empty}; {_use(len(rows), of_test)}"
+
+
+def write_for_vizwiz(folder: Path, answers: Sequence[tuple[str, str]]) -> str:
+    """Write answers.vizwiz.json, normalized as LLaVA's conversion script does.
+
+    Args:
+        folder: Output folder of the answers.
+        answers: Images with the answers to their questions.
+
+    Returns:
+        A line for the user: what was written and whether the server accepts it.
+    """
+    rows = [{"image": image, "answer": normalise_m4c(text)} for image, text in answers]
+    atomic_write(folder / VIZWIZ_SERVER, msgspec.json.encode(rows))
+    of_test = all(image.startswith("VizWiz_test_") for image, _ in answers)
+    use = "for" if of_test else "not for"
+    return f"{VIZWIZ_SERVER}: {counted(len(rows), 'answer')}; {use} VizWiz-VQA's server (test.json)"
 
 
 def _use(count: int, of_test: bool) -> str:

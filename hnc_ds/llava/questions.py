@@ -1,8 +1,9 @@
-"""Questions of VQA v2.0, TextVQA and LLaVA's files, and LLaVA-1.5's prompts. No torch here.
+"""Questions of every benchmark and of LLaVA's files, and LLaVA-1.5's prompts. No torch here.
 
 VQA v2.0   {"data_subtype": "val2014", "questions": [{question_id, image_id, question}]}
 TextVQA    {"data": [{question_id, image_id, question}]}; OCR tokens in another file
 LLaVA      JSON Lines {question_id, image, text}; the text is the final question
+others     benchmark_files.py
 
 Source of the prompts: LLaVA's conversation template vicuna_v1, and its evaluation files.
 """
@@ -17,15 +18,12 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import read_json, read_json_lines
+from hnc_ds.llava.benchmark_files import READERS, SHORT, QuestionId
 from hnc_ds.model.llava_prompt import IMAGE
 from hnc_ds.reading import LONGEST_LINE, reading
 
 PROMPT_VERSION = 2
 """To be raised with any change of the prompts: older answers on disk are then refused."""
-
-SHORT = "Answer the question using a single word or phrase."
-
-QuestionId = int | str
 
 YEAR_OF = {"train": "2014", "val": "2014", "test": "2015"}
 """COCO's year for each split of VQA v2.0."""
@@ -100,7 +98,7 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
     """The questions of a file, in its order.
 
     Args:
-        dataset: vqav2 or textvqa.
+        dataset: Name in FREE_FORM.
         path: Questions in the data set's layout or LLaVA's.
         ocr: TextVQA's file of OCR tokens; None for questions without them.
 
@@ -108,10 +106,12 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
         UserError: The file is missing, broken or of another layout; an id occurs twice; an image
             has no OCR tokens; a question contains the image token.
     """
-    if _is_lines(path, dataset):
+    if is_llavas_file(path, dataset):
         if ocr is not None:
             raise UserError(f"{path}: LLaVA's questions hold their OCR tokens; leave out --ocr")
         asked, mode = list(_of_llava(path, dataset)), "as in the file"
+    elif dataset in READERS:
+        asked, mode = list(_of_benchmark(path, dataset)), "without"
     elif dataset == "vqav2":
         asked, mode = list(_of_vqa(path)), "without"
     else:
@@ -121,15 +121,23 @@ def read_vqa_questions(dataset: str, path: Path, ocr: Path | None = None) -> Que
     return Questions(asked, mode)
 
 
-def _is_lines(path: Path, dataset: str) -> bool:
+def is_llavas_file(path: Path, dataset: str) -> bool:
     """Whether the file is LLaVA's JSON Lines, judged by its first line."""
+    if path.is_dir():  # of files of a benchmark
+        return False
     with reading(path, f"{dataset} needs it"), path.open("rb") as file:
         first = file.readline(LONGEST_LINE)
     try:
         value = msgspec.json.decode(first)
     except (ValueError, RecursionError):  # msgspec's are ValueErrors
         return False
-    return isinstance(value, dict) and "text" in value
+    # POPE's own files have lines with a text and its label.
+    return isinstance(value, dict) and "text" in value and "label" not in value
+
+
+def _of_benchmark(path: Path, dataset: str) -> Iterator[VqaQuestion]:
+    for one in READERS[dataset](path):
+        yield VqaQuestion(str(one.question_id), one.question_id, one.image_file, one.prompt)
 
 
 def _of_vqa(path: Path) -> Iterator[VqaQuestion]:
@@ -194,7 +202,7 @@ def _of_llava(path: Path, dataset: str) -> Iterator[VqaQuestion]:
 def _check(asked: Sequence[VqaQuestion], dataset: str, path: Path) -> None:
     if not asked:
         raise UserError(f"{path}: holds no question")
-    units = Counter(str(q.question_id) if dataset == "vqav2" else q.unit for q in asked)
+    units = Counter(q.unit if dataset == "textvqa" else str(q.question_id) for q in asked)
     if twice := [unit for unit, count in units.items() if count > 1]:
         raise UserError(f"{path}: holds question {twice[0]} twice; copy the file again")
     for question in asked:

@@ -17,6 +17,7 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import read_json
+from hnc_ds.llava.benchmark_files import READERS, AnnotatedQuestion, QuestionId
 from hnc_ds.llava.questions import vqa_image
 
 MARKS = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@")
@@ -128,20 +129,6 @@ SCORERS: Mapping[str, Scorer] = {
 }
 
 
-class AnnotatedQuestion(msgspec.Struct, frozen=True):
-    """A question with the annotators' answers."""
-
-    question_id: int
-    image: str
-    """Image id."""
-    image_file: str
-    """File name of the image."""
-    question: str
-    answers: tuple[str, ...]
-    answer_type: str = ""
-    question_type: str = ""
-
-
 class _Answer(msgspec.Struct):
     answer: str
 
@@ -182,10 +169,10 @@ class _TextFile(msgspec.Struct):
 def read_annotations(
     dataset: str, annotations: Path, questions: Path | None
 ) -> list[AnnotatedQuestion]:
-    """AnnotatedQuestion questions in the order of the file.
+    """Annotated questions in the order of the file.
 
     Args:
-        dataset: vqav2 or textvqa.
+        dataset: Name in FREE_FORM.
         annotations: The data set's file of answers.
         questions: VQA v2.0's file of questions; its annotations do not hold their texts.
 
@@ -193,11 +180,13 @@ def read_annotations(
         UserError: A file is missing, broken or of another layout; the questions are of another
             split; a question has no answers or occurs twice.
     """
-    if dataset == "vqav2":
+    if dataset in READERS:
+        found = list(READERS[dataset](annotations))
+    elif dataset == "vqav2":
         found = list(_of_vqa(annotations, questions))
     else:
         found = list(_of_text_vqa(annotations))
-    seen: set[int] = set()
+    seen: set[QuestionId] = set()
     for one in found:
         if not one.answers:
             raise UserError(

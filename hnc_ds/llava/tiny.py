@@ -262,11 +262,11 @@ def demo_llava(config: DemoLlavaConfig) -> None:
         hnc_ds(f"export {trained} --into {llava} --out {swapped}")
     for folder in (llava, swapped):
         for name in SETS:
-            _measure(config, data, folder, name)
+            measure(config, data, folder, name)
     for name in SETS:
-        hnc_ds(f"compare {_results(config, llava, name)} {_results(config, swapped, name)}")
+        hnc_ds(f"compare {results_of(config, llava, name)} {results_of(config, swapped, name)}")
     page = config.out / "report.html"
-    folders = " ".join(str(_results(config, f, "vqav2").parent) for f in (llava, swapped))
+    folders = " ".join(str(results_of(config, f, "vqav2").parent) for f in (llava, swapped))
     hnc_ds(f"report {folders} --out {page}")
 
 
@@ -291,7 +291,7 @@ def _train(config: DemoLlavaConfig, folder: Path, steps: int, objective: str) ->
 def _train_llava(config: DemoLlavaConfig, data: Path, tower: Path, out: Path) -> None:
     """Make a tiny LLaVA around the tower of a run, and train it on the training questions."""
     print(f"\n# {out}: a tiny LLaVA, {counted(config.llava_steps, 'step')}", flush=True)
-    examples = _training_examples(data)
+    examples = training_examples(data)
     tokenizer = make_tokenizer(f"{one.question.text} {one.answer}" for one in examples)
     clip = load_trained(tower, torch.device("cpu"))
     shape = {"width": config.width, "layers": config.layers, "heads": 4}
@@ -307,7 +307,7 @@ def _train_llava(config: DemoLlavaConfig, data: Path, tower: Path, out: Path) ->
         save_llava(folder, llava.model, tokenizer, clip.image_settings)
 
 
-def _training_examples(data: Path) -> list[TrainingExample]:
+def training_examples(data: Path) -> list[TrainingExample]:
     """All questions of the training scenes: VQA v2.0's kind, and TextVQA's with and without OCR."""
     rows = json.loads((data / "vqa.train.annotations.json").read_bytes())["annotations"]
     answers = {row["question_id"]: row["multiple_choice_answer"] for row in rows}
@@ -322,7 +322,7 @@ def _training_examples(data: Path) -> list[TrainingExample]:
     return found
 
 
-def _measure(config: DemoLlavaConfig, data: Path, folder: Path, name: str) -> None:
+def measure(config: DemoLlavaConfig, data: Path, folder: Path, name: str) -> None:
     """Answer one set of questions with a model, and score its answers."""
     dataset, questions, images, flags, annotations = SETS[name]
     answers = config.out / "answers" / folder.name / name
@@ -334,9 +334,10 @@ def _measure(config: DemoLlavaConfig, data: Path, folder: Path, name: str) -> No
     hnc_ds(
         f"score --dataset {dataset} {texts}--annotations {data / annotations} "
         f"--answers {answers / 'answers.jsonl'} --images {data / images} "
-        f"--out {_results(config, folder, name)}"
+        f"--out {results_of(config, folder, name)}"
     )
 
 
-def _results(config: DemoLlavaConfig, folder: Path, name: str) -> Path:
+def results_of(config: DemoLlavaConfig, folder: Path, name: str) -> Path:
+    """Results file of a model on one of SETS."""
     return config.out / "results" / folder.name / f"{name}.json"

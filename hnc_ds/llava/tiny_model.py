@@ -9,6 +9,7 @@ B questions, P tokens up to and with the image, L after it (question, answer, en
 import json
 import random
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,7 +224,6 @@ def fine_tune(
     return losses
 
 
-@torch.inference_mode()
 def _features(llava: Llava, examples: Sequence[TrainingExample]) -> dict[Path, torch.Tensor]:
     """Input of the connector for each image, computed once."""
     paths = list(dict.fromkeys(one.folder / one.question.image for one in examples))
@@ -231,14 +231,20 @@ def _features(llava: Llava, examples: Sequence[TrainingExample]) -> dict[Path, t
     for start in tqdm(range(0, len(paths), 256), "images", unit="batch", disable=None):
         some = paths[start : start + 256]
         pixels = torch.stack([llava.view(path) for path in some])
-        found |= dict(zip(some, _seen(llava.model, pixels), strict=True))
+        found |= dict(zip(some, tower_features(llava.model, pixels), strict=True))
     return found
 
 
-def _seen(model: Any, pixels_I3RR: torch.Tensor) -> torch.Tensor:
-    """Hidden states of the patches at the layer that the configuration names."""
+@torch.no_grad()
+def tower_features(model: Any, pixels_B3RR: torch.Tensor) -> torch.Tensor:
+    """Input of the connector [B, P, W]: hidden states of the patches at the configuration's layer.
+
+    Args:
+        model: transformers' LLaVA.
+        pixels_B3RR: Preprocessed images.
+    """
     config = model.config
-    states = model.model.vision_tower(pixels_I3RR, output_hidden_states=True).hidden_states
+    states = model.model.vision_tower(pixels_B3RR, output_hidden_states=True).hidden_states
     hidden: torch.Tensor = states[config.vision_feature_layer]
     return hidden[:, 1:] if config.vision_feature_select_strategy == "default" else hidden
 
@@ -246,22 +252,46 @@ def _seen(model: Any, pixels_I3RR: torch.Tensor) -> torch.Tensor:
 def _loss(
     llava: Llava, drawn: Sequence[TrainingExample], features: dict[Path, torch.Tensor]
 ) -> torch.Tensor:
-    model, words = llava.model, llava.model.get_input_embeddings()
     end = min(llava.stop_ids)
-    rows, labels = [], []
-    for one in drawn:
-        before, after = llava.split_prompt(one.question.text)
-        answer = [*llava.tokenizer(one.answer, add_special_tokens=False)["input_ids"], end]
-        rows.append([*after, *answer])
-        labels.append([NO_LABEL] * len(after) + answer)
-    longest = max(map(len, rows))
-    ids_BL = torch.tensor([row + [end] * (longest - len(row)) for row in rows])
-    label_BL = torch.tensor([row + [NO_LABEL] * (longest - len(row)) for row in labels])
+    prompts = [llava.split_prompt(one.question.text) for one in drawn]
+    answers = [
+        [*llava.tokenizer(one.answer, add_special_tokens=False)["input_ids"], end] for one in drawn
+    ]
     seen = torch.stack([features[one.folder / one.question.image] for one in drawn])
-    image_BPD = model.model.multi_modal_projector(seen)
-    before_BPD = words(torch.tensor([before])).expand(len(drawn), -1, -1)
+    image_BPD = llava.model.model.multi_modal_projector(seen)
+    after = [after for _, after in prompts]
+    return loss_after_image(llava.model, prompts[0][0], image_BPD, after, answers)
+
+
+def loss_after_image(
+    model: Any,
+    before: Sequence[int],
+    image_BPD: torch.Tensor,
+    after: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+) -> torch.Tensor:
+    """Mean cross-entropy of the tokens that follow images and questions.
+
+    Args:
+        model: transformers' LLaVA.
+        before: Token ids before each image.
+        image_BPD: Output of the connector.
+        after: Token ids between image and target, of each image.
+        targets: Token ids to predict.
+    """
+    rows = [[*one, *target] for one, target in zip(after, targets, strict=True)]
+    labels = [[NO_LABEL] * len(one) + [*target] for one, target in zip(after, targets, strict=True)]
+    longest = max(map(len, rows))
+    padded = [row + [0] * (longest - len(row)) for row in rows]
+    unlabelled = [row + [NO_LABEL] * (longest - len(row)) for row in labels]
+    make = partial(torch.tensor, dtype=torch.int64, device=image_BPD.device)
+    ids_BL, label_BL, before_L = make(padded), make(unlabelled), make([list(before)])
+    words = model.get_input_embeddings()
+    before_BPD = words(before_L).expand(len(rows), -1, -1)
     whole_BLD = torch.cat([before_BPD, image_BPD, words(ids_BL)], dim=1)
     hidden = model.model.language_model(inputs_embeds=whole_BLD, use_cache=False)[0]
     # Logits at a position predict the next token; padding on the right follows all targets.
     logits_BLV = model.lm_head(hidden[:, -longest - 1 : -1])
-    return cross_entropy(logits_BLV.flatten(0, 1), label_BL.flatten(), ignore_index=NO_LABEL)
+    return cross_entropy(
+        logits_BLV.flatten(0, 1).float(), label_BL.flatten(), ignore_index=NO_LABEL
+    )

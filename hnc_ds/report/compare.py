@@ -192,7 +192,7 @@ def _question(first: AnsweredItem) -> str:
 
 def _answers(one: VqaItem, other: VqaItem) -> str:
     people = max(sorted(set(one.people)), key=one.people.count)
+    whose = "most annotators" if len(one.people) > 1 else "right"
     return (
-        f"{one.image_file}: {one.question} '{one.answer}' to '{other.answer}'; most annotators: "
-        f"'{people}'"
+        f"{one.image_file}: {one.question} '{one.answer}' to '{other.answer}'; {whose}: '{people}'"
     )

@@ -477,8 +477,10 @@ def _changed_most(pairs: Iterable[Both]) -> list[Both]:
 def _answers_changed_most(pairs: Iterable[BothFreeForm]) -> list[BothFreeForm]:
     """Free-form answers with the largest changes, one per type in turn."""
 
-    def largest_first(both: BothFreeForm) -> tuple[float, int]:
-        return -abs(_score_of(both[1]) - _score_of(both[0])), both[0].question_id
+    def largest_first(both: BothFreeForm) -> tuple[float, bool, int | str]:
+        number = both[0].question_id
+        # Numbers of one benchmark and names of another do not compare.
+        return -abs(_score_of(both[1]) - _score_of(both[0])), isinstance(number, str), number
 
     ordered = sorted(pairs, key=largest_first)
     return _chosen(ordered, lambda both: both[0].groups, lambda both: both[0].image)

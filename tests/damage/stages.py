@@ -153,6 +153,10 @@ def stages(world: Path) -> list[Stage]:
         stage("score-vqa", "llava", "score --dataset vqav2 --annotations ann.json --questions q.json --answers answers.jsonl --out out.json", "ann.json q.json answers.jsonl", results("out.json"), "data_subtype question_type answer_type prompt model_id metadata margin"),
         stage("score-server", "llava", "score --dataset vqav2 --annotations ann.json --answers server.json --out out.json", "server.json", results("out.json")),
         stage("score-text", "llava", "score --dataset textvqa --annotations text.json --answers server.json --out out.json", "text.json", results("out.json")),
+        stage("score-gqa", "llava", "score --dataset gqa --annotations gqa.json --choices choices.json --answers gqa.answers.jsonl --out out.json", "gqa.json choices.json", results("out.json"), "entailed"),
+        stage("score-vizwiz", "llava", "score --dataset vizwiz --annotations vizwiz.json --answers gqa.answers.jsonl --out out.json", "vizwiz.json", results("out.json")),
+        stage("score-mmvp", "llava", "score --dataset mmvp-vqa --annotations mmvp.csv --answers gqa.answers.jsonl --out out.json", "mmvp.csv", results("out.json")),
+        stage("score-vsr", "llava", "score --dataset vsr-vqa --annotations vsr.jsonl --answers vsr.answers.jsonl --out out.json", "vsr.jsonl", results("out.json")),
         stage("export-into", "llava", "export run --into llava --out out", "llava/config.json llava/model.safetensors", nothing),
     ]  # fmt: skip
     return found

@@ -378,8 +378,35 @@ def _llava(folder: Path, base: Path) -> None:
     (folder / "made/answers.jsonl").unlink()
     given = [{"question_id": n, "answer": "red"} for n in range(3)]
     _put(folder / "server.json", given)
+    _other_questions(folder)
     shutil.copytree(base / "run", folder / "run")
     shutil.rmtree(folder / "run/results")
+
+
+def _other_questions(folder: Path) -> None:
+    """Questions and choices of GQA, VizWiz-VQA, MMVP and VSR, and answers to them."""
+    types = {"structural": "query", "semantic": "attr", "detailed": "x"}
+    steps = [{"operation": "query", "argument": "color", "dependencies": []}]
+    gqa = {
+        n: {"imageId": "n1", "question": "what colour?", "answer": "red", "isBalanced": True,
+            "types": types, "semantic": steps, "entailed": ["0", "1"]}
+        for n in "01"
+    }  # fmt: skip
+    _put(folder / "gqa.json", gqa)
+    _put(folder / "choices.json", {n: {"valid": ["red"], "plausible": ["red"]} for n in "01"})
+    people = [{"answer": "red"} for _ in range(10)]
+    vizwiz = [{"image": n, "question": "what?", "answers": people} for n in "01"]
+    _put(folder / "vizwiz.json", vizwiz)
+    _put(
+        folder / "mmvp.csv",
+        "Index,Question,Options,Correct Answer\n"
+        + "".join(f"{n},what?,(a) red (b) blue,(a)\n" for n in (0, 1)),
+    )
+    statement = {"image": "1.jpg", "caption": "a on b", "label": 1, "relation": "on"}
+    _put(folder / "vsr.jsonl", _lines(statement, statement))
+    for name, before in (("gqa", ""), ("vsr", "vsr/")):
+        said = [{"question_id": f"{before}{n}", "text": "red"} for n in (0, 1)]
+        _put(folder / f"{name}.answers.jsonl", _lines(*said))
 
 
 def encoded(value: Any) -> bytes:

@@ -1,5 +1,6 @@
 """Tiny CLIPs as open_clip builds them, and a LLaVA folder that their towers fit into."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import transformers
 
 from hnc_ds.interpolation import save_interpolated
 from hnc_ds.llava.tiny_model import make_llava, make_tokenizer, save_llava
@@ -78,5 +80,39 @@ def llava_folder(tmp_path: Path) -> Callable[..., Path]:
         model = make_llava(model_cfg(**settings), words, width=32, layers=1, heads=2, seed=3)
         save_llava(tmp_path / name, model, words, VIEW)
         return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def llava_next_folder(llava_folder: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Makes a LLaVA-NeXT with a tower of the small CLIP's shape: of Llama's kind as Vicuna, or of
+    Mistral's."""
+
+    def make(language_model: str) -> Path:
+        folder = llava_folder("next")
+        plain = transformers.LlavaConfig.from_pretrained(folder)
+        text = plain.text_config.to_dict()
+        kinds = {"vicuna": transformers.LlamaConfig, "mistral": transformers.MistralConfig}
+        text.pop("model_type")
+        config = transformers.LlavaNextConfig(
+            vision_config=plain.vision_config,
+            text_config=kinds[language_model](**text),
+            image_token_index=plain.image_token_index,
+            image_grid_pinpoints=[[32, 64], [64, 32]],
+        )
+        torch.manual_seed(1)
+        (folder / "model.safetensors").unlink()
+        transformers.LlavaNextForConditionalGeneration(config).save_pretrained(folder)
+        processor = {
+            "image_processor_type": "LlavaNextImageProcessor",
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+            "image_mean": list(VIEW.mean),
+            "image_std": list(VIEW.std),
+            "image_grid_pinpoints": [[32, 64], [64, 32]],
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+        return folder
 
     return make

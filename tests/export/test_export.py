@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from hnc_ds.config import ExportConfig, ModelConfig
+from hnc_ds.config import AnswerConfig, ExportConfig, ModelConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.encoder import load_named_model
 from hnc_ds.export.export import export
@@ -26,8 +26,10 @@ from hnc_ds.export.tower import (
     vision_settings,
     vision_weights,
 )
+from hnc_ds.llava.answer import answer
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
+from tests.export.conftest import VIEW, model_cfg
 
 Make = Callable[..., Path]
 CAPTIONS = ["a photo of a cat", "The BUS is on the road!", "it's  10:30; caf\u00e9 (closed)"]
@@ -249,6 +251,52 @@ def test_a_llava_gets_the_tower_and_nothing_else_changes(
     assert "warning" not in printed
 
 
+@pytest.mark.parametrize("language_model", ["vicuna", "mistral"])
+def test_a_llava_next_gets_the_tower_and_keeps_its_image_processor(
+    clip_folder: Make,
+    llava_next_folder: Make,
+    tmp_path: Path,
+    language_model: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    llava, out = llava_next_folder(language_model), tmp_path / "out"
+    export(ExportConfig(model=str(clip_folder()), into=llava, out=out))
+    before, after = tensors(llava), tensors(out)
+    kept = {n for n in before if "vision_tower" not in n}
+    assert any("image_newline" in name for name in kept)
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert kept == {n for n in after if "vision_tower" not in n}
+    for path in llava.iterdir():
+        if path.suffix != ".safetensors":
+            assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    model, found = transformers.LlavaNextForConditionalGeneration.from_pretrained(
+        out, output_loading_info=True, dtype=torch.float32
+    )
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    clip = loaded(tmp_path / "clip")
+    pixels = as_seen(probe_images(clip.image_settings, None), clip.image_settings)
+    ours = open_clip_states(clip, pixels)[-2]
+    seen = model.eval().model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
+    assert torch.allclose(seen, ours, atol=1e-4 * float(ours.abs().max()))
+    printed = capsys.readouterr().out
+    assert "the image processor stays LLaVA-NeXT's own" in printed
+    assert "'hnc-ds answer' takes LLaVA-1.5 alone" in printed
+    given: dict[str, Any] = {"dataset": "vqav2", "questions": out, "images": out, "check": True}
+    with pytest.raises(UserError, match=r"LlavaNextForCond.*no LlavaForCond.*llava-1.5-7b-hf"):
+        answer(AnswerConfig(model=out, **given))
+
+
+def test_a_llava_next_with_another_image_processor_is_refused(
+    clip_folder: Make, llava_next_folder: Make, tmp_path: Path
+) -> None:
+    llava = llava_next_folder("vicuna")
+    path = llava / "preprocessor_config.json"
+    path.write_text(path.read_text().replace("LlavaNextImage", "CLIPImage"))
+    with pytest.raises(UserError, match=r"CLIPImageProcessor, not one of LLaVA-NeXT's"):
+        export(ExportConfig(model=str(clip_folder()), into=llava, out=tmp_path / "out"))
+
+
 def test_a_tower_whose_visible_weights_stayed_is_reported(
     clip_folder: Make, llava_folder: Make, tmp_path: Path, capsys: Any
 ) -> None:
@@ -265,9 +313,34 @@ def test_a_tower_whose_visible_weights_stayed_is_reported(
     assert "warning: no weight before layer 2 changed" in capsys.readouterr().out
 
 
+def test_a_tower_of_another_image_size_gets_positions_as_open_clip_interpolates_them(
+    clip_folder: Make, llava_folder: Make, tmp_path: Path, capsys: Any
+) -> None:
+    small, out = clip_folder(image_size=16), tmp_path / "out"
+    export(ExportConfig(model=str(small), into=llava_folder(), out=out))
+    printed = capsys.readouterr().out
+    assert "(gelu, 32 px)" in printed
+    assert "warning: the tower was trained at 16 pixels and sees 32 here, with interp" in printed
+    state = {n: t for n, t in load_file(small / "model.safetensors").items() if "logit" not in n}
+    grown = open_clip.CLIP(**model_cfg()).eval()
+    open_clip.model.resize_pos_embed(state, grown)
+    grown.load_state_dict(state, strict=False)
+    pixels = as_seen(probe_images(VIEW, None), VIEW)
+    seen: list[torch.Tensor] = []
+    for block in grown.visual.transformer.resblocks:
+        block.register_forward_hook(lambda *call: seen.append(call[-1]))
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(out, dtype=torch.float32)
+    with torch.inference_mode():
+        grown.visual(pixels)
+        found = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    assert found[-2].shape == (8, 17, 32)
+    assert torch.allclose(found[-2], seen[-2], atol=1e-4 * float(seen[-2].abs().max()))
+
+
 @pytest.mark.parametrize(
     ("tower", "message"),
     [
+        ({"image_size": 20, "patch_size": 10}, "image_size 20 in place of 32, patch_size 10 in"),
         ({"quick_gelu": True}, "hidden_act quick_gelu in place of gelu"),
         ({"layers": 2}, "num_hidden_layers 2 in place of 3"),
         ({"patch_size": 16}, "patch_size 16 in place of 8"),
