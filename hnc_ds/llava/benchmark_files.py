@@ -20,9 +20,10 @@ from typing import Literal
 
 import msgspec
 
+from hnc_ds.arrow_tables import PARQUET
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.released.annotations import files_in, read_csv, read_json, read_json_lines
-from hnc_ds.evaluation.released.images import SUFFIX, read_texts
+from hnc_ds.evaluation.released.images import read_texts
 from hnc_ds.evaluation.released.one_image import VSR_KIND_OF
 
 QuestionId = int | str
@@ -204,9 +205,9 @@ NATURALBENCH_COLUMNS = (
 
 def read_naturalbench(path: Path) -> Iterator[AnnotatedQuestion]:
     """The parquet files of a folder, or one file, with their images; ids are FILE/ROW/qQ_iI."""
-    files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    files = sorted(path.glob(f"*{PARQUET}")) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path}: holds no *{SUFFIX}; copy NaturalBench's data folder")
+        raise UserError(f"{path}: holds no *{PARQUET}; copy NaturalBench's data folder")
     for file in files:
         for number, row in enumerate(read_texts(file, NATURALBENCH_COLUMNS, "NaturalBench")):
             yield from _group_of_four(file, number, row)
