@@ -37,7 +37,7 @@ from hnc_ds.evaluation.embed import (
     shown,
 )
 from hnc_ds.evaluation.released.summary import MATCHES
-from hnc_ds.evaluation.similarity import Scorer, Similarity, Table, Thresholds
+from hnc_ds.evaluation.similarity import Classifier, Scorer, Similarity, Table, Thresholds
 from hnc_ds.model.cross_encoder import CrossEncoder
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 16, 32
@@ -110,6 +110,21 @@ class CrossScorer(Scorer):
         """
         ids, is_long = self.model.tokenize.ids(captions)
         return Matches(self, images, captions, ids, {**EVEN_ODDS, **self.chosen}), sum(is_long)
+
+    def classifier(self, prompts: Sequence[Sequence[str]]) -> Classifier:
+        """The score of a class is the mean of the log-odds of its prompts; every image is matched
+        with every prompt."""
+        distinct = list(dict.fromkeys(text for of_class in prompts for text in of_class))
+        ids, _ = self.model.tokenize.ids(distinct)
+        row_of = {text: row for row, text in enumerate(distinct)}
+        row_CP = torch.tensor([[row_of[text] for text in of_class] for of_class in prompts])
+
+        def scores(similarity: Matches, rows: Sequence[int]) -> Table:
+            matches = replace(similarity, captions=distinct, ids=ids)
+            score_QT = matches.grid(rows, range(len(distinct))).score_QG
+            return Table(score_QT[:, row_CP].mean(dim=2))
+
+        return scores
 
     def corrupted(self, clean: "Matches", source: ImageSource, corruption: Corruption) -> "Matches":
         """The same captions with corrupted images."""

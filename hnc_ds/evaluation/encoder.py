@@ -50,7 +50,7 @@ from hnc_ds.evaluation.embed import (
     refuse_broken_weights,
     shown,
 )
-from hnc_ds.evaluation.similarity import Cosines, Scorer, Thresholds
+from hnc_ds.evaluation.similarity import Classifier, Cosines, Scorer, Thresholds
 from hnc_ds.model.clip import BESIDE_TOWERS, Clip, State, own_state, state_sha256
 from hnc_ds.model.load import (
     CROSS_ENCODERS,
@@ -334,6 +334,19 @@ class Encoder(Scorer):
         """Cosines of encoded images with captions, and how many captions are truncated."""
         text_TD, too_long = self.texts(captions)
         return Cosines(images.image_ND, text_TD, self.chosen), too_long
+
+    def classifier(self, prompts: Sequence[Sequence[str]]) -> Classifier:
+        """Cosines with classes. The embedding of a class is the normalized mean of the normalized
+        embeddings of its prompts; raises as ``images``."""
+        distinct = list(dict.fromkeys(text for of_class in prompts for text in of_class))
+        text_TD, _ = self.texts(distinct)
+        row_of = {text: row for row, text in enumerate(distinct)}
+        row_CP = torch.tensor([[row_of[text] for text in of_class] for of_class in prompts])
+        mean_CD = text_TD[row_CP.to(text_TD.device)].mean(dim=1)
+        class_CD = torch.nn.functional.normalize(mean_CD, dim=-1)
+        return lambda similarity, rows: similarity._replace(text_TD=class_CD).grid(
+            rows, range(len(class_CD))
+        )
 
     def corrupted(self, clean: Cosines, source: ImageSource, corruption: Corruption) -> Cosines:
         """The same captions with corrupted images."""

@@ -7,7 +7,7 @@ N images, T captions, P pairs, Q queries of a gallery of G.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -156,6 +156,10 @@ MAX_UNREADABLE_FRACTION = 0.01
 """Of the images of shards; with more left out, a score would be of another set."""
 
 
+Classifier = Callable[[Any, Sequence[int]], Grid]
+"""A result of ``Scorer.similarity`` and rows of images to their scores with classes, [Q, C]."""
+
+
 class Scorer(ABC):
     """A model that scores images with captions. The methods are collectives."""
 
@@ -211,6 +215,14 @@ class Scorer(ABC):
         Args:
             images: Result of ``images``.
             captions: Distinct texts.
+        """
+
+    @abstractmethod
+    def classifier(self, prompts: Sequence[Sequence[str]]) -> Classifier:
+        """Scores of images with classes.
+
+        Args:
+            prompts: Captions of each class, of all classes the same number.
         """
 
     @abstractmethod

@@ -205,16 +205,29 @@ def test_released_benchmarks_keep_their_rules(folders: dict[str, Path], tmp_path
     assert ("sugarcrepe", "blind_accuracy", "all") not in rows  # there is no other image
 
 
-def test_zero_shot_classification_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_classes_are_scored_by_the_mean_of_their_prompts(
+    folders: dict[str, Path], scene_shards: Path
+) -> None:
+    found, _ = matches(folders["blip"], scene_shards)
+    prompts = [["red star", "a red star"], ["blue ring", "a blue ring"], ["ring", "a ring"]]
+    scores = found.scorer.classifier(prompts)(found, [2, 0]).rows(0, 2)
+    each, _ = found.scorer.similarity(found.images, [text for own in prompts for text in own])
+    expected = each.grid([2, 0], range(6)).rows(0, 2).view(2, 3, 2).mean(dim=2)
+    assert scores.std() > 1e-3
+    assert torch.equal(scores, expected)
+
+
+def test_images_are_classified(folders: dict[str, Path], tmp_path: Path) -> None:
     place = tmp_path / "set"
-    for name in ("bus", "horse"):
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (place / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(place / name / "1.png")
-    (place / "classnames.json").write_text(json.dumps({"bus": "bus", "horse": "horse"}))
-    (place / "templates.json").write_text(json.dumps(["a {}"]))
-    with pytest.raises(UserError, match="means of embeddings, and blip has none"):
-        evaluate(asked(folders["blip"], tmp_path / "out.json", f"zero-shot={place}", ""))
-    assert not (tmp_path / "out.json").exists()
+        Image.new("RGB", (8, 8), colour).save(place / name / "1.png")
+    (place / "classnames.json").write_text(json.dumps({"red": "red star", "blue": "blue ring"}))
+    (place / "templates.json").write_text(json.dumps(["a {}", "the {}"]))
+    evaluate(asked(folders["blip"], tmp_path / "out.json", f"zero-shot={place}", ""))
+    rows = results(tmp_path / "out.json")
+    assert rows["zero-shot", "acc1", "all"] in (0, 0.5, 1)
+    assert rows["zero-shot", "mean_per_class_recall", "all"] == rows["zero-shot", "acc1", "all"]
 
 
 def test_captions_are_judged_at_the_threshold_of_validation_data(

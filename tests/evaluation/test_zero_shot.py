@@ -13,7 +13,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.inputs import read_questions
 from hnc_ds.evaluation.released.images import ImageFiles
-from hnc_ds.evaluation.released.measure import Classes, Encoded, embed_classes, encode_questions
+from hnc_ds.evaluation.released.measure import Classes, Encoded, encode_questions
 from hnc_ds.evaluation.released.rules import ImageRef
 from hnc_ds.evaluation.released.zero_shot import class_names, prompts, sets_in, templates
 from hnc_ds.evaluation.similarity import Cosines
@@ -57,9 +57,12 @@ def test_images_are_classified_and_classes_count_alike_in_their_mean(
 
 
 def test_a_class_is_the_mean_of_its_prompts_of_unit_length(model: Any) -> None:
-    found = embed_classes(Encoder(model, CPU, 4, 0), ["red"], ["{}", "{} lime lime"])
+    classify = Encoder(model, CPU, 4, 0).classifier([["red", "red lime lime"], ["lime", "lime"]])
+    axes = Cosines(torch.eye(3), torch.empty(0, 3))
     each = np.array([[1, 0, 0], np.array([1, 2, 0]) / np.sqrt(5)]).mean(axis=0)
-    assert found[0].tolist() == pytest.approx((each / np.linalg.norm(each)).tolist(), abs=1e-6)
+    found = classify(axes, [0, 1, 2]).rows(0, 3)
+    assert found[:, 0].tolist() == pytest.approx((each / np.linalg.norm(each)).tolist(), abs=1e-6)
+    assert found[:, 1].tolist() == [0, 1, 0]
 
 
 def test_names_may_be_a_list_in_the_order_of_the_folders(place: Path) -> None:

@@ -22,7 +22,6 @@ from hnc_ds.evaluation import blind
 from hnc_ds.evaluation.benchmarks import RELEASED, ZERO_SHOT
 from hnc_ds.evaluation.corruptions import Condition, Judged, judged_outcomes, robustness
 from hnc_ds.evaluation.embed import Corruption
-from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.held_out import CUTOFFS, rank_first_right
 from hnc_ds.evaluation.inputs import EvaluationInputs
 from hnc_ds.evaluation.released.images import ImageFiles, read_image
@@ -44,7 +43,7 @@ from hnc_ds.evaluation.released.summary import (
 )
 from hnc_ds.evaluation.released.zero_shot import OVER_SETS, ImageSet, prompts, sets_in
 from hnc_ds.evaluation.results import AnsweredItem, Coverage, Item
-from hnc_ds.evaluation.similarity import Cosines, Grid, Scorer, Similarity
+from hnc_ds.evaluation.similarity import Grid, Scorer, Similarity
 from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_means, bootstrap_of_group_means
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Result
@@ -359,8 +358,6 @@ def _further_rows(
         yield from measure_retrieval(encoded, seed)
         judge = judge_retrieval
     elif name == ZERO_SHOT:
-        if not isinstance(scorer, Encoder):
-            raise UserError(f"{name}: classes are means of embeddings, and {scorer.name} has none")
         suite = Suite(scorer, sets_in(inputs.paths[name]))
         yield from suite.classify(encoded, seed)
         judge = suite.judge
@@ -438,18 +435,18 @@ def _hits(direction: _Direction, rank_Q: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Classes:
-    """Encoded classes of a set of images, for zero-shot classification.
+    """Classes of a set of images, for zero-shot classification.
 
-    The embedding of a class is the normalized mean of the normalized embeddings of its prompts. Of
-    equal similarities the wrong class comes first, and such images are counted as ties.
+    Of equal similarities the wrong class comes first, and such images are counted as ties.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model; ``classifier`` says what a class is.
         images: The set.
     """
 
-    def __init__(self, encoder: Encoder, images: ImageSet) -> None:
-        self._class_CD = embed_classes(encoder, list(images.names.values()), images.templates)
+    def __init__(self, scorer: Scorer, images: ImageSet) -> None:
+        names = images.names.values()
+        self._classify = scorer.classifier([prompts(images.templates, name) for name in names])
         self._number_of = {label: number for number, label in enumerate(images.names)}
 
     def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
@@ -483,22 +480,19 @@ class Classes:
         labels = (question.group.rpartition("/")[2] for question in encoded.questions)
         class_N = np.array([self._number_of[label] for label in labels])
         rows = [encoded.image_row[q.images[0]] for q in encoded.questions]
-        assert isinstance(encoded.similarity, Cosines)
-        cosines = encoded.similarity._replace(text_TD=self._class_CD)
-        grid = cosines.grid(rows, range(len(self._class_CD)))
-        return grid, np.arange(len(class_N)), class_N
+        return self._classify(encoded.similarity, rows), np.arange(len(class_N)), class_N
 
 
 class Suite:
     """Zero-shot classification of a set, or of several, with the means over those that are there.
 
     Args:
-        encoder: Encoder of the model.
+        scorer: The model.
         sets: Their classes; one without a name is alone.
     """
 
-    def __init__(self, encoder: Encoder, sets: Sequence[ImageSet]) -> None:
-        self._classes = {one.name: Classes(encoder, one) for one in sets}
+    def __init__(self, scorer: Scorer, sets: Sequence[ImageSet]) -> None:
+        self._classes = {one.name: Classes(scorer, one) for one in sets}
 
     def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
         """Rows of a set alone, or the means over sets of acc1 and acc5, whose count is the number
@@ -555,14 +549,3 @@ class Suite:
 
 def _class_hits(rank_N: np.ndarray) -> dict[str, np.ndarray]:
     return {"acc1": rank_N < 1, "acc5": rank_N < 5}
-
-
-def embed_classes(encoder: Encoder, names: list[str], template_list: list[str]) -> torch.Tensor:
-    """float32 unit rows [C, D] of classes."""
-    texts = [prompt for name in names for prompt in prompts(template_list, name)]
-    distinct = list(dict.fromkeys(texts))
-    text_TD, _ = encoder.texts(distinct)
-    row_of = {text: row for row, text in enumerate(distinct)}
-    rows = torch.tensor([row_of[text] for text in texts], device=text_TD.device)
-    mean_CD = text_TD[rows].view(len(names), len(template_list), -1).mean(dim=1)
-    return torch.nn.functional.normalize(mean_CD, dim=-1)
