@@ -79,8 +79,6 @@ class InspectConfig(Settings):
 
 
 def _read_folders(given: list[str]) -> str | tuple[str, ...]:
-    if not given:
-        raise ValueError("give a folder or a URL")
     return given[0] if len(given) == 1 else tuple(given)
 
 
@@ -192,6 +190,8 @@ class DataConfig(Settings):
 
     def _check_folders(self) -> None:
         folders = len(self.folders)
+        if self.shards == ():
+            raise UserError("shards names no folder; give a folder or a URL, or leave --shards out")
         if self.similar is not None and folders > 1:
             raise UserError(
                 "similar is a file for the images of one folder; pack all images into one, or give "

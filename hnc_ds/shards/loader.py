@@ -325,12 +325,12 @@ class TrainingData(Dataset["Batch | UserError"]):
         if not again:
             return None
         why = "an epoch ends in it and the next begins" if step else "it is larger than the data"
+        why += f" ({counted(images, 'image')})"
         if mixed:
             why = "it takes more images of a folder than that holds"
         return (
             f"the batch of step {step + 1} holds {again:,} of its {counted(self._batch, 'image')} "
-            f"not for the first time, as {why} ({counted(images, 'image')}); rows of one image do "
-            "not compete with each other"
+            f"not for the first time, as {why}; rows of one image do not compete with each other"
         )
 
     def _fetch_ahead(self, position: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_a_run_resumes_only_with_its_folders_in_their_order_and_its_weights(
     link.symlink_to(train)
     assert main([*mixed, "--resume", *folders(link, val)]) == 0
     assert logged_steps(run) == [1, 2, 3, 4]
+
+
+def train_on_a_rank(arguments: list[str]) -> None:
+    assert main(arguments) == 0
+
+
+def test_two_ranks_train_on_the_images_of_one_process(
+    run_on_ranks: Callable[..., None], mixed: list[str], tmp_path: Path
+) -> None:
+    assert main(to(tmp_path / "one", mixed)) == 0
+    run_on_ranks(2, train_on_a_rank, to(tmp_path / "two", mixed))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 def test_folders_without_mix_are_one_data_set(
