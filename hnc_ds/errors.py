@@ -5,7 +5,7 @@ exception is a defect of this package.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 IN_WORKER = "Original Traceback (most recent call last):"
 """Marks the text of exceptions from a DataLoader's worker."""
@@ -42,6 +42,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` with the most similar known name, or ``""``."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def holding(folders: Sequence[object]) -> str:
+    """``A holds``, ``A and B hold``: folders as the subject of what they hold, for messages."""
+    return " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -62,7 +62,7 @@ from hnc_ds.engine.engine import (
     is_accelerated,
     start_process_group,
 )
-from hnc_ds.errors import RankError, UserError, counted, did_you_mean
+from hnc_ds.errors import RankError, UserError, counted, did_you_mean, holding
 from hnc_ds.evaluation.results import fingerprint
 from hnc_ds.launch import own_arguments, read_slurm, readers
 from hnc_ds.model.clip import Clip, forward_cost
@@ -122,7 +122,7 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     path, written = given
     batch = raise_on_all_ranks(partial(batch_size_of, written, path, world_size()))
     config = raise_on_all_ranks(lambda: _with_terms(config))
-    config, run, shards, found = on_rank_zero(partial(_settle, config, batch))
+    config, run, found = on_rank_zero(partial(_settle, config, batch))
     deepspeed = resolve(written, path, world_size(), config.steps)
     if on_rank_zero(partial(_is_done, config, run, found)):
         if rank() == 0:
@@ -130,7 +130,7 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
         return run
     try:
         with only_run(run):
-            _train(config, run, shards, deepspeed, found, stops)
+            _train(config, run, deepspeed, found, stops)
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
@@ -157,26 +157,26 @@ def _with_terms(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _settle(config: TrainConfig, batch: int) -> tuple[TrainConfig, Path, str, Path | None]:
+def _settle(config: TrainConfig, batch: int) -> tuple[TrainConfig, Path, Path | None]:
     """Choose the run's folder, its shards, its steps and the checkpoint to resume from. On rank
     0."""
     run = config.run or next_free_run()
     refuse_existing(run, config.resume)
     if "\udc80" <= max(str(run)) <= "\udcff":  # TensorBoard takes no such name
         raise UserError(f"--run {str(run)!a}: is not UTF-8; choose another folder")
-    shards = config.data.shards
-    if shards is None:
+    config = replace(config, run=run)
+    if config.data.shards is None:
         print(f"no --shards given: training on rendered scenes, kept in {DEFAULT_SCENES.out}")
         shards = str(prepare(DEFAULT_SCENES) / "train")
-    config = replace(config, run=run, data=replace(config.data, shards=shards))
-    config = choices.with_steps(config, shards, batch)
+        config = replace(config, data=replace(config.data, shards=shards))
+    config = choices.with_steps(config, batch)
     found = latest(run, CONTINUED_FROM) if config.resume else None
     if found:
         before = read_settings(run)
         with choices.reading_settings(run):
             setup.check_same_settings(config, batch, before, run)
         setup.check_steps(config, step_of(found), run)
-    return config, run, shards, found
+    return config, run, found
 
 
 def _is_done(config: TrainConfig, run: Path, found: Path | None) -> bool:
@@ -187,7 +187,6 @@ def _is_done(config: TrainConfig, run: Path, found: Path | None) -> bool:
 def _train(
     config: TrainConfig,
     run: Path,
-    shards: str,
     deepspeed: dict[str, Any],
     found: Path | None,
     stops: Signals,
@@ -201,7 +200,7 @@ def _train(
     rows = range(rank() * batch // world_size(), (rank() + 1) * batch // world_size())
     views = (model.image_settings, model.tokenize)
     data = raise_on_all_ranks(
-        lambda: TrainingData(shards, config.data, config.seed, batch, rows, *views)
+        lambda: TrainingData(config.data.folders, config.data, config.seed, batch, rows, *views)
     )
     raise_on_all_ranks(partial(setup.check_negatives, config, data.negative_types))
     if data.on_device:
@@ -209,7 +208,7 @@ def _train(
         raise_on_all_ranks(partial(images.check_gpu, model.image_settings, first, device()))
     key = None
     if clip and raise_on_all_ranks(partial(encodes_once, config, clip, data, batch)):
-        key = key_of(clip, deepspeed, images_fingerprint(data.reader))
+        key = key_of(clip, deepspeed, images_fingerprint(*data.reader.readers))
     start = saved.step if saved else 0
     validation = raise_on_all_ranks(
         lambda: Validation(config, run, device()) if config.measures else None
@@ -219,7 +218,8 @@ def _train(
     measured = None
     if validation and not saved:
         measured = validation.measure_initial(model)
-    record = setup.record(config, deepspeed, digest, fingerprint(data.reader.index), model)
+    shards = [fingerprint(reader.index) for reader in data.reader.readers]
+    record = setup.record(config, deepspeed, digest, shards, model)
     config = _with_workers(config)  # the record keeps the setting as given
     record["workers"] = config.data.workers
     on_rank_zero(partial(_start_run, run, record, saved.step if saved else None))
@@ -293,13 +293,16 @@ def _announce(config: TrainConfig, model: setup.Model, data: TrainingData, start
         f"in {config.run}",
         flush=True,
     )
+    for line in data.reader.described(config.data.proportions):
+        print(f"train: {line}", flush=True)
     plain = None
     if config.loss.sees_negatives() and not data.negative_types:
-        plain = f"{config.data.shards} holds no hard negatives, so alpha has no effect"
+        plain = f"{holding(config.data.folders)} no hard negatives, so alpha has no effect"
     for note in filter(None, (plain, model.start_note(), data.repeats(config.steps))):
         print(f"train: {note}", file=sys.stderr, flush=True)
     if config.data.similar:
-        near = read_neighbours(config.data.similar, data.reader).first(config.data.nearest)
+        reader = data.reader.readers[0]
+        near = read_neighbours(config.data.similar, reader).first(config.data.nearest)
         print(f"train: each image is drawn with one of its {near.described()}", flush=True)
 
 

@@ -1,13 +1,16 @@
 """Settings of packing, inspecting and sampling shards."""
 
+import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from hnc_ds.config.checks import Settings, Weights, at_least, read_part, share
-from hnc_ds.errors import UserError
+from hnc_ds.errors import UserError, counted
 from hnc_ds.launch import cores
 
 
@@ -75,15 +78,43 @@ class InspectConfig(Settings):
             at_least(1, samples=self.samples)
 
 
+def _read_folders(given: list[str]) -> str | tuple[str, ...]:
+    return given[0] if len(given) == 1 else tuple(given)
+
+
+def _list_folders(shards: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (shards,) if isinstance(shards, str) else shards or ()
+
+
+Folders = Annotated[
+    str | tuple[str, ...] | None,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="SHARDS ...",
+        instance_from_str=_read_folders,
+        is_instance=lambda value: value is None or isinstance(value, str | tuple),
+        str_from_instance=lambda shards: list(_list_folders(shards)),
+    ),
+]
+"""Shard folders; a single one stays a string, as config.json has had it from the start."""
+
+LONGEST_PERIOD = 100_000
+"""Maximum sum of the proportions of --mix, which are listed position by position."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
     """Settings of sampling from shards (hnc_ds/shards)."""
 
     GROUP: ClassVar[str] = "data"
 
-    shards: str | None = None
-    """Output folder of 'hnc-ds pack', or its URL (s3, gs, https, hf, ...). By default, rendered
-    scenes are prepared under data/."""
+    shards: Folders = None
+    """Output folder of 'hnc-ds pack', or its URL (s3, gs, https, hf, ...). Several are one data
+    set, unless --mix weighs them. By default, rendered scenes are prepared under data/."""
+    mix: tuple[float, ...] = ()
+    """Relative frequency of the images of each folder of --shards, such as 3 1. At every step the
+    images so far have these proportions, to one image; a folder that is used up starts again in a
+    new order. By default each image of all folders is drawn once an epoch."""
     cache: Path | None = None
     """Cache folder for shards of a URL. Default: $HNC_DS_CACHE or ~/.cache/hnc_ds."""
     cache_gb: float | None = None
@@ -155,3 +186,42 @@ class DataConfig(Settings):
             raise UserError(
                 "negative_types: weights must be 0 or more, and one of them more than 0"
             )
+        self._check_folders()
+
+    def _check_folders(self) -> None:
+        folders = len(self.folders)
+        if self.shards == ():
+            raise UserError("shards names no folder; give a folder or a URL, or leave --shards out")
+        if self.similar is not None and folders > 1:
+            raise UserError(
+                "similar is a file for the images of one folder; pack all images into one, or give "
+                "one folder to --shards"
+            )
+        if not self.mix:
+            return
+        if len(self.mix) != folders:
+            raise UserError(
+                f"mix has {counted(len(self.mix), 'weight')} for {counted(folders, 'folder')} of "
+                "--shards; give one for each"
+            )
+        if 0 in self.mix:
+            raise UserError("mix: a weight is 0; leave that folder out of --shards")
+        if sum(self.proportions) > LONGEST_PERIOD:
+            raise UserError(
+                f"mix: these proportions are {' to '.join(f'{n:,}' for n in self.proportions)} in "
+                f"whole numbers, of a sum over {LONGEST_PERIOD:,}; round them, such as to 3 1"
+            )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders and URLs of --shards; none by default."""
+        return _list_folders(self.shards)
+
+    @property
+    def proportions(self) -> tuple[int, ...]:
+        """The weights of --mix as the smallest whole numbers of the same proportions. Each is taken
+        as the decimal fraction that it is written as."""
+        exact = [Fraction(str(weight)) for weight in self.mix]
+        common = math.lcm(*(weight.denominator for weight in exact))
+        whole = [int(weight * common) for weight in exact]
+        return tuple(weight // math.gcd(*whole) for weight in whole)

@@ -19,6 +19,7 @@ from hnc_ds.config import DataConfig
 from hnc_ds.errors import UserError, counted
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Negative, TrainingSample
+from hnc_ds.shards.folders import ShardFolders
 from hnc_ds.shards.images import (
     Encoded,
     ImageSettings,
@@ -31,6 +32,7 @@ from hnc_ds.shards.images import (
 )
 from hnc_ds.shards.negatives import draw_negatives, kind_factors, most_common, type_weights
 from hnc_ds.shards.order import (
+    MixedOrder,
     PairedOrder,
     PlainOrder,
     SampleOrder,
@@ -38,10 +40,9 @@ from hnc_ds.shards.order import (
     epoch_positions,
     sample_order,
 )
-from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
 
-Order = SampleOrder | PairedOrder | PlainOrder
+Order = SampleOrder | PairedOrder | MixedOrder | PlainOrder
 
 EMPTY = -1
 """Marks an unused slot, in place of a caption's row or a type's number."""
@@ -188,7 +189,7 @@ class TrainingData(Dataset["Batch | UserError"]):
     A UserError while reading is returned, not raised, so that all ranks can stop together.
 
     Args:
-        location: Shards of ``hnc-ds pack``: a folder or a URL.
+        location: Shards of ``hnc-ds pack``: a folder or a URL, or several.
         data: Settings of the draw.
         seed: Seed for sample order and sampling.
         batch: Rows of all ranks (N).
@@ -197,12 +198,12 @@ class TrainingData(Dataset["Batch | UserError"]):
         tokenize: The model's tokenizer.
 
     Raises:
-        UserError: As ``read_index``, ``sample_order``; the shards lack a negative type.
+        UserError: As ``ShardFolders``, ``sample_order``; the shards lack a negative type.
     """
 
     def __init__(
         self,
-        location: Path | str,
+        location: Path | str | tuple[Path | str, ...],
         data: DataConfig,
         seed: int,
         batch: int,
@@ -210,11 +211,12 @@ class TrainingData(Dataset["Batch | UserError"]):
         image_settings: ImageSettings,
         tokenize: Tokenize,
     ) -> None:
-        self.reader = ShardReader(location, cache_of(data.cache, data.cache_gb))
-        self.negative_types = tuple(sorted(self.reader.index.negatives))
+        locations = location if isinstance(location, tuple) else (location,)
+        self.reader = ShardFolders(locations, cache_of(data.cache, data.cache_gb))
+        self.negative_types = self.reader.negative_types
         self._type_numbers = {name: number for number, name in enumerate(self.negative_types)}
-        self._type_weights = type_weights(data, self.negative_types, location)
-        abouts = self.reader.index.about
+        self._type_weights = type_weights(data, self.negative_types, *locations)
+        abouts = self.reader.about
         self.watched = most_common(abouts, self._type_weights)
         self._watched_numbers = {about: number for number, about in enumerate(self.watched)}
         # A run without negatives draws the same captions as one with the default number.
@@ -222,7 +224,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         self._factors = kind_factors(
             abouts, self._type_weights, data.most_of_one, slots, data.share_with_negatives
         )
-        self._order: Order = sample_order(self.reader, data, seed)
+        self._order: Order = sample_order(self.reader.readers, data, seed)
         self._data, self._seed, self._batch, self._rows = data, seed, batch, rows
         self.image_settings, self._tokenize = image_settings, tokenize
         self._ahead: list[int] = []
@@ -302,9 +304,7 @@ class TrainingData(Dataset["Batch | UserError"]):
         if self._unreadable is not None:
             return 1
         if self.on_device:
-            return max(
-                1, sum(shard.bytes for shard in self.reader.index.shards) // len(self.reader)
-            )
+            return max(1, self.reader.total_bytes // len(self.reader))
         return 3 * self.image_settings.size**2
 
     @property
@@ -314,21 +314,23 @@ class TrainingData(Dataset["Batch | UserError"]):
 
     def repeats(self, steps: int) -> str | None:
         """A warning if batches of a run hold images twice, as they are larger than an epoch or
-        straddle two; else None. Pairs of similar images repeat some by design, without a
-        warning."""
-        images, paired = len(self.reader), self._data.similar is not None
-        step = self.epoch // self._batch
-        if step >= steps or (paired and step > 0):
+        straddle two; else None. Pairs of similar images and folders of --mix repeat some by design,
+        without a warning."""
+        images, mixed = len(self.reader), bool(self._data.mix)
+        step = 0 if mixed else self.epoch // self._batch
+        if step >= steps or (self._data.similar is not None and step > 0):
             return None
         visits = self._order.visits(step * self._batch, self._batch)
         again = self._batch - len({visit.sample for visit in visits})
-        why = "an epoch ends in it and the next begins" if step else "it is larger than the data"
         if not again:
             return None
+        why = "an epoch ends in it and the next begins" if step else "it is larger than the data"
+        why += f" ({counted(images, 'image')})"
+        if mixed:
+            why = "it takes more images of a folder than that holds"
         return (
             f"the batch of step {step + 1} holds {again:,} of its {counted(self._batch, 'image')} "
-            f"not for the first time, as {why} ({counted(images, 'image')}); rows of one image do "
-            "not compete with each other"
+            f"not for the first time, as {why}; rows of one image do not compete with each other"
         )
 
     def _fetch_ahead(self, position: int) -> None:

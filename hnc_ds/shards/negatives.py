@@ -26,7 +26,7 @@ import numpy as np
 
 from hnc_ds.captions.language.attribute_classes import KINDS, kind_of
 from hnc_ds.config import DataConfig
-from hnc_ds.errors import UserError, did_you_mean
+from hnc_ds.errors import UserError, did_you_mean, holding
 from hnc_ds.records import CaptionGroup, Negative
 from hnc_ds.shards.format import Abouts
 
@@ -379,15 +379,17 @@ class _Choice(NamedTuple):
     """``best`` times the mean factor."""
 
 
-def type_weights(data: DataConfig, present: Sequence[str], folder: Path | str) -> dict[str, float]:
-    """Weight of each negative type that a folder of shards holds.
+def type_weights(
+    data: DataConfig, present: Sequence[str], *folders: Path | str
+) -> dict[str, float]:
+    """Weight of each negative type that folders of shards hold.
 
     Raises:
-        UserError: The settings name a type that the folder lacks.
+        UserError: The settings name a type that the folders lack.
     """
     if unknown := sorted(data.negative_types.keys() - set(present)):
         raise UserError(
-            f"negative_types: {folder} holds no negatives of type '{unknown[0]}'"
+            f"negative_types: {holding(folders)} no negatives of type '{unknown[0]}'"
             f"{did_you_mean(unknown[0], present)}; it has {', '.join(present) or 'none'}"
         )
     chosen = data.negative_types or dict.fromkeys(present, 1.0)

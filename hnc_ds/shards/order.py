@@ -1,8 +1,11 @@
-"""The order of samples: a pure function of (seed, epoch, shard sizes).
+"""The order of samples: a pure function of (seed, epoch, shard sizes, proportions of --mix).
 
 Position p of an endless stream holds the same sample for any ranks, workers and restarts; step t of
 a run with N samples a step takes positions t*N to t*N+N-1. Every epoch visits every sample once; a
 step may straddle two epochs, so none has fewer samples.
+
+MixedOrder takes the samples of several folders in the proportions of ``--mix``, each folder in its
+own order.
 
 PairedOrder puts a similar sample after each sample, for ``--similar``. The samples with the nearest
 images are in the file of ``hnc-ds mine`` (hnc_ds/evaluation/mine.py). Safetensors:
@@ -64,13 +67,16 @@ class SampleOrder:
         shard_sizes: Samples in each shard.
         seed: Seed for the order.
         shuffle_shards: Shards in a block; 0 for one block of all.
+        folder: Number of the folder, so that folders of equal sizes have different orders.
     """
 
-    def __init__(self, shard_sizes: Sequence[int], seed: int, shuffle_shards: int) -> None:
+    def __init__(
+        self, shard_sizes: Sequence[int], seed: int, shuffle_shards: int, folder: int = 0
+    ) -> None:
         self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
         self.samples = int(self.shard_sizes.sum())
         self._firsts = np.cumsum(self.shard_sizes) - self.shard_sizes
-        self._seed = seed
+        self._seed, self._folder = seed, folder
         self._block = shuffle_shards or len(shard_sizes)
         # A step touches at most two epochs and blocks; only these are cached.
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
@@ -124,7 +130,7 @@ class SampleOrder:
         return self._blocks[epoch, block]
 
     def _shuffle_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        shards = generator(self._seed, epoch, SHARDS, 0).permutation(len(self.shard_sizes))
+        shards = self._generator(epoch, SHARDS, 0).permutation(len(self.shard_sizes))
         starts = np.arange(0, len(shards), self._block)
         return shards, np.cumsum(np.add.reduceat(self.shard_sizes[shards], starts))
 
@@ -133,7 +139,10 @@ class SampleOrder:
         samples = np.concatenate(
             [self._firsts[shard] + np.arange(self.shard_sizes[shard]) for shard in shards]
         )
-        return generator(self._seed, epoch, SAMPLES, block).permutation(samples)
+        return self._generator(epoch, SAMPLES, block).permutation(samples)
+
+    def _generator(self, epoch: int, what: int, which: int) -> np.random.Generator:
+        return generator(self._seed, epoch, what, which, self._folder)
 
 
 class PairedOrder:
@@ -182,6 +191,97 @@ class PairedOrder:
         return Visit(visit.epoch, int(choice[drawn]), beside=visit.sample)
 
 
+class MixedOrder:
+    """The endless stream of the visits of several folders, in proportions.
+
+    Each folder's samples come in the order of its own SampleOrder, whose epochs are here the
+    folder's passes. Samples and shards are numbered one folder after the other.
+
+    Args:
+        folders: Samples in each shard of each folder.
+        proportions: Whole numbers, one for each folder.
+        seed: Seed for the orders.
+        shuffle_shards: As of ``SampleOrder``, in each folder.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Sequence[int]],
+        proportions: Sequence[int],
+        seed: int,
+        shuffle_shards: int,
+    ) -> None:
+        self._orders = [
+            SampleOrder(sizes, seed, shuffle_shards, folder) for folder, sizes in enumerate(folders)
+        ]
+        samples = [order.samples for order in self._orders]
+        self._first_samples = np.cumsum([0, *samples])
+        self._first_shards = np.cumsum([0, *(len(sizes) for sizes in folders)])
+        self._proportion_F = np.asarray(proportions, dtype=np.int64)
+        self._folder_P = interleaved(proportions)
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        """The visits at positions ``start`` to ``start + count - 1``."""
+        folder_C = self._folder_P[np.arange(start, start + count) % len(self._folder_P)]
+        count_F = np.bincount(folder_C, minlength=len(self._orders))
+        streams = [
+            iter(order.visits(int(first), int(number)))
+            for order, first, number in zip(self._orders, self._had(start), count_F, strict=True)
+        ]
+        return [self._numbered(next(streams[folder]), folder) for folder in folder_C]
+
+    def neighbours(self, position: int) -> NDArray[np.int64]:
+        """As ``SampleOrder.neighbours``, of the position's folder."""
+        folder = self._folder_P[position % len(self._folder_P)]
+        around = self._orders[folder].neighbours(int(self._had(position)[folder]))
+        return self._first_samples[folder] + around
+
+    def shards_ahead(self, position: int) -> list[int]:
+        """As ``SampleOrder.shards_ahead``, of each folder."""
+        return [
+            int(first) + shard
+            for order, first, had in zip(
+                self._orders, self._first_shards[:-1], self._had(position), strict=True
+            )
+            for shard in order.shards_ahead(int(had))
+        ]
+
+    def _had(self, position: int) -> NDArray[np.int64]:
+        """Samples of each folder before a position."""
+        periods, rest = divmod(position, len(self._folder_P))
+        begun_F = np.bincount(self._folder_P[:rest], minlength=len(self._orders))
+        return periods * self._proportion_F + begun_F
+
+    def _numbered(self, visit: Visit, folder: int) -> Visit:
+        return visit._replace(sample=int(self._first_samples[folder]) + visit.sample)
+
+
+def interleaved(proportions: Sequence[int]) -> NDArray[np.int64]:
+    """The folders at the positions of one period [P], which the stream repeats.
+
+    Among any first positions, each folder has less than one more or fewer than its share: its n-th
+    position, of those from 0, is in [floor(n / share), ceil((n + 1) / share)). Of the folders whose
+    next interval has begun, the one whose interval ends first is taken.
+
+    Args:
+        proportions: Whole numbers of 1 or more.
+
+    Source: the windows of Baruah, Cohen, Plaxton and Varvel 1996 (Proportionate progress), which
+    earliest deadline first meets on one processor.
+    """
+    period, had, found = sum(proportions), [0] * len(proportions), []
+    for position in range(period):
+        ends = [
+            (-(-(n + 1) * period // own), folder)
+            for folder, (n, own) in enumerate(zip(had, proportions, strict=True))
+            if n * period // own <= position
+        ]
+        _, folder = min(ends)
+        had[folder] += 1
+        found.append(folder)
+    return np.array(found, dtype=np.int64)
+
+
 class PlainOrder:
     """The endless stream of all samples in the order of their numbers.
 
@@ -208,7 +308,7 @@ class PlainOrder:
 
 
 def epoch_positions(images: int, data: DataConfig) -> int:
-    """Positions of the stream in one epoch: each image, with --similar each with a similar one."""
+    """Positions of the stream in one epoch: as many as there are images, with --similar twice."""
     return images if data.similar is None else 2 * images
 
 
@@ -223,9 +323,10 @@ def steps_of_epochs(epochs: float, positions: int, batch: int) -> int:
     return max(1, math.ceil(Fraction(str(epochs)) * positions / batch))
 
 
-def generator(seed: int, epoch: int, what: int, which: int) -> np.random.Generator:
-    """A counter-based generator for one purpose, epoch, and block or sample."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, what, which, epoch]))
+def generator(seed: int, epoch: int, what: int, which: int, folder: int = 0) -> np.random.Generator:
+    """A counter-based generator for one purpose, epoch, block or sample, and folder."""
+    key = seed + (folder << 64)  # the second of its two words
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, what, which, epoch]))
 
 
 def _forget_oldest(cache: dict[Any, Any]) -> None:
@@ -275,7 +376,7 @@ class Neighbours:
         )
 
 
-def images_fingerprint(reader: ShardReader) -> str:
+def images_fingerprint(*readers: ShardReader) -> str:
     """sha256 over the keys and file sizes of all images, in the order of their numbers.
 
     Independent of captions, so that shards with other captions of the same images match.
@@ -284,9 +385,10 @@ def images_fingerprint(reader: ShardReader) -> str:
         UserError: A shard's index is missing or broken.
     """
     found = hashlib.sha256()
-    for shard in reader.index.shards:
-        for at in reader.offsets(shard):
-            found.update(f"{at.key} {at.image_bytes}\n".encode())
+    for reader in readers:
+        for shard in reader.index.shards:
+            for at in reader.offsets(shard):
+                found.update(f"{at.key} {at.image_bytes}\n".encode())
     return found.hexdigest()
 
 
@@ -325,15 +427,21 @@ def read_neighbours(path: Path, reader: ShardReader) -> Neighbours:
     return neighbours
 
 
-def sample_order(reader: ShardReader, data: DataConfig, seed: int) -> SampleOrder | PairedOrder:
-    """The sample order of the settings, paired with --similar.
+def sample_order(
+    readers: Sequence[ShardReader], data: DataConfig, seed: int
+) -> SampleOrder | PairedOrder | MixedOrder:
+    """The sample order of the settings: of all folders as one, mixed, or paired with --similar.
 
     Raises:
         UserError: As ``read_neighbours``; --nearest is more than the file holds.
     """
-    order = SampleOrder(reader.shard_sizes, seed, data.shuffle_shards)
+    folders = [reader.shard_sizes for reader in readers]
+    if data.mix:
+        return MixedOrder(folders, data.proportions, seed, data.shuffle_shards)
+    order = SampleOrder([size for sizes in folders for size in sizes], seed, data.shuffle_shards)
     if data.similar is None:
         return order
+    (reader,) = readers
     neighbours = read_neighbours(data.similar, reader)
     if data.nearest > neighbours.mined.k:
         raise UserError(

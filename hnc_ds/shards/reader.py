@@ -138,10 +138,10 @@ class ShardReader:
         """Whether shards have to be fetched."""
         return self._remote is not None
 
-    def fetch_ahead(self, shards: Sequence[int]) -> None:
-        """Prefetch remote shards that will be read next."""
+    def fetch_ahead(self, shards: Sequence[int], share: float = 1.0) -> None:
+        """Prefetch remote shards that will be read next, into a share of the cache."""
         if self._remote is not None:
-            self._remote.fetch_ahead([self.index.shards[shard] for shard in shards])
+            self._remote.fetch_ahead([self.index.shards[shard] for shard in shards], share)
 
     def close(self) -> None:
         """Close all open tars; reading opens them again."""

@@ -166,11 +166,16 @@ class RemoteFolder:
             if not offsets.is_file():
                 atomic_write(offsets, self._try(offsets.name, _read))
 
-    def fetch_ahead(self, shards: Sequence[ShardSummary]) -> None:
-        """Prefetch shards in order, at most half of the cache's size."""
+    def fetch_ahead(self, shards: Sequence[ShardSummary], share: float = 1.0) -> None:
+        """Prefetch shards in order, at most half of the cache's size.
+
+        Args:
+            shards: The shards.
+            share: This folder's share of the cache, in (0, 1].
+        """
         if os.getpid() not in self._ahead:  # threads do not survive a fork
             self._ahead = {os.getpid(): _Ahead(self._fetch_quietly)}
-        left = self._cache.most_bytes // 2
+        left = int(self._cache.most_bytes // 2 * share)
         for shard in shards:
             left -= shard.bytes
             if left >= 0:

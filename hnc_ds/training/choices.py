@@ -16,8 +16,8 @@ from hnc_ds.engine.deepspeed_config import (
 )
 from hnc_ds.engine.engine import check_with_deepspeed, has_bf16, is_accelerated
 from hnc_ds.reading import reading
+from hnc_ds.shards.folders import ShardFolders
 from hnc_ds.shards.order import epoch_positions, steps_of_epochs
-from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of
 
 
@@ -73,10 +73,11 @@ def shipped_for(config: TrainConfig) -> tuple[Path, str]:
     return Path("cpu"), "as there is no GPU, and the weights are random"
 
 
-def with_steps(config: TrainConfig, shards: str, batch: int) -> TrainConfig:
+def with_steps(config: TrainConfig, batch: int) -> TrainConfig:
     """Settings with the steps of --epochs."""
     if config.epochs is None:
         return config
-    reader = ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb))
-    positions = epoch_positions(len(reader), config.data)
+    data = config.data
+    folders = ShardFolders(data.folders, cache_of(data.cache, data.cache_gb))
+    positions = epoch_positions(len(folders), data)
     return replace(config, steps=steps_of_epochs(config.epochs, positions, batch))

@@ -19,9 +19,9 @@ from hnc_ds.engine.deepspeed_config import batch_size_of, resolve
 from hnc_ds.errors import counted
 from hnc_ds.model.clip import TOWERS, Clip
 from hnc_ds.model.load import without_weights
+from hnc_ds.shards.folders import ShardFolders
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import epoch_positions, steps_of_epochs
-from hnc_ds.shards.reader import ShardReader
 from hnc_ds.shards.remote import cache_of, is_url
 from hnc_ds.training import setup
 from hnc_ds.training.activations import Activations, measure_activations
@@ -358,17 +358,17 @@ def dry_run(config: TrainConfig, scenes: int) -> None:
 
 
 def _images_of(config: TrainConfig, scenes: int) -> int:
-    shards = config.data.shards
-    if shards is None:
+    data = config.data
+    if not data.folders:
         return scenes
-    return len(ShardReader(shards, cache_of(config.data.cache, config.data.cache_gb)))
+    return len(ShardFolders(data.folders, cache_of(data.cache, data.cache_gb)))
 
 
 def _texts_of(config: TrainConfig, clip: Clip) -> Texts:
-    shards = config.data.shards
-    if shards is None or is_url(shards):  # whose shards would be written to the cache
+    folders = config.data.folders
+    if not folders or any(map(is_url, folders)):  # whose shards would be written to the cache
         return assumed_texts(config, clip)
     rows, views = range(SAMPLED), (clip.image_settings, clip.tokenize)
     plain = replace(config.data, similar=None)
-    data = TrainingData(shards, plain, config.seed, SAMPLED, rows, *views)
+    data = TrainingData(folders, plain, config.seed, SAMPLED, rows, *views)
     return drawn_texts(data)

@@ -1,7 +1,7 @@
 """The model at the start of a run, the run's config.json, and what must not change on resuming."""
 
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from hnc_ds.checkpoint import Checkpoint, load_saved, to_json
 from hnc_ds.config import DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
-from hnc_ds.errors import UserError, counted
+from hnc_ds.errors import UserError, counted, holding
 from hnc_ds.model.clip import Clip, state_sha256
 from hnc_ds.model.load import (
     CROSS_ENCODERS,
@@ -169,8 +169,8 @@ def check_negatives(config: TrainConfig, types: Collection[str]) -> None:
     """
     if (names := config.loss.terms_of_negatives()) and not types:
         raise UserError(
-            f"terms {', '.join(names)} need hard negatives; {config.data.shards} holds none, make "
-            "some with 'hnc-ds swap-words'"
+            f"terms {', '.join(names)} need hard negatives; {holding(config.data.folders)} none, "
+            "make some with 'hnc-ds swap-words'"
         )
 
 
@@ -178,7 +178,7 @@ def record(
     config: TrainConfig,
     deepspeed: dict[str, Any],
     reference: str | None,
-    shards: str,
+    shards: Sequence[str],
     clip: Model,
 ) -> dict[str, Any]:
     """The content of a run's config.json.
@@ -187,17 +187,20 @@ def record(
         config: Settings as given.
         deepspeed: DeepSpeed's JSON, resolved.
         reference: sha256 of the initial model, if a resumed run needs it again.
-        shards: Fingerprint of the shards' content.
+        shards: Fingerprint of each folder's content.
         clip: The model, for its activation and preprocessing, which may be inferred.
     """
+    settings = to_json(config)
+    if not config.data.mix:  # as in earlier versions, whose runs may be other seeds of this one
+        del settings["data"]["mix"]
     return {
-        "settings": to_json(config),
+        "settings": settings,
         "deepspeed": deepspeed,
         "ranks": world_size(),
         "versions": {name: version(name) for name in ("torch", "deepspeed", "open_clip_torch")},
         "commit": _commit(),
         "reference_weights": reference,
-        "shards": shards,
+        "shards": shards[0] if len(shards) == 1 else list(shards),
         "computes": _computes(clip),
     }
 
@@ -227,6 +230,11 @@ def check_same_content(before: Mapping[str, Any], now: Mapping[str, Any], run: P
         return bool(before.get(name) and now[name] and before[name] != now[name])
 
     if changed("shards"):
+        if isinstance(now["shards"], list) and sorted(before["shards"]) == sorted(now["shards"]):
+            raise UserError(
+                f"{run}: was trained on these folders in another order; give them to --shards in "
+                "that of its config.json"
+            )
         raise UserError(
             f"{run}: was trained on other shards; pass those to --shards, at whatever path"
         )

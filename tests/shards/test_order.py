@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hnc_ds.shards.order import NO_NEIGHBOR, PairedOrder, SampleOrder, Visit
+from hnc_ds.shards.order import (
+    NO_NEIGHBOR,
+    MixedOrder,
+    PairedOrder,
+    SampleOrder,
+    Visit,
+    interleaved,
+)
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 
@@ -76,11 +83,12 @@ def test_neighbours_are_the_block_a_position_lies_in() -> None:
     for position in range(14):
         around = order.neighbours(position).tolist()
         assert order.visits(position, 1)[0].sample in around
-        assert len({bisect_shard(sample) for sample in around}) == 2
+        assert len({part_of(sample, (3, 7, 12, 14)) for sample in around}) == 2
 
 
-def bisect_shard(sample: int) -> int:
-    return [sample >= end for end in (3, 7, 12, 14)].count(True)
+def part_of(number: int, ends: tuple[int, ...]) -> int:
+    """Which of the parts with these ends a number lies in."""
+    return [number >= end for end in ends].count(True)
 
 
 def test_the_plain_order_is_that_of_earlier_versions() -> None:
@@ -154,3 +162,92 @@ def test_neighbours_of_a_pair_are_the_block_its_first_lies_in() -> None:
     plain, order = SampleOrder([3, 4, 5, 2], 1, 2), paired([3, 4, 5, 2])
     for position in range(28):
         assert order.neighbours(position).tolist() == plain.neighbours(position // 2).tolist()
+
+
+FOLDERS = [[5, 7, 4], [3, 3], [2]]
+"""Samples in the shards of three folders: 16, 6 and 2."""
+
+
+def mixed(seed: int = 3) -> MixedOrder:
+    return MixedOrder(FOLDERS, (4, 2, 1), seed, 2)
+
+
+def folder_of(sample: int) -> int:
+    return part_of(sample, (16, 22))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=7))
+def test_among_any_first_positions_each_folder_has_its_share_within_one(
+    proportions: list[int],
+) -> None:
+    period = interleaved(proportions)
+    position = np.arange(len(period) + 1)
+    assert len(period) == sum(proportions)
+    for folder, own in enumerate(proportions):
+        had = np.cumsum([0, *(period == folder)])
+        assert (abs(had * len(period) - position * own) < len(period)).all()
+        assert had[-1] == own
+
+
+def test_folders_alternate_as_evenly_as_their_proportions_allow() -> None:
+    assert interleaved([3, 1]).tolist() == [0, 0, 0, 1]
+    assert interleaved([1, 1]).tolist() == [0, 1]
+    assert interleaved([2, 5]).tolist() == [1, 1, 0, 1, 1, 0, 1]
+
+
+@given(st.integers(0, 5), st.integers(0, 200))
+def test_a_mix_passes_through_each_folder_in_an_order_of_its_own(seed: int, count: int) -> None:
+    """Whose visits are those of the folder alone; in one pass each of its samples comes once."""
+    visits = mixed(seed).visits(0, count)
+    for folder, (sizes, first) in enumerate(zip(FOLDERS, (0, 16, 22), strict=True)):
+        own = [visit for visit in visits if folder_of(visit.sample) == folder]
+        alone = SampleOrder(sizes, seed, 2, folder).visits(0, len(own))
+        assert own == [visit._replace(sample=first + visit.sample) for visit in alone]
+    assert len({visit.key(seed) for visit in visits}) == count
+
+
+def test_a_folder_that_is_used_up_starts_again_in_a_new_order() -> None:
+    visits = MixedOrder([[30], [30]], (3, 1), 0, 16).visits(0, 240)
+    passes = [[v.sample for v in visits if v.sample < 30 and v.epoch == n] for n in range(6)]
+    assert all(sorted(one) == list(range(30)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 6
+    other = [v.sample - 30 for v in visits if v.sample >= 30 and v.epoch == 0]
+    assert sorted(other) == list(range(30))
+    assert other != passes[0]  # folders of equal sizes are shuffled differently
+
+
+@given(st.integers(0, 90), st.integers(1, 40))
+def test_any_stretch_of_a_mix_is_what_the_whole_stream_holds_there(start: int, count: int) -> None:
+    assert mixed().visits(start, count) == mixed().visits(0, start + count)[start:]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_a_step_of_a_mix_without_gap_or_repetition(ranks: int) -> None:
+    rows, whole = 8 // ranks, mixed().visits(0, 48)
+    shared = [
+        visit
+        for step in range(6)
+        for rank in range(ranks)
+        for visit in mixed().visits(step * 8 + rank * rows, rows)
+    ]
+    assert shared == whole
+
+
+def test_neighbours_and_shards_ahead_of_a_mix_are_those_of_its_folders() -> None:
+    order = mixed()
+    for position, visit in enumerate(order.visits(0, 100)):
+        around = order.neighbours(position).tolist()
+        assert visit.sample in around
+        assert {folder_of(sample) for sample in around} == {folder_of(visit.sample)}
+        ahead = order.shards_ahead(position)
+        shard = part_of(visit.sample, (5, 12, 16, 19, 22))
+        assert shard in ahead
+        assert {part_of(number, (3, 5)) for number in ahead} == {0, 1, 2}
+
+
+def test_a_mix_of_one_folder_is_its_plain_order() -> None:
+    plain = SampleOrder([5, 7, 4], 3, 2)
+    alone = MixedOrder([[5, 7, 4]], (1,), 3, 2)
+    assert alone.visits(0, 50) == plain.visits(0, 50)
+    assert alone.neighbours(20).tolist() == plain.neighbours(20).tolist()
+    assert alone.shards_ahead(20) == plain.shards_ahead(20)

@@ -193,6 +193,27 @@ def test_batches_and_their_order_are_those_of_the_folder(
             assert torch.equal(part, other) if torch.is_tensor(part) else part == other, name
 
 
+def test_a_folder_and_a_url_are_mixed_as_two_folders_are(
+    packed: Path, scene_shards: Path, server: Server, cache: Cache
+) -> None:
+    clip = load_model(ModelConfig(), seed=0)
+    views = (clip.image_settings, clip.tokenize)
+
+    def drawn(*folders: str) -> list[Batch]:
+        settings = {"shuffle_shards": 2, "cache": cache.folder, "cache_gb": 1}
+        data = DataConfig(shards=folders, mix=(3, 1), **settings)  # type: ignore[arg-type]
+        training = TrainingData(folders, data, 0, 8, range(8), *views)
+        return [b for b in batches(training, range(5), 1, pin=False) if isinstance(b, Batch)]
+
+    val = str(scene_shards / "val")
+    here, there = drawn(str(packed), val), drawn(server.url, val)
+    assert len(here) == len(there) == 5
+    for ours, theirs in zip(here, there, strict=True):
+        assert torch.equal(ours.image_index_B, theirs.image_index_B)
+        assert torch.equal(ours.images_B3RR, theirs.images_B3RR)
+        assert torch.equal(ours.token_TL, theirs.token_TL)
+
+
 def test_the_next_shards_are_fetched_ahead(server: Server, cache: Cache) -> None:
     reader = ShardReader(server.url, cache)
     reader.fetch_ahead([3, 1])
@@ -205,14 +226,15 @@ def test_the_next_shards_are_fetched_ahead(server: Server, cache: Cache) -> None
     }
 
 
-def test_no_more_is_fetched_ahead_than_half_of_the_cache(
-    packed: Path, server: Server, tmp_path: Path
+@pytest.mark.parametrize(("share", "fetched"), [(1.0, 2), (0.5, 1)])
+def test_no_more_is_fetched_ahead_than_half_of_a_share_of_the_cache(
+    share: float, fetched: int, packed: Path, server: Server, tmp_path: Path
 ) -> None:
     size = (packed / "shard-000000.tar").stat().st_size
     reader = ShardReader(server.url, Cache(tmp_path / "cache", int(4.5 * size)))
-    reader.fetch_ahead(range(6))
+    reader.fetch_ahead(range(6), share)
     time.sleep(1)
-    assert len(list(reader.folder.glob("*.tar"))) == 2
+    assert len(list(reader.folder.glob("*.tar"))) == fetched
 
 
 def test_the_cache_stays_below_its_size_and_what_is_open_stays_readable(

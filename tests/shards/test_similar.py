@@ -128,10 +128,10 @@ def test_missing_and_torn_files_are_refused(reader: ShardReader, tmp_path: Path)
 
 
 def test_an_order_is_plain_unless_a_file_is_named(reader: ShardReader, tmp_path: Path) -> None:
-    assert isinstance(sample_order(reader, DataConfig(), 0), SampleOrder)
+    assert isinstance(sample_order([reader], DataConfig(), 0), SampleOrder)
     path = tmp_path / "near.safetensors"
     write_neighbours(path, in_a_ring(reader))
-    paired = sample_order(reader, DataConfig(similar=path, nearest=1), 0)
+    paired = sample_order([reader], DataConfig(similar=path, nearest=1), 0)
     assert isinstance(paired, PairedOrder)
     for base, partner in zip(paired.visits(0, 24)[::2], paired.visits(0, 24)[1::2], strict=True):
         assert base.sample == 5 or partner.sample == base.sample + 1
@@ -141,7 +141,7 @@ def test_more_neighbours_than_the_file_has_are_refused(reader: ShardReader, tmp_
     path = tmp_path / "near.safetensors"
     write_neighbours(path, in_a_ring(reader))
     with pytest.raises(UserError, match=r"nearest is 3, but .* holds 2 for each image; choose"):
-        sample_order(reader, DataConfig(similar=path), 0)
+        sample_order([reader], DataConfig(similar=path), 0)
 
 
 def test_a_file_that_cannot_be_written_is_one_line(reader: ShardReader, tmp_path: Path) -> None:
