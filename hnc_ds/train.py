@@ -37,6 +37,7 @@ from hnc_ds.checkpoint import (
     latest,
     next_free_run,
     read_settings,
+    read_settings_file,
     refuse_existing,
     start_run,
     step_of,
@@ -332,11 +333,12 @@ def parse(arguments: list[str]) -> TrainConfig:
     return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
 
 
-def _settings_of(file: Path) -> TrainConfig:
-    before = read_settings(file.parent).get("settings", {})
+def _settings_of(path: Path) -> TrainConfig:
+    """Settings of --config: a run's config.json, or the folder of the run."""
+    before = (read_settings(path) if path.is_dir() else read_settings_file(path)).get("settings", {})
     for name in ("run", "resume", "config", "preset"):  # they belong to that run
         before.pop(name, None)
-    return updated(TrainConfig(), before, str(file))
+    return updated(TrainConfig(), before, str(path))
 
 
 def preset(name: str) -> LossConfig:
