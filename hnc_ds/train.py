@@ -335,7 +335,8 @@ def parse(arguments: list[str]) -> TrainConfig:
 
 def _settings_of(path: Path) -> TrainConfig:
     """Settings of --config: a run's config.json, or the folder of the run."""
-    before = (read_settings(path) if path.is_dir() else read_settings_file(path)).get("settings", {})
+    content = read_settings(path) if path.is_dir() else read_settings_file(path)
+    before = content.get("settings", {})
     for name in ("run", "resume", "config", "preset"):  # they belong to that run
         before.pop(name, None)
     return updated(TrainConfig(), before, str(path))
