@@ -164,6 +164,8 @@ def _results_files(place: Path) -> list[Path]:
         )
     files = sorted((place / "results" if _is_run(place) else place).glob("*.json"))
     if not files:
+        if not _is_run(place) and any(map(_is_run, place.iterdir())):
+            raise UserError(f"{place}: holds runs and no results; name the runs, such as {place}/*")
         raise UserError(
             f"{place}: has no results; run 'hnc-ds evaluate {place} --shards SHARDS "
             f"--out {place}/results/val.json' first"

@@ -63,6 +63,12 @@ def test_a_run_without_results_is_refused_with_the_command_that_makes_them(tmp_p
         read_runs([tmp_path])
 
 
+def test_a_folder_of_runs_is_refused_with_how_to_name_them(make_run):
+    folder = make_run("a").parent
+    with pytest.raises(UserError, match=r"holds runs and no results; name the runs, such as .*/\*"):
+        read_runs([folder])
+
+
 def test_results_that_are_no_rows_are_refused(make_run):
     folder = make_run("a")
     (folder / "results/val.json").write_text('{"accuracy": 1}')
