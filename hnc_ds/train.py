@@ -74,7 +74,7 @@ from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import images_fingerprint, read_neighbours
-from hnc_ds.trackers import require
+from hnc_ds.trackers import commands_to_watch, require
 from hnc_ds.training import choices, costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
@@ -142,7 +142,8 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     if rank() == 0:
         best = read_best(run)
         at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
-        print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
+        watch = commands_to_watch(config.log_to, run)
+        print(f"train: {'; '.join([f'done{at}', *watch])}", flush=True)
     return run
 
 

@@ -155,6 +155,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _results_files(place: Path) -> list[Path]:
+    if place.suffix in (".html", ".csv", ".tex", ".md") and not place.is_dir():
+        raise UserError(f"{place}: not results; --out and --table name the files to write")
     if place.is_file():
         return [place]
     if not place.is_dir():
