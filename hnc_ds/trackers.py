@@ -135,6 +135,20 @@ def _module(name: str) -> ModuleType:
         ) from error
 
 
+def commands_to_watch(names: Iterable[str], run: Path) -> list[str]:
+    """The commands that show a run in the trackers of --log_to. wandb prints its own address.
+
+    Args:
+        names: Values of --log_to.
+        run: Folder of the run.
+    """
+    commands = {
+        "tensorboard": f"tensorboard --logdir {run.parent}",
+        "trackio": f"trackio show --project {PROJECT}",
+    }
+    return [commands[name] for name in names if name in commands]
+
+
 def open_trackers(
     names: Sequence[str], run: Path, start_step: int, record: Mapping[str, Any]
 ) -> list[Tracker]:

@@ -37,6 +37,7 @@ from hnc_ds.checkpoint import (
     latest,
     next_free_run,
     read_settings,
+    read_settings_file,
     refuse_existing,
     start_run,
     step_of,
@@ -73,7 +74,7 @@ from hnc_ds.reading import reading
 from hnc_ds.shards import images
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import images_fingerprint, read_neighbours
-from hnc_ds.trackers import require
+from hnc_ds.trackers import commands_to_watch, require
 from hnc_ds.training import choices, costs, matching, setup
 from hnc_ds.training.checkpointing import (
     Saver,
@@ -141,7 +142,8 @@ def train(config: TrainConfig, stops: Signals | None = None) -> Path:
     if rank() == 0:
         best = read_best(run)
         at = f"; best {best.metric} {best.value:.4f} at step {best.step}" if best else ""
-        print(f"train: done{at}; tensorboard --logdir {run.parent}", flush=True)
+        watch = commands_to_watch(config.log_to, run)
+        print(f"train: {'; '.join([f'done{at}', *watch])}", flush=True)
     return run
 
 
@@ -335,11 +337,13 @@ def parse(arguments: list[str]) -> TrainConfig:
     return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
 
 
-def _settings_of(file: Path) -> TrainConfig:
-    before = read_settings(file.parent).get("settings", {})
+def _settings_of(path: Path) -> TrainConfig:
+    """Settings of --config: a run's config.json, or the folder of the run."""
+    content = read_settings(path) if path.is_dir() else read_settings_file(path)
+    before = content.get("settings", {})
     for name in ("run", "resume", "config", "preset"):  # they belong to that run
         before.pop(name, None)
-    return updated(TrainConfig(), before, str(file))
+    return updated(TrainConfig(), before, str(path))
 
 
 def preset(name: str) -> LossConfig:

@@ -231,9 +231,14 @@ def test_a_resumed_run_continues_at_wandb_and_does_not_repeat_steps(
     assert wandb.started[2]["id"] != before["id"]
 
 
-def test_trackio_resumes_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trackio = Fake("trackio", step=None)
-    monkeypatch.setitem(sys.modules, "trackio", trackio)
+@pytest.fixture
+def trackio(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake("trackio", step=None)
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    return fake
+
+
+def test_trackio_resumes_by_name(trackio: Fake, tmp_path: Path) -> None:
     for start in (0, 2):
         monitor = opened(tmp_path / "run", start, log_to=("trackio",))
         write(monitor, start + 1)
@@ -252,10 +257,11 @@ def flags(shards: Path, run: Path, *log_to: str) -> list[str]:
 
 
 def test_several_trackers_are_chosen_on_the_command_line(
-    wandb: Fake, scene_shards: Path, tmp_path: Path
+    wandb: Fake, scene_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     assert main(flags(scene_shards, run, "wandb", "tensorboard")) == 0
+    assert capsys.readouterr().out.endswith(f"\ntrain: done; tensorboard --logdir {tmp_path}\n")
     assert [step for step, values in wandb.runs[0].logged if "train/loss" in values] == [1, 2]
     assert [step for step, _ in scalars(run)["train/loss"]] == [1, 2]
     written = json.loads((run / "config.json").read_text())
@@ -263,6 +269,13 @@ def test_several_trackers_are_chosen_on_the_command_line(
     assert wandb.started[0]["config"] == written
     # Every column of hyperparameters is a setting.
     assert set(SHOWN_SETTINGS.values()) <= flat_settings(written).keys()
+
+
+def test_the_last_line_names_the_trackers_that_were_chosen(
+    trackio: Fake, scene_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags(scene_shards, tmp_path / "run", "trackio")) == 0
+    assert capsys.readouterr().out.endswith("\ntrain: done; trackio show --project hnc-ds\n")
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])

@@ -193,6 +193,11 @@ def test_settings_of_a_run_repeat_it_and_flags_override_them(
     assert again.loss.alpha == 3
     assert again.data.negative_types == {"swap": 1.0}
     assert (again.steps, again.run, again.resume) == (9, None, False)
+    copied = tmp_path / "settings.json"
+    copied.write_bytes((tmp_path / "run" / "config.json").read_bytes())
+    for path in (tmp_path / "run", copied):
+        same = parse(["--config", str(path), "--steps", "9"])
+        assert replace(same, config=None) == replace(again, config=None)
     assert main(["--config", config, "--run", str(tmp_path / "again")]) == 0
     logs = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").open()]
@@ -324,7 +329,8 @@ def test_data_without_negatives_trains_as_plain_clip_and_terms_that_need_them_ar
         ({"alpha": -1}, "alpha is -1.0; it must be 0 or more"),
         ({"preset": "negclp"}, "no preset 'negclp'; did you mean 'negclip'?"),
         ({"tau": 0}, "tau is 0.0; it must lie between 0.01 and 10"),
-        ({"config": "nowhere/config.json"}, "nowhere: not a run folder"),
+        ({"config": "nowhere/config.json"}, "nowhere/config.json: cannot be read (No such"),
+        ({"config": "."}, ".: not a run folder, it has no config.json"),
     ],
 )
 def test_bad_settings_are_one_line_and_no_run(

@@ -1,7 +1,7 @@
 """Settings of every command: frozen dataclasses that define flags, help texts and checks.
 
-No torch here. Optimizer, precision and ZeRO are only in DeepSpeed's JSON (ds_configs/*.json); flags
-may override its batch size, learning rate, warm-up and weight decay.
+No torch here. Optimizer, precision and ZeRO are in DeepSpeed's JSON (ds_configs/*.json); four flags
+override its batch size, learning rate, warm-up and weight decay.
 """
 
 from hnc_ds.config.captions import (

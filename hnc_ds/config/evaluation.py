@@ -92,7 +92,7 @@ class InterpolateConfig(MeasuredOn):
     start: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="START")]]
     """Model at coefficient 0: a run (newest checkpoint), a checkpoint folder, an open_clip model
     with a tag or a file of weights (ViT-B-32:openai), hf-hub:... or local-dir:...; or the word
-    start, for the start model of the run FINAL."""
+    start, for the model that the run FINAL started from."""
     final: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FINAL")]]
     """Model at coefficient 1, usually a run; named in the same ways."""
     sweep: str = "0:1:0.1"
@@ -173,7 +173,7 @@ TABLE_FORMATS = (".csv", ".tex", ".md")
 class ReportConfig(Settings):
     """Write an HTML page that compares runs, or a table of their scores."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]]
     """Run folders, results files, folders of results, or sweeps of 'hnc-ds interpolate'. The others
     are compared with the first. A file given before its folder comes first and is read once. Runs
     that differ only in the seed, by their config.json, are one column of means."""

@@ -28,7 +28,7 @@ COMMON = {
     ),
     "output": (
         *("out", "overwrite", "name", "hnc_json", "captions_out", "save", "save_to", "per_item"),
-        *("samples_per_shard", "sheet", "complete_with", "scenes"),
+        *("samples_per_shard", "sheet", "table", "complete_with", "scenes"),
     ),
     "process": (
         *("workers", "part", "batch", "cache", "dtype", "cuda_graphs", "requests", "timeout"),

@@ -93,7 +93,7 @@ class TrainConfig(Settings):
     """Continue the run from its newest complete checkpoint, on any number of ranks."""
     config: Annotated[
         Path | None,
-        tyro.conf.arg(help="Read defaults from a run's config.json; flags override them."),
+        tyro.conf.arg(help="Read defaults from a run or its config.json; flags override them."),
     ] = None
 
     preset: Annotated[

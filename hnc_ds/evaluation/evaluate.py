@@ -302,7 +302,8 @@ def output_files(config: EvaluateConfig, out: Path, flag: str = "--out") -> list
             raise UserError(f"{flag} is {out}; name a file that ends in .json")
         return [out]
     if out.suffix == ".json" or out.is_file():
-        raise UserError(f"{flag} is {out}; for several models, name a folder")
+        given = ", ".join(config.models)
+        raise UserError(f"{flag} is {out}; for several models ({given}), name a folder")
     files = [re.sub(r"[^\w.@+=-]+", "-", name).strip("-.") for name in names]
     twice = [name for name, file in zip(names, files, strict=True) if Counter(files)[file] > 1]
     if twice:

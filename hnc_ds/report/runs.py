@@ -155,6 +155,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _results_files(place: Path) -> list[Path]:
+    if place.suffix in (".html", ".csv", ".tex", ".md") and not place.is_dir():
+        raise UserError(f"{place}: not results; --out and --table name the files to write")
     if place.is_file():
         return [place]
     if not place.is_dir():
@@ -164,6 +166,8 @@ def _results_files(place: Path) -> list[Path]:
         )
     files = sorted((place / "results" if _is_run(place) else place).glob("*.json"))
     if not files:
+        if not _is_run(place) and any(map(_is_run, place.iterdir())):
+            raise UserError(f"{place}: holds runs and no results; name the runs, such as {place}/*")
         raise UserError(
             f"{place}: has no results; run 'hnc-ds evaluate {place} --shards SHARDS "
             f"--out {place}/results/val.json' first"

@@ -157,6 +157,11 @@ def read_index(folder: Path, whole: bool = True) -> DatasetIndex:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make shards with 'hnc-ds pack --out {folder}'")
     if not path.is_file():
+        if not any(folder.glob("shard-*")):
+            raise UserError(
+                f"{folder}: holds no {INDEX_NAME}, so 'hnc-ds pack' did not write it; tars and "
+                "tables of others are packed first: hnc-ds pack --captions THEM --out SHARDS"
+            )
         raise UserError(
             f"{folder}: holds no {INDEX_NAME}, so packing did not finish; "
             f"run 'hnc-ds pack --out {folder}' (again)"

@@ -267,7 +267,7 @@ def check_same_settings(config: TrainConfig, batch: int, before: dict[str, Any],
         if new != old:
             raise UserError(
                 f"{run}: was trained with {name} {old}, not {new}; resume with the same value, "
-                f"for example with --config {run / 'config.json'}"
+                f"for example with --config {run}"
             )
 
 

@@ -269,7 +269,7 @@ def test_side_by_side_only_what_interval_and_test_separate_is_marked(
 @pytest.mark.parametrize(
     ("models", "out", "message"),
     [
-        (("a", "b"), "x.json", "for several models, name a folder"),
+        (("a", "b"), "x.json", r"for several models \(a, b\), name a folder"),
         (("a/b:x", "a-b:x"), "x", "a/b:x and a-b:x would share a file"),
         (("a",), "x", "name a file that ends in .json"),
     ],

@@ -1,5 +1,7 @@
 """Reading run folders, whole and broken."""
 
+from pathlib import Path
+
 import pytest
 
 from hnc_ds.errors import UserError
@@ -61,6 +63,18 @@ def test_a_missing_run_is_refused(tmp_path):
 def test_a_run_without_results_is_refused_with_the_command_that_makes_them(tmp_path):
     with pytest.raises(UserError, match=r"has no results; run 'hnc-ds evaluate .*val\.json' first"):
         read_runs([tmp_path])
+
+
+def test_a_folder_of_runs_is_refused_with_how_to_name_them(make_run):
+    folder = make_run("a").parent
+    with pytest.raises(UserError, match=r"holds runs and no results; name the runs, such as .*/\*"):
+        read_runs([folder])
+
+
+def test_a_page_among_the_runs_is_refused_with_the_flags_that_name_it(make_run):
+    for name in ("report.html", "scores.csv"):
+        with pytest.raises(UserError, match=f"{name}: not results; --out and --table name"):
+            read_runs([make_run("a"), Path(name)])
 
 
 def test_results_that_are_no_rows_are_refused(make_run):

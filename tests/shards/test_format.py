@@ -115,8 +115,9 @@ def test_no_folder_is_refused(tmp_path):
         read_index(tmp_path / "absent")
 
 
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no index\.json"):
+def test_a_folder_of_other_tars_is_refused_with_the_command_that_reads_them(tmp_path):
+    (tmp_path / "00000.tar").touch()
+    with pytest.raises(UserError, match=r"holds no index\.json, .* first: hnc-ds pack --captions"):
         read_index(tmp_path)
 
 

@@ -80,7 +80,7 @@ def check_is_file(path: Path) -> None:
     if is_archive(path):
         find_archives(path)
     elif not path.is_file():
-        raise UserError(f"{path}: no such file; make captions with 'hnc-ds generate --out {path}'")
+        raise UserError(f"{path}: no such file; make it with 'hnc-ds generate' or 'swap-words'")
 
 
 def starts_as_release(file: BinaryIO) -> bool:
