@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import open_clip
 import torch
@@ -396,7 +396,7 @@ def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained or "")
     if tag.get("quick_gelu"):  # open_clip only warns of a mismatch
         settings["quick_gelu"] = True
-    return cast(dict[str, Any], settings), {}
+    return settings, {}
 
 
 def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
