@@ -224,8 +224,9 @@ class ExportConfig(Settings):
     to: Literal["open_clip", "hf"] | None = None
     """Layout to write: open_clip's local-dir, or Hugging Face's CLIPModel."""
     into: Path | None = None
-    """LLaVA-1.5 or LLaVA-NeXT folder in Hugging Face's layout; --out becomes a copy of it with the
-    model's tower."""
+    """LLaVA-1.5 or LLaVA-NeXT folder, in Hugging Face's layout or LLaVA's own; --out becomes a copy
+    of it with the model's tower. In LLaVA's own layout the tower is a folder in --out, which
+    mm_vision_tower in its config.json names."""
     average: bool = False
     """Export the averaged weights of a run that was trained with --ema."""
     probe: Path | None = None

@@ -28,7 +28,8 @@ from hnc_ds.config import ExportConfig
 from hnc_ds.errors import UserError
 from hnc_ds.evaluation.encoder import load_named_model
 from hnc_ds.export.into_llava import LlavaFolder, check_fit, drift, read_llava_folder, write_into
-from hnc_ds.export.llava_files import PADDING, check_colours, differs_as_a_whole, load_tokenizer
+from hnc_ds.export.llava_files import check_colours, differs_as_a_whole, load_tokenizer
+from hnc_ds.export.original_llava import TOWER_FOLDER, loading_warning
 from hnc_ds.export.tower import (
     BLOCK_OF,
     TOLERANCE,
@@ -36,6 +37,7 @@ from hnc_ds.export.tower import (
     as_seen,
     at_size,
     hf_states,
+    hf_view,
     open_clip_states,
     probe_images,
     refuse_broken_states,
@@ -96,7 +98,7 @@ def write_hf(clip: Clip, images_B3RR: torch.Tensor, out: Path) -> str:
         model = _hf_model(clip)
         compared = _verify(clip, model, images_B3RR)
         model.save_pretrained(folder)
-        _hf_view(clip).save_pretrained(folder)
+        hf_view(clip.image_settings).save_pretrained(folder)
         if write_tokenizer(clip, folder):
             same_ids(clip, folder, CAPTIONS)
             return f"{compared}; token ids are the same"
@@ -158,25 +160,6 @@ def _until_end(token_TL: torch.Tensor) -> torch.Tensor:
 
 def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max().detach())
-
-
-RESAMPLE = {"bilinear": 2, "bicubic": 3}
-"""PIL's numbers."""
-
-
-def _hf_view(clip: Clip) -> Any:
-    from transformers import CLIPImageProcessor
-
-    view = clip.image_settings
-    side = {"height": view.size, "width": view.size}
-    shortest = {"shortest_edge": view.size}
-    return CLIPImageProcessor(
-        size=shortest if view.resize_mode == "shortest" else side,
-        crop_size=side,
-        resample=RESAMPLE[view.interpolation],
-        image_mean=list(view.mean),
-        image_std=list(view.std),
-    )
 
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -267,30 +250,18 @@ def _into(clip: Clip, folder: LlavaFolder, config: ExportConfig) -> None:
     if resized:
         settings, weights = at_size(own, weights, side)
     check_fit(folder, settings, weights)
-    check_colours(folder.path, view.mean, view.std)
+    if folder.named is None:
+        check_colours(folder.path, view.mean, view.std)
     apart = _compared(clip, own, config.probe)
-    images_B3RR = probe_images(replace(view, size=side), config.probe)
-    pixels = as_seen(images_B3RR, view)
-    states = hf_states(folder.vision, weights, pixels)
-    before = folder.weights()
-    old = hf_states(folder.vision, before, pixels)
-    refuse_broken_states(old, f"the tower in {folder.path}")
-    processor = write_into(folder, weights, config.out)
+    view = replace(view, size=side)
+    moved = _moved(folder, weights, as_seen(probe_images(view, config.probe), view))
+    processor = write_into(folder, weights, view, config.out)
     _check_written(config.out, weights)
-    cosine, least, moved = drift(old[folder.layer], states[folder.layer])
-    padding = (
-        f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
-        f"{processor})"
-    )
     print(
-        f"{config.out}: {len(weights)} tensors of the tower replaced ({settings['hidden_act']}, "
-        f"{settings['image_size']} px), all else unchanged\n"
-        f"{f'the image processor stays {processor}' if folder.is_next else padding}\n"
+        f"{config.out}: {_written(folder, weights, settings)}\n"
+        f"{processor}\n"
         f"same hidden states as the model's own, to {apart:.0e} of their size\n"
-        f"{_changes(before, weights, folder.layer)}\n"
-        f"features of layer {folder.config.get('vision_feature_layer', -2)} on "
-        f"{len(images_B3RR)} images: cosine with the old ones {cosine:.4f} on average, "
-        f"{least:.4f} at least; moved by {moved:.1%}"
+        f"{moved}"
     )
     if resized:
         print(
@@ -298,12 +269,52 @@ def _into(clip: Clip, folder: LlavaFolder, config: ExportConfig) -> None:
             "with interpolated positions; its features are not those that it was trained for, so "
             "train it at LLaVA's size, or re-align the connector (docs/llava.md)"
         )
-    if folder.is_next:
-        print(
-            "'hnc-ds answer' takes LLaVA-1.5 alone; evaluate this folder elsewhere (docs/llava.md)"
-        )
-    elif warning := differs_as_a_whole(*load_tokenizer(config.out, folder.config)):
+    _print_next_steps(folder, config.out)
+
+
+def _written(folder: LlavaFolder, tower: Tensors, settings: Mapping[str, Any]) -> str:
+    """Where the new tower is in the output, and what stayed."""
+    kind = f"({settings['hidden_act']}, {settings['image_size']} px)"
+    if folder.named is None:
+        return f"{len(tower)} tensors of the tower replaced {kind}, all else unchanged"
+    inside = (
+        f"{len(tower)} tensors of it replaced in the weight files"
+        if folder.tower
+        else "the weight files hold no tower"
+    )
+    return f"the tower is in {TOWER_FOLDER} {kind}; {inside}; all else unchanged"
+
+
+def _print_next_steps(folder: LlavaFolder, out: Path) -> None:
+    if folder.named is not None or folder.is_next:
+        kind = "LLaVA-1.5" if folder.named is None else "LLaVA-1.5 in Hugging Face's layout"
+        print(f"'hnc-ds answer' takes {kind} alone; evaluate this folder elsewhere (docs/llava.md)")
+    if folder.named is not None:
+        warning = loading_warning(out, folder.config)
+    elif not folder.is_next:
+        warning = differs_as_a_whole(*load_tokenizer(out, folder.config))
+    else:
+        return
+    if warning:
         print(warning)
+
+
+def _moved(folder: LlavaFolder, weights: Tensors, pixels_B3RR: torch.Tensor) -> str:
+    """How far weights and features moved from those of the old tower, in lines."""
+    before = folder.old_weights()
+    if before is None:
+        return (
+            "the old tower's weights are not on this machine, so how far its features moved was "
+            "not measured"
+        )
+    states, old = (hf_states(folder.vision, one, pixels_B3RR) for one in (weights, before))
+    refuse_broken_states(old, f"the tower in {folder.path}")
+    cosine, least, moved = drift(old[folder.layer], states[folder.layer])
+    return (
+        f"{_changes(before, weights, folder.layer)}\n"
+        f"features of layer {folder.feature_layer} on {len(pixels_B3RR)} images: cosine with the "
+        f"old ones {cosine:.4f} on average, {least:.4f} at least; moved by {moved:.1%}"
+    )
 
 
 def _compared(clip: Clip, settings: Mapping[str, Any], probe: Path | None) -> float:
@@ -315,10 +326,12 @@ def _compared(clip: Clip, settings: Mapping[str, Any], probe: Path | None) -> fl
 
 def _check_written(out: Path, weights: Tensors) -> None:
     """Raise UserError unless the written folder holds the tower, to the folder's precision."""
-    written = read_llava_folder(out).weights()
-    for name, tensor in weights.items():
-        if not torch.allclose(written[name], tensor, rtol=1e-2, atol=1e-3):
-            raise UserError(f"{out}: {name} was written with other values; the disk may be failing")
+    for written in read_llava_folder(out).towers():
+        for name, tensor in weights.items():
+            if not torch.allclose(written[name], tensor, rtol=1e-2, atol=1e-3):
+                raise UserError(
+                    f"{out}: {name} was written with other values; the disk may be failing"
+                )
 
 
 def _changes(before: Tensors, after: Tensors, layer: int) -> str:

@@ -3,99 +3,48 @@
 Weights are patched in the files, so a language model of any size is copied, never loaded; the copy
 is our own code, as safetensors' save_file holds a whole file in memory and reorders tensors. The
 tower's tensors get the hub's names (vision_tower.vision_model...), which all versions of
-transformers, vLLM and SGLang read.
+transformers, vLLM and SGLang read. A folder in LLaVA's own layout gets the tower's folder as well
+(original_llava.py).
 """
 
 import json
 import re
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from hnc_ds.atomic_files import atomic_file, atomic_folder, atomic_write, writing
 from hnc_ds.errors import UserError
 from hnc_ds.export.llava_files import (
     NEXT_PROCESSORS,
+    PADDING,
     REPLACED,
     check_processor,
     load_tokenizer,
     prove_padding,
     write_padding,
 )
-from hnc_ds.export.tower import Tensors
+from hnc_ds.export.original_llava import (
+    CONFIG,
+    ORIGINAL,
+    TOWER_FOLDER,
+    NamedTower,
+    is_original,
+    name_tower,
+    named_tower,
+    write_tower,
+)
+from hnc_ds.export.tensor_files import copy_with, read_tensor, tensor_names
+from hnc_ds.export.tower import SHAPES, Tensors, full_settings
 from hnc_ds.reading import read_json, reading
+from hnc_ds.shards.images import ImageSettings
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_AT_ONCE = 2**22
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    again, what = "copy it again", "no whole safetensors file, cut off or damaged"
-    with reading(path, again, what, by="safetensors"), safe_open(path, framework="pt") as file:
-        yield file
-
-
-def tensor_names(path: Path) -> list[str]:
-    """Names of a file's tensors. Raises UserError where it is damaged or of another kind."""
-    with _opened(path) as file:
-        return list(file.keys())
-
-
-def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor. Raises UserError for a dtype that a tower's weights do not have."""
-    with _opened(path) as file:
-        dtype = file.get_slice(name).get_dtype()
-        if dtype not in DTYPES:
-            raise UserError(f"{path}: {name} is {dtype}; weights are {', '.join(DTYPES)}")
-        tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
-
-
-def copy_with(
-    source: Path,
-    target: BinaryIO,
-    replaced: Mapping[str, torch.Tensor],
-    rename: Callable[[str], str],
-) -> None:
-    """Copy a file with some tensors replaced; all other tensors keep their bytes and offsets.
-
-    Args:
-        source: A file that ``tensor_names`` has read.
-        target: Output file.
-        replaced: Tensors by their names in the source, of the same shapes; cast to its dtypes.
-        rename: Maps each tensor's name to its new name.
-    """
-    with source.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(size))
-        renamed = {
-            name if name == "__metadata__" else rename(name): header[name] for name in header
-        }
-        text = json.dumps(renamed, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        target.write(struct.pack("<Q", len(text)) + text)
-        header.pop("__metadata__", None)
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            start, end = entry["data_offsets"]
-            if name in replaced:
-                tensor = replaced[name].to(DTYPES[entry["dtype"]])
-                target.write(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-                continue
-            file.seek(8 + size + start)
-            for at in range(start, end, _AT_ONCE):
-                target.write(file.read(min(_AT_ONCE, end - at)))
-
-
-CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
+BIN_INDEX, BINS = "pytorch_model.bin.index.json", "pytorch_model*.bin"
 MODEL_TYPES = {
     "LlavaForConditionalGeneration": "llava",
     "LlavaNextForConditionalGeneration": "llava_next",
@@ -103,21 +52,12 @@ MODEL_TYPES = {
 """config.json's model_type by architecture: LLaVA-1.5, and LLaVA-NeXT (LLaVA-1.6)."""
 ARCHITECTURE, NEXT = MODEL_TYPES
 SUCH_AS = "give a folder such as llava-1.5-7b-hf"
-TOWER = re.compile(r"((?:model\.)?vision_tower\.)(vision_model\.)?(.+)")
-"""The tower's tensor names: on the hub, and in transformers since 5.6."""
+TOWER = re.compile(r"((?:model\.)?vision_tower\.(?:vision_tower\.)?)(vision_model\.)?(.+)")
+"""The tower's tensor names: on the hub, and in transformers since 5.6; in LLaVA's own layout
+vision_tower occurs twice."""
 
 BUFFERS = ("embeddings.position_ids",)
 """Buffers in older files; they are not weights."""
-
-SHAPES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "hidden_act",
-)
 
 
 @dataclass(frozen=True)
@@ -131,27 +71,47 @@ class LlavaFolder:
     """File and tensor name of each of the tower's tensors, by CLIPVisionModel's name."""
     vision: dict[str, Any]
     """CLIPVisionConfig's values of SHAPES."""
+    named: NamedTower | None = None
+    """In LLaVA's own layout, the tower that config.json names."""
 
     @property
     def is_next(self) -> bool:
         """Whether it is LLaVA-NeXT, which sees tiles of an image by its own image processor."""
-        return bool(self.config["model_type"] == MODEL_TYPES[NEXT])
+        return bool(self.config.get("model_type") == MODEL_TYPES[NEXT])
+
+    @property
+    def feature_layer(self) -> Any:
+        """The hidden state, or list of them, that the connector takes, as config.json has it."""
+        key = "vision_feature_layer" if self.named is None else "mm_vision_select_layer"
+        return self.config.get(key, -2)
 
     @property
     def layer(self) -> int:
         """Index of the last hidden state that the language model sees; 1 is the first block's
         output."""
-        chosen = self.config.get("vision_feature_layer", -2)
+        chosen = self.feature_layer
         layers = chosen if isinstance(chosen, list) else [chosen]
         count: int = self.vision["num_hidden_layers"]
         return max(layer if layer >= 0 else count + 1 + layer for layer in layers)
 
     def weights(self) -> Tensors:
-        """The tower's weights as float32."""
+        """The tower's weights in the weight files as float32; none where they hold no tower."""
         return {
             name: read_tensor(self.path / file, key).float()
             for name, (file, key) in self.tower.items()
         }
+
+    def towers(self) -> Iterator[Tensors]:
+        """Weights of each copy of the tower: in the weight files, and in the folder of LLaVA's own
+        layout."""
+        if self.tower:
+            yield self.weights()
+        if self.named is not None and (weights := self.named.weights()) is not None:
+            yield weights
+
+    def old_weights(self) -> Tensors | None:
+        """The tower's weights as LLaVA loads them; None if they are not on this machine."""
+        return next(self.towers(), None)
 
 
 def read_llava_config(path: Path, architectures: Sequence[str] = (ARCHITECTURE,)) -> dict[str, Any]:
@@ -159,10 +119,10 @@ def read_llava_config(path: Path, architectures: Sequence[str] = (ARCHITECTURE,)
 
     Args:
         path: The folder.
-        architectures: Keys of MODEL_TYPES that are allowed; others are refused.
+        architectures: Keys of MODEL_TYPES and ORIGINAL that are allowed; others are refused.
 
     Raises:
-        UserError: Not a LLaVA folder in Hugging Face's layout.
+        UserError: Not such a LLaVA folder.
     """
     try:
         config: Any = read_json(path / CONFIG)
@@ -175,7 +135,7 @@ def read_llava_config(path: Path, architectures: Sequence[str] = (ARCHITECTURE,)
     if not found:
         names = " or ".join(architectures)
         raise UserError(f"{path}: is {config.get('architectures')}, no {names}; {SUCH_AS}")
-    if config.get("model_type") != MODEL_TYPES[found[0]]:
+    if found[0] not in ORIGINAL and config.get("model_type") != MODEL_TYPES[found[0]]:
         raise UserError(
             f"{path / CONFIG}: model_type is {config.get('model_type')}, not "
             f"{MODEL_TYPES[found[0]]}: "
@@ -197,29 +157,48 @@ def read_llava_folder(path: Path) -> LlavaFolder:
 
 
 def _read_folder(path: Path) -> LlavaFolder:
-    config = read_llava_config(path, tuple(MODEL_TYPES))
+    config = read_llava_config(path, (*MODEL_TYPES, *ORIGINAL))
+    if is_original(config):
+        named = named_tower(path, config)
+        files = weight_files(path, or_bin=True)
+        names = tuple(file.name for file in files)
+        return LlavaFolder(path, config, names, _tower_places(files), named.settings, named)
     vision = config.get("vision_config") or {}
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise UserError(f"{path}: has a tower of kind {vision['model_type']}, which is not CLIP's")
     files = weight_files(path)
-    tower = {
-        name: (file.name, key)
-        for file in files
-        for key in tensor_names(file)
-        if (name := _tower_name(key)) is not None
-    }
+    tower = _tower_places(files)
     if not tower:
         raise UserError(f"{path}: its weights hold no vision_tower")
-    settings = _vision(path, vision)
+    settings = full_settings(path / CONFIG, vision)
     load_tokenizer(path, config)
     folder = LlavaFolder(path, config, tuple(file.name for file in files), tower, settings)
     check_processor(path, settings["image_size"], NEXT_PROCESSORS if folder.is_next else REPLACED)
     return folder
 
 
-def weight_files(path: Path) -> list[Path]:
-    """Weight files of a LLaVA folder. Raises UserError where some are missing."""
-    index = path / INDEX
+def _tower_places(files: Sequence[Path]) -> dict[str, tuple[str, str]]:
+    return {
+        name: (file.name, key)
+        for file in files
+        for key in tensor_names(file)
+        if (name := _tower_name(key)) is not None
+    }
+
+
+def weight_files(path: Path, or_bin: bool = False) -> list[Path]:
+    """Weight files of a LLaVA folder.
+
+    Args:
+        path: The folder.
+        or_bin: Take pytorch_model*.bin where there are no safetensors, as transformers does.
+
+    Raises:
+        UserError: Some are missing.
+    """
+    safe = (path / INDEX).is_file() or any(path.glob("model*.safetensors"))
+    name, pattern = (INDEX, "*.safetensors") if safe or not or_bin else (BIN_INDEX, BINS)
+    index = path / name
     if index.is_file():
         try:
             names = sorted(set(read_json(index)["weight_map"].values()))
@@ -229,12 +208,11 @@ def weight_files(path: Path) -> list[Path]:
             raise UserError(f"{index}: '{leads[0]}' is not a file name in its folder")
         files = [path / str(name) for name in names]
     else:
-        files = sorted(path.glob("*.safetensors"))
+        files = sorted(path.glob(pattern))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise UserError(
-            f"{path}: {', '.join(missing) or 'its *.safetensors'} are missing; copy the whole "
-            "folder"
+            f"{path}: {', '.join(missing) or f'its {pattern}'} are missing; copy the whole folder"
         )
     return files
 
@@ -244,43 +222,38 @@ def _tower_name(key: str) -> str | None:
     return found[3] if found and found[3] not in BUFFERS else None
 
 
-def _vision(path: Path, vision: Mapping[str, Any]) -> dict[str, Any]:
-    """SHAPES of vision_config, with CLIPVisionConfig's defaults."""
-    from transformers import CLIPVisionConfig
-
-    with reading(path / CONFIG, "copy it from the original folder", by="transformers"):
-        full = CLIPVisionConfig(**{name: vision[name] for name in SHAPES if name in vision})
-    return {name: getattr(full, name) for name in SHAPES}
-
-
 def check_fit(folder: LlavaFolder, settings: Mapping[str, Any], weights: Tensors) -> None:
     """Raise UserError for a tower of another shape or activation."""
     other = [name for name in SHAPES if folder.vision[name] != settings[name]]
     if other:
         difference = ", ".join(f"{n} {settings[n]} in place of {folder.vision[n]}" for n in other)
         raise UserError(f"export: the tower does not fit into {folder.path}: {difference}")
+    if folder.named is not None and not folder.tower:
+        return
     if missing := sorted(set(weights) - set(folder.tower)):
         raise UserError(f"{folder.path}: its tower lacks {missing[0]}, so it is not CLIP's")
     if unknown := sorted(set(folder.tower) - set(weights)):
         raise UserError(f"{folder.path}: its tower has {unknown[0]}, so it is not CLIP's")
 
 
-def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
+def write_into(folder: LlavaFolder, weights: Tensors, view: ImageSettings, out: Path) -> str:
     """Write a copy of the folder with another tower, atomically.
 
     Args:
         folder: The LLaVA folder.
         weights: The new tower, by CLIPVisionModel's names.
+        view: The new tower's preprocessing, at the LLaVA's image size.
         out: Output folder; an existing one is replaced.
 
     Returns:
-        A description of the folder's former image processor, which stays in LLaVA-NeXT.
+        A description of the image processor, for a line of the summary.
 
     Raises:
         UserError: transformers would not pad LLaVA-1.5's images; the disk is full or cannot be
             written.
     """
     needed = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
+    needed += 0 if folder.named is None else sum(tensor.nbytes for tensor in weights.values())
     out.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(out.parent).free < needed:
         raise UserError(f"{out}: needs {needed / 2**30:.1f} GiB, which its disk does not have")
@@ -292,16 +265,24 @@ def write_into(folder: LlavaFolder, weights: Tensors, out: Path) -> str:
         for name in folder.weight_files:
             _write_weights(folder, name, weights, target / name)
         _write_index(folder, target)
+        if folder.named is not None:
+            write_tower(target / TOWER_FOLDER, folder.vision, weights, view)
+            return name_tower(target, out)
         if folder.is_next:
-            return "LLaVA-NeXT's own"
+            return "the image processor stays LLaVA-NeXT's own"
         before = write_padding(target)
         prove_padding(target)
-    return before
+    return (
+        f"images are padded to squares, as LLaVA-1.5 was trained ({PADDING} with do_pad; it was "
+        f"{before})"
+    )
 
 
 def _plain_files(folder: LlavaFolder) -> Iterator[Path]:
+    """All files but weights; a tower's folder of a former export is not copied."""
     for file in sorted(folder.path.rglob("*")):
-        if file.is_file() and file.name not in folder.weight_files:
+        own = folder.named is not None and file.is_relative_to(folder.path / TOWER_FOLDER)
+        if file.is_file() and not own and file.name not in folder.weight_files:
             yield file
 
 
@@ -321,14 +302,14 @@ def _hub_name(key: str) -> str:
 
 def _write_index(folder: LlavaFolder, target: Path) -> None:
     """Rename the tower's tensors in the index, if any name changes."""
-    path = folder.path / INDEX
-    if not path.is_file():
-        return
-    index = json.loads(path.read_bytes())
-    named = {_hub_name(key): file for key, file in index["weight_map"].items()}
-    if named != index["weight_map"]:
-        index["weight_map"] = named
-        atomic_write(target / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
+    for path in (folder.path / INDEX, folder.path / BIN_INDEX):
+        if not path.is_file():
+            continue
+        index = json.loads(path.read_bytes())
+        named = {_hub_name(key): file for key, file in index["weight_map"].items()}
+        if named != index["weight_map"]:
+            index["weight_map"] = named
+            atomic_write(target / path.name, json.dumps(index, indent=2, sort_keys=True).encode())
 
 
 CONNECTOR = re.compile(r"(?:model\.)?multi_modal_projector\.(.+)")

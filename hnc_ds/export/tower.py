@@ -20,6 +20,7 @@ from PIL import Image
 from hnc_ds.errors import UserError
 from hnc_ds.images import CorruptImage, read_image_file
 from hnc_ds.model.clip import Clip
+from hnc_ds.reading import reading
 from hnc_ds.shards.images import ImageSettings, decode_image, evaluation_view
 
 Tensors = dict[str, torch.Tensor]
@@ -80,7 +81,20 @@ def text_weights(clip: Clip) -> tuple[Tensors, torch.Tensor | None]:
 
 def vision_settings(clip: Clip) -> dict[str, Any]:
     """Arguments of CLIPVisionConfig. Raises UserError where the tower is not a ViT."""
-    model, vision = clip.config["model_cfg"], clip.config["model_cfg"]["vision_cfg"]
+    return settings_of(clip.config["model_cfg"], clip.image_settings.size)
+
+
+def settings_of(model: Mapping[str, Any], side: int) -> dict[str, Any]:
+    """Arguments of CLIPVisionConfig.
+
+    Args:
+        model: open_clip's configuration of a model.
+        side: Side of the images in pixels.
+
+    Raises:
+        UserError: The tower is not a ViT.
+    """
+    vision = model["vision_cfg"]
     if not isinstance(vision.get("layers"), int) or "patch_size" not in vision:
         raise UserError("export: the image tower is not one of CLIP's ViTs, which this needs")
     width = vision["width"]
@@ -89,7 +103,7 @@ def vision_settings(clip: Clip) -> dict[str, Any]:
         "intermediate_size": int(width * vision.get("mlp_ratio", 4.0)),
         "num_hidden_layers": vision["layers"],
         "num_attention_heads": width // vision.get("head_width", 64),
-        "image_size": clip.image_settings.size,
+        "image_size": side,
         "patch_size": vision["patch_size"],
         "hidden_act": activation(model),
     }
@@ -110,6 +124,35 @@ def text_settings(clip: Clip) -> dict[str, Any]:
         "bos_token_id": last - 1,
         "eos_token_id": last,
     }
+
+
+SHAPES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+)
+"""CLIPVisionConfig's values that decide what a tower computes."""
+
+
+def full_settings(where: Path, vision: Mapping[str, Any]) -> dict[str, Any]:
+    """SHAPES of a configuration, with CLIPVisionConfig's defaults.
+
+    Args:
+        where: The configuration's file, for messages.
+        vision: CLIPVisionConfig's arguments, some of which may be absent.
+
+    Raises:
+        UserError: A value is not of its kind.
+    """
+    from transformers import CLIPVisionConfig
+
+    with reading(where, "copy it from the original folder", by="transformers"):
+        full = CLIPVisionConfig(**{name: vision[name] for name in SHAPES if name in vision})
+    return {name: getattr(full, name) for name in SHAPES}
 
 
 POSITIONS = "embeddings.position_embedding.weight"
@@ -177,6 +220,25 @@ def _in_block(layer: str, name: str, tensor: torch.Tensor, unknown: list[str]) -
         unknown.append(f"{layer}.{name}")
         return {}
     return {f"{layer}.{IN_BLOCK[module]}.{kind}": tensor}
+
+
+RESAMPLE = {"bilinear": 2, "bicubic": 3}
+"""PIL's numbers."""
+
+
+def hf_view(view: ImageSettings) -> Any:
+    """The preprocessing as a CLIPImageProcessor."""
+    from transformers import CLIPImageProcessor
+
+    side = {"height": view.size, "width": view.size}
+    shortest = {"shortest_edge": view.size}
+    return CLIPImageProcessor(
+        size=shortest if view.resize_mode == "shortest" else side,
+        crop_size=side,
+        resample=RESAMPLE[view.interpolation],
+        image_mean=list(view.mean),
+        image_std=list(view.std),
+    )
 
 
 PROBES = 8

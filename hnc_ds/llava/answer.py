@@ -20,8 +20,9 @@ from hnc_ds.distributed import local_device
 from hnc_ds.errors import UserError, counted
 from hnc_ds.evaluation.benchmarks import FREE_FORM
 from hnc_ds.evaluation.released.images import image_file
-from hnc_ds.export.into_llava import read_llava_config, tensor_names, weight_files
+from hnc_ds.export.into_llava import read_llava_config, weight_files
 from hnc_ds.export.llava_files import differs_as_a_whole, load_tokenizer
+from hnc_ds.export.tensor_files import tensor_names
 from hnc_ds.llava.batches import Batch, batches, images, read_batches, slots_of
 from hnc_ds.llava.benchmark_files import QuestionId
 from hnc_ds.llava.generate import Generated, Generator, HalvingGenerator

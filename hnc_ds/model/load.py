@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import open_clip
 import torch
@@ -381,16 +381,22 @@ def _check_names(config: ModelConfig) -> None:
         )
 
 
+def architecture_config(model: str) -> dict[str, Any]:
+    """A copy of the model_cfg that open_clip has for an architecture's name."""
+    settings: dict[str, Any] = deepcopy(open_clip.get_model_config(model))
+    return settings
+
+
 def _model_settings(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """model_cfg with the activation that the weights need, and the keys that must be passed to
     open_clip because they depend on the folder's path."""
     if config.model.startswith(LOCAL):
         return _folder_settings(Path(config.model.removeprefix(LOCAL)))
-    settings: Any = deepcopy(open_clip.get_model_config(config.model))
+    settings = architecture_config(config.model)
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained or "")
     if tag.get("quick_gelu"):  # open_clip only warns of a mismatch
         settings["quick_gelu"] = True
-    return cast(dict[str, Any], settings), {}
+    return settings, {}
 
 
 def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

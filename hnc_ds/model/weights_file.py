@@ -137,9 +137,9 @@ def _content(path: Path) -> Any:
         with reading(path):
             return load_file(path)
     if is_torchscript(path):
-        with _reading_weights(path):
+        with reading_weights(path):
             return _torchscript(path)
-    with _reading_weights(path), torch.serialization.safe_globals(PLAIN):
+    with reading_weights(path), torch.serialization.safe_globals(PLAIN):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -167,7 +167,7 @@ def _is_within(content: Any, name: str) -> bool:
 
 
 @contextmanager
-def _reading_weights(path: Path) -> Iterator[None]:
+def reading_weights(path: Path) -> Iterator[None]:
     """Turn any error of reading weights into a one-line UserError."""
     try:
         yield
@@ -191,7 +191,7 @@ def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, like OpenAI's models."""
     if not is_zipfile(path):
         return False
-    with _reading_weights(path), ZipFile(path) as archive:
+    with reading_weights(path), ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 

@@ -158,6 +158,7 @@ def stages(world: Path) -> list[Stage]:
         stage("score-mmvp", "llava", "score --dataset mmvp-vqa --annotations mmvp.csv --answers gqa.answers.jsonl --out out.json", "mmvp.csv", results("out.json")),
         stage("score-vsr", "llava", "score --dataset vsr-vqa --annotations vsr.jsonl --answers vsr.answers.jsonl --out out.json", "vsr.jsonl", results("out.json")),
         stage("export-into", "llava", "export run --into llava --out out", "llava/config.json llava/model.safetensors", nothing),
+        stage("export-into-own", "llava", "export run --into own --out out", "own/config.json own/pytorch_model.bin.index.json own/pytorch_model-00002-of-00002.bin tower/config.json", nothing),
     ]  # fmt: skip
     return found
 
@@ -166,7 +167,9 @@ def stage(
     name: str, folder: str, command: str, damaged: str, made: Made, optional: str = ""
 ) -> Stage:
     share = 0.3 if name.startswith(("train", "report")) else 1.0
-    status = 2 if name == "export-into" else 0  # its tower has another width, which is checked last
+    status = (
+        2 if name.startswith("export-into") else 0
+    )  # its tower has another width, which is checked last
     fields = frozenset(optional.split())
     return Stage(name, folder, command.split(), damaged.split(), made, fields, share, status)
 

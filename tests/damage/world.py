@@ -352,10 +352,12 @@ def _parquet(path: Path, jpegs: Sequence[Path]) -> None:
 
 
 def _llava(folder: Path, base: Path) -> None:
+    from tests.export.original import save_original
     from tests.llava.tiny_llava import save_llava
 
     folder.mkdir()
     save_llava(folder / "llava", seed=0)
+    save_original(folder / "own", folder / "tower", inside=True, mm_vision_tower="tower")
     (folder / "img").mkdir()
     for number, i in enumerate(IDS[:2]):
         shutil.copy(base / "images" / f"{i}.jpg", folder / f"img/COCO_val2014_{number:012d}.jpg")
