@@ -458,7 +458,10 @@ def write_files(folder: Path, content: CheckpointFiles, final: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         # transformers opens no file that does not say that it is torch's.
         form = {"format": "pt"} if content.config is None else None
+        path.touch()
+        mode = path.stat().st_mode  # safetensors' own file is for its owner alone
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, form)
+        path.chmod(mode)
         with path.open("rb") as file:
             os.fsync(file.fileno())
         if path.name == WEIGHTS_NAME:

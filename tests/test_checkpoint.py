@@ -49,6 +49,14 @@ def test_what_was_saved_is_read_back(run: Path) -> None:
         assert torch.equal(parameter, clip.get_parameter(name)), name
 
 
+def test_others_may_read_a_checkpoint_as_any_new_file(run: Path) -> None:
+    _, folder = save(run, 1)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    (run / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in files}
+    assert modes == dict.fromkeys(modes, (run / "new").stat().st_mode)
+
+
 @pytest.mark.parametrize("name", ["best", "step-best", "nan"])
 def test_a_checkpoint_that_was_copied_under_another_name_is_a_model_too(
     run: Path, tmp_path: Path, name: str
