@@ -58,7 +58,7 @@ def _workers(ground: Ground) -> int:
 def _trained(
     ground: Ground, model: str, batch: int, shards: Path, steps: int, every: int
 ) -> list[dict[str, float]]:
-    data = DataConfig(shards=shards, hard_negatives=NEGATIVES)
+    data = DataConfig(shards=str(shards), hard_negatives=NEGATIVES)
     if ground.quick:
         data = replace(data, workers=0)  # starting them would take longer than all else
     deepspeed = ground.folder / "deepspeed.json"
