@@ -46,7 +46,7 @@ class ImageFolders:
     Args:
         named: Folders or archives (``is_archive``); a name that does not exist may be several,
             separated by colons.
-        captions: Archives that hold the images, if none are named.
+        captions: The file of captions; archives that hold the images, if none are named.
         splits: Splits of these archives.
 
     Raises:
@@ -57,6 +57,7 @@ class ImageFolders:
     def __init__(
         self, named: Sequence[Path], captions: Path | None = None, splits: Sequence[str] = ()
     ) -> None:
+        self._captions = captions or "the captions"
         self._named = [part for one in named for part in _split(one)] or _own(captions)
         self.folders: list[Path] = []
         self._by_path: defaultdict[str, list[_File]] = defaultdict(list)
@@ -118,7 +119,7 @@ class ImageFolders:
         outside = {"", ".", ".."} & set(parts) or {"\\", "\0"} & set(image_id)
         if outside or len(image_id) > LONGEST_ID:
             raise UserError(
-                f"image id {image_id[:LONGEST_ID]!r} of the captions names no file of {self}; "
+                f"image id {image_id[:LONGEST_ID]!r} of {self._captions} names no file of {self}; "
                 "ids are file names without '.jpg'"
             )
         stem = _without_suffix(image_id)
