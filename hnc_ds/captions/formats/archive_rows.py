@@ -36,7 +36,7 @@ LARGEST_SHARE_BROKEN = 0.01
 def archive_rows(splits: Sequence[str], read: Read) -> Iterator[tuple[Row, str]]:
     """The rows of archives, each with its place for messages.
 
-    A sample that is left out has a row without captions: its name tells others apart.
+    A sample that is left out has a row without captions: by its name it is not counted as another.
 
     Args:
         splits: Splits to read, by names of files or folders, else by a column 'split'; all when
