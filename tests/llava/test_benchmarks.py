@@ -546,14 +546,15 @@ def test_answers_to_every_set_do_not_depend_on_the_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Asked as a user asks, and scored."""
-    named, files, seen = tmp_path / "images", sorted(images.iterdir()), set[str]()
+    named, images_there, seen = tmp_path / "images", sorted(images.iterdir()), set[str]()
     named.mkdir()
     for dataset, path in files.items():
         asked = read_vqa_questions(dataset, path).asked
         folder = path if dataset == "naturalbench" else named
         if folder is named:
             for n, name in enumerate(sorted({one.image for one in asked})):
-                shutil.copyfile(files[(n + len(seen)) % len(files)], named / name)
+                source = images_there[(n + len(seen)) % len(images_there)]
+                shutil.copyfile(source, named / name)
         given = {"model": llava_folder, "dataset": dataset, "questions": path, "images": folder}
         found = []
         for batch in (1, 3, 64):
