@@ -129,6 +129,12 @@ class Batch(NamedTuple):
             if isinstance(part, torch.Tensor) and name != "used_T"
         }
 
+    @property
+    def pair_numbers(self) -> torch.Tensor:
+        """int64 [B, 2]: numbers of the images and of their positive captions, by which rows of all
+        ranks are compared."""
+        return torch.stack([self.image_index_B, self.text_index_T[self.positive_B]], dim=1)
+
     def _needed_masks(self) -> CaptionMasks:
         true_B = self.text_index_T[self.positive_B]
         empty_BK = self.negative_BK == EMPTY

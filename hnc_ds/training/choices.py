@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hnc_ds.checkpoint import read_settings
-from hnc_ds.config import TrainConfig
+from hnc_ds.config import DataConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.engine.deepspeed_config import (
     batch_size_of,
@@ -77,7 +77,10 @@ def with_steps(config: TrainConfig, batch: int) -> TrainConfig:
     """Settings with the steps of --epochs."""
     if config.epochs is None:
         return config
-    data = config.data
-    folders = ShardFolders(data.folders, cache_of(data.cache, data.cache_gb))
-    positions = epoch_positions(len(folders), data)
+    positions = epoch_positions(count_images(config.data), config.data)
     return replace(config, steps=steps_of_epochs(config.epochs, positions, batch))
+
+
+def count_images(data: DataConfig) -> int:
+    """Images of all --shards."""
+    return len(ShardFolders(data.folders, cache_of(data.cache, data.cache_gb)))

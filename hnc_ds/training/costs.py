@@ -19,13 +19,12 @@ from hnc_ds.engine.deepspeed_config import batch_size_of, resolve
 from hnc_ds.errors import counted
 from hnc_ds.model.clip import TOWERS, Clip
 from hnc_ds.model.load import without_weights
-from hnc_ds.shards.folders import ShardFolders
 from hnc_ds.shards.loader import TrainingData
 from hnc_ds.shards.order import epoch_positions, steps_of_epochs
-from hnc_ds.shards.remote import cache_of, is_url
+from hnc_ds.shards.remote import is_url
 from hnc_ds.training import setup
 from hnc_ds.training.activations import Activations, measure_activations
-from hnc_ds.training.choices import read_deepspeed, with_deepspeed_config
+from hnc_ds.training.choices import count_images, read_deepspeed, with_deepspeed_config
 
 GIB, MIB = 2**30, 2**20
 
@@ -340,10 +339,10 @@ def dry_run(config: TrainConfig, scenes: int) -> None:
     if config.deepspeed_config is None:
         config = with_deepspeed_config(config)
     path, written = read_deepspeed(config)
-    ranks = config.plan.dry_run_gpus or world_size()
+    ranks, data = config.plan.dry_run_gpus or world_size(), config.data
     batch = batch_size_of(written, path, ranks)
-    images = config.plan.dry_run_images or _images_of(config, scenes)
-    epoch = epoch_positions(images, config.data)
+    images = config.plan.dry_run_images or (count_images(data) if data.folders else scenes)
+    epoch = epoch_positions(images, data)
     if config.epochs is not None:
         config = replace(config, steps=steps_of_epochs(config.epochs, epoch, batch))
     deepspeed = resolve(written, path, ranks, config.steps)
@@ -355,13 +354,6 @@ def dry_run(config: TrainConfig, scenes: int) -> None:
     on = f"on {counted(ranks, 'GPU')} with {config.deepspeed_config}"
     print(f"train: dry run of {config.model.model} {on}; nothing is written")
     print("\n".join(lines(plan, model, texts)), flush=True)
-
-
-def _images_of(config: TrainConfig, scenes: int) -> int:
-    data = config.data
-    if not data.folders:
-        return scenes
-    return len(ShardFolders(data.folders, cache_of(data.cache, data.cache_gb)))
 
 
 def _texts_of(config: TrainConfig, clip: Clip) -> Texts:

@@ -105,7 +105,7 @@ def _gathered_masks(batch: Batch, all_negatives: bool) -> Masks:
     return gather_masks(
         batch.negative_BK != EMPTY,
         batch.unrelated_BM != EMPTY,
-        torch.stack([batch.image_index_B, batch.text_index_T[batch.positive_B]], dim=1),
+        batch.pair_numbers,
         batch.text_index_T[batch.negative_BK.clamp(min=0)] if all_negatives else None,
         batch.masks,
     )

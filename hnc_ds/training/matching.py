@@ -89,8 +89,8 @@ def _match(
         contrasts(config.loss),
         drawn,
     )
-    slots = [1, batch.negative_BK.shape[1]]
-    positive_B1, hard_BK, unrelated_BM = odds_BS.float().tensor_split([slots[0], sum(slots)], dim=1)
+    ends = [1, 1 + batch.negative_BK.shape[1]]
+    positive_B1, hard_BK, unrelated_BM = odds_BS.float().tensor_split(ends, dim=1)
     hard_used_BK, used_BM = batch.negative_BK[own] != EMPTY, batch.unrelated_BM[own] != EMPTY
     if drawn:
         used_BM = torch.cat([used_BM, drawn.used_BM], dim=1)
@@ -127,8 +127,8 @@ class _Drawn:
         """Token ids [B, M, L] and their numbers without padding [B, M]. A collective."""
         batch = self._batch
         text_ND = all_gather_no_grad(text_TD[batch.positive_B])
-        index_B2 = torch.stack([batch.image_index_B, batch.text_index_T[batch.positive_B]], dim=1)
-        same_BN = (index_B2[:, None] == all_gather_no_grad(index_B2)).any(dim=2).to(text_ND.device)
+        index_B2 = batch.pair_numbers
+        same_BN = (index_B2[:, None] == all_gather_no_grad(index_B2)).any(dim=2)
         logit_BN = image_BD @ text_ND.T / self._tau + self._noise(*same_BN.shape).to(text_ND)
         chosen = logit_BN.masked_fill(same_BN, -torch.inf).topk(min(self._count, len(text_ND)))
         self.used_BM = chosen.values > -torch.inf

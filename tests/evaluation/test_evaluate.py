@@ -87,7 +87,7 @@ def test_the_items_hold_what_the_scores_are_computed_from(run, make_shards):
 
 
 def test_a_threshold_of_validation_data_judges_captions_by_cosines(run, make_shards, capsys):
-    """Colours are told apart, of swaps all true or all false captions are right."""
+    """Colours are separated; of swaps all true or all false captions are right."""
     shards, again = make_shards(SIX), run / "results" / "again.json"
     evaluate(settings(run, shards))
     evaluate(settings(run, shards, out=again, threshold_from=run / "results/val.json"))

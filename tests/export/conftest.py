@@ -30,6 +30,22 @@ SMALL = {
 }
 
 
+UNFIT = [
+    ({"image_size": 20, "patch_size": 10}, "image_size 20 in place of 32, patch_size 10 in"),
+    ({"quick_gelu": True}, "hidden_act quick_gelu in place of gelu"),
+    ({"layers": 2}, "num_hidden_layers 2 in place of 3"),
+    ({"patch_size": 16}, "patch_size 16 in place of 8"),
+    ({"width": 64, "head_width": 16}, "hidden_size 64 in place of 32"),
+]
+
+
+@pytest.fixture(params=UNFIT, ids=lambda case: " ".join(case[0]))
+def unfit(request: pytest.FixtureRequest) -> tuple[dict[str, Any], str]:
+    """Settings of a tower that fits into no LLaVA here, and what the refusal says of it."""
+    found: tuple[dict[str, Any], str] = request.param
+    return found
+
+
 def model_cfg(quick_gelu: bool = False, **vision: Any) -> dict[str, Any]:
     return {
         **SMALL,

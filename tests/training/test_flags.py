@@ -160,8 +160,9 @@ def test_the_json_of_a_run_without_one_depends_on_the_machine_and_the_weights(
 def test_a_gpu_that_only_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(device_name=lambda: "cuda", is_bf16_supported=lambda: True)
     monkeypatch.setattr(engine, "_accelerator", lambda: gpu)
-    emulates = lambda including_emulation=True: including_emulation  # noqa: E731
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", emulates)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
     assert not engine.has_bf16()
 
 
@@ -263,8 +264,7 @@ def test_a_line_on_the_console_has_its_parts_and_in_a_terminal_fits_it(
     assert [bool(match and match[3]) for match in found] == [False, True, True, True]
     assert found[3] is not None
     assert found[3][3] == "  eta 0:00:00"
-    terminal = lambda *_: os.terminal_size((30, 24))  # noqa: E731
-    monkeypatch.setattr("shutil.get_terminal_size", terminal)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((30, 24)))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main([*arguments, *flags, "5", "--resume"]) == 0
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("step "))
