@@ -29,6 +29,7 @@ from hnc_ds.engine.deepspeed_keys import SIZES
 from hnc_ds.engine.zero import FlatStep, Fragments, Mirror, flatten_stage_3
 from hnc_ds.errors import UserError
 from hnc_ds.installing import pip_install
+from hnc_ds.model.half_precision import fit_buffers
 
 
 def start_process_group() -> None:
@@ -211,6 +212,9 @@ class Engine:
         initial = {name: p.detach().clone() for name, p in kept.items()}
         self._frozen = {name: initial[name] for name, p in kept.items() if not p.requires_grad}
         self._shapes = {name: tensor.shape for name, tensor in initial.items()}
+        for section, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+            if config.get(section, {}).get("enabled"):
+                fit_buffers(model, dtype)
         refused = "DeepSpeed cannot start with this JSON of its settings"
         with _one_line(refused), _compiled_when_called():
             self._engine, *_ = deepspeed.initialize(

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hnc_ds.errors import UserError
 from hnc_ds.model.attention import use_tower_attention
+from hnc_ds.model.half_precision import BATCH_NORMS
 from hnc_ds.model.text import (
     Tokenizer,
     context_length,
@@ -44,8 +45,6 @@ SIGLIP_BIAS = -10.0
 TOWERS = ("image", "text")
 BESIDE_TOWERS = ("logit_scale", "logit_bias", "text_decoder")
 """Members of an open_clip model that belong to neither tower."""
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 Part = nn.Module | nn.Parameter
 

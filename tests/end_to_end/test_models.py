@@ -51,9 +51,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     small_timm(monkeypatch)
 
 
-def train(folder: Path, shards: Path, steps: int, *more: object) -> int:
+def train(
+    folder: Path, shards: Path, steps: int, *more: object, precision: str | None = None
+) -> int:
     optimizer = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
     settings = {"train_batch_size": 6, "optimizer": optimizer, "zero_optimization": {"stage": 1}}
+    if precision:
+        settings[precision] = {"enabled": True}
     (folder / "ds.json").write_text(json.dumps(settings))
     flags: dict[str, Any] = {
         "model": f"local-dir:{folder / 'start'}",
@@ -133,6 +137,18 @@ def test_a_kind_of_model_goes_through_every_stage(name: str, shards: Path, tmp_p
     check_hugging_faces_form(kind, run, tmp_path / "hf", embedded)
 
 
+@pytest.mark.parametrize("name", ["ResNet", "NLLB"])
+def test_a_kind_with_buffers_trains_in_16_bits(name: str, shards: Path, tmp_path: Path) -> None:
+    start = save_tiny(tmp_path / "start", KINDS[name])
+    for steps, more in ((2, []), (3, ["--resume"])):
+        assert train(tmp_path, shards, steps, *more, precision="bf16") == 0
+    step = newest_checkpoint(tmp_path / "run")
+    assert_trained(start, step)
+    assert_close(own(step), of_open_clip(step))
+    kept = load_file(step / "model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} <= {torch.float32, torch.int64}
+
+
 def check_hugging_faces_form(kind: Kind, run: Path, out: Path, expected: Embeddings) -> None:
     """CLIPModel where there is one, else a line with the reason."""
     config = ExportConfig(model=str(run), to="hf", out=out)
@@ -145,21 +161,23 @@ def check_hugging_faces_form(kind: Kind, run: Path, out: Path, expected: Embeddi
 
 
 @pytest.mark.parametrize(
-    ("name", "scope"),
+    ("name", "scope", "precision"),
     [
-        ("SigLIP", ["--lora_rank", "2"]),
-        ("MobileCLIP", ["--lora_rank", "2"]),
-        ("NLLB", ["--towers", "text", "--lora_rank", "2"]),
-        ("timm and BERT", ["--towers", "text"]),
-        ("timm and BERT", ["--last_blocks", "1"]),
+        ("SigLIP", ["--lora_rank", "2"], None),
+        ("MobileCLIP", ["--lora_rank", "2"], "bf16"),
+        ("NLLB", ["--towers", "text", "--lora_rank", "2"], None),
+        ("timm and BERT", ["--towers", "text"], None),
+        ("timm and BERT", ["--towers", "text"], "bf16"),
+        ("timm and BERT", ["--last_blocks", "1"], None),
+        ("EVA01", ["--last_blocks", "1"], "bf16"),
     ],
 )
 def test_a_part_of_a_kind_trains_and_the_rest_stays_to_the_bit(
-    name: str, scope: list[str], shards: Path, tmp_path: Path
+    name: str, scope: list[str], precision: str | None, shards: Path, tmp_path: Path
 ) -> None:
     start = save_tiny(tmp_path / "start", KINDS[name])
-    assert train(tmp_path, shards, 2, *scope) == 0
-    assert train(tmp_path, shards, 3, *scope, "--resume") == 0
+    assert train(tmp_path, shards, 2, *scope, precision=precision) == 0
+    assert train(tmp_path, shards, 3, *scope, "--resume", precision=precision) == 0
     step = newest_checkpoint(tmp_path / "run")
     assert_close(own(step), of_open_clip(step))
     before = load_file(start / "open_clip_model.safetensors")
