@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -93,8 +93,9 @@ Flickr30k) and SugarCrepe's questions that were given; percent, means over the s
 brackets, the smallest and the largest. *Blind*: the same pairs of captions with other images;
 *sighted* is accuracy - blind accuracy + 1/2 ([benchmarks](../docs/benchmarks.md)).
 
-Trained from {model}: text tower alone, {steps} steps of {batch} images, learning rate {lr}, up to
-two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`). Made with {machine}.
+Trained from {model}: text tower alone, {steps} steps of {batch} images, learning rate {lr},
+{precision}, up to two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`).
+Made with {machine}.
 
 {objectives}
 
@@ -139,6 +140,10 @@ class Settings:
 
     lr: float = 2e-5
     """Largest learning rate."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the training; bf16 is faster where the processor has units for it (AMX). Scores are always
+    of fp32."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the order of samples and of the captions that are drawn."""
@@ -198,7 +203,7 @@ def prepare(settings: Settings, names: Sequence[str]) -> None:
             hnc_ds(f"swap-words {given} --out {captions}")
         out = settings.shards(split, swaps)
         hnc_ds(f"pack --captions {captions} --images {settings.images} --out {out}")
-    deepspeed = {
+    deepspeed: dict[str, Any] = {
         "train_batch_size": settings.batch,
         "optimizer": {
             "type": "AdamW",
@@ -211,6 +216,8 @@ def prepare(settings: Settings, names: Sequence[str]) -> None:
         "gradient_clipping": 1.0,
         "zero_optimization": {"stage": 1},
     }
+    if settings.precision != "fp32":
+        deepspeed[settings.precision] = {"enabled": True}
     atomic_write(settings.out / "deepspeed.json", json.dumps(deepspeed, indent=1).encode())
 
 
@@ -286,6 +293,7 @@ def page(settings: Settings, names: Sequence[str]) -> str:
         steps=settings.steps,
         batch=settings.batch,
         lr=settings.lr,
+        precision=settings.precision,
         fluent=SWAPS["fluent"],
         machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),
         objectives="\n".join(
