@@ -4,17 +4,27 @@ Pairs match by image, negative type and both captions, questions by id and capti
 compared over the same gallery only.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import structs
 
 from hnc_ds.captions.language.attribute_classes import about_of
 from hnc_ds.evaluation.benchmarks import HARD_NEGATIVES, RETRIEVAL
 from hnc_ds.evaluation.blind import BLIND, SIGHTED
 from hnc_ds.evaluation.released.summary import MATCHES, TAG
-from hnc_ds.evaluation.results import AnsweredItem, Measurement, PairItem, RankItem, RowKey, VqaItem
+from hnc_ds.evaluation.results import (
+    CLASS,
+    AnsweredItem,
+    Measurement,
+    PairItem,
+    RankItem,
+    RowKey,
+    VqaItem,
+)
 from hnc_ds.evaluation.statistics import Change, paired_difference, permutation_test
 
 PAIR_VALUES: dict[str, Callable[[PairItem], float]] = {
@@ -31,6 +41,9 @@ BLIND_VALUES: dict[str, Callable[[bool, float], float]] = {
 
 ChangeOf = Callable[[RowKey], Change | None]
 """Difference to another model in a row of the results; None if there is none."""
+
+CLASS_HITS = {"acc1": 1, "acc5": 5}
+"""Zero-shot classification is right within so many classes."""
 
 LOWER_IS_BETTER = frozenset({"ties", BLIND})
 RANKS: dict[str, Callable[[RankItem], int]] = {
@@ -88,7 +101,19 @@ def _same_questions(
 ) -> list[tuple[AnsweredItem, AnsweredItem]]:
     of_second = {(item.benchmark, item.id): item for item in second.answers}
     both = [(item, of_second.get((item.benchmark, item.id))) for item in first.answers]
-    return [(one, other) for one, other in both if other and one.captions == other.captions]
+    shared = [(one, other) for one, other in both if other and one.captions == other.captions]
+    counts = [Counter(item.benchmark for item in run.answers) for run in (first, second)]
+    galleries = Counter(one.benchmark for one, _ in shared)
+    whole = {name for name, n in galleries.items() if all(count[name] == n for count in counts)}
+    return [
+        (one, other) if one.benchmark in whole else (_in_no_gallery(one), _in_no_gallery(other))
+        for one, other in shared
+    ]
+
+
+def _in_no_gallery(item: AnsweredItem) -> AnsweredItem:
+    """Without ranks among the images and captions of all questions; classes stay the same."""
+    return structs.replace(item, ranks={n: r for n, r in item.ranks.items() if n == CLASS})
 
 
 def _same_free_form(first: Measurement, second: Measurement) -> list[tuple[VqaItem, VqaItem]]:
@@ -132,7 +157,7 @@ def paired_values(shared: SharedItems, row: RowKey) -> PairedValues | None:
             (one.right[metric], other.right[metric], one.images[0])
             for one, other in _answers(shared, row)
         ]
-        rows += _free_form_values(shared, row)
+        rows += [*_searched_values(shared, row), *_free_form_values(shared, row)]
     return PairedValues(*map(np.array, zip(*rows, strict=True))) if rows else None
 
 
@@ -145,6 +170,23 @@ def _answers(shared: SharedItems, row: RowKey) -> list[tuple[AnsweredItem, Answe
         if one.benchmark == benchmark
         and metric in one.right
         and (group in ("all", one.group) or group.removeprefix(TAG) in one.tags)
+    ]
+
+
+def _searched_values(shared: SharedItems, row: RowKey) -> list[tuple[float, float, str | int]]:
+    """Hits of the queries whose rate is a row."""
+    benchmark, metric, group = row
+    if metric in CLASS_HITS:
+        search, most = CLASS, CLASS_HITS[metric]
+    else:
+        search, _, cutoff = metric.partition("_R@")
+        most = int(cutoff) if cutoff.isdecimal() else 0
+    return [
+        (rank < most, other_rank < most, one.images[0])
+        for one, other in shared.answers
+        if one.benchmark == benchmark and group in ("all", one.group.rpartition("/")[0])
+        if most and search in one.ranks and search in other.ranks
+        for rank, other_rank in zip(one.ranks[search], other.ranks[search], strict=True)
     ]
 
 

@@ -131,6 +131,10 @@ class RankItem(msgspec.Struct, frozen=True, tag_field="item", tag="ranks"):
     text_to_image: int
 
 
+CLASS = "class"
+"""The search of an image among classes."""
+
+
 class AnsweredItem(msgspec.Struct, frozen=True, tag_field="item", tag="question"):
     """A question of a released benchmark with its scores."""
 
@@ -150,6 +154,9 @@ class AnsweredItem(msgspec.Struct, frozen=True, tag_field="item", tag="question"
     """Crop of each image in pixels (left, top, right, bottom); None for the whole image."""
     blind: float | None = None
     """Blind accuracy of the question (blind.py), if it is a pair and has a twin."""
+    ranks: dict[str, tuple[int, ...]] = {}
+    """Wrong candidates before the first right one, by search: "image_to_text" has one rank,
+    "text_to_image" one for each caption, "class" (zero-shot classification) one."""
 
 
 class VqaItem(msgspec.Struct, frozen=True, tag_field="item", tag="vqa"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hnc_ds.evaluation.paired import change_of, remarks_on_sharing, shared_items
+from hnc_ds.evaluation.paired import change_of, paired_values, remarks_on_sharing, shared_items
 from hnc_ds.evaluation.results import AnsweredItem, ItemsHeader, Measurement, PairItem
 
 
@@ -64,6 +64,67 @@ def test_a_row_of_a_predicate_is_of_the_pairs_that_state_it() -> None:
     found = change_of(shared, ("hnc-shards", "pair_accuracy", "predicate: on"))
     assert found is not None
     assert (found.difference.value, found.difference.count) == (pytest.approx(1 / 3), 3)
+
+
+def searched(ranks: dict[str, list[tuple[int, ...]]], benchmark: str, group: str) -> Measurement:
+    """Questions whose searches have these ranks."""
+    count = len(next(iter(ranks.values())))
+    return measured(
+        *(
+            replace(
+                answered(n, group, False),
+                benchmark=benchmark,
+                right={},
+                ranks={search: of[n] for search, of in ranks.items()},
+            )
+            for n in range(count)
+        )
+    )
+
+
+def test_every_query_of_a_search_is_compared_and_images_are_drawn_with_all_their_captions() -> None:
+    first = searched(
+        {"image_to_text": [(0,), (1,)], "text_to_image": [(0, 3), (1, 9)]}, "coco-retrieval", "all"
+    )
+    second = searched(
+        {"image_to_text": [(0,), (0,)], "text_to_image": [(0, 0), (2, 4)]}, "coco-retrieval", "all"
+    )
+    shared = shared_items(first, second)
+    of_images, of_texts = (
+        change_of(shared, ("coco-retrieval", f"{search}_R@{most}", "all"))
+        for search, most in (("image_to_text", 1), ("text_to_image", 5))
+    )
+    assert of_images is not None
+    assert (of_images.difference.value, of_images.difference.count) == (0.5, 2)
+    assert of_texts is not None
+    assert (of_texts.difference.value, of_texts.difference.count) == (0.25, 4)
+    values = paired_values(shared, ("coco-retrieval", "text_to_image_R@1", "all"))
+    assert values is not None
+    assert values.cluster_N.tolist() == sorted(values.cluster_N)
+    assert len(set(values.cluster_N)) == 2
+    assert change_of(shared, ("coco-retrieval", "ties", "text_to_image")) is None
+
+
+def test_searches_of_different_galleries_are_not_compared() -> None:
+    ranks = {"image_to_text": [(0,), (1,), (0,)]}
+    first = searched(ranks, "coco-retrieval", "all")
+    fewer = searched({"image_to_text": ranks["image_to_text"][:2]}, "coco-retrieval", "all")
+    for one, other in ((first, fewer), (fewer, first)):
+        shared = shared_items(one, other)
+        assert len(shared.answers) == 2
+        assert change_of(shared, ("coco-retrieval", "image_to_text_R@1", "all")) is None
+
+
+def test_images_among_classes_are_compared_by_set_and_may_be_fewer() -> None:
+    first = searched({"class": [(0,), (1,), (0,)]}, "zero-shot", "wds_a/cat")
+    second = searched({"class": [(0,), (0,)]}, "zero-shot", "wds_a/cat")
+    shared = shared_items(first, second)
+    found = change_of(shared, ("zero-shot", "acc1", "wds_a"))
+    assert found is not None
+    assert (found.difference.value, found.difference.count) == (0.5, 2)
+    assert change_of(shared, ("zero-shot", "acc5", "wds_a")) is not None
+    for row in (("acc1", "other"), ("acc1_mean_over_sets", "all"), ("ties", "wds_a")):
+        assert change_of(shared, ("zero-shot", *row)) is None
 
 
 def test_means_of_groups_and_other_benchmarks_have_no_difference() -> None:

@@ -24,7 +24,8 @@ def gallery(image_ND: torch.Tensor, text_TD: torch.Tensor, owner: list[int]) -> 
 
 def rates(encoded: Encoded) -> dict[tuple[str, str], float]:
     return {
-        (metric, group): found.value for metric, group, found in measure_retrieval(encoded, seed=0)
+        (metric, group): found.value
+        for metric, group, found in measure_retrieval(encoded, seed=0)[0]
     }
 
 
@@ -35,6 +36,7 @@ def test_hit_rates_are_those_of_sorting_every_query() -> None:
     text_TD = image_ND[owner] + 0.8 * torch.randn(36, 4, generator=draw)
     text_TD = torch.nn.functional.normalize(text_TD, dim=1)
     found = rates(gallery(image_ND, text_TD, owner))
+    _, ranks = measure_retrieval(gallery(image_ND, text_TD, owner), seed=0)
     scores = (image_ND @ text_TD.T).numpy()
     for cutoff in (1, 5, 10):
         best_texts = np.argsort(-scores, axis=1)[:, :cutoff]
@@ -43,6 +45,14 @@ def test_hit_rates_are_those_of_sorting_every_query() -> None:
         best_images = np.argsort(-scores.T, axis=1)[:, :cutoff]
         hits = [owner[text] in row for text, row in enumerate(best_images)]
         assert found[f"text_to_image_R@{cutoff}", "all"] == np.mean(hits)
+        of_texts = [rank < cutoff for n in range(12) for rank in ranks[f"{n}"]["text_to_image"]]
+        assert of_texts == hits
+    ranks_N = [ranks[f"{n}"]["image_to_text"] for n in range(12)]
+    best_N = np.argsort(-scores, axis=1)
+    assert ranks_N == [
+        (next(place for place, text in enumerate(row) if owner[text] == n),)
+        for n, row in enumerate(best_N)
+    ]
     assert found["ties", "image_to_text"] == 0
     judged = judge_retrieval(gallery(image_ND, text_TD, owner))
     assert {metric: one.right_Q.mean() for metric, one in judged.items()} == {

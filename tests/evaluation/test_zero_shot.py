@@ -48,7 +48,10 @@ def test_images_are_classified_and_classes_count_alike_in_their_mean(
         allow_missing=False,
     )
     classes = Classes(encoder, *sets_in(place))
-    found = {metric: row.value for metric, _, row in classes.classify(encoded, 0)}
+    rows, ranks = classes.classify(encoded, 0)
+    found = {metric: row.value for metric, _, row in rows}
+    first = [ranks[question.id]["class"][0] == 0 for question in encoded.questions]
+    assert np.mean(first) == found["acc1"]
     judged = {metric: one.right_Q.mean() for metric, one in classes.judge(encoded).items()}
     assert judged == {metric: found[metric] for metric in ("acc1", "acc5")}
     assert found["acc1"] == pytest.approx(5 / 6)

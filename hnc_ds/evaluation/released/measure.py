@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +41,15 @@ from hnc_ds.evaluation.released.summary import (
     summarise,
 )
 from hnc_ds.evaluation.released.zero_shot import OVER_SETS, ImageSet, prompts, sets_in
-from hnc_ds.evaluation.results import AnsweredItem, Coverage, Item
+from hnc_ds.evaluation.results import CLASS, AnsweredItem, Coverage, Item
 from hnc_ds.evaluation.similarity import Grid, Scorer, Similarity
 from hnc_ds.evaluation.statistics import bootstrap_mean, bootstrap_means, bootstrap_of_group_means
 from hnc_ds.images import CorruptImage
 from hnc_ds.records import Result
 from hnc_ds.shards.images import cut_out, decode_image
+
+Ranks = dict[str, dict[str, tuple[int, ...]]]
+"""``AnsweredItem.ranks`` by id of the question."""
 
 
 @dataclass(frozen=True)
@@ -269,16 +271,15 @@ def measure_questions(
             name, known.version, model, questions, outcomes, known.averages, inputs.seed, read
         )
     blind_N = _twins(encoded, known.rule, inputs.seed)
-    further = chain(
-        _further_rows(scorer, name, encoded, scores, inputs),
-        _blind_rows(questions, outcomes, blind_N, inputs.seed),
-    )
+    further, ranks = _further_rows(scorer, name, encoded, scores, inputs)
+    further += _blind_rows(questions, outcomes, blind_N, inputs.seed)
     rows += [
         Result(model, name, known.version, metric, group, *astuple(interval))
         for metric, group, interval in further
     ]
     items: list[Item] = [
-        _item(name, *item) for item in zip(questions, scores, outcomes, blind_N, strict=True)
+        _item(name, *item, ranks.get(item[0].id, {}))
+        for item in zip(questions, scores, outcomes, blind_N, strict=True)
     ]
     return rows, encoded.coverage, items
 
@@ -331,7 +332,12 @@ def _blind_rows(
 
 
 def _item(
-    name: str, question: Question, scores: Scores, outcome: Outcome, blind_accuracy: float
+    name: str,
+    question: Question,
+    scores: Scores,
+    outcome: Outcome,
+    blind_accuracy: float,
+    ranks: dict[str, tuple[int, ...]],
 ) -> AnsweredItem:
     return AnsweredItem(
         benchmark=name,
@@ -345,21 +351,23 @@ def _item(
         tags=question.tags,
         boxes=tuple(image.crop for image in question.images),
         blind=None if np.isnan(blind_accuracy) else float(blind_accuracy),
+        ranks=ranks,
     )
 
 
 def _further_rows(
     scorer: Scorer, name: str, encoded: Encoded, scores: list[Scores], inputs: EvaluationInputs
-) -> Iterator[Row]:
-    """Scores over all questions, and scores on corrupted images."""
+) -> tuple[list[Row], Ranks]:
+    """Scores over all questions, and scores on corrupted images; ranks of searches."""
     known, seed = RELEASED[name], inputs.seed
+    rows, ranks = list[Row](), Ranks()
     judge: Callable[[Encoded], dict[str, Judged]]
     if known.searches:
-        yield from measure_retrieval(encoded, seed)
+        rows, ranks = measure_retrieval(encoded, seed)
         judge = judge_retrieval
     elif name == ZERO_SHOT:
         suite = Suite(scorer, sets_in(inputs.paths[name]))
-        yield from suite.classify(encoded, seed)
+        rows, ranks = suite.classify(encoded, seed)
         judge = suite.judge
     elif (rule := known.rule) is not None:
 
@@ -373,17 +381,18 @@ def _further_rows(
             return judge_single_captions(encoded.questions, scores_of(encoded))
 
     if known.further_scores is not None:
-        yield from known.further_scores(encoded.questions, scores, seed)
+        rows += known.further_scores(encoded.questions, scores, seed)
     if inputs.conditions and (clean := judge(encoded)):
 
         def judge_corrupted(condition: Condition) -> dict[str, Judged]:
             return judge(encode_again(scorer, encoded, Corruption(*condition, seed)))
 
-        yield from robustness(clean, inputs.conditions, judge_corrupted, seed)
+        rows += robustness(clean, inputs.conditions, judge_corrupted, seed)
+    return rows, ranks
 
 
-def measure_retrieval(encoded: Encoded, seed: int) -> Iterator[Row]:
-    """Rows of recall at 1, 5 and 10; an image with all its captions is one question.
+def measure_retrieval(encoded: Encoded, seed: int) -> tuple[list[Row], Ranks]:
+    """Rows of recall at 1, 5 and 10, and ranks; an image with all its captions is one question.
 
     Each image searches all captions and is right with any of its own; each caption searches all
     images. Of equal similarities the wrong one comes first; such queries are counted as ties.
@@ -392,12 +401,21 @@ def measure_retrieval(encoded: Encoded, seed: int) -> Iterator[Row]:
         encoded: N questions with G captions in total.
         seed: Seed of the bootstrap over images.
     """
+    rows, ranks = list[Row](), _no_ranks(encoded)
     for direction in _directions(encoded):
         rank_Q = rank_first_right(*direction.right)
         columns = _hits(direction, rank_Q)
+        starts_N = np.searchsorted(direction.cluster_Q, np.arange(1, len(encoded.questions)))
+        for question, own_Q in zip(encoded.questions, np.split(rank_Q, starts_N), strict=True):
+            ranks[question.id][direction.name] = tuple(own_Q.tolist())
         columns["ties"] = rank_Q != rank_first_right(*direction.right, ties_first=False)
         for metric, interval in bootstrap_means(columns, direction.cluster_Q, seed=seed).items():
-            yield metric, direction.name if metric == "ties" else "all", interval
+            rows.append((metric, direction.name if metric == "ties" else "all", interval))
+    return rows, ranks
+
+
+def _no_ranks(encoded: Encoded) -> Ranks:
+    return {question.id: {} for question in encoded.questions}
 
 
 def judge_retrieval(encoded: Encoded) -> dict[str, Judged]:
@@ -449,8 +467,8 @@ class Classes:
         self._classify = scorer.classifier([prompts(images.templates, name) for name in names])
         self._number_of = {label: number for number, label in enumerate(images.names)}
 
-    def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
-        """Rows of acc1, acc5 and mean per-class recall.
+    def classify(self, encoded: Encoded, seed: int) -> tuple[list[Row], Ranks]:
+        """Rows of acc1, acc5 and mean per-class recall, and the rank of each image's class.
 
         Args:
             encoded: One question per image; its group is its class.
@@ -462,12 +480,16 @@ class Classes:
             **_class_hits(rank_N),
             "ties": rank_N != rank_first_right(*right, ties_first=False),
         }
-        for metric, interval in bootstrap_means(columns, image_N, seed=seed).items():
-            yield metric, "all", interval
+        found = bootstrap_means(columns, image_N, seed=seed)
+        rows = [(metric, "all", interval) for metric, interval in found.items()]
         group_N = np.array([question.group for question in encoded.questions])
         groups = np.unique(group_N).tolist()
         recall = bootstrap_of_group_means(columns["acc1"], group_N, groups, image_N, seed=seed)
-        yield "mean_per_class_recall", "all", recall
+        ranks: Ranks = {
+            question.id: {CLASS: (rank,)}
+            for question, rank in zip(encoded.questions, rank_N.tolist(), strict=True)
+        }
+        return [*rows, ("mean_per_class_recall", "all", recall)], ranks
 
     def judge(self, encoded: Encoded) -> dict[str, Judged]:
         """Hits of each image, by metric."""
@@ -494,27 +516,29 @@ class Suite:
     def __init__(self, scorer: Scorer, sets: Sequence[ImageSet]) -> None:
         self._classes = {one.name: Classes(scorer, one) for one in sets}
 
-    def classify(self, encoded: Encoded, seed: int) -> Iterator[Row]:
+    def classify(self, encoded: Encoded, seed: int) -> tuple[list[Row], Ranks]:
         """Rows of a set alone, or the means over sets of acc1 and acc5, whose count is the number
-        of sets, and the rows of each set.
+        of sets, and the rows of each set; ranks as ``Classes.classify``.
 
         Args:
             encoded: One question per image of all sets.
             seed: Seed of the bootstrap over images.
         """
         if "" in self._classes:
-            yield from self._classes[""].classify(encoded, seed)
-            return
+            return self._classes[""].classify(encoded, seed)
+        rows, ranks = list[Row](), Ranks()
         parts = self._parts(encoded)
         sets_N, hits = self._hits(parts)
         for metric, hit_N in hits.items():
             found = bootstrap_of_group_means(
                 hit_N, sets_N, list(parts), np.arange(len(sets_N)), seed=seed
             )
-            yield f"{metric}{OVER_SETS}", "all", replace(found, count=len(parts))
+            rows.append((f"{metric}{OVER_SETS}", "all", replace(found, count=len(parts))))
         for name, part in parts.items():
-            for metric, _, interval in self._classes[name].classify(part, seed):
-                yield metric, name, interval
+            own, of_images = self._classes[name].classify(part, seed)
+            rows += [(metric, name, interval) for metric, _, interval in own]
+            ranks |= of_images
+        return rows, ranks
 
     def judge(self, encoded: Encoded) -> dict[str, Judged]:
         """Hits of each image, by metric; of several sets, weighted so that their mean is the mean
