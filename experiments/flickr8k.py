@@ -53,6 +53,9 @@ OBJECTIVES = {
     "hnc": Objective("--preset hnc"),
     "hnc-sighted": Objective("--preset hnc-sighted"),
     "hnc-sighted-10": Objective("--preset hnc-sighted --terms contrastive 1 blind 10"),
+    "hnc-blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
+    "hnc-blind-mean-30": Objective("--preset hnc --terms contrastive 1 blind_mean 30"),
+    "sighted": Objective("--preset clip --terms contrastive 1 sighted 1 blind_mean 3"),
     "hnc-fluent": Objective("--preset hnc --share_with_negatives 0.5", "fluent"),
     "hnc-sighted-fluent": Objective("--preset hnc-sighted --share_with_negatives 0.5", "fluent"),
     "hnc-sighted-10-distill": Objective(

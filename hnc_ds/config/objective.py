@@ -113,6 +113,17 @@ LOSS_TERMS = {
         {"blind": "squared preference on other images, in units of tau"},
         needs_negatives=True,
     ),
+    "blind_mean": LossTerm(
+        "the same for the mean preference of other images, which may differ from each other",
+        {"blind_mean": "squared mean preference of other images, in units of tau"},
+        needs_negatives=True,
+    ),
+    "sighted": LossTerm(
+        "softmax of the positive among the image's own hard negatives, by what the image adds to "
+        "the mean of other images",
+        {"sighted": "of the positive, by the image less the mean of others, nats"},
+        needs_negatives=True,
+    ),
     "preference": LossTerm(
         "DPO: that difference should exceed the reference model's (beta)",
         {"preference": "DPO, nats"},

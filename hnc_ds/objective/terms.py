@@ -184,6 +184,31 @@ def hard_negative(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts
     return {"hard_negative": loss_BC[:, 0].lerp(mean_B, config.label_smoothing).mean()}
 
 
+def sighted(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
+    """-log of the softmax of an image's positive among itself and its used hard negatives, by the
+    image's embedding less the mean of others; mean over images, 0 for one without negatives.
+
+    Only what the image adds to what the captions are worth on other images, those of all ranks that
+    i's positive is not known to be true of, counts: fluency neither helps nor harms.
+    """
+    seen_BD = inputs.embeddings.image_BD - _mean_of_others(inputs)
+    log_BC = _own_log_softmax(inputs.scale * seen_BD, inputs.embeddings.text_BD, inputs)
+    return {"sighted": -log_BC[:, 0].mean()}
+
+
+def _mean_of_others(inputs: LossInputs) -> torch.Tensor:
+    """Mean embedding of the images of all ranks that a row's positive is not known to be true of,
+    [B, D]; 0 if there is none."""
+    image_ND, masks = inputs.embeddings.image_ND, inputs.masks
+    rows, (images, width) = len(inputs.embeddings.text_BD), image_ND.shape
+    sum_BD, count_B = image_ND.new_zeros(rows, width), image_ND.new_zeros(rows)
+    for columns in column_slices(rows, images, image_ND.device):
+        other_EB = (~true_pairs(masks, columns)).to(image_ND.dtype)
+        count_B += other_EB.sum(dim=0)
+        sum_BD = sum_BD + other_EB.T @ image_ND[columns]
+    return sum_BD / count_B.clamp(min=1)[:, None]
+
+
 def intra_modal(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
     """-log of the softmax of a positive u_i among itself and its used hard negatives, by cosines of
     captions over ``text_tau``; mean over images, 0 for one without negatives.
@@ -248,6 +273,19 @@ def blind(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
         sum_BK = sum_BK + checkpoint(_squares, *given, **RECOMPUTED)
     mean_BK = sum_BK / count_B.clamp(min=1)[:, None]
     return {"blind": _mean_of_used(mean_BK, masks.negative_used_BK)}
+
+
+def blind_mean(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
+    """(mean over j of (t_ji - h_jik) / tau)^2: ``blind`` with the mean over images j within the
+    square, then the mean over i's used slots and over images i.
+
+    What captions are worth on average is pushed to 0, and images may still differ in their
+    preference, as they do where a word is true of one and not of another.
+    """
+    embeddings = inputs.embeddings
+    gap_BKD = inputs.scale.detach() * (embeddings.text_BD[:, None] - embeddings.negative_BKD)
+    mean_BK = torch.einsum("bd,bkd->bk", _mean_of_others(inputs), gap_BKD)
+    return {"blind_mean": _mean_of_used(mean_BK.square(), inputs.masks.negative_used_BK)}
 
 
 def _squares(

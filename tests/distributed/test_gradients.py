@@ -24,6 +24,8 @@ EVERYTHING = {
     "contrastive": 1.0,
     "sigmoid": 0.8,
     "blind": 0.4,
+    "blind_mean": 0.5,
+    "sighted": 0.8,
     "margin": 0.7,
     "preference": 0.6,
     "distill": 0.5,
@@ -32,6 +34,8 @@ OBJECTIVES = {
     "contrastive": LossConfig(),
     "negatives of all images": LossConfig(negatives_from="all_images"),
     "blind": LossConfig(terms={"blind": 1.0}),
+    "blind_mean": LossConfig(terms={"blind_mean": 1.0}),
+    "sighted": LossConfig(terms={"sighted": 1.0}),
     "margin": LossConfig(terms={"margin": 1.0}, gamma=0.5),
     "adaptive_margin": LossConfig(terms={"adaptive_margin": 1.0}),
     "hard_negative": LossConfig(terms={"hard_negative": 1.0}, focal_gamma=2.0, label_smoothing=0.1),
@@ -52,7 +56,7 @@ OBJECTIVES = {
 
 SEVERAL = {"several positives", "everything"}
 """With three positives of each image."""
-WITHOUT_SCALE = {"blind", "margin", "distill", "text_grounded", "feature_distill"}
+WITHOUT_SCALE = {"blind", "blind_mean", "margin", "distill", "text_grounded", "feature_distill"}
 WITHOUT_IMAGES = {"intra_modal", "text_grounded"}
 
 

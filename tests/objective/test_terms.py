@@ -218,6 +218,57 @@ def test_the_blind_term_is_the_squared_preference_on_other_images() -> None:
     assert float(found.total) == pytest.approx(sum(expected) / 3, abs=1e-12)
 
 
+def with_an_image_twice(rows: int = 3) -> tuple[LossInputs, list[tuple[int, ...]]]:
+    """Rows 0 and 2 show one image, row 1 has one slot of two; and each row's other images."""
+    made = compared(negatives=2, rows=rows)
+    index = torch.tensor([[10, 20], [11, 21], [10, 22]])
+    used = torch.tensor([[True, True], [False, True], [True, True]])
+    slots = made.masks._replace(index_B2=index, index_N2=index, negative_used_BK=used)
+    return made._replace(masks=slots), [(1,), (0, 2), (1,)]
+
+
+def test_the_blind_mean_term_is_the_square_of_the_mean_preference_of_other_images() -> None:
+    made, others = with_an_image_twice()
+    rows, expected = made.embeddings, []
+    for i, others_of in enumerate(others):
+        of_slots = []
+        for k in range(2):
+            if made.masks.negative_used_BK[i, k]:
+                gap = rows.text_BD[i] - rows.negative_BKD[i, k]
+                of_images = [3.0 * float(rows.image_BD[j] @ gap) for j in others_of]
+                of_slots.append((sum(of_images) / len(of_images)) ** 2)
+        expected.append(sum(of_slots) / len(of_slots))
+    found = loss(made, 1.0, LossConfig(terms={"blind_mean": 1.0}))
+    assert float(found.total) == pytest.approx(sum(expected) / 3, abs=1e-12)
+
+
+def test_the_sighted_term_is_a_softmax_by_what_an_image_adds_to_the_mean_of_others() -> None:
+    made, others = with_an_image_twice()
+    rows, expected = made.embeddings, []
+    for i, others_of in enumerate(others):
+        mean = sum((rows.image_BD[j] for j in others_of), torch.zeros(())) / len(others_of)
+        seen = rows.image_BD[i] - mean
+        used = rows.negative_BKD[i][made.masks.negative_used_BK[i]]
+        logits = [3.0 * float(seen @ text) for text in (rows.text_BD[i], *used)]
+        expected.append(math.log(sum(map(math.exp, logits))) - logits[0])
+    found = loss(made, 1.0, LossConfig(terms={"sighted": 1.0}))
+    assert float(found.total) == pytest.approx(sum(expected) / 3, abs=1e-12)
+
+
+def test_what_captions_are_worth_on_every_image_does_not_change_the_sighted_term() -> None:
+    """A direction that all images share makes the first caption more likely everywhere."""
+    made = compared(negatives=1)
+    rows = made.embeddings
+    shared = torch.ones(rows.image_BD.shape[1])
+    moved = rows._replace(image_BD=rows.image_BD + shared, image_ND=rows.image_ND + shared)
+    config = LossConfig(terms={"sighted": 1.0})
+    before = float(loss(made, 1.0, config).total)
+    assert float(loss(made._replace(embeddings=moved), 1.0, config).total) == pytest.approx(before)
+    config = LossConfig(terms={"hard_negative": 1.0})
+    before = float(loss(made, 1.0, config).total)
+    assert float(loss(made._replace(embeddings=moved), 1.0, config).total) != pytest.approx(before)
+
+
 def test_the_blind_term_does_not_move_the_temperature_and_needs_another_image() -> None:
     made = compared(negatives=1)
     scale = made.scale.clone().requires_grad_()
@@ -474,7 +525,7 @@ def test_a_row_without_negatives_is_plain_and_counts_as_zero_in_terms_that_need_
     if LOSS_TERMS[name].needs_negatives:  # a mean over the three rows, not over two
         made = made._replace(masks=masks, embeddings=rows)
         alone = [loss(one_row(made, row), 1.5, config).total for row in (0, 2)]
-        if name != "blind":  # which compares with other images
+        if name not in ("blind", "blind_mean", "sighted"):  # which compares with other images
             torch.testing.assert_close(totals[1], sum(alone, torch.tensor(0.0)).detach() / 3)
 
 
