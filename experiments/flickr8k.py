@@ -52,16 +52,16 @@ OBJECTIVES = {
     NEGCLIP: Objective("--preset negclip --hard_negatives 1"),
     "hnc": Objective("--preset hnc"),
     "hnc-sighted": Objective("--preset hnc-sighted"),
-    "hnc-sighted-10": Objective("--preset hnc-sighted --terms contrastive 1 blind 10"),
-    "hnc-blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
-    "hnc-blind-mean-30": Objective("--preset hnc --terms contrastive 1 blind_mean 30"),
-    "sighted": Objective("--preset clip --terms contrastive 1 sighted 1 blind_mean 3"),
+    "sighted-1": Objective("--preset hnc-sighted --terms contrastive 1 sighted 1 blind_mean 3"),
+    "sighted-3": Objective("--preset hnc-sighted --terms contrastive 1 sighted 3 blind_mean 3"),
+    "blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
+    "blind-3": Objective("--preset hnc --terms contrastive 1 blind 3"),
+    "blind-10": Objective("--preset hnc --terms contrastive 1 blind 10"),
+    "blind-10-distill": Objective(
+        "--preset hnc --terms contrastive 1 blind 10 distill 1 --no-distill_negatives"
+    ),
     "hnc-fluent": Objective("--preset hnc --share_with_negatives 0.5", "fluent"),
     "hnc-sighted-fluent": Objective("--preset hnc-sighted --share_with_negatives 0.5", "fluent"),
-    "hnc-sighted-10-distill": Objective(
-        "--preset hnc-sighted --terms contrastive 1 blind 10 distill 1 --no-distill_negatives"
-    ),
-    "hnc-sighted-1": Objective("--preset hnc-sighted --terms contrastive 1 blind 1"),
     "hnc-distill": Objective("--preset hnc --terms contrastive 1 distill 1 --no-distill_negatives"),
     "hnc-alpha-3": Objective("--preset hnc --alpha 3"),
     "ce-clip": Objective("--preset ce-clip"),
