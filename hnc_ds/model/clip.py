@@ -23,9 +23,7 @@ from hnc_ds.model.half_precision import BATCH_NORMS
 from hnc_ds.model.text import (
     Tokenizer,
     context_length,
-    encode_grouped,
     exact_text_form,
-    groups_of,
     packed_clip_text,
     packs_now,
     unit_rows,
@@ -260,11 +258,8 @@ class Clip(nn.Module):
             [T, D], rows of unit length, float32 or wider.
         """
         used_T = self._used(token_TL) if used_T is None else used_T
-        if self._packs(token_TL, used_T):
-            return unit_rows(packed_clip_text(self.towers, token_TL, used_T))
-        encode = self._text_form.encode
-        if self._groups():
-            return unit_rows(encode_grouped(encode, self.towers, token_TL, used_T))
+        packs = self._packs(token_TL, used_T)
+        encode = packed_clip_text if packs else self._text_form.encode
         return unit_rows(encode(self.towers, token_TL, used_T))
 
     def computed_tokens(
@@ -276,16 +271,7 @@ class Clip(nn.Module):
             return self.computed_tokens(token_TL, self._used(token_TL)).to(token_TL.device)
         if self._packs(token_TL, used_T):
             return used_T
-        computed_T = torch.full_like(used_T, token_TL.shape[1])
-        if self._groups():
-            groups = groups_of(used_T, token_TL.device, token_TL.shape[1])
-            for group_T in groups if len(groups) > 1 else ():
-                computed_T[group_T] = used_T[group_T[-1]]
-        return computed_T
-
-    def _groups(self) -> bool:
-        """Whether captions may be encoded in groups; compiled blocks prefer one shape."""
-        return self._text_form.trims and not self.is_compiled
+        return torch.full_like(used_T, token_TL.shape[1])
 
     def _packs(self, token_TL: torch.Tensor, used_T: torch.Tensor) -> bool:
         can = self._text_form.packs

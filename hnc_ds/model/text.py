@@ -136,55 +136,6 @@ class WordIds:
         return ids
 
 
-GROUPS, IN_GROUP = 4, 16
-"""Most groups of captions of about the same length, and fewest captions in one."""
-
-
-def groups_of(used_T: torch.Tensor, device: torch.device, length: int) -> list[torch.Tensor]:
-    """Captions in groups of about the same length, each to be trimmed by itself; one group where
-    that would save too little.
-
-    Args:
-        used_T: int64, on the host: tokens of each caption.
-        device: Where they are encoded.
-        length: Tokens of the rows as they are.
-
-    Returns:
-        Indices in order of length, on the host.
-    """
-    order_T = used_T.sort(stable=True).indices
-    groups = list(order_T.tensor_split(max(1, min(GROUPS, len(used_T) // IN_GROUP))))
-    grouped = sum(len(group_T) * int(used_T[group_T[-1]]) for group_T in groups if len(group_T))
-    if spares_enough(device, len(used_T) * length, grouped):
-        return groups
-    return [torch.arange(len(used_T))]
-
-
-def encode_grouped(
-    encode: "TextEncoder", towers: Any, token_TL: torch.Tensor, used_T: torch.Tensor
-) -> torch.Tensor:
-    """Embeddings [T, D] of captions by ``groups_of``.
-
-    Args:
-        encode: A form that may be trimmed.
-        towers: Its open_clip model.
-        token_TL: Captions, on any device.
-        used_T: int64, on the host: tokens of each.
-    """
-    device = token_TL.device
-    groups = groups_of(used_T, device, token_TL.shape[1])
-    if len(groups) == 1:
-        return encode(towers, token_TL, used_T)
-    order_T = torch.cat(groups)
-    in_order_TL = token_TL.index_select(0, on_device(device, order_T))
-    found, start = [], 0
-    for group_T in groups:
-        part_TL = in_order_TL[start : start + len(group_T), : int(used_T[group_T[-1]])]
-        found.append(encode(towers, part_TL, used_T[group_T]))
-        start += len(group_T)
-    return torch.cat(found).index_select(0, on_device(device, order_T.argsort()))
-
-
 SPECIAL_TOKENS = 2
 
 TextEncoder = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -18,9 +18,8 @@ from hnc_ds.model.attention import Packed, TowerAttention
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import CLIP_VOCABULARY, load_folder, load_model
 from hnc_ds.model.scope import LowRank, choose_scope
-from hnc_ds.model.text import GROUPS, packed_clip_text
+from hnc_ds.model.text import packed_clip_text
 from tests.model import hugging_face
-from tests.model.tiny_models import KINDS, save_tiny
 
 CONTEXT = 20
 CAPTIONS = ["a", "The red star is above the blue ring.", "There are two dogs and a cat.", "a dog"]
@@ -150,32 +149,6 @@ def test_a_context_whose_lengths_bfloat16_cannot_hold_is_packed_as_any_other(
     found = clip.bfloat16().encode_texts(token_TL)
     expected = reference.encode_text(padded(folder, captions), normalize=True)
     assert (found - expected).abs().max() < 0.05
-
-
-def test_other_towers_are_trimmed_in_groups_of_about_the_same_length(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "start", KINDS["XLM-R"])
-    clip = load_folder(folder).eval()
-    captions = [" ".join(["the red star"] * (1 + 7 * number % 12)) for number in range(70)]
-    token_TL = clip.tokenize(captions)
-    used_T, computed_T = clip.tokenize.used_tokens(token_TL), clip.computed_tokens(token_TL)
-    assert len(computed_T.unique()) == GROUPS
-    assert (computed_T >= used_T).all()
-    assert computed_T.sum() < 0.75 * token_TL.numel()
-    seen: list[int] = []
-    layer = clip.towers.text.transformer.encoder.layer[0].intermediate.dense
-    layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][..., 0].numel()))
-    found = clip.encode_texts(token_TL)
-    assert sum(seen) == computed_T.sum()
-    reference = open_clip.create_model(f"local-dir:{folder}").eval()
-    expected = reference.encode_text(padded(folder, captions), normalize=True)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    weights_TD = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    for embedded_TD in (found, expected):
-        (embedded_TD * weights_TD).sum().backward()
-    theirs = dict(reference.named_parameters())
-    for name, parameter in clip.towers.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-5, rtol=1e-4)
 
 
 def test_lengths_from_the_host_are_those_counted_from_the_tokens(tmp_path: Path) -> None:
