@@ -200,13 +200,23 @@ def _mean_of_others(inputs: LossInputs) -> torch.Tensor:
     """Mean embedding of the images of all ranks that a row's positive is not known to be true of,
     [B, D]; 0 if there is none."""
     image_ND, masks = inputs.embeddings.image_ND, inputs.masks
-    rows, (images, width) = len(inputs.embeddings.text_BD), image_ND.shape
-    sum_BD, count_B = image_ND.new_zeros(rows, width), image_ND.new_zeros(rows)
+    rows, images = len(inputs.embeddings.text_BD), len(image_ND)
+    if not masks.pairs_repeat:
+        return (image_ND.sum(dim=0) - inputs.embeddings.image_BD) / max(1, images - 1)
+    sum_BD, count_B1 = image_ND.sum(dim=0), image_ND.new_full((rows, 1), images)
     for columns in column_slices(rows, images, image_ND.device):
-        other_EB = (~true_pairs(masks, columns)).to(image_ND.dtype)
-        count_B += other_EB.sum(dim=0)
-        sum_BD = sum_BD + other_EB.T @ image_ND[columns]
-    return sum_BD / count_B.clamp(min=1)[:, None]
+        given = image_ND[columns], masks, columns
+        true_BD, true_B1 = checkpoint(_true_images, *given, **RECOMPUTED)
+        sum_BD, count_B1 = sum_BD - true_BD, count_B1 - true_B1
+    return sum_BD / count_B1.clamp(min=1)
+
+
+def _true_images(
+    image_ED: torch.Tensor, masks: Masks, columns: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum [B, D] and number [B, 1] of the images that a row's positive is true of."""
+    true_BE = true_pairs(masks, columns).T.to(image_ED.dtype)
+    return true_BE @ image_ED, true_BE.sum(dim=1, keepdim=True)
 
 
 def intra_modal(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
@@ -267,9 +277,8 @@ def blind(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
     gap_BKD = inputs.scale.detach() * (embeddings.text_BD[:, None] - embeddings.negative_BKD)
     sum_BK, count_B = gap_BKD.new_zeros(rows, slots), gap_BKD.new_zeros(rows)
     for columns in column_slices(rows * slots, len(embeddings.image_ND), gap_BKD.device):
-        true_EB = true_pairs(masks, columns)
-        count_B += (~true_EB).sum(dim=0)
-        given = embeddings.image_ND[columns], gap_BKD, true_EB
+        count_B += (~true_pairs(masks, columns)).sum(dim=0)
+        given = embeddings.image_ND[columns], gap_BKD, masks, columns
         sum_BK = sum_BK + checkpoint(_squares, *given, **RECOMPUTED)
     mean_BK = sum_BK / count_B.clamp(min=1)[:, None]
     return {"blind": _mean_of_used(mean_BK, masks.negative_used_BK)}
@@ -289,11 +298,12 @@ def blind_mean(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:
 
 
 def _squares(
-    image_ED: torch.Tensor, gap_BKD: torch.Tensor, hidden_EB: torch.Tensor
+    image_ED: torch.Tensor, gap_BKD: torch.Tensor, masks: Masks, columns: slice
 ) -> torch.Tensor:
-    """Sum over images of squared products, those that are hidden left out; [B, K]."""
+    """Sum over images of squared products, those of true pairs left out; [B, K]."""
     product_EBK = (image_ED @ gap_BKD.flatten(0, 1).T).unflatten(1, gap_BKD.shape[:2])
-    return product_EBK.masked_fill(hidden_EB[:, :, None], 0).square().sum(dim=0)
+    true_EB1 = true_pairs(masks, columns)[:, :, None]
+    return product_EBK.masked_fill(true_EB1, 0).square().sum(dim=0)
 
 
 def preference(inputs: LossInputs, config: LossConfig, alpha: float) -> Parts:

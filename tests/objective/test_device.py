@@ -1,5 +1,7 @@
 """What makes the objective fit for a device, seen from the operations that a CPU is given."""
 
+import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -40,13 +42,15 @@ Copies to the host are not seen, as all is there already."""
 
 
 class Watch(TorchDispatchMode):
-    """Notes operations that wait, and the elements of the largest tensor that one makes."""
+    """Notes operations that wait, the elements of the largest tensor that one makes, and what is
+    made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
         self.largest = 0
         self.calls = 0
+        self._made: list[weakref.ref[torch.Tensor]] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -61,7 +65,12 @@ class Watch(TorchDispatchMode):
         for made in _flat((found,)):
             if made.untyped_storage().data_ptr() not in given:  # no view
                 self.largest = max(self.largest, made.numel())
+                self._made.append(weakref.ref(made))
         return found
+
+    def kept(self) -> int:
+        """Bytes of what was made and is still there."""
+        return sum(made.nbytes for ref in self._made if (made := ref()) is not None)
 
 
 def _flat(values: Any) -> Iterator[torch.Tensor]:
@@ -190,6 +199,27 @@ def test_no_tensor_is_larger_than_a_tile_or_the_embeddings(
         measure_similarities(made(all_negatives)[0])
     embeddings = COLUMNS * SLOTS * WIDTH
     assert watch.largest <= max(tiling.logits, embeddings) < COLUMNS * ROWS * (1 + all_negatives)
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("name", TERMS)
+def test_what_a_term_keeps_for_its_backward_pass_is_linear_in_the_batch(
+    name: str, repeat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than one byte for each row and column."""
+    rows, columns = 480, 960
+    for constant, value in (("ROWS", rows), ("COLUMNS", columns), ("FIRST", rows)):
+        monkeypatch.setattr(sys.modules[__name__], constant, value)
+    monkeypatch.setattr(softmax, "ON_CPU", Tiling(5 * rows, 1))
+    compared, leaves = made(all_negatives=False)
+    compared = compared._replace(masks=compared.masks._replace(pairs_repeat=repeat))
+    watch = Watch()
+    with watch:
+        total = objective(compared, LossConfig(terms={name: 1.0}), 1.5).total
+    embeddings = (2 + SLOTS + OTHERS) * rows + columns
+    assert watch.kept() < 2 * 8 * WIDTH * embeddings < rows * columns
+    assert total.requires_grad
+    assert leaves
 
 
 def test_the_watch_sees_a_whole_matrix() -> None:
