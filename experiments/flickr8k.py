@@ -53,6 +53,7 @@ OBJECTIVES = {
     "hnc": Objective("--preset hnc"),
     "hnc-sighted": Objective("--preset hnc-sighted"),
     "sighted-1": Objective("--preset hnc-sighted --terms contrastive 1 sighted 1 blind_mean 3"),
+    "sighted-2": Objective("--preset hnc-sighted --terms contrastive 1 sighted 2 blind_mean 3"),
     "sighted-3": Objective("--preset hnc-sighted --terms contrastive 1 sighted 3 blind_mean 3"),
     "blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
     "blind-3": Objective("--preset hnc --terms contrastive 1 blind 3"),

@@ -169,7 +169,7 @@ LOSS_TERMS = {
 PRESETS: dict[str, dict[str, Any]] = {
     "clip": {"terms": {"contrastive": 1.0}, "alpha": 0.0},
     "hnc": {"terms": {"contrastive": 1.0}, "alpha": 1.0},
-    "hnc-sighted": {"terms": {"contrastive": 1.0, "sighted": 2.0, "blind_mean": 3.0}, "alpha": 0.0},
+    "hnc-sighted": {"terms": {"contrastive": 1.0, "sighted": 1.5, "blind_mean": 3.0}, "alpha": 0.0},
     "hnc-itm": {"terms": {"itm": 1.0}, "alpha": 1.0},
     "negclip": {"terms": {"contrastive": 0.5}, "alpha": 1.0, "negatives_from": "all_images"},
     "structure-clip": {"terms": {"contrastive": 0.5, "margin": 1.0}, "alpha": 0.0, "gamma": 0.2},
