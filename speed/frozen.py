@@ -1,5 +1,6 @@
 """A training step of the text tower alone, with images encoded once before, against encoding them
-at every visit: from the tar to new weights. One process, one thread, fp32; the same losses.
+at every visit: from the tar to new weights. One process, one thread, ds_configs/cpu.json; the same
+losses.
 """
 
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hnc_ds.config import DataConfig, LossConfig, ModelConfig, ScopeConfig
-from hnc_ds.engine.deepspeed_config import resolve
+from hnc_ds.engine.deepspeed_config import find_deepspeed_config, read_deepspeed_config, resolve
 from hnc_ds.engine.engine import Engine, start_process_group
 from hnc_ds.model.load import load_model
 from hnc_ds.model.scope import choose_scope
@@ -19,7 +20,6 @@ from hnc_ds.training import grad_cache
 from hnc_ds.training.grad_cache import Embedded, gather_inputs
 from hnc_ds.training.image_embeddings import image_embeddings, unreadable, with_embeddings
 from speed.inputs import packed, photograph, write_pack_input
-from speed.step import DEEPSPEED
 from speed.timing import Check, Comparison, Table, alternate
 
 NEGATIVES = (0, 1, 4)
@@ -48,7 +48,7 @@ class Trained(NamedTuple):
 def measure(folder: Path, quick: bool) -> Comparison:
     """Images/s of whole steps, for several numbers of hard negatives."""
     torch.set_num_threads(1)
-    model, batch = ("tiny", 4) if quick else ("ViT-B-32", 32)
+    model, batch = ("tiny", 4) if quick else ("ViT-B-32", 128)
     start_process_group()
     photographs = [photograph(seed) for seed in range(batch)]
     shards = packed(write_pack_input(folder, photographs, batch, negatives=max(NEGATIVES)))
@@ -69,7 +69,7 @@ def measure(folder: Path, quick: bool) -> Comparison:
         timings=found,
         checks=tuple(checks),
         notes=(
-            f"{model}, --towers text --crop 1, fp32, one thread, batch {batch}; timings above with "
+            f"{model}, --towers text --crop 1, --deepspeed_config cpu, one thread, batch {batch}; timings above with "
             f"{NEGATIVES[-1]} hard negatives an image, others in the table. The one pass over the "
             "images before the first step is not counted.",
         ),
@@ -85,8 +85,9 @@ def _trained(model: str, shards: Path, batch: int, negatives: int, folder: Path 
     config = DataConfig(hard_negatives=negatives, crop=1.0, workers=0)
     views = (clip.image_settings, clip.tokenize)
     data = TrainingData(shards, config, 0, batch, range(batch), *views)
-    settings: dict[str, Any] = DEEPSPEED | {"train_batch_size": batch}
-    engine = Engine(clip, clip.parameter_groups(), resolve(settings, Path("-"), 1, 1000))
+    where = find_deepspeed_config(Path("cpu"))
+    settings = resolve(read_deepspeed_config(where) | {"train_batch_size": batch}, where, 1, 1000)
+    engine = Engine(clip, clip.parameter_groups(), settings)
     if folder is None:
         return Trained(engine, data, None, [])
     folder.mkdir()

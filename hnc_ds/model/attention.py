@@ -130,15 +130,14 @@ def attend(
     """Causal attention within packed captions that are sorted by length."""
     if captions.kernel is not None:
         return captions.kernel(q_PHd, k_PHd, v_PHd, captions)
-    outputs, first = [], 0
-    for length, alike in groupby(captions.lengths):  # sorted
-        count = len(list(alike))
-        rows = slice(first, first + count * length)
-        parts = (part[rows].unflatten(0, (count, length)) for part in (q_PHd, k_PHd, v_PHd))
-        q, k, v = (part.transpose(1, 2) for part in parts)  # [n, H, length, d]
-        out = _causal(q, k, v)
-        outputs.append(out.transpose(1, 2).flatten(0, 1))
-        first = rows.stop
+    alike = [(len(list(same)), length) for length, same in groupby(captions.lengths)]  # sorted
+    tokens = [count * length for count, length in alike]
+    # Not slices: the backward pass of each fills a tensor of all tokens.
+    rows = zip(*(part.split(tokens) for part in (q_PHd, k_PHd, v_PHd)), strict=True)
+    outputs = []
+    for shape, parts in zip(alike, rows, strict=True):
+        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in parts)  # [n, H, length, d]
+        outputs.append(_causal(q, k, v).transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)
 
 
