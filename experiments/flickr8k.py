@@ -45,6 +45,11 @@ class Objective(NamedTuple):
     """Of 'hnc-ds train', after those of DRAWN."""
     swaps: str = "all"
     """A key of SWAPS."""
+    between: tuple[str, ...] = ()
+    """Two other objectives, or the start model and one; then the weights are theirs, interpolated,
+    and nothing is trained."""
+    coefficient: float = 1.0
+    """Of the second."""
 
 
 OBJECTIVES = {
@@ -55,6 +60,7 @@ OBJECTIVES = {
     "sighted-1": Objective("--preset hnc-sighted --terms contrastive 1 sighted 1 blind_mean 3"),
     "sighted-2": Objective("--preset hnc-sighted --terms contrastive 1 sighted 2 blind_mean 3"),
     "sighted-3": Objective("--preset hnc-sighted --terms contrastive 1 sighted 3 blind_mean 3"),
+    "clip+sighted-3": Objective("", between=(PLAIN, "sighted-3"), coefficient=0.8),
     "blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
     "blind-3": Objective("--preset hnc --terms contrastive 1 blind 3"),
     "blind-10": Objective("--preset hnc --terms contrastive 1 blind 10"),
@@ -175,6 +181,14 @@ class Settings:
         """Folder of a training."""
         return self.out / f"{name}-{seed}"
 
+    def model_of(self, name: str, seed: int) -> str:
+        """The start model, or that of an objective after its last step."""
+        if name == START:
+            return self.model
+        run = self.run(name, seed)
+        last = run / "checkpoints" / f"step-{self.steps:06d}"
+        return str(run if OBJECTIVES[name].between else last)
+
     def results(self, name: str, seed: int = 0) -> Path:
         """Results file of a training, or of the start model."""
         return self.out / "results" / (START if name == START else f"{name}-{seed}") / "test.json"
@@ -189,18 +203,26 @@ def run(settings: Settings) -> None:
     names = settings.only or tuple(OBJECTIVES)
     if not settings.tables_only:
         prepare(settings, names)
-        evaluate(settings, settings.model, START, 0)
-        jobs = [(name, seed) for seed in settings.seeds for name in names]
-        in_turns(settings.at_once, partial(compare, settings), jobs)
+        measure(settings, START, 0)
+        between = [name for name in names if OBJECTIVES[name].between]
+        for do, chosen in ((train, trained(names)), (interpolate, between), (measure, names)):
+            jobs = [(name, seed) for seed in settings.seeds for name in chosen]
+            in_turns(settings.at_once, partial(do, settings), jobs)
     out = settings.page or settings.out / "FLICKR8K.md"
     atomic_write(out, page(settings, names).encode())
     print(f"wrote {out}")
 
 
+def trained(names: Sequence[str]) -> list[str]:
+    """Objectives that are trained for these, each once."""
+    each = (part for name in names for part in OBJECTIVES[name].between or (name,))
+    return [name for name in dict.fromkeys(each) if name != START]
+
+
 def prepare(settings: Settings, names: Sequence[str]) -> None:
     """Word swaps and shards of both splits, and DeepSpeed's configuration."""
-    trained = dict.fromkeys(("train", OBJECTIVES[name].swaps) for name in names)
-    for split, swaps in (*trained, ("test", "all")):
+    of_training = dict.fromkeys(("train", OBJECTIVES[name].swaps) for name in trained(names))
+    for split, swaps in (*of_training, ("test", "all")):
         captions = settings.out / f"{split}-{swaps}.captions.jsonl.gz"
         if not captions.is_file():
             given = f"--captions {settings.captions} --split {split} {SWAPS[swaps]}"
@@ -225,24 +247,35 @@ def prepare(settings: Settings, names: Sequence[str]) -> None:
     atomic_write(settings.out / "deepspeed.json", json.dumps(deepspeed, indent=1).encode())
 
 
-def compare(settings: Settings, name: str, seed: int) -> None:
-    """Train an objective and measure it."""
+def train(settings: Settings, name: str, seed: int) -> None:
+    """Train an objective, if it is not trained."""
     run, before, objective = settings.run(name, seed), time.monotonic(), OBJECTIVES[name]
-    checkpoint = run / "checkpoints" / f"step-{settings.steps:06d}"
-    if not (checkpoint / "state.json").is_file():
-        kept = settings.out / "image_embeddings"
-        link(kept, run)  # of the same frozen tower
+    if (Path(settings.model_of(name, seed)) / "state.json").is_file():
+        return
+    kept = settings.out / "image_embeddings"
+    link(kept, run)  # of the same frozen tower
+    hnc_ds(
+        f"train --deepspeed_config {settings.out / 'deepspeed.json'} --run {run} "
+        f"--shards {settings.shards('train', objective.swaps)} --seed {seed} "
+        f"--steps {settings.steps} --save_every {settings.steps} --log_every 10 "
+        f"--model {settings.model} {DRAWN} {objective.flags} --resume",
+        settings.log(name, seed),
+        settings.at_once,
+    )
+    link(run, kept)
+    print(f"{name}, seed {seed}: {time.monotonic() - before:.0f} s", flush=True)
+
+
+def interpolate(settings: Settings, name: str, seed: int) -> None:
+    """Save the weights between those of two models."""
+    out, objective = settings.model_of(name, seed), OBJECTIVES[name]
+    if not Path(out).is_dir():
+        first, second = (settings.model_of(one, seed) for one in objective.between)
         hnc_ds(
-            f"train --deepspeed_config {settings.out / 'deepspeed.json'} --run {run} "
-            f"--shards {settings.shards('train', objective.swaps)} --seed {seed} "
-            f"--steps {settings.steps} --save_every {settings.steps} --log_every 10 "
-            f"--model {settings.model} {DRAWN} {objective.flags} --resume",
+            f"interpolate {first} {second} --save {objective.coefficient} --save-to {out}",
             settings.log(name, seed),
             settings.at_once,
         )
-        link(run, kept)
-        print(f"{name}, seed {seed}: {time.monotonic() - before:.0f} s", flush=True)
-    evaluate(settings, str(checkpoint), name, seed)
 
 
 def link(source: Path, target: Path) -> None:
@@ -253,9 +286,9 @@ def link(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
 
 
-def evaluate(settings: Settings, model: str, name: str, seed: int) -> None:
-    """Measure a model, if it is not measured."""
-    out = settings.results(name, seed)
+def measure(settings: Settings, name: str, seed: int) -> None:
+    """Measure the start model or that of an objective, if it is not measured."""
+    out, model = settings.results(name, seed), settings.model_of(name, seed)
     if out.is_file():
         return
     data, images = [f"{RETRIEVAL}={settings.captions}"], [f"flickr30k={settings.images}"]
@@ -301,7 +334,7 @@ def page(settings: Settings, names: Sequence[str]) -> str:
         fluent=SWAPS["fluent"],
         machine=", ".join(f"{name} {machine[name]}" for name in ("Python", "hnc_ds", "torch")),
         objectives="\n".join(
-            f"    {one.name:23} seeds: {len(one.seeds)}  {OBJECTIVES[one.name].flags}"
+            f"    {one.name:23} seeds: {len(one.seeds)}  {described(OBJECTIVES[one.name])}"
             for one in found
             if one.name != START
         ),
@@ -322,6 +355,14 @@ def page(settings: Settings, names: Sequence[str]) -> str:
         if base in by_name
     ]
     return head + scores + "".join(differences)
+
+
+def described(objective: Objective) -> str:
+    """Flags of a training, or what is interpolated."""
+    if not objective.between:
+        return objective.flags
+    (first, second), share = objective.between, objective.coefficient
+    return f"weights: {1 - share:.2g} {first} + {share:.2g} {second}"
 
 
 def cells(one: Found) -> list[str]:

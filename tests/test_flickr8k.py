@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
         steps=2,
         batch=4,
         seeds=(0,),
-        only=("clip", "hnc-sighted"),
+        only=("clip", "clip+sighted-3"),
     )
 
 
@@ -50,11 +50,13 @@ def test_objectives_are_trained_measured_and_compared_once(
     written = (settings.out / "FLICKR8K.md").read_text()
     lines = written.splitlines()
     assert (
-        sum(line.startswith(("| start | ", "| clip | ", "| hnc-sighted | ")) for line in lines) == 4
+        sum(line.startswith(("| start | ", "| clip | ", "| clip+sighted-3 | ")) for line in lines)
+        == 4
     )
     assert "    clip                    seeds: 1  --preset clip" in lines
     assert "## Differences from `clip`" in lines
-    runs = [settings.run(name, seed) for name in settings.only for seed in settings.seeds]
+    assert "    clip+sighted-3          seeds: 1  weights: 0.2 clip + 0.8 sighted-3" in lines
+    runs = [settings.run(name, seed) for name in ("clip", "sighted-3") for seed in settings.seeds]
     kept = [*(settings.out / "image_embeddings").iterdir()]
     assert len(kept) == 1  # encoded once for all
     assert all((each / kept[0].name).samefile(kept[0]) for each in runs)
