@@ -43,8 +43,8 @@ class Objective(NamedTuple):
 
     flags: str
     """Of 'hnc-ds train', after those of DRAWN."""
-    swaps: str = "all"
-    """A key of SWAPS."""
+    negatives: str = "all"
+    """A key of SWAPS, or SIMILAR."""
     between: tuple[str, ...] = ()
     """Two other objectives, or the start model and one; then the weights are theirs, interpolated,
     and nothing is trained."""
@@ -69,6 +69,7 @@ OBJECTIVES = {
     ),
     "hnc-fluent": Objective("--preset hnc --share_with_negatives 0.5", "fluent"),
     "hnc-sighted-fluent": Objective("--preset hnc-sighted --share_with_negatives 0.5", "fluent"),
+    "hnc-similar": Objective("--preset hnc", "similar"),
     "hnc-distill": Objective("--preset hnc --terms contrastive 1 distill 1 --no-distill_negatives"),
     "hnc-alpha-3": Objective("--preset hnc --alpha 3"),
     "ce-clip": Objective("--preset ce-clip"),
@@ -80,6 +81,9 @@ OBJECTIVES = {
 SWAPS = {"all": "", "fluent": "--fluency_margin 0.5"}
 """Word swaps, as flags of 'hnc-ds swap-words': all, and those that are about as fluent as their
 caption."""
+
+SIMILAR = "similar"
+"""All word swaps, and true captions of similar images ('hnc-ds mine --captions_out')."""
 
 DRAWN = "--towers text --crop 1 --encode_images_once always --hard_negatives 2 --workers 0"
 
@@ -104,8 +108,8 @@ brackets, the smallest and the largest. *Blind*: the same pairs of captions with
 *sighted* is accuracy - blind accuracy + 1/2 ([benchmarks](../docs/benchmarks.md)).
 
 Trained from {model}: text tower alone, {steps} steps of {batch} images, learning rate {lr},
-{precision}, up to two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`).
-Made with {machine}.
+{precision}, up to two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`;
+*similar*: or true captions of similar images, `hnc-ds mine --captions_out`). Made with {machine}.
 
 {objectives}
 
@@ -173,9 +177,9 @@ class Settings:
     def __post_init__(self) -> None:
         check_objectives(self.only, OBJECTIVES)
 
-    def shards(self, split: str, swaps: str = "all") -> Path:
+    def shards(self, split: str, negatives: str = "all") -> Path:
         """Shards of a split, train or test."""
-        return self.out / "shards" / f"{split}-{swaps}"
+        return self.out / "shards" / f"{split}-{negatives}"
 
     def run(self, name: str, seed: int) -> Path:
         """Folder of a training."""
@@ -221,13 +225,20 @@ def trained(names: Sequence[str]) -> list[str]:
 
 def prepare(settings: Settings, names: Sequence[str]) -> None:
     """Word swaps and shards of both splits, and DeepSpeed's configuration."""
-    of_training = dict.fromkeys(("train", OBJECTIVES[name].swaps) for name in trained(names))
-    for split, swaps in (*of_training, ("test", "all")):
-        captions = settings.out / f"{split}-{swaps}.captions.jsonl.gz"
-        if not captions.is_file():
-            given = f"--captions {settings.captions} --split {split} {SWAPS[swaps]}"
+    of_training = {OBJECTIVES[name].negatives for name in trained(names)}
+    if SIMILAR in of_training:
+        of_training.add("all")  # first, as it is made from these
+    for split, negatives in (*(("train", each) for each in sorted(of_training)), ("test", "all")):
+        captions = settings.out / f"{split}-{negatives}.captions.jsonl.gz"
+        if not captions.is_file() and negatives == SIMILAR:
+            hnc_ds(
+                f"mine --model {settings.model} --shards {settings.shards(split)} "
+                f"--out {settings.out / 'similar.safetensors'} --captions_out {captions}"
+            )
+        elif not captions.is_file():
+            given = f"--captions {settings.captions} --split {split} {SWAPS[negatives]}"
             hnc_ds(f"swap-words {given} --out {captions}")
-        out = settings.shards(split, swaps)
+        out = settings.shards(split, negatives)
         hnc_ds(f"pack --captions {captions} --images {settings.images} --out {out}")
     deepspeed: dict[str, Any] = {
         "train_batch_size": settings.batch,
@@ -256,7 +267,7 @@ def train(settings: Settings, name: str, seed: int) -> None:
     link(kept, run)  # of the same frozen tower
     hnc_ds(
         f"train --deepspeed_config {settings.out / 'deepspeed.json'} --run {run} "
-        f"--shards {settings.shards('train', objective.swaps)} --seed {seed} "
+        f"--shards {settings.shards('train', objective.negatives)} --seed {seed} "
         f"--steps {settings.steps} --save_every {settings.steps} --log_every 10 "
         f"--model {settings.model} {DRAWN} {objective.flags} --resume",
         settings.log(name, seed),
