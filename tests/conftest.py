@@ -4,6 +4,8 @@ import gc
 import json
 import multiprocessing
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from multiprocessing import reduction
 from pathlib import Path
@@ -157,6 +159,33 @@ def run_on_ranks(tmp_path: Path) -> Callable[..., None]:
         mp.start_processes(_enter_rank, given, ranks, start_method="forkserver")
 
     return run
+
+
+@pytest.fixture
+def forked_hnc_ds() -> Callable[..., None]:
+    """``experiments.presets.hnc_ds``, in processes that fork from the server of the ranks."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+
+    def run(arguments: str, log: Path | None = None, at_once: int | None = None) -> None:
+        given = shlex.split(arguments), log or Path(os.devnull)
+        child = multiprocessing.get_context("forkserver").Process(target=_enter_command, args=given)
+        child.start()
+        child.join()
+        assert child.exitcode == 0, f"hnc-ds {arguments}\n{log.read_text() if log else ''}"
+
+    return run
+
+
+def _enter_command(arguments: list[str], log: Path) -> None:
+    from hnc_ds.cli import main
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    torch.set_num_threads(1)
+    sys.argv = ["hnc-ds", *arguments]
+    sys.exit(main())
 
 
 class _Outputs:

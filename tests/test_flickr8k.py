@@ -1,6 +1,7 @@
 """The comparison on photographs: every stage on a few drawn images, and what its page says."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.mark.slow
 def test_objectives_are_trained_measured_and_compared_once(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, forked_hnc_ds: Callable[..., None]
 ) -> None:
+    monkeypatch.setattr(flickr8k, "hnc_ds", forked_hnc_ds)
     save_tiny(Path(settings.model.removeprefix("local-dir:")), KINDS["CLIP"])
     run(settings)
     written = (settings.out / "FLICKR8K.md").read_text()

@@ -109,9 +109,10 @@ class FakeServer:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         time.sleep(self.delay)
+        trouble = self.trouble(number)
         with self._lock:
             self._now -= 1
-        return self.trouble(number) or Response(200, chat(self.answer(body)))
+        return trouble or Response(200, chat(self.answer(body)))
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         server = self

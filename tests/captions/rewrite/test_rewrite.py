@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from itertools import chain
@@ -243,7 +244,13 @@ def test_what_fails_once_is_retried_after_the_time_the_server_gives(made, server
 
 
 def test_requests_run_at_once_up_to_the_limit_over_several_images(made, server, tmp_path):
-    server.delay = 0.02
+    together = threading.Barrier(6, timeout=60)
+
+    def first_six_wait_for_each_other(number):
+        if number < 6:
+            together.wait()
+
+    server.trouble = first_six_wait_for_each_other
     rewrite(config(made, server, tmp_path / "out.jsonl", requests=6, per_image=1))
     assert server.most_at_once == 6
 
