@@ -79,6 +79,21 @@ def scene_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of three held-out scenes, for models that score pair by pair; read only."""
+    scenes = ScenesConfig(
+        out=tmp_path_factory.mktemp("few"),
+        train=2,
+        val=3,
+        size=48,
+        objects=(2, 2),
+        duplicate_shapes=0,
+        workers=1,
+    )
+    return prepare(scenes) / "val"
+
+
+@pytest.fixture(scope="session")
 def plain_shards(scene_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training scenes with captions that have lost their negatives; read only: in some/ every
     second one and all of image 0, in none/ all."""

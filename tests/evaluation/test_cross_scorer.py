@@ -257,7 +257,8 @@ def test_captions_are_judged_at_the_threshold_of_validation_data(
     def accuracy(threshold: float, true: np.ndarray, false: np.ndarray) -> float:
         return float(((true >= threshold).mean() + (false < threshold).mean()) / 2)
 
-    chosen = max(np.concatenate(scores(evaluated)), key=lambda t: accuracy(t, *scores(evaluated)))
+    validated = scores(evaluated)
+    chosen = max(np.concatenate(validated), key=lambda t: accuracy(t, *validated))
     found = results(tmp_path / "blip.json")["hnc-shards", "threshold_accuracy", "all"]
     assert found == pytest.approx(accuracy(chosen, *scores(tmp_path / "blip.json")))
     header = json.loads((tmp_path / "blip.items.jsonl").read_text().splitlines()[0])

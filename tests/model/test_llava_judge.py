@@ -68,10 +68,10 @@ def test_images_are_padded_as_llava_pads_them(
 
 
 def test_evaluate_takes_it_and_train_does_not(
-    llava_folder: Path, scene_shards: Path, tmp_path: Path, judge: Any
+    llava_folder: Path, few_scenes: Path, tmp_path: Path, judge: Any
 ) -> None:
-    out, shards = tmp_path / "out.json", str(scene_shards / "val")
-    config = EvaluateConfig(models=(f"hf:{llava_folder}",), shards=shards, out=out, workers=0)
+    out, model = tmp_path / "out.json", f"hf:{llava_folder}"
+    config = EvaluateConfig(models=(model,), shards=str(few_scenes), out=out, workers=0)
     evaluate(config)
     rows = read_measurement(out).rows
     assert ("hnc-shards", "pair_accuracy", "all") in rows

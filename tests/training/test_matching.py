@@ -237,17 +237,21 @@ def test_terms_on_embeddings_need_the_whole_batch(
 
 
 def test_a_run_is_measured_while_it_trains_and_evaluated_as_its_checkpoint(
-    folders: dict[str, Path], scene_shards: Path, cpu_config: Path, tmp_path: Path
+    folders: dict[str, Path],
+    scene_shards: Path,
+    few_scenes: Path,
+    cpu_config: Path,
+    tmp_path: Path,
 ) -> None:
-    run, val = tmp_path / "run", scene_shards / "val"
-    more = f"--steps 2 --ema 0.5 --eval_shards {val}"
+    run = tmp_path / "run"
+    more = f"--steps 2 --ema 0.5 --eval_shards {few_scenes}"
     assert train(folders["flava"], scene_shards, run, cpu_config, more) == 0
     folder = newest_checkpoint(run)
     assert load_cross_encoder(str(folder / "average")).scalars == ()
 
     def scores(name: str, model: str) -> dict[Any, float]:
         out = tmp_path / f"{name}.json"
-        evaluate(EvaluateConfig(models=(model,), shards=str(val), out=out, workers=0))
+        evaluate(EvaluateConfig(models=(model,), shards=str(few_scenes), out=out, workers=0))
         rows = read_measurement(out).rows
         return {key: row.value for key, row in rows.items() if key[1] != "ties"}
 
