@@ -33,18 +33,18 @@ def scores(run: Path) -> list[tuple[int, float]]:
 
 
 @pytest.fixture
-def arguments(arguments: list[str], scene_shards: Path) -> list[str]:
-    return [*arguments, "--keep_last", "1", "--eval_shards", str(scene_shards / "val")]
+def arguments(arguments: list[str], few_scenes: Path) -> list[str]:
+    return [*arguments, "--keep_last", "1", "--eval_shards", str(few_scenes)]
 
 
 def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_them(
-    arguments: list[str], scene_shards: Path, tmp_path: Path
+    arguments: list[str], few_scenes: Path, tmp_path: Path
 ) -> None:
     assert main(arguments) == 0
     found = dict(scores(tmp_path / "run"))
     assert list(found) == [0, 2, 4]
     out = tmp_path / "later.json"
-    evaluate(EvaluateConfig(models=(str(tmp_path / "run"),), shards=scene_shards / "val", out=out))
+    evaluate(EvaluateConfig(models=(str(tmp_path / "run"),), shards=few_scenes, out=out))
     row = next(
         row
         for row in json.loads(out.read_text())
