@@ -107,8 +107,8 @@ Flickr30k) and SugarCrepe's questions that were given; percent, means over the s
 brackets, the smallest and the largest. *Blind*: the same pairs of captions with other images;
 *sighted* is accuracy - blind accuracy + 1/2 ([benchmarks](../docs/benchmarks.md)).
 
-Trained from {model}: text tower alone, {steps} steps of {batch} images, learning rate {lr},
-{precision}, up to two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`;
+Trained from `--model {model}`: text tower alone, {steps} steps of {batch} images, learning rate
+{lr}, {precision}, up to two word swaps an image (`hnc-ds swap-words`; *fluent*: with `{fluent}`;
 *similar*: or true captions of similar images, `hnc-ds mine --captions_out`). Made with {machine}.
 
 {objectives}
