@@ -323,9 +323,10 @@ def test_at_exit_nobody_waits_for_what_is_fetched_ahead(server: Server, cache: C
     command = [sys.executable, "-c", EXIT, server.url, str(cache.folder)]
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
-        until = time.monotonic() + 60
-        while len(left := list(cache.folder.glob("*/*.tmp"))) < 4 and time.monotonic() < until:
+        until, left = time.monotonic() + 60, list[Path]()
+        while min(len(left), server.count(".tar")) < 4 and time.monotonic() < until:
             time.sleep(0.02)
+            left = list(cache.folder.glob("*/*.tar.*.tmp"))
         before = time.monotonic()
         assert process.communicate("\n", timeout=60)[1] == ""
         assert time.monotonic() - before < 20
