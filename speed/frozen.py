@@ -69,9 +69,9 @@ def measure(folder: Path, quick: bool) -> Comparison:
         timings=found,
         checks=tuple(checks),
         notes=(
-            f"{model}, --towers text --crop 1, --deepspeed_config cpu, one thread, batch {batch}; timings above with "
-            f"{NEGATIVES[-1]} hard negatives an image, others in the table. The one pass over the "
-            "images before the first step is not counted.",
+            f"{model}, --towers text --crop 1, --deepspeed_config cpu, one thread, batch {batch}; "
+            f"timings above with {NEGATIVES[-1]} hard negatives an image, others in the table. The "
+            "one pass over the images before the first step is not counted.",
         ),
         items="images",
         count=batch,
