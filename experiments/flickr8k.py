@@ -41,7 +41,7 @@ START, PLAIN, NEGCLIP = "start", "clip", "negclip"
 class Objective(NamedTuple):
     """What is trained."""
 
-    flags: str
+    flags: str = ""
     """Of 'hnc-ds train', after those of DRAWN."""
     negatives: str = "all"
     """A key of SWAPS, or SIMILAR."""
@@ -60,7 +60,7 @@ OBJECTIVES = {
     "sighted-1": Objective("--preset hnc-sighted --terms contrastive 1 sighted 1 blind_mean 3"),
     "sighted-2": Objective("--preset hnc-sighted --terms contrastive 1 sighted 2 blind_mean 3"),
     "sighted-3": Objective("--preset hnc-sighted --terms contrastive 1 sighted 3 blind_mean 3"),
-    "clip+sighted-3": Objective("", between=(PLAIN, "sighted-3"), coefficient=0.8),
+    "clip+sighted-3": Objective(between=(PLAIN, "sighted-3"), coefficient=0.8),
     "blind-mean": Objective("--preset hnc --terms contrastive 1 blind_mean 3"),
     "blind-3": Objective("--preset hnc --terms contrastive 1 blind 3"),
     "blind-10": Objective("--preset hnc --terms contrastive 1 blind 10"),
