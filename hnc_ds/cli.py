@@ -17,7 +17,7 @@ from hnc_ds.config.checks import Settings
 from hnc_ds.config.flags import check_flags
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.interruptions import explained, run, signals_raise
-from hnc_ds.launch import own_arguments, read_slurm
+from hnc_ds.launch import importing, own_arguments, read_slurm
 
 STAGES: dict[str, tuple[type[Settings], str]] = {
     "scenes": (settings.ScenesConfig, "scenes.write.write_scenes"),
@@ -51,7 +51,9 @@ def _command(of: type[Settings], place: str) -> Callable[..., None]:
     module, _, name = place.rpartition(".")
 
     def command(config: Settings) -> None:
-        getattr(import_module(f"hnc_ds.{module}"), name)(config)
+        with importing():
+            stage = import_module(f"hnc_ds.{module}")
+        getattr(stage, name)(config)
 
     command.__doc__ = of.__doc__
     # --steps, not --config.steps
@@ -69,7 +71,8 @@ def inspect(config: settings.InspectConfig) -> None:
 
         inspect_captions(config)
         return
-    from hnc_ds.shards.contents import inspect_shards
+    with importing():
+        from hnc_ds.shards.contents import inspect_shards
 
     inspect_shards(config)
 
@@ -79,7 +82,8 @@ def train(config: settings.TrainConfig) -> None:
     from hnc_ds.training.signals import Signals
 
     with Signals(ends_process=True) as stops:
-        from hnc_ds.train import parse, start
+        with importing():
+            from hnc_ds.train import parse, start
 
         # Parsed again with the settings of --config or --preset as defaults.
         start(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
@@ -92,7 +96,8 @@ def report(config: settings.ReportConfig) -> None:
 
         write_table(config)
     if config.table is None or config.out is not None:
-        from hnc_ds.report.page import report as write_page
+        with importing():
+            from hnc_ds.report.page import report as write_page
 
         write_page(config)
 

@@ -15,10 +15,12 @@ if __name__ == "__main__":
         # Python put hnc_ds/ first on the path. Replace it with the checkout, so that `import
         # hnc_ds` works uninstalled and no file of hnc_ds/ shadows a library's module.
         sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from hnc_ds.launch import importing
     from hnc_ds.training.signals import Signals
 
     with Signals(ends_process=True) as signals:  # also while libraries are imported
-        from hnc_ds import train as itself
+        with importing():
+            from hnc_ds import train as itself
 
         sys.exit(itself.main(stops=signals))
 

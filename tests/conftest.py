@@ -1,6 +1,9 @@
 """What several folders of tests share: rendered data, and real processes."""
 
 import gc
+
+gc.disable()  # until the libraries and the tests are imported
+
 import json
 import multiprocessing
 import os
@@ -43,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogethe
     return FilesTogether(config, log)
 
 
-PRELOADED = ["hnc_ds.train", "hnc_ds.evaluation.evaluate", "deepspeed", "tests.conftest"]
+PRELOADED = ["tests.preloaded"]
 """What ranks would else import, each for itself."""
 
 SLOW_FOLDERS = {"damage", "distributed", "end_to_end", "slurm"}
@@ -62,7 +65,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collections, of which DeepSpeed starts two a training, skip the objects of libraries."""
+    """Garbage collections, of which DeepSpeed starts two a training, skip the objects of
+    libraries."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -51,7 +51,7 @@ from hnc_ds.output_lock import only_writer
 from hnc_ds.reading import sha256_of
 from hnc_ds.records import ImageCaptions, SceneGraph
 
-VERSION = 6
+VERSION = 7
 """To be incremented when the same graphs give other captions; invalidates unfinished parts."""
 
 AUDITED_IMAGES = 5000
@@ -102,10 +102,6 @@ def generate(config: GenerateConfig) -> None:
         compressed=config.out.suffix == ".gz",
         balance=config.balance,
     )
-    follow_up = config.audit or config.hnc_json is not None
-    if not (config.overwrite or follow_up) and holds_captions_of(config.out, settings):
-        print(f"generate: {config.out} already contains these captions; nothing to do")
-        return
     follow_up = config.audit or config.hnc_json is not None
     if not (config.overwrite or follow_up) and holds_captions_of(config.out, settings):
         print(f"generate: {config.out} already contains these captions; nothing to do")

@@ -29,6 +29,7 @@ from hnc_ds.engine.deepspeed_keys import SIZES
 from hnc_ds.engine.zero import FlatStep, Fragments, Mirror, flatten_stage_3
 from hnc_ds.errors import UserError
 from hnc_ds.installing import pip_install
+from hnc_ds.launch import importing
 from hnc_ds.model.half_precision import fit_buffers
 
 
@@ -55,8 +56,8 @@ def check_with_deepspeed(config: Mapping[str, Any], where: Path) -> None:
     Raises:
         UserError: DeepSpeed refuses it, or its optimizer needs a GPU.
     """
-    _quiet()
-    from deepspeed.runtime.config import DeepSpeedConfig
+    with _quiet():
+        from deepspeed.runtime.config import DeepSpeedConfig
 
     with _one_line(f"{where}: DeepSpeed refuses it"):
         DeepSpeedConfig(dict(config) | dict.fromkeys(SIZES, 1))
@@ -201,8 +202,8 @@ class Engine:
         config: dict[str, Any],
         not_kept: str = "reference.",
     ) -> None:
-        _quiet()
-        import deepspeed
+        with _quiet():
+            import deepspeed
 
         # On a CPU, DeepSpeed would compile its own collectives, which takes half a minute, crashes
         # without a compiler, and is no better than gloo.
@@ -514,8 +515,8 @@ def _plain_values(scaler: Any) -> dict[str, Any]:
 
 
 def _accelerator() -> Any:
-    _quiet()
-    from deepspeed.accelerator import get_accelerator
+    with _quiet():
+        from deepspeed.accelerator import get_accelerator
 
     return get_accelerator()
 
@@ -542,10 +543,14 @@ def _compiled_when_called() -> Iterator[None]:
         torch.compile = compiled
 
 
-def _quiet() -> None:
-    """Silence DeepSpeed's log but for errors; the run has its own."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Import DeepSpeed in this block, with a log that is silent but for errors; the run has its
+    own."""
     # DeepSpeed calls collectives by deprecated names.
     old_names = r"`torch\.distributed\.\w+` is deprecated"
     warnings.filterwarnings("ignore", old_names, FutureWarning)
     for name in ("DeepSpeed", "deepspeed", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    with importing():
+        yield

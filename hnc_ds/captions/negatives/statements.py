@@ -19,7 +19,7 @@ from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
 from hnc_ds.captions.language.predicates import inverse_said, is_said_of
 from hnc_ds.captions.negatives.references import References, is_sayable, references_of
-from hnc_ds.captions.negatives.salience import SIDES, largest, salience, shuffled
+from hnc_ds.captions.negatives.salience import POSITIONS, SIDES, largest, salience, shuffled
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
 from hnc_ds.captions.truth.holds import is_refuted
@@ -309,6 +309,9 @@ def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list
     First comes one fact of each of the image's largest objects, then predicates take turns. Left
     and right are at most half of the facts, or MIN_SIDES facts.
 
+    Facts are about ``image.things``, but for annotated relations other than left and right: there
+    are about five of these in an image, so they are all candidates.
+
     Args:
         image: The image.
         rng: Random generator.
@@ -321,6 +324,8 @@ def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list
             if i != j and not are_mixed_up(subject, object_):
                 for predicate in graph.stated(i, j):
                     piles.setdefault(predicate, []).append(Fact(i, predicate, j))
+    for fact in _annotated_of_others(image):
+        piles.setdefault(fact.predicate, []).append(fact)
     for predicate in sorted(piles):
         pile = piles[predicate]
         drawn = [weights[fact.subject] * weights[fact.object] for fact in pile]
@@ -348,6 +353,20 @@ def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list
     return chosen.facts
 
 
+def _annotated_of_others(image: DescribedImage) -> Iterator[Fact]:
+    """Annotated relations, other than positions, of objects that are not in ``image.things``."""
+    graph, things = image.graph, dict(image.things)
+    for (i, j), annotated in sorted(graph.edges.items()):
+        if (i in things and j in things) or POSITIONS.issuperset(annotated):
+            continue
+        subject, object_ = (image.references[end].plainest_or_any() for end in (i, j))
+        if subject is None or object_ is None or are_mixed_up(subject, object_):
+            continue
+        for predicate in graph.stated(i, j):
+            if predicate not in POSITIONS:
+                yield Fact(i, predicate, j)
+
+
 def _take_turns(chosen: "_Facts", piles: dict[str, Iterator[Fact]], limit: int) -> None:
     """Add one fact of each predicate in turn, until there are ``limit`` facts."""
     waiting = {**piles}
@@ -367,7 +386,7 @@ class _Facts:
 
     def add(self, fact: Fact) -> bool:
         """Add a fact unless an equivalent one is present; returns whether it was added."""
-        kind = min(fact.predicate, *inverse_said(fact.predicate), key=str)
+        kind = min((fact.predicate, *inverse_said(fact.predicate)))
         key = (min(fact.subject, fact.object), max(fact.subject, fact.object), kind)
         if key in self._known:
             return False
