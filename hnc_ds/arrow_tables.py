@@ -164,6 +164,8 @@ def _pyarrow(purpose: str) -> tuple[Any, Any]:
     def opened(path: Path) -> Any:
         if path.suffix != ARROW:
             return pyarrow.parquet.ParquetFile(path)
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+        table.validate(full=True)  # a damaged offset would be read outside of the mapped memory
+        return table
 
     return pyarrow.types, opened

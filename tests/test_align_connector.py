@@ -86,6 +86,7 @@ def test_the_connector_alone_changes_and_the_loss_falls(
     assert "is there; remove it to train anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_training_resumes_to_the_same_bits(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,7 @@ def adds_up() -> Callable[[int], int]:
     return work
 
 
+@pytest.mark.slow
 def test_ranks_return_in_order_and_a_failure_of_one_is_raised(tmp_path: Path) -> None:
     with Ranks(tmp_path / "ranks", 2, adds_up) as ranks:
         assert ranks.ask(5) == [5, 6]

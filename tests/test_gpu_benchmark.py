@@ -62,6 +62,7 @@ def test_the_gpu_script_runs_all_its_logic_on_a_cpu_and_states_what_that_is_wort
     assert all(check["holds"] for check in checks)
 
 
+@pytest.mark.slow
 def test_without_time_the_gpu_script_leaves_everything_out_and_reports_it(tmp_path: Path) -> None:
     status, content, page = run_gpu(tmp_path, "--minutes", "0")
     assert status == 0
@@ -225,6 +226,7 @@ def test_the_largest_batch_is_doubled_and_halved_once(
     assert tries == tried
 
 
+@pytest.mark.slow
 def test_closed_implementations_leave_nothing_in_memory(tmp_path: Path) -> None:
     ground = Ground(torch.device("cpu"), True, tmp_path, time.time() + 60)
     captions = drawn_captions(tmp_path, 4, steps.NEGATIVES)

@@ -68,6 +68,7 @@ def test_a_process_without_a_gpu_of_its_own_names_itself(
         own_device(2)
 
 
+@pytest.mark.slow
 def test_ranks_whose_rendezvous_fails_report_it_and_do_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

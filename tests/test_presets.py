@@ -120,6 +120,7 @@ def test_as_many_run_at_once_as_wanted_and_a_failure_stops_the_rest() -> None:
     assert len(begun) < 10
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_reported_with_its_log(tmp_path: Path) -> None:
     message = tmp_path / "logs" / "run.log"
     with pytest.raises(UserError, match=f"'hnc-ds evaluate' failed; see {message}"):

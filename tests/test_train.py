@@ -184,6 +184,7 @@ def test_the_plain_twin_sees_the_same_samples_and_learns_nothing_from_negatives(
     assert (plain - hard).abs().max() > 1e-5
 
 
+@pytest.mark.slow
 def test_settings_of_a_run_repeat_it_and_flags_override_them(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_the_preset_whose_reference_is_the_average_has_its_decay(tmp_path: Path)
         parse("--terms contrastive 1 distill 1 --reference average".split())
 
 
+@pytest.mark.slow
 def test_a_model_of_clip_gains_a_bias_with_the_sigmoid_loss_and_keeps_it(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_fixed_temperature_stays_fixed(arguments: list[str], tmp_path: Path) -
     assert all(json.loads(line)["temperature"] == pytest.approx(0.05) for line in lines)
 
 
+@pytest.mark.slow
 def test_captions_without_negatives_train_beside_others_under_every_term(
     arguments: list[str], plain_shards: Path, tmp_path: Path
 ) -> None:
@@ -300,6 +303,7 @@ def test_captions_without_negatives_train_beside_others_under_every_term(
     assert plain["padding_fraction"] == hard["padding_fraction"]
 
 
+@pytest.mark.slow
 def test_data_without_negatives_trains_as_plain_clip_and_terms_that_need_them_are_refused(
     arguments: list[str], plain_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ assert not [name for name in ("deepspeed", "transformers", "open_clip") if name 
 """
 
 
+@pytest.mark.slow
 def test_libraries_are_imported_by_the_names_that_need_them() -> None:
     done = subprocess.run([sys.executable, "-c", BODY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -98,6 +98,7 @@ def test_a_released_benchmark_is_named_with_its_files(
         hnc_ds.evaluate(runs["tiny"], tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_is_measured_without_retrieval_unless_it_is_asked_for(
     tmp_path: Path, scene_shards: Path, rows_of: Callable[..., list[dict]]
 ) -> None:

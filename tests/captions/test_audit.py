@@ -329,6 +329,7 @@ print(msgspec.json.encode(audit.audit(Path(sys.argv[1]), 300, 3)).decode())
 """
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_the_process(tmp_path):
     rng = random.Random(0)
     images = [leaning(rng, "a", cat=0.8) + leaning(rng, "b", cat=0.6) for _ in range(400)]

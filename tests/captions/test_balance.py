@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,6 +100,7 @@ def test_what_a_narrow_context_can_balance_is_balanced_there(changes: list[Named
 NOTHING = balance_of([]).levels[0]
 
 
+@pytest.mark.slow
 @given(CHANGES, st.integers(0, 3))
 def test_counts_do_not_depend_on_how_the_work_was_shared(changes: list[Named], seed: int) -> None:
     whole = balance_of(changes)
@@ -157,6 +159,7 @@ def test_an_image_that_balance_would_leave_with_little_has_ten_pairs(tmp_path: P
         assert sum(len(group.negatives) for group in groups) >= VERY_FEW_PAIRS
 
 
+@pytest.mark.slow
 def test_over_many_images_words_stand_as_often_in_true_captions_as_in_false_ones(
     tmp_path: Path,
 ) -> None:
@@ -197,6 +200,7 @@ def test_left_and_right_are_on_at_most_half_of_the_pairs_about_relations(tmp_pat
     assert seen > 60
 
 
+@pytest.mark.slow
 def test_tables_of_the_same_graphs_stand_for_the_first_pass(tmp_path: Path) -> None:
     path = write_graphs(tmp_path / "random_sceneGraphs.json", 30, seed=5)
     own, given_, other = tmp_path / "own.jsonl", tmp_path / "given.jsonl", tmp_path / "other.jsonl"

@@ -121,6 +121,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accident", ["kill at part 0", "kill at part 3", "kill while joining"])
 def test_a_killed_run_resumes_to_the_same_bytes(source, whole, tmp_path, accident):
     broken = tmp_path / "broken.jsonl.gz"
@@ -136,6 +137,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(source, whole, tmp_path, acciden
     assert not broken.with_name(broken.name + ".parts").exists()
 
 
+@pytest.mark.slow
 def test_outputs_made_of_finished_captions_are_completed_later(source, tmp_path, capsys):
     out, release = tmp_path / "c.jsonl", tmp_path / "release.json"
     generate(GenerateConfig(scene_graphs=source, out=out, workers=1))  # and was stopped here
@@ -148,6 +150,7 @@ def test_outputs_made_of_finished_captions_are_completed_later(source, tmp_path,
     assert (out.read_bytes(), audited) == (before[0], json.loads(before[1]))
 
 
+@pytest.mark.slow
 def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, whole, tmp_path):
     out = tmp_path / "shared.jsonl.gz"
     first = run(tmp_path, source, out, part="0/3")
@@ -170,6 +173,7 @@ def test_jobs_of_an_array_give_the_bytes_of_a_single_run(source, whole, tmp_path
 STEPS = ("__init__", "keep", "finished", "stats", "join", "remove")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(8))
 def test_another_job_may_finish_everything_at_any_moment(source, tmp_path, monkeypatch, step):
     """All images are in part 0, so the job of part 1 has nothing to do but may be late."""
@@ -198,6 +202,7 @@ def test_another_job_may_finish_everything_at_any_moment(source, tmp_path, monke
     assert sorted(path.name for path in tmp_path.glob("c.*")) == ["c.jsonl", "c.stats.json"]
 
 
+@pytest.mark.slow
 def test_parts_of_other_settings_are_not_used(source, tmp_path):
     out, fresh = tmp_path / "c.jsonl", tmp_path / "fresh.jsonl"
     assert run(tmp_path, source, out, accident="kill at part 3").returncode == -9
@@ -208,6 +213,7 @@ def test_parts_of_other_settings_are_not_used(source, tmp_path):
     assert out.read_bytes() == fresh.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_output(source, tmp_path):
     out = tmp_path / "c.jsonl"
     done = run(tmp_path, source, out, accident="full disk")

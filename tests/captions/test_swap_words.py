@@ -56,6 +56,7 @@ def read(out):
     return [msgspec.json.decode(line, type=ImageCaptions) for line in content.splitlines()]
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_or_hash_seed(tmp_path):
     source = caption_list(tmp_path / "list.jsonl")
     outs = [tmp_path / f"{name}.jsonl.gz" for name in ("one", "two", "other")]
@@ -67,6 +68,7 @@ def test_bytes_do_not_depend_on_workers_or_hash_seed(tmp_path):
     assert len(read(outs[0])) == IMAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accident", ["kill at part 0", "kill at part 3", "kill while joining"])
 def test_a_killed_run_resumes_to_the_bytes_of_a_whole_one(tmp_path, accident):
     source = caption_list(tmp_path / "list.jsonl")
@@ -223,6 +225,7 @@ def test_a_caption_is_judged_by_captions_of_other_images():
     assert likely.gain > 0 > unlikely.gain
 
 
+@pytest.mark.slow
 def test_bytes_of_fluent_swaps_do_not_depend_on_workers_or_hash_seed(tmp_path):
     source = caption_list(tmp_path / "list.jsonl", images=70)
     outs = [tmp_path / f"{name}.jsonl" for name in ("one", "two")]

@@ -147,6 +147,7 @@ def test_scores_of_shards_are_counted_from_the_items(evaluated: Path) -> None:
     assert ("retrieval", "image_to_text_R@1", "all") in rows
 
 
+@pytest.mark.slow
 def test_retrieval_on_shards_is_made_on_request(
     folders: dict[str, Path],
     scene_shards: Path,
@@ -230,6 +231,7 @@ def test_images_are_classified(folders: dict[str, Path], tmp_path: Path) -> None
     assert rows["zero-shot", "mean_per_class_recall", "all"] == rows["zero-shot", "acc1", "all"]
 
 
+@pytest.mark.slow
 def test_captions_are_judged_at_the_threshold_of_validation_data(
     folders: dict[str, Path], scene_shards: Path, evaluated: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_name_on_the_hub_is_found_in_the_cache(
     assert "the old tower's weights are not on this machine, so" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_exported_folder_takes_another_tower(
     clip_folder: Make, original: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -213,6 +213,7 @@ def _answer_slowly(config: AnswerConfig) -> None:
     answer(config)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_that_it_wrote(
     settings: Callable[..., AnswerConfig], alone: list[str], tmp_path: Path
 ) -> None:

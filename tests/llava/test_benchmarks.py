@@ -538,6 +538,7 @@ def test_parquet_without_a_column_or_with_another_type_is_reported(naturalbench:
         read_vqa_questions("naturalbench", naturalbench)
 
 
+@pytest.mark.slow
 def test_answers_to_every_set_do_not_depend_on_the_batch(
     llava_folder: Path,
     images: Path,

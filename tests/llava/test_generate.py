@@ -92,6 +92,7 @@ def test_answers_of_any_length_are_those_of_transformers(
     assert answers(Generator(endless, BEFORE, max_new_tokens)) == expected
 
 
+@pytest.mark.slow
 def test_memory_of_another_batch_leaves_no_trace(llava: Llava) -> None:
     """And rows that ended are dropped at different times."""
     generator = Generator(llava, BEFORE, 40)
@@ -248,6 +249,7 @@ class _Crossings(TorchDispatchMode):
         return found
 
 
+@pytest.mark.slow
 def test_a_gpu_gets_a_batch_in_three_copies_that_wait_for_nothing(
     llava: Llava, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +313,7 @@ def test_steps_are_replayed_where_a_shape_comes_again(endless: Llava) -> None:
     assert [one.replays for one in graphs.made] == [steps - CAPTURED_AFTER]
 
 
+@pytest.mark.slow
 def test_graphs_are_captured_anew_where_memory_has_moved(endless: Llava) -> None:
     max_new_tokens = 4 * FIRST_CAPACITY
     generator = Generator(endless, BEFORE, max_new_tokens)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import struct
 import sys
 import tarfile
 from collections.abc import Callable
@@ -63,9 +64,9 @@ def tars(folder: Path) -> list[str]:
 def hugging_face_rows(keys: list[str]) -> pyarrow.Table:
     """Rows as Hugging Face's datasets stores an image feature; texts in lists."""
     images = [{"bytes": IMAGES[key], "path": "image.png"} for key in keys]
-    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     texts = [[CAPTIONS[key]] for key in keys]
-    return pyarrow.table({"image": pyarrow.array(images, struct), "caption": texts})
+    return pyarrow.table({"image": pyarrow.array(images, image), "caption": texts})
 
 
 def parquet_file(folder: Path) -> list[str]:
@@ -234,6 +235,7 @@ def test_data_of_every_kind_go_to_a_trained_step_in_two_commands(tmp_path, capsy
 ARCHIVES = {"img2dataset": "cc3m", "parquet": "train-00000-of-00001.parquet", "save_to_disk": "ds"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_images_of_archives_are_packed_to_the_same_bytes_by_any_workers_and_after_a_kill(
     tmp_path, hnc_ds, kind
@@ -445,6 +447,16 @@ def bad_arrow(folder: Path) -> None:
     cut(folder / "ds/bad.arrow", 200)
 
 
+def arrow_that_points_out(folder: Path) -> None:
+    """The first image ends a gigabyte behind the end of the file."""
+    write_arrow(folder / "ds", {"bad": list(CAPTIONS)})
+    path, (first, second, *_) = folder / "ds/bad.arrow", map(len, IMAGES.values())
+    ends = struct.pack("<3i", 0, first, first + second)
+    assert ends in path.read_bytes()
+    outside = struct.pack("<3i", 0, 1 << 30, 1 << 30)
+    path.write_bytes(path.read_bytes().replace(ends, outside, 1))
+
+
 def without_captions(folder: Path) -> None:
     rows = hugging_face_rows(list(CAPTIONS)).drop_columns("caption")
     parquet.write_table(rows.append_column("label", [range(6)]), folder / "bad.parquet")
@@ -483,6 +495,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "empty folder": ("bad", lambda folder: (folder / "bad").mkdir(), "no WebDataset tars"),
     "truncated parquet": ("bad.parquet", bad_parquet, "bad.parquet: cannot be read as parquet"),
     "truncated Arrow": ("ds", bad_arrow, "bad.arrow: cannot be read as an Arrow file"),
+    "Arrow that points out": ("ds", arrow_that_points_out, "bad.arrow: cannot be read as an Arrow"),
     "no column of captions": (
         "bad.parquet",
         without_captions,

@@ -108,6 +108,7 @@ def test_with_mix_each_step_has_its_proportions(folders: tuple[str, str]) -> Non
     assert {seen[sample] for sample in range(TRAIN, TRAIN + VAL)} == {2, 3}  # 32 / 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [(), (3, 1)])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_and_workers_change_nothing(

@@ -134,6 +134,7 @@ def test_a_resumed_run_does_not_write_complete_shards_again(packing, tmp_path):
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_killed_parent_and_the_run_resumes(packing, tmp_path):
     packing.write(numbered(2000))
     pack(packing.config("uninterrupted"))

@@ -383,6 +383,7 @@ def read_one(url: str, cache: Cache, sample: int) -> bytes:
     return ShardReader(url, cache).image_bytes(sample)
 
 
+@pytest.mark.slow
 def test_processes_and_threads_that_want_the_same_shard_fetch_it_once(
     packed: Path, server: Server, cache: Cache
 ) -> None:

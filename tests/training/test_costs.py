@@ -203,6 +203,7 @@ def test_a_dry_run_prints_what_the_run_then_has_and_writes_nothing(
     assert record["settings"]["plan"]["dry_run"] is False
 
 
+@pytest.mark.slow
 def test_a_plan_is_of_gpus_images_and_weights_that_are_not_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line.removeprefix("train: ")
 
 
+@pytest.mark.slow
 def test_flags_override_the_shipped_json_and_are_recorded_and_reused(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_flags_override_the_shipped_json_and_are_recorded_and_reused(
     assert (settings["epochs"], settings["steps"], settings["optimizer"]["lr"]) == (None, 1, 2e-3)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_epochs_continues_to_the_same_losses_and_keeps_its_batch(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +253,7 @@ LINE = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_a_line_on_the_console_has_its_parts_and_in_a_terminal_fits_it(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def outcome(run: Path) -> tuple[list[Any], dict[str, torch.Tensor]]:
     return [[line.get(name) for name in kept] for line in lines], weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_run_is_the_same_bit_for_bit(
     shards: Path, tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch
@@ -74,6 +75,7 @@ def test_a_run_is_the_same_bit_for_bit(
     assert all(torch.equal(weights[name], others[name]) for name in others)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_finds_the_embeddings_and_a_short_one_makes_none(
     scene_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def after_step(number: int, do: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grad_cache, "step", step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "number"),
     [*((name, signal.SIGTERM) for name in SETTINGS), ("plain", signal.SIGUSR1)],
@@ -122,6 +123,7 @@ def test_other_start_weights_are_refused_where_they_are_compared_with(
     assert "its initial weights have changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reports_where_it_continues_and_never_starts_over_silently(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ def test_an_empty_slot_has_no_gradient() -> None:
     assert (hard_BK.grad != 0).tolist() == [[True, True], [True, False]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_a_model_of_every_kind_trains_resumes_and_opens_in_transformers(
     folders: dict[str, Path], scene_shards: Path, cpu_config: Path, tmp_path: Path, kind: str
@@ -236,6 +237,7 @@ def test_terms_on_embeddings_need_the_whole_batch(
     assert "gradient_accumulation_steps is 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_while_it_trains_and_evaluated_as_its_checkpoint(
     folders: dict[str, Path],
     scene_shards: Path,

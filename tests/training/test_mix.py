@@ -31,6 +31,7 @@ def settings_of(run: Path) -> Any:
     return json.loads((run / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_a_mix_resumes_to_the_losses_of_an_uninterrupted_one(
     mixed: list[str],
     scene_shards: Path,
@@ -58,6 +59,7 @@ def test_a_stopped_run_of_a_mix_resumes_to_the_losses_of_an_uninterrupted_one(
     assert len(set(record["shards"])) == 2
 
 
+@pytest.mark.slow
 def test_a_run_resumes_only_with_its_folders_in_their_order_and_its_weights(
     mixed: list[str],
     scene_shards: Path,

@@ -37,6 +37,7 @@ def arguments(arguments: list[str], few_scenes: Path) -> list[str]:
     return [*arguments, "--keep_last", "1", "--eval_shards", str(few_scenes)]
 
 
+@pytest.mark.slow
 def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_them(
     arguments: list[str], few_scenes: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_the_start_and_every_due_checkpoint_are_measured_as_evaluate_measures_th
     assert best.value == max(found.values())
 
 
+@pytest.mark.slow
 def test_a_measurement_that_a_signal_cut_short_is_repeated_when_the_run_is_resumed(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_measurement_that_a_signal_cut_short_is_repeated_when_the_run_is_resum
     assert read_best(run) == read_best(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_measuring_does_not_change_what_is_trained(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--eval_every", "1"]) == 0
     place = arguments.index("--eval_shards")
@@ -101,6 +104,7 @@ def test_measuring_does_not_change_what_is_trained(arguments: list[str], tmp_pat
     assert losses(tmp_path / "run") == losses(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_pairs_that_are_most_wrong(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -193,6 +197,7 @@ def test_the_best_checkpoint_outlives_later_ones(
     assert kept == ["step-000001", "step-000004"]
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_before_its_best_checkpoint_forgets_it(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_run_that_resumes_before_its_best_checkpoint_forgets_it(
     assert read_best(run) == Best(2, METRIC, 0.3)
 
 
+@pytest.mark.slow
 def test_an_average_is_measured_in_place_of_the_weights(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +244,7 @@ def crepe(tmp_path: Path) -> tuple[str, str]:
     return f"sugarcrepe={folder}", f"coco2017={folder}"
 
 
+@pytest.mark.slow
 def test_released_benchmarks_are_measured_while_training_with_the_scores_of_evaluate(
     arguments: list[str], crepe: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "SILENCE_SECONDS", 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
 def test_a_process_that_makes_progress_is_left_alone() -> None:
     ended = Ended()

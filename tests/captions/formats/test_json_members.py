@@ -44,6 +44,7 @@ def cut(path, data, block):
         return list(members(path))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(content=OBJECTS, layout=LAYOUTS, block=BLOCKS)
 def test_members_are_what_json_reads_and_their_offsets_are_true(path, content, layout, block):

@@ -188,6 +188,7 @@ def test_what_is_not_gqa_is_refused_in_one_line(tmp_path, content, expected):
     assert expected in refusal(write(tmp_path / "g.json", content))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(json_members, "READ_BYTES", 1 << 16)
     one = json.dumps(a_graph(**{str(i): an_object() for i in range(50)}))

@@ -51,6 +51,7 @@ def test_stuff_parts_and_plurals_are_not_counted(name):
     assert not any(name in positive for positive, _, _ in over_seeds(objects, ("obj_count",), 9))
 
 
+@pytest.mark.slow
 def test_with_tables_one_and_many_are_equally_often_true_and_false_of_each_name():
     def image(image_id, dogs, cats):
         names = ["dog"] * dogs + ["cat"] * cats

@@ -168,6 +168,7 @@ def test_what_is_not_understood_to_the_last_word_is_not_read(caption):
     assert readings(caption, WORDS) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["image", "data"])
 def test_every_caption_of_the_project_is_read_back_and_proven(balance):
     rng = random.Random(3)

@@ -65,6 +65,7 @@ def test_jobs_in_any_order_give_the_bytes_of_a_single_run(
     assert len(server.requests) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_job_that_was_stopped_continues_with_its_answers(made, server, whole, tmp_path, how):
     out = tmp_path / "c.jsonl.gz"
@@ -118,6 +119,7 @@ def test_jobs_read_the_answers_of_an_earlier_run(made, server, whole, tmp_path, 
     assert [name for name in caches(out) if "-wal" not in name] == ["earlier.sqlite"]
 
 
+@pytest.mark.slow
 def test_a_cache_has_one_writer_or_one_for_each_job(tmp_path):
     cache = tmp_path / "c.sqlite"
     with open_answers(cache, (0, 3)), open_answers(cache, (2, 3)) as other:

@@ -113,6 +113,7 @@ def test_a_second_run_sends_no_requests_and_writes_the_same_bytes(made, server, 
     assert other.read_bytes() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 1}, {"temperature": 0.1}, {"rewordings": 3}])
 def test_other_settings_are_other_questions(made, server, tmp_path, change):
     cache = tmp_path / "cache.sqlite"
@@ -126,6 +127,7 @@ def test_other_settings_are_other_questions(made, server, tmp_path, change):
     assert last["model"] == MODEL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
@@ -158,6 +160,7 @@ def test_a_run_that_was_stopped_continues_to_the_bytes_of_a_whole_one(
     assert stats_path_of(stopped).read_bytes() == stats_path_of(whole).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_in_the_middle_leaves_finished_parts(
     made, server, tmp_path, monkeypatch
 ):
@@ -230,6 +233,7 @@ def test_a_server_without_a_list_of_models_is_accepted(made, server, tmp_path, m
     assert server.asked_for_models == 1
 
 
+@pytest.mark.slow
 def test_what_fails_once_is_retried_after_the_time_the_server_gives(made, server, tmp_path):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     rewrite(config(made, server, whole))
@@ -328,6 +332,7 @@ def test_a_cache_that_is_none_is_named(made, server, tmp_path):
         rewrite(config(made, server, tmp_path / "out.jsonl", cache=cache))
 
 
+@pytest.mark.slow
 def test_the_audit_is_of_the_models_captions(made, server, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     rewrite(config(made, server, out, audit=True))

@@ -169,6 +169,7 @@ def judged(graphs: Iterable[SceneGraph]) -> Counter[Label]:
     return counts
 
 
+@pytest.mark.slow
 def test_labels_of_drawn_graphs_are_right(tmp_path: Path) -> None:
     path = write_graphs(tmp_path / "drawn_sceneGraphs.json", 25, random.Random(7).randrange(100))
     counts = judged(read_scene_graphs(path))

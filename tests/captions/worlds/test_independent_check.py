@@ -102,6 +102,7 @@ def test_open_world_negatives_are_not_judged(drawn: list[Drawn]) -> None:
     assert min(counts[True], counts[False]) > FEWEST
 
 
+@pytest.mark.slow
 def test_captions_name_their_objects_and_the_words_that_were_exchanged(
     drawn: list[Drawn],
 ) -> None:

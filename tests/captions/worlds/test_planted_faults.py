@@ -133,6 +133,7 @@ FAULTS: dict[str, tuple[ModuleType, str, Any]] = {
 """What is wrong -> where the rule is, its name and what is put in its place."""
 
 
+@pytest.mark.slow
 def test_without_a_fault_nothing_is_wrong(
     worlds: list[tuple[World, SceneGraph]], graphs: list[SceneGraph]
 ) -> None:
