@@ -1,8 +1,11 @@
-"""Ranks from the variables of SLURM's srun."""
+"""The start of a process: ranks from the variables of SLURM's srun, and imports."""
 
+import gc
 import json
 import socket
+import sys
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from hnc_ds.cli import main
 from hnc_ds.config import PRESETS, LossConfig, TrainConfig
 from hnc_ds.distributed import own_device
 from hnc_ds.errors import RankError
-from hnc_ds.launch import first_host, rank_label, read_slurm
+from hnc_ds.launch import first_host, importing, rank_label, read_slurm
 
 STEP = {
     "SLURM_PROCID": "5",
@@ -146,3 +149,23 @@ def test_train_reads_presets_and_files_behind_the_argument_that_launchers_insert
     (config,) = asked
     assert config.loss == LossConfig(**PRESETS["negclip"])
     assert config.steps == 7
+
+
+def test_libraries_are_imported_without_garbage_collections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their objects are frozen; where nothing is imported, garbage is not."""
+    (tmp_path / "a_library_of_this_test.py").write_text("import gc\nenabled = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.get_freeze_count()
+    try:
+        with importing():
+            pass
+        assert gc.get_freeze_count() == before
+        with importing():
+            library = import_module("a_library_of_this_test")
+        assert not library.enabled
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+    finally:
+        sys.modules.pop("a_library_of_this_test", None)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ def kill_after_step(command: list[str], run: Path, step: int) -> None:
         process.wait()
 
 
+def trained(arguments: list[str]) -> None:
+    assert main(arguments) == 0
+
+
 def test_a_killed_run_resumes_to_the_losses_of_an_uninterrupted_one(
     scene_shards: Path,
+    run_on_ranks: Callable[..., None],
     tmp_path: Path,
     config: Path,
     deepspeed: Command,
@@ -69,8 +75,7 @@ def test_a_killed_run_resumes_to_the_losses_of_an_uninterrupted_one(
 ) -> None:
     shards = scene_shards / "train"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = deepspeed(2, *arguments(config, shards, whole))
-    assert done.returncode == 0, done.stderr
+    run_on_ranks(2, trained, [*map(str, arguments(config, shards, whole))])  # without a launcher
     assert [step for step, _ in losses(whole)] == list(range(1, STEPS + 1))
 
     kill_after_step(deepspeed_command(2, *arguments(config, shards, killed)), killed, 6)
