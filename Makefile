@@ -24,9 +24,9 @@ demo-llava: .venv/installed-dev
 demo-itm: .venv/installed-dev
 	python experiments/itm.py
 
-# For two cores; the third process runs while the cluster's tests wait.
+# For two cores; two more processes run while tests wait for clusters and signals.
 test: .venv/installed-dev
-	pytest -q -n 3 --no-loadscope-reorder
+	pytest -q -n 4 --no-loadscope-reorder
 
 quick: .venv/installed-dev
 	pytest -q -n 2 --no-loadscope-reorder -m "not slow and not very_slow"

@@ -19,6 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from hypothesis import HealthCheck, settings
 from msgspec import structs
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
@@ -28,6 +29,12 @@ from hnc_ds.demo import prepare
 from hnc_ds.distributed import destroy_process_group
 from hnc_ds.shards.pack import pack
 from hnc_ds.shards.reader import ShardReader
+
+# No test has a time limit of its own: machines are shared.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # Tests run on the CPU wherever they run; two ranks share what cores there are.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
