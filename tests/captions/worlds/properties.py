@@ -228,4 +228,4 @@ ATTRIBUTES = {
     for prop in PROPERTIES
     for value in prop.values
     for name in (*value.names, *value.arguable)
-} - NEVER_ANNOTATED | {"running", "fat"}
+} - NEVER_ANNOTATED | {"running", "fat", "long"}
