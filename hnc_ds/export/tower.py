@@ -152,7 +152,11 @@ def full_settings(where: Path, vision: Mapping[str, Any]) -> dict[str, Any]:
 
     with reading(where, "copy it from the original folder", by="transformers"):
         full = CLIPVisionConfig(**{name: vision[name] for name in SHAPES if name in vision})
-    return {name: getattr(full, name) for name in SHAPES}
+    found = {name: getattr(full, name) for name in SHAPES}
+    for name in ("image_size", "patch_size"):  # transformers also takes two sides, or none
+        if not isinstance(found[name], int):
+            raise UserError(f"{where}: {name} of the tower is {found[name]}; give one number")
+    return found
 
 
 POSITIONS = "embeddings.position_embedding.weight"

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
 from hnc_ds.config import ModelConfig
@@ -405,6 +406,7 @@ def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = config.get("model_cfg") if isinstance(config, dict) else None
     if not isinstance(settings, dict) or not isinstance(settings.get("text_cfg"), dict):
         raise UserError(f"{path}: not an open_clip configuration; it has no model_cfg.text_cfg")
+    _check_numbers(path, settings)
     if settings["text_cfg"].get("hf_tokenizer_name") and not has_tokenizer(folder):
         raise UserError(
             f"{folder}: has no files of its tokenizer, which is Hugging Face's; save that of "
@@ -412,6 +414,17 @@ def _folder_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     named, here = read_config(folder, config)
     return named, {"text_cfg": here["text_cfg"]} if here != named else {}
+
+
+def _check_numbers(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse true for a number: it counts as 1, so a model may open and compute other values."""
+    for section, of in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        given = settings.get(section)
+        if not isinstance(given, dict):
+            continue
+        for field in fields(of):
+            if type(field.default) in (int, float) and isinstance(given.get(field.name), bool):
+                raise UserError(f"{path}: model_cfg.{section}.{field.name} is not a number")
 
 
 def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:

@@ -408,6 +408,10 @@ def _no_tokenizer(folder: Path) -> None:
             _changed("config.json", vision_config={"num_hidden_layers": "x"}),
             "config.json: .*num_hidden_layers",
         ),
+        (
+            _changed("config.json", vision_config={"image_size": [32, 32]}),
+            r"config.json: image_size of the tower is \[32, 32\]; give one number",
+        ),
         (_changed("preprocessor_config.json", image_std="x"), "image_std is x, the tower was"),
         (_changed("preprocessor_config.json", crop_size=224), "crop_size is 224, .* 32 pixels"),
         (

@@ -90,3 +90,17 @@ def test_naflex_opens_at_one_size(
     clip = load_folder(folder)
     images = torch.zeros(1, 3, clip.image_settings.size, clip.image_settings.size)
     assert clip.encode_images(images.byte()).shape == (1, 32)
+
+
+def test_true_is_no_number(saved: Callable[[str], Path]) -> None:
+    """It would be 1: a head for each channel, and other embeddings without a word."""
+    path = saved("CLIP") / "open_clip_config.json"
+    written = path.read_bytes()
+    config = json.loads(written)
+    config["model_cfg"]["vision_cfg"]["head_width"] = True
+    path.write_text(json.dumps(config))
+    try:
+        with pytest.raises(UserError, match=r"model_cfg\.vision_cfg\.head_width is not a number"):
+            load_folder(path.parent)
+    finally:
+        path.write_bytes(written)
