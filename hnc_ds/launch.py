@@ -32,8 +32,8 @@ CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def importing() -> Iterator[None]:
     """Import libraries in this block without garbage collections.
 
-    torch and what it brings make a million objects that stay to the end. Collections that visit
-    them, during the imports, later and at the exit, take a third of the time of a short command.
+    torch and what it brings make very many objects that stay to the end. Collections that visit
+    them, during the imports, later and at the exit, cost a short command seconds.
     """
     was_enabled, modules = gc.isenabled(), len(sys.modules)
     gc.disable()

@@ -1,7 +1,8 @@
 """Values that a folder's open_clip_config.json may have, and those that are refused by name."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return save
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_cannot_be_opened_is_refused_with_what_is_supported(
-    case: str, saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind, values, message = CASES[case]
-    folder = saved(kind)
-    small_timm(monkeypatch)
+@contextmanager
+def changed(folder: Path, values: dict[str, Any]) -> Iterator[None]:
+    """The folder's configuration has these values, by their path, in this block."""
     path = folder / "open_clip_config.json"
     written = path.read_bytes()
     config = json.loads(written)
@@ -74,10 +71,20 @@ def test_what_cannot_be_opened_is_refused_with_what_is_supported(
         part[last] = value
     path.write_text(json.dumps(config))
     try:
-        with pytest.raises(UserError, match=message) as caught:
-            load_folder(folder)
+        yield
     finally:
         path.write_bytes(written)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_opened_is_refused_with_what_is_supported(
+    case: str, saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, values, message = CASES[case]
+    folder = saved(kind)
+    small_timm(monkeypatch)
+    with changed(folder, values), pytest.raises(UserError, match=message) as caught:
+        load_folder(folder)
     assert str(caught.value).startswith(f"{folder}: ")
     assert "\n" not in str(caught.value)
 
@@ -94,13 +101,9 @@ def test_naflex_opens_at_one_size(
 
 def test_true_is_no_number(saved: Callable[[str], Path]) -> None:
     """It would be 1: a head for each channel, and other embeddings without a word."""
-    path = saved("CLIP") / "open_clip_config.json"
-    written = path.read_bytes()
-    config = json.loads(written)
-    config["model_cfg"]["vision_cfg"]["head_width"] = True
-    path.write_text(json.dumps(config))
-    try:
-        with pytest.raises(UserError, match=r"model_cfg\.vision_cfg\.head_width is not a number"):
-            load_folder(path.parent)
-    finally:
-        path.write_bytes(written)
+    folder, message = saved("CLIP"), r"model_cfg\.vision_cfg\.head_width is not a number"
+    with (
+        changed(folder, {"model_cfg.vision_cfg.head_width": True}),
+        pytest.raises(UserError, match=message),
+    ):
+        load_folder(folder)

@@ -32,9 +32,6 @@ LARGEST = 5
 SIDES = frozenset({"to the left of", "to the right of"})
 """Predicates of 89 % of GQA's relations: annotated by rule, not because they matter."""
 
-POSITIONS = SIDES | {"above", "below"}
-"""Predicates that boxes can show, of any two objects."""
-
 
 def salience(graph: SceneGraph) -> tuple[float, ...]:
     """A weight for each object, in the order of their sorted ids."""

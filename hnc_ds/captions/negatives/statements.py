@@ -17,9 +17,9 @@ from msgspec import Struct
 from hnc_ds.captions.language.attribute_classes import AttributeClass, class_of
 from hnc_ds.captions.language.kinds import may_be_the_same
 from hnc_ds.captions.language.nouns import NUMBER_WORDS
-from hnc_ds.captions.language.predicates import inverse_said, is_said_of
+from hnc_ds.captions.language.predicates import inverse_said, is_order, is_said_of
 from hnc_ds.captions.negatives.references import References, is_sayable, references_of
-from hnc_ds.captions.negatives.salience import POSITIONS, SIDES, largest, salience, shuffled
+from hnc_ds.captions.negatives.salience import SIDES, largest, salience, shuffled
 from hnc_ds.captions.tables import Tables
 from hnc_ds.captions.truth.claims import Claim, HasAttribute, Phrase, Related
 from hnc_ds.captions.truth.holds import is_refuted
@@ -309,8 +309,8 @@ def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list
     First comes one fact of each of the image's largest objects, then predicates take turns. Left
     and right are at most half of the facts, or MIN_SIDES facts.
 
-    Facts are about ``image.things``, but for annotated relations other than left and right: there
-    are about five of these in an image, so they are all candidates.
+    Facts are about ``image.things``, but for annotated relations other than left, right, above and
+    below: there are about five of these in an image, so they are all candidates.
 
     Args:
         image: The image.
@@ -354,16 +354,16 @@ def salient_facts(image: DescribedImage, rng: random.Random, limit: int) -> list
 
 
 def _annotated_of_others(image: DescribedImage) -> Iterator[Fact]:
-    """Annotated relations, other than positions, of objects that are not in ``image.things``."""
-    graph, things = image.graph, dict(image.things)
+    """Annotated relations, other than orders, of pairs that are not both in ``image.things``."""
+    graph, things = image.graph, {i for i, _ in image.things}
     for (i, j), annotated in sorted(graph.edges.items()):
-        if (i in things and j in things) or POSITIONS.issuperset(annotated):
+        if (i in things and j in things) or all(map(is_order, annotated)):
             continue
         subject, object_ = (image.references[end].plainest_or_any() for end in (i, j))
         if subject is None or object_ is None or are_mixed_up(subject, object_):
             continue
         for predicate in graph.stated(i, j):
-            if predicate not in POSITIONS:
+            if not is_order(predicate):
                 yield Fact(i, predicate, j)
 
 

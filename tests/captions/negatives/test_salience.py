@@ -2,7 +2,8 @@
 
 import pytest
 
-from hnc_ds.captions.negatives.salience import POSITIONS, SIDES
+from hnc_ds.captions.language.predicates import is_order
+from hnc_ds.captions.negatives.salience import SIDES
 from hnc_ds.captions.negatives.statements import DescribedImage, Options
 from hnc_ds.records import SceneGraph
 from tests.captions.negatives.small_scenes import thing
@@ -58,4 +59,4 @@ def test_annotated_relations_of_small_things_are_facts_but_not_their_positions()
     objects["mouth"] = thing("mouth", (0, 299, 8, 8))
     found = facts_of(objects, 0)
     assert ("frisbee", "in", "mouth") in found
-    assert not any(fact[0] == "frisbee" and fact[1] in POSITIONS for fact in found)
+    assert not any(fact[0] == "frisbee" and is_order(fact[1]) for fact in found)
