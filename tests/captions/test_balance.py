@@ -164,7 +164,7 @@ def test_over_many_images_words_stand_as_often_in_true_captions_as_in_false_ones
     tmp_path: Path,
 ) -> None:
     """Of each type that changes one word: its numbers before and after, to within chance."""
-    path = write_graphs(tmp_path / "random_sceneGraphs.json", 400, seed=3)
+    path = write_graphs(tmp_path / "random_sceneGraphs.json", 250, seed=3)
     graphs = list(read_scene_graphs(path))
     quotas = Quotas(tally_of(graphs, DEFAULT_TYPES, 0, DATA).balance())
     removed, added = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
