@@ -14,7 +14,7 @@ import tyro
 
 from hnc_ds import config as settings
 from hnc_ds.config.checks import Settings
-from hnc_ds.config.flags import check_flags
+from hnc_ds.config.flags import check_flags, one_line_errors
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.interruptions import explained, run, signals_raise
 from hnc_ds.launch import importing, own_arguments, read_slurm
@@ -113,7 +113,7 @@ def _parse_and_run(command: str) -> None:
     given = own_arguments()
     read_slurm()
     _check(given)
-    with explained(command):
+    with explained(command), one_line_errors(given, command if command in STAGES else ""):
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="hnc-ds",

@@ -46,7 +46,7 @@ from hnc_ds.checkpoint import (
     updated,
 )
 from hnc_ds.config import PRESET_EMA, PRESETS, LossConfig, ScenesConfig, TrainConfig
-from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags
+from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags, one_line_errors
 from hnc_ds.demo import prepare
 from hnc_ds.distributed import (
     is_lost_connection,
@@ -324,10 +324,10 @@ def parse(arguments: list[str]) -> TrainConfig:
     """Settings from flags, which override --preset, which overrides --config.
 
     Raises:
-        UserError: No such flag or preset, or --config is not a run's config.json.
+        UserError: No such flag, value or preset, or --config is not a run's config.json.
     """
     check_flags(TrainConfig, arguments)
-    config = tyro.cli(TrainConfig, args=arguments, prog="train")
+    config = _parsed(arguments, TrainConfig())
     if config.config is None and config.preset is None:
         return config
     defaults = TrainConfig() if config.config is None else _settings_of(config.config)
@@ -336,7 +336,12 @@ def parse(arguments: list[str]) -> TrainConfig:
     if config.preset is not None:
         loss, decay = preset(config.preset), PRESET_EMA.get(config.preset, defaults.ema)
         defaults = replace(defaults, loss=loss, ema=decay)
-    return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
+    return _parsed(arguments, defaults)
+
+
+def _parsed(arguments: list[str], defaults: TrainConfig) -> TrainConfig:
+    with one_line_errors(arguments):
+        return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
 
 
 def _settings_of(path: Path) -> TrainConfig:

@@ -263,9 +263,18 @@ def test_the_flags_of_a_command_are_those_that_its_help_lists(
         ("evaluate m --batch_sise 3", "evaluate: no flag --batch_sise; did you mean '--batch'?"),
         ("generate --lr 3", "generate: no flag --lr; --help lists"),
         ("trian --steps 3", "no command 'trian'; did you mean 'train'?"),
+        ("train --steps ten", "train: --steps cannot be 'ten'; it takes INT"),
+        ("train --lr 3 --batch_size=1.5", "train: --batch-size cannot be '1.5'; it takes INT"),
+        ("train --towers vision", "train: --towers cannot be 'vision'; give one of both, image"),
+        ("answer --dtype float", "answer: --dtype cannot be 'float'; did you mean 'float32'?"),
+        ("train --steps", "train: --steps needs a value"),
+        ("train --run a b", "train: no flag takes 'b'; quote a value that has spaces"),
+        ("pack", "pack: --captions and --out are missing; --help lists all flags"),
+        ("inspect", "inspect: SHARDS is missing"),
+        ("", "no command; 'hnc-ds --help' lists them"),
     ],
 )
-def test_a_flag_that_a_command_does_not_have_is_one_line_of_what_does_it_here(
+def test_arguments_that_a_command_does_not_take_are_one_line_of_what_to_do(
     arguments: str,
     line: str,
     monkeypatch: pytest.MonkeyPatch,

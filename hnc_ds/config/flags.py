@@ -1,9 +1,10 @@
-"""Errors for unknown flags, in one line with the flag or key to use instead; help texts.
+"""Errors for wrong flags, in one line with the flag or key to use instead; help texts.
 
 tyro's own error is a frame of several lines, with suggestions from other commands.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
@@ -11,7 +12,7 @@ from typing import Any, get_type_hints
 import tyro
 from tyro import _strings as tyro_strings
 
-from hnc_ds.config.help import install
+from hnc_ds.config.help import install, value_of
 from hnc_ds.errors import UserError, did_you_mean
 
 IN_DEEPSPEEDS_JSON = {
@@ -117,6 +118,78 @@ def check_flags(settings: Any, arguments: Sequence[str], command: str = "") -> N
     if set(EXCLUSIVE) <= set(given_flags(arguments)) & known:
         one, other = EXCLUSIVE
         raise UserError(f"{of}--{one} and --{other} both set the length of the run; give one")
+
+
+@contextmanager
+def one_line_errors(arguments: Sequence[str], command: str = "") -> Iterator[None]:
+    """Raise what tyro refuses as UserError. Versions of tyro without this hook print a frame.
+
+    Args:
+        arguments: The arguments that tyro parses.
+        command: As in ``check_flags``.
+
+    Raises:
+        UserError: A required flag or value is missing, a value is of another kind or not among the
+            choices, or there is a word that no flag takes.
+    """
+    try:
+        from tyro import _errors as tyro_errors
+    except ImportError:
+        yield
+        return
+
+    def refuse(event: Any) -> None:
+        line = _refusal(event, arguments)
+        if line:
+            raise UserError(f"{command}: {line}" if command else line)
+
+    with tyro_errors.on_parse_error(refuse):
+        yield
+
+
+def _refusal(event: Any, arguments: Sequence[str]) -> str:
+    """What tyro refuses, in a line; empty for events of other versions."""
+    match type(event).__name__:
+        case "MissingArgs":
+            names = [_name_of(one.arg) for one in event.missing_arguments]
+            be = "is" if len(names) == 1 else "are"
+            return f"{' and '.join(names)} {be} missing; --help lists all flags"
+        case "MissingSubcommand":
+            return "no command; 'hnc-ds --help' lists them"
+        case "BadValue" if event.reason == "too_few_values":
+            return f"{_name_of(event.argument)} needs a value"
+        case "InvalidChoice":
+            near = did_you_mean(event.value, event.choices)
+            or_one = near or f"; give one of {', '.join(event.choices)}"
+            return f"{_name_of(event.argument)} cannot be '{event.value}'{or_one}"
+        case "UnrecognizedArgs":
+            words = " ".join(event.tokens)
+            return f"no flag takes '{words}'; quote a value that has spaces"
+        case "InstantiationFailure" if event.argument is not None:
+            name = _name_of(event.argument)
+            takes = value_of(event.argument.lowered.metavar)
+            return f"{name} cannot be '{_value_in(arguments, name)}'; it takes {takes}"
+    return ""
+
+
+def _value_in(arguments: Sequence[str], flag: str) -> str:
+    """The words after the last place of a flag, up to the next flag."""
+    found, inside = list[str](), False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            inside = name.replace("_", "-") == flag
+            found = ([value] if equals else []) if inside else found
+        elif inside:
+            found.append(argument)
+    return " ".join(found)
+
+
+def _name_of(argument: Any) -> str:
+    """A flag as it is typed, or the name of a positional argument."""
+    if argument.is_positional():
+        return str(argument.lowered.metavar)
+    return str(max(argument.lowered.name_or_flags, key=len))
 
 
 @cache
