@@ -424,7 +424,10 @@ def _check_numbers(path: Path, settings: dict[str, Any]) -> None:
             continue
         for field in fields(of):
             if type(field.default) in (int, float) and isinstance(given.get(field.name), bool):
-                raise UserError(f"{path}: model_cfg.{section}.{field.name} is not a number")
+                raise UserError(
+                    f"{path}: model_cfg.{section}.{field.name} is true or false and is not a "
+                    "number; take the model's own file again"
+                )
 
 
 def _open_clip_tokenizer(model: str, settings: dict[str, Any]) -> Any:
