@@ -195,11 +195,21 @@ def _load(config: ModelConfig, given: GivenFile | None) -> tuple[Clip, str]:
         quick_gelu=bool(settings.get("quick_gelu", False)),
         **here,
     )
+    if (config.pretrained is None or given) and not config.model.startswith(REFERENCES):
+        initialize_caption_head(towers)
     message = f"{decided.message}{given.fill(towers)}" if given and decided else ""
     tokenize = _open_clip_tokenizer(config.model, settings)
     seen = towers.visual.preprocess_cfg
     preprocess = {key: list(v) if isinstance(v, tuple) else v for key, v in seen.items()}
     return Clip(towers, tokenize, {"model_cfg": settings, "preprocess_cfg": preprocess}), message
+
+
+def initialize_caption_head(towers: Any) -> None:
+    """Give CoCa's caption head the random projection that open_clip leaves as memory happens to be:
+    other values for one seed, and NaN at times, with which no run resumes."""
+    projection = getattr(getattr(towers, "text_decoder", None), "text_projection", None)
+    if projection is not None:
+        torch.nn.init.normal_(projection, std=len(projection) ** -0.5)  # as its init_parameters
 
 
 def _check_caption_head(settings: Mapping[str, Any]) -> None:

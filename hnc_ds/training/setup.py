@@ -13,6 +13,7 @@ from hnc_ds.checkpoint import Checkpoint, load_saved, to_json
 from hnc_ds.config import DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.errors import UserError, counted, holding
+from hnc_ds.evaluation.embed import refuse_broken_weights
 from hnc_ds.model.clip import Clip, state_sha256
 from hnc_ds.model.load import (
     CROSS_ENCODERS,
@@ -49,7 +50,8 @@ def set_up(config: TrainConfig, saved: Checkpoint | None) -> ModelSetup:
     """Load the initial model, or that of a checkpoint, and choose what of it trains.
 
     Raises:
-        UserError: It cannot be loaded, or a setting does not fit it.
+        UserError: It cannot be loaded, has weights that are not finite, or a setting does not fit
+            it.
     """
     if is_cross_encoder(config.model.model):
         return ModelSetup(_cross_encoder(config, saved), {}, None)
@@ -58,6 +60,7 @@ def set_up(config: TrainConfig, saved: Checkpoint | None) -> ModelSetup:
         clip = load_folder(saved.folder).train()
     else:
         clip = load_model(config.model, config.seed)
+        refuse_broken_weights(clip, config.model.model)
         clip.keep_scale()
     digest = state_sha256(clip.state_by_open_clip_name(), clip.config) if needed else None
     torch.manual_seed(config.seed)  # LoRA's random initialization is the same on every rank
@@ -87,6 +90,7 @@ def _cross_encoder(config: TrainConfig, saved: Checkpoint | None) -> "CrossEncod
     torch.manual_seed(config.seed)  # random weights of a missing head are the same on every rank
     name = str(saved.folder) if saved else config.model.model.removeprefix(CROSS_ENCODERS)
     model = load_cross_encoder(name, may_lack_head=saved is None)
+    refuse_broken_weights(model, name)
     model.prepare_for_training(needs_embeddings(config))
     if config.grad_checkpointing:
         model.towers.gradient_checkpointing_enable({"use_reentrant": False})

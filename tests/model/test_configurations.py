@@ -101,7 +101,10 @@ def test_naflex_opens_at_one_size(
 
 def test_true_is_no_number(saved: Callable[[str], Path]) -> None:
     """It would be 1: a head for each channel, and other embeddings without a word."""
-    folder, message = saved("CLIP"), r"model_cfg\.vision_cfg\.head_width is true or false and is not"
+    folder, message = (
+        saved("CLIP"),
+        r"model_cfg\.vision_cfg\.head_width is true or false",
+    )
     with (
         changed(folder, {"model_cfg.vision_cfg.head_width": True}),
         pytest.raises(UserError, match=message),

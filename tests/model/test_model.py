@@ -7,14 +7,17 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hnc_ds.checkpoint import contents, read, write
 from hnc_ds.config import ModelConfig, TrainConfig
 from hnc_ds.errors import UserError
+from hnc_ds.evaluation.embed import refuse_broken_weights
 from hnc_ds.interpolation import first_difference
 from hnc_ds.model.clip import Clip, forward_cost
 from hnc_ds.model.load import load_folder, load_model
 from hnc_ds.training.setup import set_up
+from tests.model.tiny_models import KINDS, save_tiny, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,35 @@ def tiny() -> Clip:
 def test_the_tiny_model_is_small_and_takes_32_pixels(tiny: Clip) -> None:
     assert 1e6 < sum(p.numel() for p in tiny.parameters()) < 2e6
     assert tiny.image_settings.size == 32
+
+
+def test_random_weights_are_those_of_the_seed_whatever_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """open_clip leaves a weight of CoCa's caption head as memory is; here memory is full of NaN."""
+    configs = open_clip.factory._MODEL_CONFIGS
+    monkeypatch.setitem(configs, "tiny-coca", tiny_config(KINDS["CoCa"], tmp_path))
+    torch.use_deterministic_algorithms(True)  # torch.empty is filled
+    try:
+        one, other = (load_model(ModelConfig(model="tiny-coca"), seed=3) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert one.towers.text_decoder.text_projection.std() > 0
+    for name, weight in one.towers.state_dict().items():
+        assert torch.equal(weight, other.towers.state_dict()[name]), name
+    refuse_broken_weights(one, "tiny-coca")
+
+
+def test_a_run_does_not_start_from_a_weight_that_is_not_finite(tmp_path: Path) -> None:
+    """Not even if nothing uses it: the run could not be resumed."""
+    folder = save_tiny(tmp_path / "start", KINDS["CoCa"])
+    file = folder / "open_clip_model.safetensors"
+    weights = load_file(file)
+    weights["text_decoder.text_projection"][1, 2] = math.nan
+    save_file(weights, file)
+    config = TrainConfig(model=ModelConfig(model=f"local-dir:{folder}"))
+    with pytest.raises(UserError, match=r"text_decoder\.text_projection is not finite"):
+        set_up(config, None)
 
 
 def test_images_are_normalised_as_open_clip_does(tiny: Clip) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hnc_ds.model.load import initialize_caption_head
 from tests.model.hugging_face import save_tokenizer
 
 SIZES = {"embed_dim": 32, "num_heads": 2, "depth": 2}
@@ -189,5 +190,6 @@ def save_tiny(folder: Path, kind: Kind) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(written))
     torch.manual_seed(1)
     towers = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False)
+    initialize_caption_head(towers)
     save_file(deepcopy(dict(towers.state_dict())), folder / "open_clip_model.safetensors")
     return folder
