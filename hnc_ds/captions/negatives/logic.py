@@ -1,7 +1,7 @@
 """Negatives of captions that join two claims with "both ... and" or "either ... or" (exactly one).
 
 One claim is changed and becomes false; the other one, its companion, is the same in the true and
-the false caption. With balance in each image, changes come from exchanges (exchange.py) and the
+the false caption. With balance in each image, changes come from exchanges (changes.py) and the
 companion is true. With balance over the data set, "either" also occurs with a false companion:
 then one claim of the true caption is true and none of the false caption.
 """
