@@ -193,7 +193,7 @@ class Shares:
     """Counts over statements."""
 
     statements: int = 0
-    decides: Counter[str] = field(default_factory=Counter)
+    decides: dict[str, float] = field(default_factory=lambda: dict.fromkeys(RULES, 0.0))
     """Rule -> sum of its shares."""
     needed: Counter[str] = field(default_factory=Counter)
 

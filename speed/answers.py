@@ -17,7 +17,8 @@ from hnc_ds.llava.model import Llava, load_llava
 from hnc_ds.llava.questions import VqaQuestion, short_question
 from hnc_ds.llava.tiny_model import make_llava, make_tokenizer, save_llava
 from hnc_ds.model.load import load_model
-from speed.inputs import caption_sets, photograph
+from speed.graphs import caption_sets
+from speed.inputs import photograph
 from speed.timing import Check, Comparison, alternate
 
 IMAGES, QUICK_IMAGES = 32, 2

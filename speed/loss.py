@@ -211,7 +211,6 @@ def _resident() -> float:
 
 
 if __name__ == "__main__":
-    variant_of = dict(zip(VARIANTS, (ours, theirs, partial(ours, term="sigmoid")), strict=True))[
-        sys.argv[1]
-    ]
-    print(peak_mebibytes(variant_of, *map(int, sys.argv[2:])))
+    learned = (ours, theirs, partial(ours, term="sigmoid"))
+    variant: Callable[..., torch.Tensor] = learned[list(VARIANTS).index(sys.argv[1])]
+    print(peak_mebibytes(variant, *map(int, sys.argv[2:])))

@@ -20,7 +20,8 @@ from hnc_ds.evaluation.released.measure import encode_questions, scores_of
 from hnc_ds.evaluation.released.rules import true_beats_false
 from hnc_ds.model.clip import Clip
 from hnc_ds.model.load import load_model
-from speed.inputs import caption_sets, photograph
+from speed.graphs import caption_sets
+from speed.inputs import photograph
 from speed.timing import Check, Comparison, alternate
 
 MODEL, IMAGES, ROUNDS = "ViT-B-32", 32, 3

@@ -108,7 +108,7 @@ def _be_rank(
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     _print_into(folder / f"rank-{rank}.log")
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), count)
+    store = dist.FileStore(str(folder / "store"), count)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
     work: Work | None = None
     try:

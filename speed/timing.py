@@ -50,7 +50,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     """With their units, if they differ from the title's."""
-    rows: dict[str, tuple[float, ...]]
+    rows: Mapping[str, tuple[float, ...]]
     """By variant; a number for each column."""
 
 

@@ -198,7 +198,7 @@ class Theirs:
         self.towers: Any = towers.to(device)
         for module in towers.modules():  # as open_clip has it, not as ours may have changed it
             while type(module).__module__.startswith("hnc_ds."):
-                module.__class__ = type(module).__base__
+                module.__class__ = cast(type[nn.Module], type(module).__base__)
         self._model: Any = self.towers
         if _ranks() > 1:
             self._model = DistributedDataParallel(self.towers)
@@ -274,7 +274,7 @@ def their_loss(image_BD: torch.Tensor, text_TD: torch.Tensor, scale: torch.Tenso
     return F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)
 
 
-def _averaged(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _averaged(_: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
     """What DistributedDataParallel does by itself, in Python, where it can be counted."""
     buffer = bucket.buffer().div_(dist.get_world_size())
     return dist.all_reduce(buffer, async_op=True).get_future().then(lambda sent: sent.value()[0])

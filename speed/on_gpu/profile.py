@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from hnc_ds.config import ModelConfig
 from hnc_ds.model.load import load_model
