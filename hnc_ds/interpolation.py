@@ -45,6 +45,7 @@ from hnc_ds.evaluation.inputs import EvaluationInputs, read_inputs
 from hnc_ds.evaluation.released.measure import fingerprint as fingerprint_of_questions
 from hnc_ds.evaluation.results import (
     Interpolation,
+    ItemsHeader,
     fingerprint,
     items_path,
     key_of,
@@ -398,7 +399,15 @@ class _Sweep:
             and (header.fingerprint, header.seed) == (shards, self.config.seed)
             and {name: fingerprint_of_questions(read) for name, read in questions.items()}
             == {name: coverage.asked for name, coverage in header.sets.items()}
+            and self._has_all_questions(header)
         )
+
+    def _has_all_questions(self, header: ItemsHeader) -> bool:
+        """Whether a point is on the questions that the others will be on: on all, or on those of
+        which the same folders have the images."""
+        if not any(coverage.lost for coverage in header.sets.values()):
+            return True
+        return self.inputs.allow_missing and header.folders == self.inputs.images.folders()
 
     def _measure_point(
         self, coefficient: Decimal, encoder: Encoder, image_batches: Iterable[ImageBatch] | None

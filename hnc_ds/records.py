@@ -83,6 +83,10 @@ class TrainingSample(msgspec.Struct, frozen=True):
     format: int = 1
 
 
+NOT_GROUPS = frozenset(("all", "mPC", "rPC"))
+"""Groups of results that are means; no negative type and no set of images has such a name."""
+
+
 class Result(msgspec.Struct, frozen=True):
     """One row of a results.json. Values are fractions in [0, 1] unless the metric is a margin."""
 

@@ -184,7 +184,7 @@ def _searched_values(shared: SharedItems, row: RowKey) -> list[tuple[float, floa
     return [
         (rank < most, other_rank < most, one.images[0])
         for one, other in shared.answers
-        if one.benchmark == benchmark and group in ("all", one.group.rpartition("/")[0])
+        if one.benchmark == benchmark and (group == "all" or one.group.startswith(f"{group}/"))
         if most and search in one.ranks and search in other.ranks
         for rank, other_rank in zip(one.ranks[search], other.ranks[search], strict=True)
     ]

@@ -141,6 +141,14 @@ def says_yes(answer: str) -> bool:
     return NO_WORDS.isdisjoint(words)
 
 
+def wrong_answer(dataset: str, one: AnnotatedQuestion) -> str:
+    """An answer that is wrong, in place of a missing one: the empty one, but of POPE, where that
+    is yes."""
+    if dataset != "pope":
+        return ""
+    return "no" if one.answers[0] == "yes" else "yes"
+
+
 def pope(
     annotated: Sequence[AnnotatedQuestion], answers: Sequence[str], choices: Mapping[str, Choices]
 ) -> list[Scores]:

@@ -34,6 +34,7 @@ from hnc_ds.llava.question_scores import (
     check_choices,
     entailed_elsewhere,
     read_choices,
+    wrong_answer,
 )
 from hnc_ds.llava.questions import as_number, is_llavas_file
 from hnc_ds.llava.scorers import read_annotations
@@ -61,7 +62,11 @@ def score(config: ScoreConfig) -> None:
     given = read_predictions(config.answers)
     texts = _matched(config, people, given)
     model = _printable(config.name or given[0].model_id or config.answers.stem)
-    items = _items(config, people, [texts.get(one.question_id, "") for one in people])
+    items = _items(config, people, [texts.get(one.question_id) for one in people])
+    if not items:
+        raise UserError(
+            f"{config.annotations}: has no question that counts; only balanced ones of GQA do"
+        )
     rows = list(_rows(config.dataset, model, items, config.seed))
     folders: dict[str, tuple[str, ...]] = {}
     if config.images is not None:
@@ -151,15 +156,19 @@ def _by_image(
 
 
 def _items(
-    config: ScoreConfig, people: Sequence[AnnotatedQuestion], answers: Sequence[str]
+    config: ScoreConfig, people: Sequence[AnnotatedQuestion], answers: Sequence[str | None]
 ) -> list[VqaItem]:
-    """The questions that count, with their scores."""
+    """The questions that count, with their scores; None for a missing answer, which is wrong."""
     choices = {} if config.choices is None else read_choices(config.choices)
     if config.choices is not None:
         check_choices(people, choices, config.choices)
-    scores = BENCHMARK_SCORES[config.dataset](people, answers, choices)
+    scored = [
+        wrong_answer(config.dataset, one) if answer is None else answer
+        for one, answer in zip(people, answers, strict=True)
+    ]
+    scores = BENCHMARK_SCORES[config.dataset](people, scored, choices)
     return [
-        _item(config.dataset, one, answer, own)
+        _item(config.dataset, one, answer or "", own)
         for one, answer, own in zip(people, answers, scores, strict=True)
         if own
     ]
@@ -203,9 +212,11 @@ def _means(dataset: str, own: Sequence[VqaItem], seed: int) -> Mapping[str, Inte
     parts: dict[str, tuple[str, ...]] = {**apart, **FREE_FORM[dataset].pooled}
     for name, pooled in parts.items():
         values = [(item.scores[p], item.image) for p in pooled for item in having.get(p, ())]
+        if not values:  # no precision without an answer yes, no recall without a label yes
+            continue
         value_N, image_N = (np.array(column) for column in zip(*values, strict=True))
         found[name] = bootstrap_mean(value_N, image_N, seed=seed)
-    for name in FREE_FORM[dataset].pooled:
+    for name in FREE_FORM[dataset].pooled.keys() & found.keys():
         found[name] = replace(found[name], count=len(own))
     return found
 

@@ -28,7 +28,10 @@ def put(path: Path, content: str) -> None:
 def test_crepe_has_a_region_and_all_its_negatives_by_type_and_complexity(tmp_path: Path) -> None:
     row = """7,a dog,"['a cat', ""it's a, b""]",1,2,30,40\n"""
     put(tmp_path / "atom/prod_vg_hard_negs_atom_complexity_4.csv", PRODUCTIVITY + row)
-    put(tmp_path / "swap/prod_vg_hard_negs_swap_complexity_12.csv", PRODUCTIVITY + row)
+    put(
+        tmp_path / "swap/prod_vg_hard_negs_swap_complexity_12.csv",
+        PRODUCTIVITY + row + "8,a cat,[],1,2,30,40\n",  # nothing to choose from
+    )
     atom, swap = read_questions("crepe-productivity", tmp_path, allow_missing=True)
     assert atom.images == (ImageRef("vg", "7.jpg", (1, 2, 31, 42)),)
     assert atom.captions == ("a dog", "a cat", "it's a, b")

@@ -284,6 +284,24 @@ def test_sets_count_alike_in_their_mean_and_each_has_its_row(model: Any, suite: 
     assert next(iter(rows)) == ("acc1_mean_over_sets", "all")  # shown first
 
 
+def test_labels_may_have_slashes(model: Any, tmp_path: Path) -> None:
+    listed = "0000000 707-320\n0000001 F/A-18\n0000002 F-16A/B\n"
+    put(tmp_path / "fgvc-aircraft-2013b/data/images_variant_test.txt", listed)
+    for number in range(3):
+        image = tmp_path / f"fgvc-aircraft-2013b/data/images/{number:07d}.jpg"
+        put(image, encoded_image(RED, "JPEG"))
+    classes, encoded = encode(model, tmp_path)
+    rows = {(m, g): i.count for m, g, i in classes.classify(encoded, 0)[0]}
+    assert rows["acc1", "aircraft"] == 3
+    assert len(classes.judge(encoded)["acc1_mean_over_sets"].right_Q) == 3
+
+
+def test_a_set_does_not_have_the_name_of_a_mean(suite: Path) -> None:
+    (suite / "own").rename(suite / "all")
+    with pytest.raises(UserError, match="all is the name of a mean; rename this folder"):
+        asked(suite)
+
+
 def test_a_corrupted_suite_has_the_same_mean(model: Any, suite: Path) -> None:
     classes, encoded = encode(model, suite)
     clean = classes.judge(encoded)

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import open_clip
@@ -28,6 +30,7 @@ from hnc_ds.errors import UserError
 from hnc_ds.evaluation import embed, results
 from hnc_ds.evaluation.encoder import Encoder
 from hnc_ds.evaluation.evaluate import evaluate
+from hnc_ds.evaluation.released.one_image import SUGARCREPE_FILES
 from hnc_ds.evaluation.results import items_path, read_header, read_results
 from hnc_ds.interpolation import interpolate
 from hnc_ds.model.load import load_model
@@ -337,25 +340,40 @@ def test_settings_that_must_fail_are_refused_before_models_are_loaded(
         interpolate(settings(**flags))
 
 
+def write_sugarcrepe(folder: Path, images: int) -> dict[str, Any]:
+    """A question about each image in every file; the settings to measure them."""
+    folder.mkdir()
+    for number in range(images):
+        Image.new("RGB", (32, 32), "red").save(folder / f"{number}.png")
+    text = {"caption": "It is red.", "negative_caption": "It is blue."}
+    questions = {str(n): {"filename": f"{n}.png", **text} for n in range(images)}
+    for name in SUGARCREPE_FILES.values():
+        (folder / name).write_text(json.dumps(questions))
+    return {"data": f"sugarcrepe={folder}", "images": f"coco2017={folder}", "shards": None}
+
+
+def test_points_on_some_of_the_questions_are_kept_for_as_few_images_only(
+    settings, measured, tmp_path
+):
+    released = write_sugarcrepe(tmp_path / "crepe", 2)
+    part = tmp_path / "part"
+    part.mkdir()
+    shutil.copy(tmp_path / "crepe" / "0.png", part)
+    some = released | {"images": f"coco2017={part}", "allow_missing": True}
+    for _ in range(2):
+        interpolate(settings(**some))
+        assert len(measured) == 3
+    interpolate(settings(**released))
+    assert len(measured) == 6
+    interpolate(settings(**some))  # all questions are better than some
+    assert len(measured) == 6
+
+
 def test_released_benchmarks_are_swept_and_a_changed_file_is_measured_again(
     run, settings, measured, tmp_path, capsys
 ):
     folder = tmp_path / "crepe"
-    folder.mkdir()
-    Image.new("RGB", (32, 32), "red").save(folder / "0.png")
-    question = {"filename": "0.png", "caption": "It is red.", "negative_caption": "It is blue."}
-    names = (
-        "swap_obj",
-        "swap_att",
-        "replace_obj",
-        "replace_att",
-        "replace_rel",
-        "add_obj",
-        "add_att",
-    )
-    for name in names:
-        (folder / f"{name}.json").write_text(json.dumps({"0": question}))
-    released = {"data": f"sugarcrepe={folder}", "images": f"coco2017={folder}", "shards": None}
+    released = write_sugarcrepe(folder, 1)
     interpolate(settings(**released))
     alone = tmp_path / "alone.json"
     where = {"data": released["data"], "images": released["images"], "workers": 0}
@@ -364,6 +382,7 @@ def test_released_benchmarks_are_swept_and_a_changed_file_is_measured_again(
     assert "highest sugarcrepe/accuracy/all" in capsys.readouterr().out
     interpolate(settings(**released))
     assert len(measured) == 3
+    (question,) = json.loads((folder / "swap_obj.json").read_text()).values()
     (folder / "swap_obj.json").write_text(json.dumps({"0": question, "1": question}))
     interpolate(settings(**released))
     assert len(measured) == 6

@@ -123,6 +123,9 @@ def test_word_orders_are_read_with_the_true_one_first(tmp_path: Path) -> None:
     (question,) = read_questions("aro-order", written(tmp_path / "o.json", [row]), False)
     assert question.images == (ImageRef("coco2014", "COCO_val2014_1.jpg"),)
     assert question.true_captions() == [0]
+    row["caption_options"] = ["a b c"]
+    with pytest.raises(UserError, match=r"o\.json.*caption_options"):
+        read_questions("aro-order", written(tmp_path / "o.json", [row]), False)
 
 
 def test_winoground_has_two_images_with_a_caption_each(tmp_path: Path) -> None:

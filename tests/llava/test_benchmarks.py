@@ -370,6 +370,48 @@ def test_pope_counts_yes_as_positive_in_each_category(
     assert f"{'category: popular':<28}{'66.67':>8}" in capsys.readouterr().out
 
 
+def test_pope_without_a_yes_has_neither_precision_nor_f1(scored: Scored) -> None:
+    rows = scored("pope", *["No"] * 9)
+    assert rows["accuracy", "all"] == pytest.approx(3 / 9)
+    assert {m for m, g in rows if g == "all"} == {"accuracy", "yes_ratio", "recall", "f1"}
+
+
+def test_a_missing_answer_is_wrong_in_pope_whatever_is_asked(pope: Path, tmp_path: Path) -> None:
+    """Though an empty answer, given, is yes."""
+    answers, out = tmp_path / "m.jsonl", tmp_path / "m.json"
+    first = next(iter(READERS["pope"](pope)))
+    answers.write_text(lines({"question_id": first.question_id, "text": "Yes"}))
+    where = {"annotations": pope, "answers": answers, "out": out}
+    score(ScoreConfig(dataset="pope", allow_missing=True, **where))  # type: ignore[arg-type]
+    rows = {(row.metric, row.group): row.value for row in read_results(out)}
+    assert rows["accuracy", "all"] == pytest.approx(1 / 9)
+    assert rows["recall", "all"] == pytest.approx(1 / 6)
+    assert [item.answer for item in read_items(out.with_suffix(".items.jsonl"))[1]][-1] == ""  # type: ignore[union-attr]
+
+
+def test_pope_of_questions_about_what_is_not_there(pope: Path, tmp_path: Path) -> None:
+    path = pope / "coco_pope_random.json"
+    rows = [json.loads(line) | {"label": "no"} for line in path.read_text().splitlines()]
+    path.write_text(lines(*rows))
+    answers, out = tmp_path / "m.jsonl", tmp_path / "m.json"
+    asked = READERS["pope"](path)
+    answers.write_text(lines(*({"question_id": q.question_id, "text": "No"} for q in asked)))
+    score(ScoreConfig(dataset="pope", annotations=path, answers=answers, out=out))
+    assert {row.metric for row in read_results(out)} == {"accuracy", "yes_ratio"}
+
+
+def test_gqa_without_a_balanced_question_is_reported(gqa: Path, tmp_path: Path) -> None:
+    content = json.loads(gqa.read_text())
+    for question in content.values():
+        question["isBalanced"] = False
+    gqa.write_text(json.dumps(content))
+    answers, out = tmp_path / "m.jsonl", tmp_path / "m.json"
+    answers.write_text(lines(*({"question_id": key, "text": "no"} for key in content)))
+    with pytest.raises(UserError, match="has no question that counts; only balanced ones"):
+        score(ScoreConfig(dataset="gqa", annotations=gqa, answers=answers, out=out))
+    assert not out.exists()
+
+
 def test_answers_to_llavas_file_of_pope_are_found_by_category_and_place(
     files: Files, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ SYSTEMATICITY_TYPES = ("atom", "comp", "combined")
 
 def read_productivity(place: Path, allow_missing: bool = False) -> Iterator[Question]:
     """TYPE/prod_vg_hard_negs_TYPE_complexity_N.csv; groups are types, tags types and complexities.
+    A row without negatives is no question.
 
     Raises:
         UserError: As ``read_csv``; a cell is not of its kind.
@@ -41,7 +42,10 @@ def read_productivity(place: Path, allow_missing: bool = False) -> Iterator[Ques
     for tag, path in files_in(place, PRODUCTIVITY_FILES, CREPE, allow_missing).items():
         kind = tag.partition(",")[0]
         for number, row in enumerate(_crepe_rows(path, "hard_negs")):
-            yield _retrieved(f"{path.stem}/{number}", path, row, "hard_negs", kind, (tag,))
+            id = f"{path.stem}/{number}"
+            question = _retrieved(id, path, row, "hard_negs", kind, (tag,))
+            if len(question.captions) > 1:
+                yield question
 
 
 def read_systematicity(place: Path, allow_missing: bool = False) -> Iterator[Question]:

@@ -466,12 +466,13 @@ class Classes:
         names = images.names.values()
         self._classify = scorer.classifier([prompts(images.templates, name) for name in names])
         self._number_of = {label: number for number, label in enumerate(images.names)}
+        self._set = f"{images.name}/" if images.name else ""
 
     def classify(self, encoded: Encoded, seed: int) -> tuple[list[Row], Ranks]:
         """Rows of acc1, acc5 and mean per-class recall, and the rank of each image's class.
 
         Args:
-            encoded: One question per image; its group is its class.
+            encoded: One question per image; its group is LABEL, or SET/LABEL.
             seed: Seed of the bootstrap over images.
         """
         right, image_N = self._right(encoded), np.arange(len(encoded.questions))
@@ -499,7 +500,7 @@ class Classes:
 
     def _right(self, encoded: Encoded) -> tuple[Grid, np.ndarray, np.ndarray]:
         """Arguments of rank_first_right."""
-        labels = (question.group.rpartition("/")[2] for question in encoded.questions)
+        labels = (question.group.removeprefix(self._set) for question in encoded.questions)
         class_N = np.array([self._number_of[label] for label in labels])
         rows = [encoded.image_row[q.images[0]] for q in encoded.questions]
         return self._classify(encoded.similarity, rows), np.arange(len(class_N)), class_N
@@ -557,7 +558,7 @@ class Suite:
         """The questions of each set that has any."""
         questions: dict[str, list[Question]] = {name: [] for name in self._classes}
         for question in encoded.questions:
-            questions[question.group.rpartition("/")[0]].append(question)
+            questions[question.group.partition("/")[0]].append(question)
         return {name: replace(encoded, questions=own) for name, own in questions.items() if own}
 
     def _hits(self, parts: Mapping[str, Encoded]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

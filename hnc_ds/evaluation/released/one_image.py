@@ -8,7 +8,7 @@ the benchmark is complete.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -79,9 +79,13 @@ class _Attribution(_Exchange):
     attributes: tuple[str, str]
 
 
+Options = Annotated[list[str], msgspec.Meta(min_length=2)]
+"""Captions, the true one first."""
+
+
 class _Order(msgspec.Struct):
     image_path: str
-    caption_options: list[str]
+    caption_options: Options
 
 
 def read_relation(place: Path, allow_missing: bool = False) -> Iterator[Question]:
@@ -329,7 +333,7 @@ class _Statement(msgspec.Struct):
 
 class _Options(msgspec.Struct):
     image_path: str
-    caption_options: list[str]
+    caption_options: Options
 
 
 def read_vsr(place: Path, allow_missing: bool = False) -> Iterator[Question]:

@@ -35,6 +35,7 @@ from hnc_ds.evaluation.released.rules import FIRST, ImageRef, Question
 from hnc_ds.images import SUFFIXES
 from hnc_ds.launch import is_rank_zero
 from hnc_ds.reading import AGAIN, read_bytes
+from hnc_ds.records import NOT_GROUPS
 
 NAMES_FILE, TEMPLATES_FILE = "classnames.json", "templates.json"
 WDS_NAMES_FILE, WDS_TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
@@ -67,7 +68,7 @@ class ImageSet(NamedTuple):
 
 def read_classes(place: Path, allow_missing: bool = False) -> Iterator[Question]:
     """One question per image of every set; its caption is the name of the class. Groups are LABEL
-    if the folder is one set, else SET/LABEL.
+    if the folder is one set, else SET/LABEL; labels may have slashes, as the aircraft F/A-18.
 
     Raises:
         UserError: As ``sets_in``; a class or a set has no image, a file is damaged, or the folder
@@ -103,7 +104,8 @@ def sets_in(place: Path) -> list[ImageSet]:
     """The set that a folder is, or the sets that it holds, by name.
 
     Raises:
-        UserError: There is none, two have one name, or names and folders do not match.
+        UserError: There is none, two have one name, one has the name of a mean, or names and
+            folders do not match.
     """
     if not place.is_dir():
         raise UserError(f"{place}: not a folder; {CLASSES_BENCHMARK} needs one")
@@ -119,6 +121,8 @@ def sets_in(place: Path) -> list[ImageSet]:
             f"with it or {WDS_NAMES_FILE}, or the folder where {', '.join(FOLDERS)} lie"
         )
     names = [one.name for one in found]
+    if reserved := sorted(NOT_GROUPS.intersection(names)):
+        raise UserError(f"{place}: {reserved[0]} is the name of a mean; rename this folder")
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise UserError(f"{place}: two sets are called {twice}; rename the folder {twice}")
     return sorted(found, key=lambda one: one.name)
