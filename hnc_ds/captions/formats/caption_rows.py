@@ -24,6 +24,7 @@ import msgspec
 
 from hnc_ds.errors import UserError
 from hnc_ds.reading import ShallowJson, decode_json, lines, parse_json
+from hnc_ds.records import NOT_GROUPS
 
 KNOWN = {
     "neg_caption": "negclip",
@@ -67,13 +68,16 @@ class NegativeColumns(NamedTuple):
         """Check the types.
 
         Raises:
-            UserError: A type is not a name, or their number is not that of the columns.
+            UserError: A type is not a name or is in NOT_GROUPS, or their number is not that of the
+                columns.
         """
         for name in self.types:
             if not _NAME.fullmatch(name):
                 raise UserError(
                     f"negative_type '{name}': use letters, digits, '_', '-', '.' or '+'"
                 )
+            if name in NOT_GROUPS:
+                raise UserError(f"negative_type '{name}' is the name of a mean; take another one")
         if len(self.types) > 1 and len(self.types) != len(self.names):
             raise UserError(
                 f"negative_type names {len(self.types)} types for {len(self.names)} "
@@ -81,8 +85,14 @@ class NegativeColumns(NamedTuple):
             )
 
     def among(self, columns: Collection[str]) -> dict[str, str]:
-        """Type by column, of those that are present."""
-        return {name: self._type(name) for name in self.names or KNOWN if name in columns}
+        """Type by column, of those that are present. Raises UserError for one of NOT_GROUPS."""
+        found = {name: self._type(name) for name in self.names or KNOWN if name in columns}
+        if reserved := next((name for name, type_ in found.items() if type_ in NOT_GROUPS), ""):
+            raise UserError(
+                f"column '{reserved}': as a type of negatives it is the name of a mean; name "
+                "another one with --negative_type"
+            )
+        return found
 
     def _type(self, name: str) -> str:
         if len(self.types) > 1:

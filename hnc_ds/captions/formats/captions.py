@@ -19,7 +19,7 @@ from hnc_ds.captions.formats.hnc_release import is_release, read_release
 from hnc_ds.captions.formats.json_members import members
 from hnc_ds.errors import UserError
 from hnc_ds.reading import JSON, decode_json, is_gzipped, lines, open_unzipped, reading
-from hnc_ds.records import ImageCaptions
+from hnc_ds.records import NOT_GROUPS, ImageCaptions
 
 _START_BYTES = 1 << 16  # room for white space and one image id
 _Line = TypeVar("_Line")
@@ -39,7 +39,8 @@ def read_captions(
         splits: Splits to read of Karpathy's file or of archives; all when empty.
 
     Raises:
-        UserError: Missing, empty, truncated, or of unknown format; names the line or image.
+        UserError: Missing, empty, truncated, of unknown format, or with a type of negatives in
+            NOT_GROUPS; names the line or image.
     """
     check_is_file(path)
     if is_a_list(path):
@@ -53,7 +54,22 @@ def read_captions(
         )
     with open_unzipped(path) as file:
         released = starts_as_release(file)
-        yield from read_release(file, path) if released else read_lines(file, path, ImageCaptions)
+        if released:
+            yield from read_release(file, path)
+        else:
+            yield from (_checked(image, path) for image in read_lines(file, path, ImageCaptions))
+
+
+def _checked(image: ImageCaptions, path: Path) -> ImageCaptions:
+    """The image, if no type of its negatives is the name of a mean of results."""
+    for group in image.groups:
+        for negative in group.negatives:
+            if negative.type in NOT_GROUPS:
+                raise UserError(
+                    f"{path}: image {image.image_id} has negatives of the type '{negative.type}', "
+                    "which is the name of a mean; rename it"
+                )
+    return image
 
 
 def is_a_list(path: Path) -> bool:

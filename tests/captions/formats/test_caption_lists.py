@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 
+import msgspec
 import pytest
 
 from hnc_ds.captions.formats import caption_lists
@@ -308,12 +309,25 @@ def test_columns_that_are_not_there_are_refused(tmp_path):
         NegativeColumns(("foul",)): "no row has a column 'foul'",
         NegativeColumns(("foul",), ("a/b",)): "negative_type 'a/b'",
         NegativeColumns(("foul",), ("a", "b")): "2 types for 1 --negative_columns",
+        NegativeColumns(("title",), ("all",)): "negative_type 'all' is the name of a mean",
     }.items():
         with pytest.raises(UserError, match=message):
             list(read_captions(path, columns))
     path.write_text('{"image_id": "1", "groups": []}\n')
     with pytest.raises(UserError, match="its negatives have types"):
         list(read_captions(path, NegativeColumns(("foul",))))
+
+
+def test_no_type_of_negatives_has_the_name_of_a_mean_of_results(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("filepath,caption,all\n1.jpg,A cat.,A dog.\n")
+    with pytest.raises(UserError, match="column 'all': as a type of negatives it is the name of"):
+        list(read_captions(path, NegativeColumns(("all",))))
+    (image,) = read_captions(path, NegativeColumns(("all",), ("foil",)))
+    line = msgspec.json.encode(image).replace(b'"foil"', b'"mPC"')
+    path.write_bytes(line)
+    with pytest.raises(UserError, match="image 1 has negatives of the type 'mPC'"):
+        list(read_captions(path))
 
 
 @pytest.mark.parametrize(
