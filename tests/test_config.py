@@ -272,6 +272,16 @@ def test_the_flags_of_a_command_are_those_that_its_help_lists(
         ("pack", "pack: --captions and --out are missing; --help lists all flags"),
         ("inspect", "inspect: SHARDS is missing"),
         ("", "no command; 'hnc-ds --help' lists them"),
+        ("compare a.json b.json --out ./a.json", "--out is a.json, a file to compare"),
+        ("compare a.json b.json --out c.txt", "--out is c.txt; name a file that ends in .json"),
+        (
+            "answer m --dataset gqa --questions q --images i --out o --normalise",
+            "answer: --normalise is for vqav2",
+        ),
+        (
+            "score --dataset gqa --annotations a --answers b --out c.json --questions q",
+            "score: --questions is for vqav2 and pope",
+        ),
     ],
 )
 def test_arguments_that_a_command_does_not_take_are_one_line_of_what_to_do(

@@ -210,6 +210,11 @@ class CompareConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, examples=self.examples)
+        if self.out is not None and (self.out.suffix != ".json" or self.out.is_dir()):
+            raise UserError(f"--out is {self.out}; name a file that ends in .json")
+        given = {self.first.resolve(), self.second.resolve()}
+        if self.out is not None and self.out.resolve() in given:
+            raise UserError(f"--out is {self.out}, a file to compare; name another one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +314,8 @@ class AnswerConfig(Settings):
             raise UserError("answer: --ocr is for textvqa")
         if self.complete_with is not None and self.dataset != "vqav2":
             raise UserError("answer: --complete-with is for vqav2")
+        if self.normalise and self.dataset != "vqav2":
+            raise UserError("answer: --normalise is for vqav2, whose server takes the answers")
         _ = self.place
 
     @property
@@ -356,3 +363,5 @@ class ScoreConfig(Settings):
             raise UserError(f"--out is {self.out}; name a file that ends in .json")
         if self.choices is not None and self.dataset != "gqa":
             raise UserError("score: --choices is for gqa")
+        if self.questions is not None and self.dataset not in ("vqav2", "pope"):
+            raise UserError("score: --questions is for vqav2 and pope")

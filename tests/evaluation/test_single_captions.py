@@ -11,6 +11,7 @@ from hnc_ds.evaluation.released.summary import (
     RATIOS,
     best_threshold,
     judge_single_captions,
+    outcomes_of_captions,
     leads_by,
     pairs_as_labels,
     single_captions,
@@ -117,6 +118,9 @@ def test_a_threshold_is_chosen_on_the_dev_captions_and_scored_on_the_others() ->
     judged = judge_single_captions(questions, scores)["accuracy"]
     assert judged.right_Q.tolist() == [False, True, True, False]
     assert judged.cluster_Q.tolist() == [f"gqa/{n}" for n in range(10, 14)]
+    outcomes = outcomes_of_captions(questions, scores)
+    assert [o.right for o in outcomes[:3]] == [{}] * 3  # they chose the threshold
+    assert [o.right["accuracy"] for o in outcomes[3:]] == judged.right_Q.tolist()
     without = dict.fromkeys(m for m, _, _ in single_captions(questions[3:], scores[3:], 0))
     assert list(without) == ["auroc"]
 

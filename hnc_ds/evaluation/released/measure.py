@@ -38,6 +38,8 @@ from hnc_ds.evaluation.released.summary import (
     Row,
     judge_single_captions,
     members,
+    outcomes_of_captions,
+    single_captions,
     summarise,
 )
 from hnc_ds.evaluation.released.zero_shot import OVER_SETS, ImageSet, prompts, sets_in
@@ -270,6 +272,8 @@ def measure_questions(
         rows += summarise(
             name, known.version, model, questions, outcomes, known.averages, inputs.seed, read
         )
+    elif known.further_scores is single_captions:
+        outcomes = outcomes_of_captions(questions, scores)
     blind_N = _twins(encoded, known.rule, inputs.seed)
     further, ranks = _further_rows(scorer, name, encoded, scores, inputs)
     further += _blind_rows(questions, outcomes, blind_N, inputs.seed)

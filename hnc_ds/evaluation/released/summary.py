@@ -200,14 +200,32 @@ def single_captions(
         yield "auroc", "all", bootstrap_auroc(*judged, seed=seed)
     tested = [question for question in questions if DEV not in question.tags]
     groups = members(tested, Averages(of_tags=True))
+    for metric, (right_N, cluster_N) in _judged_captions(questions, scores).items():
+        yield metric, "all", bootstrap_mean(right_N, cluster_N, seed=seed)
+        for group, chosen in groups.items():
+            yield metric, group, bootstrap_mean(right_N[chosen], cluster_N[chosen], seed=seed)
+
+
+def outcomes_of_captions(questions: Sequence[Question], scores: Sequence[Scores]) -> list[Outcome]:
+    """Outcome of each single caption, by the metrics of ``single_captions`` that are means over
+    captions; of those tagged DEV there is none."""
+    test_N = _single(questions, scores)[3]
+    place_N, judged_by = np.cumsum(test_N) - 1, _judged_captions(questions, scores)
+    return [
+        Outcome({m: bool(judged.right_Q[place]) for m, judged in judged_by.items() if tests}, False)
+        for tests, place in zip(test_N.tolist(), place_N.tolist(), strict=True)
+    ]
+
+
+def _judged_captions(questions: Sequence[Question], scores: Sequence[Scores]) -> dict[str, Judged]:
+    """Correctness of each caption that is not tagged DEV: at the threshold of those that are, and
+    at the model's."""
+    image_N, label_N, score_N, test_N = _single(questions, scores)
     judged_by = judge_single_captions(questions, scores)
     for metric, own in scores[0].thresholds.items():
         right_N = right_at(score_N, np.float32(own), label_N)
         judged_by[metric] = Judged(right_N[test_N], image_N[test_N])
-    for metric, (right_N, cluster_N) in judged_by.items():
-        yield metric, "all", bootstrap_mean(right_N, cluster_N, seed=seed)
-        for group, chosen in groups.items():
-            yield metric, group, bootstrap_mean(right_N[chosen], cluster_N[chosen], seed=seed)
+    return judged_by
 
 
 def judge_single_captions(
