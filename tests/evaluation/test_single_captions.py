@@ -11,8 +11,8 @@ from hnc_ds.evaluation.released.summary import (
     RATIOS,
     best_threshold,
     judge_single_captions,
-    outcomes_of_captions,
     leads_by,
+    outcomes_of_captions,
     pairs_as_labels,
     single_captions,
 )
