@@ -318,6 +318,11 @@ def resolve(config: dict[str, Any], where: Path, ranks: int, steps: int) -> dict
     schedule = resolved.get("scheduler", {}).get("params", {})
     if schedule.get("total_num_steps") == AUTO:
         schedule["total_num_steps"] = steps
+    if resolved.get("scheduler", {}).get("type") == "WarmupDecayLR":
+        # DeepSpeed would take 0.001; WarmupLR takes the optimizer's, too.
+        peak = resolved["optimizer"].get("params", {}).get("lr")
+        if peak is not None and schedule.get("warmup_max_lr") is None:
+            schedule["warmup_max_lr"] = peak
     return resolved
 
 

@@ -106,6 +106,9 @@ def device() -> torch.device:
     return torch.device(_accelerator().current_device_name())
 
 
+WARM_UP = frozenset(("WarmupLR", "WarmupDecayLR", "WarmupCosineLR"))
+"""DeepSpeed's schedules with a warm-up."""
+
 PRIVATE: dict[str, tuple[str, ...]] = {
     "package": ("ops.__compatible_ops__",),
     "engine": (
@@ -231,6 +234,12 @@ class Engine:
         self._decay, self._averages = 0.0, dict[torch.Tensor, torch.Tensor]()
         self._mirrors = list[Mirror]()
         self._skipped = False
+        # Until a warm-up schedule is stepped once, its rate is the least one: 0, unless it says
+        # otherwise. The first step would train nothing, and every other one come a step late.
+        schedule = self._engine.lr_scheduler
+        if type(schedule).__name__ in WARM_UP and schedule.last_batch_iteration < 0:
+            schedule.step(0)
+        self._rate = self._next_rate()
 
     @property
     def device(self) -> torch.device:
@@ -279,6 +288,7 @@ class Engine:
         if last and self._flat_step is None and not self._is_ready_for_deepspeeds_step():
             return
         skipped = self._engine.skipped_steps
+        self._rate = self._next_rate() if last else self._rate
         try:
             self._engine.step()
         except Exception as error:  # DeepSpeed raises a plain Exception
@@ -379,9 +389,9 @@ class Engine:
             mirror.update()
 
     def measures(self) -> dict[str, float]:
-        """Learning rate, gradient norm before clipping if known, loss scale and skipped steps in
-        fp16, l2_sp if it is trained, by tag of the log. A collective."""
-        found = {"learning_rate": float(self._engine.get_lr()[0])}
+        """Learning rate and gradient norm before clipping, if known, of the last step, loss scale
+        and skipped steps in fp16, l2_sp if it is trained, by tag of the log. A collective."""
+        found = {"learning_rate": self._rate}
         norm = self._engine.get_global_grad_norm()
         if norm is not None:
             found["gradient_norm"] = float(norm)
@@ -450,9 +460,13 @@ class Engine:
         iteration = saved.schedule.last_batch_iteration
         if self._engine.lr_scheduler is not None and iteration >= 0:
             self._engine.lr_scheduler.step(iteration)
+        self._rate = self._next_rate()
         scaler = self._loss_scaler()
         for name, value in saved.loss_scaler.items() if scaler is not None else ():
             setattr(scaler, name, value)
+
+    def _next_rate(self) -> float:
+        return float(self._engine.get_lr()[0])
 
     def _scalars(self) -> dict[str, Any]:
         optimizer = self._basic_optimizer()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,14 +186,59 @@ def test_a_schedule_with_a_rate_of_its_own_follows_lr_and_0_warmup_steps_start_a
     }  # fmt: skip
 
 
-def test_without_warmup_the_first_step_has_the_peak_rate(
-    arguments: list[str], tmp_path: Path
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Learning rates with which DeepSpeed's engine has made its steps."""
+    import deepspeed
+
+    found, step = list[float](), deepspeed.DeepSpeedEngine.step
+
+    def recording(of: Any, *arguments: Any, **others: Any) -> Any:
+        found.append(of.optimizer.param_groups[0]["lr"])
+        return step(of, *arguments, **others)
+
+    monkeypatch.setattr(deepspeed.DeepSpeedEngine, "step", recording)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("warmup", "expected"), [(0, [1e-3, 1e-3, 5e-4, 0]), (2, [0, 5e-4, 5e-4, 0])]
+)
+def test_the_schedule_begins_at_the_first_step_and_the_log_has_the_rates_of_its_steps(
+    arguments: list[str], tmp_path: Path, rates: list[float], warmup: int, expected: list[float]
 ) -> None:
-    flags = "--batch_size 16 --steps 3 --log_every 1 --lr 1e-3 --warmup_steps 0"
+    flags = f"--batch_size 16 --steps 4 --log_every 1 --lr 1e-3 --warmup_steps {warmup}"
     assert main([*arguments, *flags.split()]) == 0
-    rates = [line["learning_rate"] for line in log_of(tmp_path / "run")]
-    assert rates[:2] == [1e-3, 1e-3]
-    assert rates[2] < 1e-3
+    assert [line["learning_rate"] for line in log_of(tmp_path / "run")] == rates
+    assert rates == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_resumed_run_continues_its_schedule(
+    arguments: list[str], tmp_path: Path, rates: list[float]
+) -> None:
+    flags = "--batch_size 16 --log_every 1 --lr 1e-3 --warmup_steps 3 --save_every 2"
+    assert main([*arguments, *flags.split(), "--steps", "6"]) == 0
+    whole = [*rates]
+    shutil.rmtree(tmp_path / "run/checkpoints/step-000006")
+    rates.clear()
+    assert main([*arguments, *flags.split(), "--steps", "6", "--resume"]) == 0
+    assert rates == whole[4:]
+
+
+def test_a_decay_has_the_peak_of_the_optimizer_and_of_the_flag(
+    arguments: list[str], tmp_path: Path, rates: list[float]
+) -> None:
+    params = {"total_num_steps": "auto", "warmup_num_steps": 2, "warmup_type": "linear"}
+    config = json_with({"type": "WarmupDecayLR", "params": params}, train_batch_size=16)
+    config["optimizer"]["params"] = {"lr": 1e-4, "torch_adam": True}
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    file = f"--steps 4 --deepspeed_config {tmp_path / 'c.json'}".split()
+    assert main([*arguments, *file]) == 0
+    assert max(rates) == pytest.approx(1e-4)
+    rates.clear()
+    other = ["--run", str(tmp_path / "other"), "--lr", "1e-5"]
+    assert main([*arguments, *file, *other]) == 0
+    assert max(rates) == pytest.approx(1e-5)
 
 
 def test_a_batch_of_a_flag_keeps_the_micro_batch() -> None:

@@ -217,6 +217,9 @@ class Overflows:
 
     skipped_steps = 0
 
+    def get_lr(self) -> list[float]:
+        return [1e-3]
+
     def backward(self, loss: torch.Tensor, scale_wrt_gas: bool) -> None:
         pass
 

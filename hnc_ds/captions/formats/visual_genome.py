@@ -10,6 +10,7 @@ image_data.json; without it the boxes' extent stands for it.
 Source: Visual Genome 1.2 to 1.4 (Krishna et al. 2017).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -85,7 +86,7 @@ def as_gqa(where: str, graph: Mapping[str, Any]) -> dict[str, Any]:
     for relationship in entry.relationships:
         subject, obj = relationship.ids()
         if subject in objects:
-            relation = {"name": relationship.predicate, "object": obj}
+            relation = {"name": _plain(relationship.predicate), "object": obj}
             objects[subject]["relations"].append(relation)
     width, height = _extent(objects.values())
     return {
@@ -93,6 +94,14 @@ def as_gqa(where: str, graph: Mapping[str, Any]) -> dict[str, Any]:
         "height": height if entry.height is None else entry.height,
         "objects": objects,
     }
+
+
+_AROUND = re.compile(r"^(?:is|are|was|were)\s+|\s+(?:an?|the|some|his|her|its|their|my)$")
+
+
+def _plain(predicate: str) -> str:
+    """A predicate without the words around it that captions add: 'is wearing a' -> 'wearing'."""
+    return _AROUND.sub("", predicate.strip().lower())
 
 
 def _objects(entry: _Entry) -> dict[str, dict[str, Any]]:

@@ -84,6 +84,9 @@ class _Lists(msgspec.Struct, frozen=True):
     """Places that may only follow a verb."""
     said_of_things: frozenset[str]
     """Actions whose subject may be a thing: snow covers the ground."""
+    particles: frozenset[str]
+    """Words that may follow the verb of an action; with others, as in 'wearing blue', it is not
+    said."""
     never_said: frozenset[str]
     usage: tuple[_Usage, ...]
     """Names to which predicates apply; predicates in no row apply to all names."""
@@ -309,8 +312,10 @@ def can_be_said(predicate: str) -> bool:
     """Whether 'The S is PREDICATE the O.' is correct English."""
     if predicate in _lists.never_said:
         return False
-    if predicate in _lists.places_said or is_action(predicate):
+    if predicate in _lists.places_said:
         return True
+    if is_action(predicate):
+        return _lists.particles.issuperset(predicate.split(" ")[1:])
     place = place_of(predicate)
     return place != predicate and place in _lists.places_said | _lists.paths_said
 

@@ -279,8 +279,12 @@ def _redescribed(one: RelationStatement, new: str) -> Change | None:
     if class_of(new, subject.name) is not cls or not exclude(cls, new, old):
         return None
     phrase = Phrase(subject.name, in_order((*kept, new)), subject.definite)
-    if reads_as_another(phrase):
-        return None
+    described = one.claim.object
+    if reads_as_another(phrase) or (described.name, described.attributes) == (
+        phrase.name,
+        phrase.attributes,
+    ):
+        return None  # also 'The red shirt is above the red shirt.'
     claim = Related(phrase, one.claim.predicate, one.claim.object)
     words = before_noun(old), before_noun(new)
     return Change(claim, words, objects_of(one), about=cls.name)
