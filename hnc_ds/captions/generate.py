@@ -51,7 +51,7 @@ from hnc_ds.output_lock import only_writer
 from hnc_ds.reading import sha256_of
 from hnc_ds.records import ImageCaptions, SceneGraph
 
-VERSION = 7
+VERSION = 8
 """To be incremented when the same graphs give other captions; invalidates unfinished parts."""
 
 AUDITED_IMAGES = 5000

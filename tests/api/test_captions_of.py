@@ -97,6 +97,19 @@ def test_visual_genome_gives_the_captions_of_the_same_graph_in_gqas_layout(
     assert larger == hnc_ds.captions_of({**GQA, "width": 500, "height": 300}, "7")
 
 
+@pytest.mark.parametrize("around", ["Is to the left of ", "to the left of the", "to the left of a"])
+def test_words_around_a_predicate_that_captions_have_themselves_are_removed(around: str) -> None:
+    relation = {"predicate": around, "subject_id": 1, "object_id": 2}
+    graph = SCENE_GRAPH | {"relationships": [relation]}
+    assert hnc_ds.captions_of(graph) == hnc_ds.captions_of(GQA, "7")
+
+
+def test_a_predicate_with_words_of_the_object_is_not_said() -> None:
+    relation = {"predicate": "carrying blue", "subject_id": 1, "object_id": 2}
+    for group in hnc_ds.captions_of(SCENE_GRAPH | {"relationships": [relation]}):
+        assert "carrying" not in group.positive
+
+
 def test_relations_whose_ends_are_missing_are_left_out() -> None:
     more = [
         {"predicate": "on", "subject_id": 1, "object_id": 9},

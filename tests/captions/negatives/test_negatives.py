@@ -10,6 +10,7 @@ from tests.captions.negatives.small_scenes import (
     groups_of,
     in_a_row,
     over_seeds,
+    proposed,
     star_above_ring,
     thing,
 )
@@ -199,3 +200,19 @@ def test_seed_image_and_type_fix_the_draw():
 
 def test_a_graph_without_objects_gives_no_groups():
     assert groups_of({}) == ()
+
+
+def test_a_negative_does_not_relate_a_description_to_itself():
+    """'The yellow shirt is to the left of the red shirt.' -> 'The red shirt is ...'"""
+    objects = {
+        "a": thing("shirt", (10, 40, 9, 9), ["yellow"], ("to the left of", "b")),
+        "b": thing("shirt", (70, 40, 9, 9), ["red"]),
+    }
+    changed = proposed(objects, "attribute_subg")
+    changed |= {(true, false) for true, _, false in over_seeds(objects, ("attribute_subg",))}
+    assert {true for true, _ in changed} == {
+        "The yellow shirt is to the left of the red shirt.",
+        "The red shirt is to the right of the yellow shirt.",
+    }
+    for _, false in changed:
+        assert false.split(" ")[1:3] != false.removesuffix(".").split(" ")[-2:], false
