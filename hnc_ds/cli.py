@@ -14,7 +14,7 @@ import tyro
 
 from hnc_ds import config as settings
 from hnc_ds.config.checks import Settings
-from hnc_ds.config.flags import check_flags, one_line_errors
+from hnc_ds.config.flags import check_flags, given_flags, one_line_errors
 from hnc_ds.errors import UserError, did_you_mean
 from hnc_ds.interruptions import explained, run, signals_raise
 from hnc_ds.launch import importing, own_arguments, read_slurm
@@ -77,16 +77,19 @@ def inspect(config: settings.InspectConfig) -> None:
     inspect_shards(config)
 
 
-def train(config: settings.TrainConfig) -> None:
-    """Train in this process. Signals are handled before torch is imported."""
+def train(config: settings.TrainConfig | None) -> None:
+    """Train in this process. Signals are handled before torch is imported.
+
+    Args:
+        config: None for flags that change the settings of --config or --preset.
+    """
     from hnc_ds.training.signals import Signals
 
     with Signals(ends_process=True) as stops:
         with importing():
             from hnc_ds.train import parse, start
 
-        # Parsed again with the settings of --config or --preset as defaults.
-        start(parse(own_arguments()[1:]) if config.config or config.preset else config, stops)
+        start(config or parse(own_arguments()[1:]), stops)
 
 
 def report(config: settings.ReportConfig) -> None:
@@ -114,6 +117,9 @@ def _parse_and_run(command: str) -> None:
     read_slurm()
     _check(given)
     with explained(command), one_line_errors(given, command if command in STAGES else ""):
+        if given[:1] == ["train"] and {"config", "preset"} & {*given_flags(given)}:
+            train(None)
+            return
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="hnc-ds",

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
         sys.exit(itself.main(stops=signals))
 
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from hnc_ds.checkpoint import (
     updated,
 )
 from hnc_ds.config import PRESET_EMA, PRESETS, LossConfig, ScenesConfig, TrainConfig
-from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags, one_line_errors
+from hnc_ds.config.flags import EXCLUSIVE, check_flags, given_flags, one_line_errors, value_in
 from hnc_ds.demo import prepare
 from hnc_ds.distributed import (
     is_lost_connection,
@@ -327,21 +328,24 @@ def parse(arguments: list[str]) -> TrainConfig:
         UserError: No such flag, value or preset, or --config is not a run's config.json.
     """
     check_flags(TrainConfig, arguments)
-    config = _parsed(arguments, TrainConfig())
-    if config.config is None and config.preset is None:
-        return config
-    defaults = TrainConfig() if config.config is None else _settings_of(config.config)
-    if set(EXCLUSIVE) & set(given_flags(arguments)):
-        defaults = replace(defaults, epochs=None)
-    if config.preset is not None:
-        loss, decay = preset(config.preset), PRESET_EMA.get(config.preset, defaults.ema)
-        defaults = replace(defaults, loss=loss, ema=decay)
-    return _parsed(arguments, defaults)
-
-
-def _parsed(arguments: list[str], defaults: TrainConfig) -> TrainConfig:
+    # Their values are found first: flags mean little without the settings that they change.
+    file, name = (value_in(arguments, flag) for flag in ("--config", "--preset"))
+    defaults = _settings_of(Path(file)) if file else TrainConfig()
+    if file and set(EXCLUSIVE) & set(given_flags(arguments)):
+        defaults = _unchecked(defaults, epochs=None)
+    if name:
+        ema = PRESET_EMA.get(name, defaults.ema)
+        defaults = _unchecked(defaults, loss=preset(name), ema=ema)
     with one_line_errors(arguments):
         return tyro.cli(TrainConfig, args=arguments, default=defaults, prog="train")
+
+
+def _unchecked(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """A copy with other values, which are checked when the flags are known."""
+    changed = copy(config)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
 
 
 def _settings_of(path: Path) -> TrainConfig:

@@ -169,6 +169,12 @@ def test_a_missing_config_names_the_shipped_ones(tmp_path: Path) -> None:
             "grad_accum_dtype fp32 with bf16 .* zero_optimization.stage to 2",
         ),
         ({"optimizer": None}, "no optimizer"),
+        ({"optimizer": {"type": "NAdam"}}, "NAdam has a state that checkpoints cannot hold"),
+        ({"optimizer": {"type": "Muon"}}, "Muon has a state that checkpoints cannot hold"),
+        (
+            of_zero(stage=2) | {"optimizer": {"type": "Adagrad"}},
+            "Adagrad under ZeRO has a state that checkpoints cannot hold",
+        ),
         ({"train_batch_size": None}, "no train_batch_size"),
         ({"train_batch_size": "auto"}, r"train_batch_size \(a whole number from 1\) is 'auto'"),
         ({"zero_optimization": {"stage": 4}}, "stage is 4"),

@@ -114,6 +114,36 @@ def test_a_run_recorded_without_most_of_one_resumes_and_another_share_is_refused
     assert "was trained with most_of_one 0.25, not 0.5" in line
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("--tau 0.07", "", "was trained with tau 0.07, not None"),
+        ("", "--tau 0.07", "was trained with tau None, not 0.07"),
+        ("", "--preset siglip", "with terms that train logit_bias none, not sigmoid"),
+    ],
+)
+def test_what_trains_is_the_same_after_a_resume(
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    before: str,
+    after: str,
+    message: str,
+) -> None:
+    """Its checkpoint is sound, and is not called another run's."""
+    assert main([*changed(arguments, steps=1), *before.split()]) == 0
+    assert message in refusal([*changed(arguments, steps=2), "--resume", *after.split()], capsys)
+
+
+@pytest.mark.parametrize("flags", ["", "--tau 0.07"])
+def test_terms_of_captions_alone_do_not_train_the_image_tower(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    alone = f"--towers image --terms intra_modal 1 {flags}".split()
+    line = refusal([*changed(arguments, steps=1), *alone], capsys)
+    assert "terms intra_modal do not see the image tower, and the text tower does not train" in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_run_writes_its_settings_log_tensorboard_and_checkpoint(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -225,6 +255,8 @@ def test_the_preset_whose_reference_is_the_average_has_its_decay(tmp_path: Path)
     assert parse(["--preset", "degla"]).ema == 0.9996
     assert parse(["--preset", "degla", "--ema", "0.9"]).ema == 0.9
     assert parse(["--preset", "clip"]).ema is None
+    with pytest.raises(UserError, match=r"ema is 0\.0; it must be more than 0"):
+        parse(["--ema", "0"])
     with pytest.raises(UserError, match="reference average is that of --ema"):
         parse("--terms contrastive 1 distill 1 --reference average".split())
 

@@ -168,11 +168,11 @@ def _refusal(event: Any, arguments: Sequence[str]) -> str:
         case "InstantiationFailure" if event.argument is not None:
             name = _name_of(event.argument)
             takes = value_of(event.argument.lowered.metavar)
-            return f"{name} cannot be '{_value_in(arguments, name)}'; it takes {takes}"
+            return f"{name} cannot be '{value_in(arguments, name)}'; it takes {takes}"
     return ""
 
 
-def _value_in(arguments: Sequence[str], flag: str) -> str:
+def value_in(arguments: Sequence[str], flag: str) -> str:
     """The words after the last place of a flag, up to the next flag."""
     found, inside = list[str](), False
     for argument in arguments:

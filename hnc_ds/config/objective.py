@@ -60,6 +60,8 @@ class LossTerm(NamedTuple):
     """Adds the model's logit_bias to the logits, and trains it."""
     needs_mean_gap: bool = False
     """Compares with the mean over all ranks."""
+    of_captions: bool = False
+    """Without a gradient for images."""
     of_matches: bool = False
     """On log-odds of image-text matching models; its function is in objective/matching.py."""
 
@@ -99,6 +101,7 @@ LOSS_TERMS = {
         "CE-CLIP's: pushes the positive's hard negatives away from it, text from text (text_tau)",
         {"intra_modal": "of the positive among its hard negatives, by captions alone, nats"},
         needs_negatives=True,
+        of_captions=True,
     ),
     "text_grounded": LossTerm(
         "DeGLA's: the same, and pulls the positive to the reference model's embedding of it "
@@ -106,6 +109,7 @@ LOSS_TERMS = {
         {"text_grounded": "of the reference model's positive among hard negatives, nats"},
         needs_reference=True,
         needs_negatives=True,
+        of_captions=True,
     ),
     "blind": LossTerm(
         "squared preference for the positive over each hard negative on other images, so that the "
@@ -329,6 +333,11 @@ class LossConfig(Settings):
     def is_match(self, name: str) -> bool:
         """Whether a term is of image-text matching models."""
         return LOSS_TERMS[name].of_matches
+
+    def is_of_captions(self) -> bool:
+        """Whether no term on embeddings has a gradient for images."""
+        terms = [LOSS_TERMS[name] for name in self.weights()]
+        return all(term.of_captions or term.on_weights for term in terms)
 
     def trains_bias(self) -> bool:
         """Whether a term adds the model's logit_bias to the logits, and trains it."""

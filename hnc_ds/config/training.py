@@ -174,8 +174,8 @@ class TrainConfig(Settings):
                 "eval_every and early_stopping_patience need something to evaluate: give "
                 "--eval_shards or --eval"
             )
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UserError(f"ema is {self.ema}; it must be from 0 to less than 1")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema is {self.ema}; it must be more than 0 and less than 1")
         if self.loss.follows_average() and self.ema is None:
             raise UserError("reference average is that of --ema; give its decay, such as 0.9996")
         if (names := self.loss.terms_of_negatives()) and not self.data.hard_negatives:

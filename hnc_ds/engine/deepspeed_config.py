@@ -177,6 +177,12 @@ def _cannot_be(config: Mapping[str, Any]) -> Iterator[str]:
     if "optimizer" not in config:
         yield "no optimizer section"
     zero = config.get("zero_optimization", {})
+    kind = config.get("optimizer", {}).get("type", "")
+    if kind in NOT_SAVED or (kind.lower() == "adagrad" and zero.get("stage", 0) > 0):
+        yield (
+            f"optimizer.type {kind}{' under ZeRO' if kind not in NOT_SAVED else ''} has a state "
+            "that checkpoints cannot hold; choose another one, such as AdamW"
+        )
     if zero.get("stage", 0) == 0 and any(_enabled(config, name) for name in HALVES):
         yield (
             "16-bit training needs its fp32 weights in ZeRO; "
@@ -198,6 +204,9 @@ def _cannot_be(config: Mapping[str, Any]) -> Iterator[str]:
         if _enabled(config, section):
             yield from _monitor_faults(section, package, config[section])
 
+
+NOT_SAVED = frozenset(("NAdam", "ASGD", "Muon", "muon"))
+"""Optimizers whose state is not a tensor in the form of each weight."""
 
 MONITORS = {
     "tensorboard": "tensorboard",

@@ -236,7 +236,7 @@ class Validation:
         )
         self._inputs = read_inputs(measured_on)
         self._training = config
-        self._metric, self._patience = config.eval_metric, config.early_stopping_patience
+        self._metric = config.eval_metric
 
     def is_due(self, step: int) -> bool:
         """Whether the checkpoint after a step is to be evaluated."""
@@ -286,11 +286,7 @@ class Validation:
         write_best(self._run, best)
         other = "best so far" if is_best else f"best {best.value:.4f} at step {best.step}"
         print(f"eval step {step}  {metric} {value:.4f}  {other}", flush=True)
-        if self._patience is None or step - best.step < self._patience * _every(self._training):
-            return False
-        if step < self._training.steps:
-            print(f"train: no better score in {counted(self._patience, 'measurement')}", flush=True)
-        return True
+        return was_enough(self._training, self._run, step)
 
     def _measure(self, model: "Clip | CrossEncoder", step: int) -> HeldOut:
         scorer = self._scorer(model, f"step-{step}")
@@ -323,6 +319,21 @@ def is_missing(config: TrainConfig, run: Path, step: int) -> bool:
     """Whether the checkpoint of a step is due but was not evaluated, as the run was stopped."""
     due = config.measures and step > 0 and _is_due(config, step)
     return due and not _results(run, step).exists()
+
+
+def was_enough(config: TrainConfig, run: Path, step: int) -> bool:
+    """Whether early stopping ends a run at a step whose checkpoint was evaluated, which is then
+    printed. On rank 0."""
+    patience, best = config.early_stopping_patience, read_best(run)
+    if patience is None or best is None or not _is_due(config, step):
+        return False
+    if best.metric != (config.eval_metric or best.metric):
+        return False
+    if step - best.step < patience * _every(config):
+        return False
+    if step < config.steps:
+        print(f"train: no better score in {counted(patience, 'measurement')}", flush=True)
+    return True
 
 
 def _every(config: TrainConfig) -> int:

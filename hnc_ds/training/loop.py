@@ -36,7 +36,7 @@ from hnc_ds.monitor import Monitor
 from hnc_ds.objective.terms import LossInputs, LossTerms, objective
 from hnc_ds.shards.loader import Batch, TrainingData
 from hnc_ds.training import grad_cache, matching
-from hnc_ds.training.checkpointing import HeldOut, Saver, Validation, is_missing
+from hnc_ds.training.checkpointing import HeldOut, Saver, Validation, is_missing, was_enough
 from hnc_ds.training.feed import AHEAD, Feed, batches
 from hnc_ds.training.grad_cache import Embedded, gather_inputs
 from hnc_ds.training.image_embeddings import with_embeddings
@@ -168,8 +168,12 @@ def loop(run: Run, start: int) -> None:
 
 
 def _train(run: Run, start: int, watchdog: Watchdog) -> None:
-    missing = on_rank_zero(partial(is_missing, run.config, run.folder, start))
-    if not missing or not _is_enough(run, start, watchdog):
+    done = run.config, run.folder, start
+    if on_rank_zero(partial(is_missing, *done)):
+        ended = _is_enough(run, start, watchdog)
+    else:
+        ended = start > 0 and on_rank_zero(partial(was_enough, *done))
+    if not ended:
         _Steps(run, start, watchdog).run()
 
 

@@ -220,8 +220,9 @@ def check_settings(config: TrainConfig) -> None:
     for name, is_given in unfit.items():
         if is_given:
             raise UserError(f"{name}: is not for image-text matching models (--model hf:...)")
-    if not (data.hard_negatives or data.unrelated_negatives or data.mined_negatives):
+    weighed = data.hard_negatives and loss.sees_negatives()
+    if not (weighed or data.unrelated_negatives or data.mined_negatives):
         raise UserError(
-            "itm needs captions that do not match; give --hard_negatives, --unrelated_negatives or "
-            "--mined_negatives"
+            "itm needs captions that do not match; give --hard_negatives with an alpha above 0, "
+            "--unrelated_negatives or --mined_negatives"
         )

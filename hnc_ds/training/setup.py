@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from hnc_ds.checkpoint import Checkpoint, load_saved, to_json
-from hnc_ds.config import DataConfig, ModelConfig, ScopeConfig, TrainConfig
+from hnc_ds.config import LOSS_TERMS, DataConfig, ModelConfig, ScopeConfig, TrainConfig
 from hnc_ds.distributed import world_size
 from hnc_ds.errors import UserError, counted, holding
 from hnc_ds.evaluation.embed import refuse_broken_weights
@@ -71,6 +71,11 @@ def set_up(config: TrainConfig, saved: Checkpoint | None) -> ModelSetup:
         clip.train_bias(None if saved else config.loss.bias)
     if not any(parameter.requires_grad for parameter in clip.parameters()):
         raise UserError("nothing trains; choose other --towers, --last_blocks or --lora_rank")
+    if clip.is_frozen("text") and config.loss.is_of_captions():
+        raise UserError(
+            f"terms {', '.join(config.loss.weights())} do not see the image tower, and the text "
+            "tower does not train; choose other --towers, or a term such as contrastive"
+        )
     if config.loss.needs_reference(on_weights=False):
         clip.keep_reference()
     reference: dict[str, torch.Tensor] = {}
@@ -260,11 +265,14 @@ def check_same_settings(config: TrainConfig, batch: int, before: dict[str, Any],
     # as its shards do not record what negatives are about.
     drawn = to_json(DataConfig()) | then["data"]
     scope = to_json(ScopeConfig()) | then.get("scope", {})
+    terms = then.get("loss", {}).get("terms") or {}
     pairs = [
         ("seed", now["seed"], then["seed"]),
         ("model", now["model"], to_json(ModelConfig()) | then["model"]),
         *((key, now["data"][key], drawn[key]) for key in now["data"] if key not in MAY_MOVE),
         *((key, now["scope"][key], scope[key]) for key in now["scope"]),
+        ("tau", config.loss.tau, then.get("loss", {}).get("tau")),
+        ("terms that train logit_bias", _with_bias(config.loss.weights()), _with_bias(terms)),
         ("train_batch_size", batch, before["deepspeed"]["train_batch_size"]),
     ]
     for name, new, old in pairs:
@@ -273,6 +281,12 @@ def check_same_settings(config: TrainConfig, batch: int, before: dict[str, Any],
                 f"{run}: was trained with {name} {old}, not {new}; resume with the same value, "
                 f"for example with --config {run}"
             )
+
+
+def _with_bias(terms: Mapping[str, float]) -> str:
+    """Those of the terms that train the model's logit_bias."""
+    training = [name for name, term in LOSS_TERMS.items() if term.trains_bias]
+    return ", ".join(name for name in training if terms.get(name, 0) > 0) or "none"
 
 
 def check_steps(config: TrainConfig, done: int, run: Path) -> None:

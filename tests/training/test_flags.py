@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from hnc_ds.checkpoint import to_json
 from hnc_ds.config import ModelConfig, TrainConfig
 from hnc_ds.engine import engine
 from hnc_ds.engine.deepspeed_config import overridden
 from hnc_ds.errors import UserError
 from hnc_ds.monitor import console_line
 from hnc_ds.shards.order import steps_of_epochs
-from hnc_ds.train import main
+from hnc_ds.train import main, parse
 from hnc_ds.training import choices
 
 PATH = Path("c.json")
@@ -318,3 +319,28 @@ def test_a_line_on_the_console_has_its_parts_and_in_a_terminal_fits_it(
     assert main([*arguments, *flags, "5", "--resume"]) == 0
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("step "))
     assert re.fullmatch(r"step 5/5  loss \d\.\d{4}", line)
+
+
+@pytest.mark.parametrize(
+    ("before", "flags"),
+    [
+        ({"eval_shards": "val"}, "--eval_every 2 --early_stopping_patience 3"),
+        ({"ema": 0.9}, "--terms contrastive 1 distill 1 --reference average"),
+        ({"shards": ("a", "b"), "mix": (3.0, 1.0)}, "--mix 6 2"),
+        ({"lora_rank": 4}, "--lora_alpha 8"),
+        ({"hard_negatives": 0}, "--preset hnc-sighted --hard_negatives 4"),
+    ],
+)
+def test_flags_are_judged_with_the_settings_that_they_change(
+    tmp_path: Path, before: dict[str, Any], flags: str
+) -> None:
+    words = list[str]()
+    for name, value in before.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    old = parse([*words, "--run", str(tmp_path / "old")])
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/config.json").write_text(json.dumps({"settings": to_json(old)}))
+    new = parse(["--config", str(tmp_path / "old"), *flags.split()])
+    assert to_json(new) != to_json(old)
+    with pytest.raises(UserError):
+        parse(flags.split() if "preset" not in flags else [*words, *flags.split()[:2]])

@@ -281,6 +281,7 @@ def test_a_run_is_measured_while_it_trains_and_evaluated_as_its_checkpoint(
         ("--positives 2", "positives: is not for"),
         ("--tau 0.1", "tau: is not for"),
         ("--hard_negatives 0 --unrelated_negatives 0", "captions that do not match"),
+        ("--alpha 0 --unrelated_negatives 0", "captions that do not match"),
     ],
 )
 def test_settings_of_models_with_embeddings_are_refused(

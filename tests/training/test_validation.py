@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hnc_ds.checkpoint import complete_checkpoints
+from hnc_ds.checkpoint import complete_checkpoints, newest_checkpoint
 from hnc_ds.config import EvaluateConfig, ModelConfig, TrainConfig
 from hnc_ds.errors import Stopped, UserError
 from hnc_ds.evaluation.evaluate import evaluate
@@ -35,6 +35,21 @@ def scores(run: Path) -> list[tuple[int, float]]:
 @pytest.fixture
 def arguments(arguments: list[str], few_scenes: Path) -> list[str]:
     return [*arguments, "--keep_last", "1", "--eval_shards", str(few_scenes)]
+
+
+def test_a_run_that_ended_early_is_at_its_end(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.9, 0.2, 0.1])
+    monkeypatch.setattr(Validation, "_measure", lambda *_: held_out(next(values)))
+    flags = "--steps 9 --eval_every 1 --early_stopping_patience".split()
+    assert main([*arguments, *flags, "2"]) == 0
+    assert newest_checkpoint(tmp_path / "run").name == "step-000002"
+    assert main([*arguments, *flags, "2", "--resume"]) == 0
+    assert newest_checkpoint(tmp_path / "run").name == "step-000002"
+    values = iter([0.1])
+    assert main([*arguments, *flags, "3", "--resume"]) == 0
+    assert newest_checkpoint(tmp_path / "run").name == "step-000003"
 
 
 @pytest.mark.slow
