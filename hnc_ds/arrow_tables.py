@@ -106,9 +106,11 @@ class Table:
 
     def _is_text(self, type_: Any) -> bool:
         types = self._types
-        if types.is_list(type_) or types.is_large_list(type_) or types.is_dictionary(type_):
+        holders = types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_dictionary
+        if any(is_holder(type_) for is_holder in holders):
             return self._is_text(type_.value_type)
-        return types.is_string(type_) or types.is_large_string(type_) or types.is_integer(type_)
+        texts = types.is_string, types.is_large_string, types.is_string_view, types.is_integer
+        return any(is_text(type_) for is_text in texts)
 
     def _has_bytes(self, column: str) -> bool:
         """Whether any row has bytes; by the statistics of a parquet file, if it has some."""

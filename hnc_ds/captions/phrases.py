@@ -252,6 +252,9 @@ _OF_PARTICIPLES = frozenset(("with", "by", "to"))
 """Prepositions that mean something else after a participle: 'covered with', 'walking with'."""
 
 _FINITE = frozenset("VVZ VVB VBZ VBB VBD VHZ VHB VHD VDZ VDB VDD".split())
+_INFINITIVE = frozenset("TO0 VM0 VDB VDD VDG VDI VDN VDZ".split())
+"""Tags shortly before an infinitive; without one the tagger has taken a verb in the plural for it:
+'Two boys fight'."""
 _ONE = frozenset(("a", "an", "one", "another", "each", "every", "this", "that"))
 _MANY = frozenset(("several", "many", "few", "both", "these", "those"))
 
@@ -310,7 +313,11 @@ class Sentence:
     @property
     def finite(self) -> bool:
         """Whether a verb agrees with the number of its subject."""
-        return any(word.tag in _FINITE for word in self.words)
+        tags = [word.tag for word in self.words]
+        return any(
+            tag in _FINITE or (tag == "VVI" and _INFINITIVE.isdisjoint(tags[max(0, n - 3) : n]))
+            for n, tag in enumerate(tags)
+        )
 
     def text(self, span: Span) -> str:
         """Lowercase words with single spaces."""

@@ -56,7 +56,14 @@ def nouns_may_swap(s: Sentence, i: int, j: int) -> bool:
     for span in one.adjectives + other.adjectives:  # 'hind legs' are not 'hind zebras'
         if s.text(span) in LISTS.never_swapped_adjectives:
             return False
-    return changes_meaning(s, i, j) or differ(s, one, other)
+    return changes_meaning(s, i, j) or (not _share_words(s, i, j) and differ(s, one, other))
+
+
+def _share_words(s: Sentence, i: int, j: int) -> bool:
+    """Whether number and adjectives before phrase i may be of j, too: 'eight men and women'."""
+    other = s.phrases[j]
+    has_own = other.determiner or other.counted or other.adjectives
+    return not has_own and all(link.joint for link in s.links[i:j])
 
 
 def _are_free(s: Sentence, one: Phrase, other: Phrase) -> bool:

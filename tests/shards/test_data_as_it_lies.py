@@ -379,6 +379,21 @@ def test_rows_of_one_name_are_of_one_image_and_must_hold_the_same(tmp_path, caps
     assert "rows.parquet (a.jpg) differ and have one name" in capsys.readouterr().err
 
 
+def test_lists_of_a_fixed_length_are_lists(tmp_path, hnc_ds):
+    """As Hugging Face's datasets writes a Sequence with a length."""
+    of_two = pyarrow.list_(pyarrow.string(), 2)
+    false = pyarrow.array([[f"Not {n}.", f"Nor {n}."] for n in range(2)], of_two)
+    true = pyarrow.array([[f"It is {n}.", f"{n} it is."] for n in range(2)], of_two)
+    rows = {"image": [jpeg(0), jpeg(1)], "caption": true, "negatives": false}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "rows.parquet")
+    flags = ["pack", "--captions", f"{tmp_path}/rows.parquet", "--out", f"{tmp_path}/out"]
+    assert hnc_ds(*flags, "--negative_columns", "negatives") == 0
+    assert packed(tmp_path / "out") == {
+        jpeg(n): ([f"It is {n}.", f"{n} it is."], [[f"Not {n}.", f"Nor {n}."]] * 2)
+        for n in range(2)
+    }
+
+
 def test_rows_without_an_image_are_skipped_by_pack(tmp_path, capsys, hnc_ds):
     rows = {"image": [None, *map(jpeg, range(1, 100))], "text": [f"It is {n}." for n in range(100)]}
     parquet.write_table(pyarrow.table(rows), tmp_path / "rows.parquet")

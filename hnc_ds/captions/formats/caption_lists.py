@@ -57,8 +57,15 @@ def path_of(file: str) -> str:
     file = file.partition("?")[0] if "://" in file else file
     parts = PurePosixPath(file.strip().replace("\\", "/")).parts
     path = "/".join(part for part in parts if part not in ("/", ".."))
-    stem, dot, suffix = path.rpartition(".")
-    return stem if dot and stem and f".{suffix.lower()}" in SUFFIXES else path
+    suffix = suffix_of(path)
+    return path[: -len(suffix)] if suffix and path != suffix else path
+
+
+def suffix_of(file: str) -> str:
+    """'.JPG' of 'b/9.JPG', of a URL too; empty if it is none of an image."""
+    file = file.partition("?")[0] if "://" in file else file
+    _, dot, suffix = file.strip().rpartition(".")
+    return dot + suffix if f".{suffix.lower()}" in SUFFIXES else ""
 
 
 def _ids(paths: Iterable[str]) -> list[str]:
@@ -166,8 +173,12 @@ def read_caption_list(
     negatives.check()
     read = Read(path, negatives, irregular, set())
     for image_id, rows in gathered(_named(_rows(splits, read), read)):
+        if len({suffix_of(row.file) for row in rows}) > 1:
+            irregular["images named with several suffixes (1.jpg, 1.png), taken as one"] += 1
         if image := _listed(image_id, rows, irregular):
             yield image
+        elif not is_archive(path) and not any(row.captions for row in rows):
+            irregular["images without captions"] += 1
 
 
 def _rows(splits: Sequence[str], read: Read) -> Iterator[tuple[Row, str]]:

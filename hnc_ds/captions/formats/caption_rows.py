@@ -293,8 +293,6 @@ def _coco_rows(file: BinaryIO, path: Path, irregular: Counter[str]) -> Iterator[
         else:
             irregular["captions of images that are not listed"] += 1
     for number, image in enumerate(coco.images):
-        if not captions[image.id]:
-            irregular["images without captions"] += 1
         yield Row(image.file_name, tuple(captions[image.id])), f"images[{number}]"
 
 
@@ -338,8 +336,9 @@ def _table_rows(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
     try:
         text = (line.decode() for line in lines(file, read.path))
         header = next(text, "").removeprefix("\ufeff")
-        reader = csv.reader(text, delimiter=_delimiter(header), strict=True)
-        names = next(csv.reader([header], delimiter=_delimiter(header)))
+        mark = _delimiter(header)
+        reader = csv.reader(text, delimiter=mark, strict=True)
+        names = next(csv.reader([header], delimiter=mark))
         places: dict[str, int] = {}
         for n, name in enumerate(names):
             key = name.strip().lower()
@@ -349,6 +348,13 @@ def _table_rows(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
         wanted = _columns(list(places), read)
         for cells in reader:
             where = f"line {reader.line_num + 1}"
+            # Captions may have line ends, but hardly tabs or bars: these rows are not quoted.
+            if mark in "\t|" and any("\n" in cell and mark in cell for cell in cells):
+                first = reader.line_num + 1 - sum(cell.count("\n") for cell in cells)
+                raise UserError(
+                    f"{read.path}: line {first}: a quote opens a cell and none ends it; put the "
+                    "cell in quotes, and double the quotes in it"
+                )
             if any(cells[len(names) :]):
                 raise UserError(
                     f"{read.path}: {where}: more columns than the header; put quotes around "
@@ -359,8 +365,9 @@ def _table_rows(file: BinaryIO, read: Read) -> Iterator[tuple[Row, str]]:
                 yield _table_row(found, wanted, read, where), where
     except (csv.Error, UnicodeDecodeError) as error:
         line = reader.line_num + 1 if reader else 0
+        what = "quotes around part of a cell" if isinstance(error, csv.Error) else "not UTF-8 text"
         raise UserError(
-            f"{read.path}: after line {line}: not UTF-8 text in columns ({error}); {HELP}"
+            f"{read.path}: after line {line}: {what} in columns ({error}); {HELP}"
         ) from error
 
 

@@ -204,7 +204,46 @@ def test_files_of_one_name_are_distinguished_by_their_folders(tmp_path):
     files = ["x/train/1.jpg", "y/train/1.jpg", "z/1.jpg", "x/2.jpg", "x/train/1.png", "../../etc/3"]
     path.write_text("filepath,title\n" + "".join(f"{file},Of {file}\n" for file in files))
     assert [image_id for image_id, _ in read(path)] == ["x/train/1", "y/train/1", "z/1", "2", "3"]
-    assert read(path)[0][1] == ("Of x/train/1.jpg", "Of x/train/1.png")
+    irregular: Counter[str] = Counter()
+    assert read(path, irregular=irregular)[0][1] == ("Of x/train/1.jpg", "Of x/train/1.png")
+    assert irregular == {"images named with several suffixes (1.jpg, 1.png), taken as one": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(
+            {
+                "images": [
+                    {"filename": f"{n}.jpg", "sentences": sentences, "split": "train"}
+                    for n, sentences in enumerate([[{"raw": "A cat."}], []])
+                ]
+            }
+        ),
+        '{"image": "0.jpg", "caption": ["A cat."]}\n{"image": "1.jpg", "caption": []}\n',
+    ],
+)
+def test_images_with_an_empty_list_of_captions_are_counted(tmp_path, content):
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    irregular: Counter[str] = Counter()
+    assert read(path, irregular=irregular) == [("0", ("A cat.",))]
+    assert irregular == {"images without captions": 1}
+
+
+@pytest.mark.parametrize("mark", "\t|")
+def test_a_quote_that_swallows_rows_is_reported_with_its_place(tmp_path, mark):
+    path = tmp_path / "rows.tsv"
+    rows = [("image", "caption"), ("0.jpg", "A cow."), ("1.jpg", '"Stop says the sign')]
+    rows += [("2.jpg", "A man."), ("3.jpg", 'A dog says "'), ("4.jpg", "A cat.")]
+    path.write_text("".join(f"{image}{mark}{text}\n" for image, text in rows))
+    with pytest.raises(UserError, match=r"rows\.tsv: line 3: a quote opens a cell and none"):
+        read(path)
+    path.write_text(f'image{mark}caption\n1.jpg{mark}"Stop" says the sign\n')
+    with pytest.raises(UserError, match="after line 2: quotes around part of a cell"):
+        read(path)
+    path.write_text(f'image{mark}caption\n1.jpg{mark}"A cow\nstands."\n')
+    assert read(path) == [("1", ("A cow stands.",))]
 
 
 NEGCLIP = """\ttitle\tfilepath\tneg_caption\tneg_image

@@ -138,6 +138,12 @@ def test_two_elements_change_places(caption, type_, expected):
         "A man walks with a dog.",
         "A man and a woman",
         "A cup and a plate",
+        # Number and colour are of both.
+        "Eight men and women are posed.",
+        "Some young men and women",
+        # The verb shows the number, in whatever form the tagger sees it.
+        "Two boys fight for the ball.",
+        "Three people climb on a large rock.",
         "A cat next to a dog",
         "A chair beside a table",
         "A table facing a window",
@@ -182,6 +188,10 @@ def test_captions_whose_swaps_keep_the_meaning_or_break_grammar_have_none(captio
 @pytest.mark.parametrize(
     ("caption", "never"),
     [
+        (
+            "A table with white plates and cups.",
+            "A table with white cups and plates.",
+        ),
         # She sits on the bench, too.
         (
             "A man sits on a bench next to a woman.",
