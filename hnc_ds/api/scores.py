@@ -39,7 +39,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """The rows of results.json as dictionaries: ``pandas.DataFrame(rows)`` is a table of them.
 
-    Writes and prints nothing. In a process group it is a collective.
+    Writes nothing, and prints only what is missing or occurs twice in the files. In a process group
+    it is a collective.
 
     Args:
         model: A name as of ``load``, or what it returned.
