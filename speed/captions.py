@@ -202,7 +202,7 @@ def _different_files(folder: Path, quick: bool) -> int:
 
 def _memory(folder: Path, quick: bool) -> tuple[Check, str]:
     """Peak memory on a large file, and how much more that is than on a part of it."""
-    small, large = (0.2, 0.4) if quick else (40, 400)  # in less, workers do not reach their peak
+    small, large = (1, 1.5) if quick else (40, 400)  # in less, workers do not reach their peak
     peaks, images = [], 0
     for size in (small, large):
         graphs = _file_of(folder / "large_sceneGraphs.json", size * 10**6)

@@ -212,5 +212,5 @@ def _resident() -> float:
 
 if __name__ == "__main__":
     learned = (ours, theirs, partial(ours, term="sigmoid"))
-    variant: Callable[..., torch.Tensor] = learned[list(VARIANTS).index(sys.argv[1])]
+    variant: Callable[..., torch.Tensor] = learned[VARIANTS.index(sys.argv[1])]
     print(peak_mebibytes(variant, *map(int, sys.argv[2:])))

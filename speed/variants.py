@@ -274,7 +274,10 @@ def their_loss(image_BD: torch.Tensor, text_TD: torch.Tensor, scale: torch.Tenso
     return F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)
 
 
-def _averaged(_: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+def _averaged(
+    _: object,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
     """What DistributedDataParallel does by itself, in Python, where it can be counted."""
     buffer = bucket.buffer().div_(dist.get_world_size())
     return dist.all_reduce(buffer, async_op=True).get_future().then(lambda sent: sent.value()[0])
