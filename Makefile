@@ -3,7 +3,7 @@
 # make quick  the tests without those marked slow (clusters, processes, ranks, benchmarks)
 # make test-slurm   the jobs of slurm/, on a cluster of two virtual nodes (Debian, as root)
 # make demo-llava   towers compared in a little LLaVA
-# make demo-itm     a small cross-encoder with and without hard negatives; 10 minutes
+# make demo-itm     a small cross-encoder with and without hard negatives; 15 minutes
 # make constraints  the versions of .venv, for pip install -c constraints.txt
 # make bench  speed beside other projects              make clean  what these leave behind
 
