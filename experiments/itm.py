@@ -1,6 +1,6 @@
 """A cross-encoder with and without hard negatives, on rendered scenes: experiments/ITM.md.
 
-    python experiments/itm.py     a quarter of an hour on two idle cores; resumes where it was stopped
+    python experiments/itm.py     a quarter of an hour on two idle cores; resumes where it stopped
 
 A small BLIP trains twice from the same random weights, on the same images in the same order with as
 many captions an image, by ITM and ITC: what does not match are captions of other images alone, half
