@@ -109,8 +109,7 @@ class Table:
         holders = types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_dictionary
         if any(is_holder(type_) for is_holder in holders):
             return self._is_text(type_.value_type)
-        texts = types.is_string, types.is_large_string, types.is_string_view, types.is_integer
-        return any(is_text(type_) for is_text in texts)
+        return types.is_string(type_) or types.is_large_string(type_) or types.is_integer(type_)
 
     def _has_bytes(self, column: str) -> bool:
         """Whether any row has bytes; by the statistics of a parquet file, if it has some."""

@@ -25,7 +25,7 @@ from hnc_ds.distributed import (
     rank,
     sum_over_ranks,
 )
-from hnc_ds.engine.deepspeed_keys import SIZES
+from hnc_ds.engine.deepspeed_keys import SCHEDULERS, SIZES
 from hnc_ds.engine.zero import FlatStep, Fragments, Mirror, flatten_stage_3
 from hnc_ds.errors import UserError
 from hnc_ds.installing import pip_install
@@ -106,7 +106,7 @@ def device() -> torch.device:
     return torch.device(_accelerator().current_device_name())
 
 
-WARM_UP = frozenset(("WarmupLR", "WarmupDecayLR", "WarmupCosineLR"))
+WARM_UP = frozenset(kind for kind, known in SCHEDULERS.items() if "warmup_num_steps" in known)
 """DeepSpeed's schedules with a warm-up."""
 
 PRIVATE: dict[str, tuple[str, ...]] = {

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from hnc_ds.captions.balance import Prior
 from hnc_ds.captions.language.attribute_classes import COUNTS, AttributeClass, class_of, exclude
 from hnc_ds.captions.language.wording import before_noun, in_order, noun_phrase, predicative
@@ -279,12 +281,9 @@ def _redescribed(one: RelationStatement, new: str) -> Change | None:
     if class_of(new, subject.name) is not cls or not exclude(cls, new, old):
         return None
     phrase = Phrase(subject.name, in_order((*kept, new)), subject.definite)
-    described = one.claim.object
-    if reads_as_another(phrase) or (described.name, described.attributes) == (
-        phrase.name,
-        phrase.attributes,
-    ):
-        return None  # also 'The red shirt is above the red shirt.'
+    of_object = replace(one.claim.object, definite=phrase.definite)
+    if reads_as_another(phrase) or phrase == of_object:
+        return None  # 'The red shirt is above the red shirt.'
     claim = Related(phrase, one.claim.predicate, one.claim.object)
     words = before_noun(old), before_noun(new)
     return Change(claim, words, objects_of(one), about=cls.name)
